@@ -2,6 +2,7 @@
 
 LockbeatError
 ├── InvalidArgument (ValueError)   mend the call; `.argument` names what is wrong. Nothing was sent.
+│   ├── InvalidType (TypeError)    … its type is wrong
 │   ├── InvalidTrigger             a cron line, interval or time zone that can't be read
 │   └── InvalidURL                 a store URL that can't be read
 ├── StoreError                     the store could not be asked, or answered with an error

@@ -1,0 +1,72 @@
+"""The facade: one object for a store and everything in it."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from lockbeat.durations import Seconds
+from lockbeat.errors import LockbeatError
+from lockbeat.keeper import Keeper
+from lockbeat.locks import Lock, Locks
+from lockbeat.store import Store
+
+
+class Lockbeat:
+    """A client of one store: `async with Lockbeat(url) as lb:`.
+
+    url: redis:// rediss:// unix:// redis+sentinel://h1:p,h2:p/SERVICE/DB redis+cluster://h:p embedded://[PATH] memory://;
+    None: $LOCKBEAT_URL, else embedded://. owner: this instance's name, unique per process start unless given. shards: how many
+    shards the store is to have, fixed once it is in use; None: what it has. timeout: seconds after which the store counts as
+    away, and after which a call gives up with StoreUnavailable.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        namespace: str = "lockbeat",
+        owner: str | None = None,
+        shards: int | None = None,
+        timeout: float = 5.0,
+    ) -> None:
+        self._url = url
+        self._options = {"namespace": namespace, "owner": owner, "shards": shards, "timeout": timeout}
+        self._store: Store | None = None
+        self._keeper: Keeper | None = None
+
+    @property
+    def store(self) -> Store:
+        """The open store. Raises LockbeatError outside of `async with`."""
+        if self._store is None:
+            raise LockbeatError("not connected: use `async with Lockbeat(...) as lb:`")
+        return self._store
+
+    @property
+    def owner(self) -> str:
+        """This instance's name."""
+        return self.store.owner
+
+    async def __aenter__(self) -> Self:
+        if self._store is not None:
+            raise LockbeatError("already connected: make one Lockbeat for each `async with`")
+        self._store = store = await Store.open(self._url, **self._options)  # type: ignore[arg-type]
+        self._keeper = Keeper(store.connector, store.keys, store.timeout)
+        self.locks = Locks(store, self._keeper)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        store, keeper = self._store, self._keeper
+        assert store is not None and keeper is not None
+        try:
+            await keeper.aclose()
+        finally:
+            self._store = None
+            await store.aclose()
+
+    def lock(self, key: str, ttl: Seconds = 30, wait: Seconds | None = None) -> Lock:
+        """`async with lb.lock("report", ttl=30) as lease:` see `Lock`."""
+        self.store.check_loop()
+        return self.locks.lock(key, ttl, wait)

@@ -1,0 +1,162 @@
+"""The keeper renews every lease of the process, from a thread and over a connection of its own.
+
+A job that blocks the event loop therefore keeps its leases. What is due together is renewed together, one call a shard. A lease
+that the server no longer knows, or that could not be renewed by `trusted_until`, is lost: its holder is told, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import defaultdict
+from functools import partial
+
+from lockbeat.calls import Calls
+from lockbeat.connection import Connector
+from lockbeat.errors import LockbeatError
+from lockbeat.keys import Keys
+from lockbeat.lease import Held
+from lockbeat.wire import MOST_GROUPS
+
+log = logging.getLogger("lockbeat")
+
+GONE = "the server no longer knows it"
+LINGER = 1.0  # seconds
+OVERDUE = "it could not be renewed in time"
+
+
+class Keeper:
+    """Renews what it is given to `hold`, until told to `drop` it. Its thread starts with the first lease."""
+
+    def __init__(self, connector: Connector, keys: Keys, timeout: float) -> None:
+        self._connector = connector
+        self._keys = keys
+        self._timeout = timeout
+        self._held: dict[Held, asyncio.AbstractEventLoop] = {}
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake: asyncio.Event | None = None
+        self._wakes_at = 0.0
+        self._busy = False  # something was held since the last tick
+        self._closed = False
+
+    def hold(self, held: Held) -> None:
+        """Renew this lease from now on."""
+        self._held[held] = asyncio.get_running_loop()
+        self._busy = True
+        if held.renew_at < self._wakes_at:
+            self._rouse()
+        elif self._thread is None:
+            with self._lock:
+                if self._thread is None and not self._closed:
+                    self._thread = threading.Thread(target=self._run, name="lockbeat keeper", daemon=True)
+                    self._thread.start()
+
+    def drop(self, held: Held) -> bool:
+        """Renew it no longer. False: it had been found lost."""
+        return self._held.pop(held, None) is not None
+
+    def holds(self, held: Held) -> bool:
+        """Whether the lease is still looked after, that is: neither dropped nor lost."""
+        return held in self._held
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    async def aclose(self) -> None:
+        """End the thread, within the timeout. Leases that are still held are no longer renewed."""
+        with self._lock:
+            self._closed = True
+            thread, self._thread = self._thread, None
+        self._held.clear()
+        if thread is not None:
+            self._rouse()
+            await asyncio.to_thread(thread.join, self._timeout)
+
+    def _rouse(self) -> None:
+        loop, wake = self._loop, self._wake
+        if loop is not None and wake is not None:
+            try:
+                loop.call_soon_threadsafe(wake.set)
+            except RuntimeError:
+                pass  # the thread has ended: aclose
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._keep())
+        except Exception:
+            log.exception("the keeper's thread ended; no lease is renewed any more")
+
+    async def _keep(self) -> None:
+        self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
+        calls = Calls(self._connector, self._keys, self._timeout)
+        try:
+            while not self._closed:
+                self._wake.clear()
+                try:
+                    pause = self.tick(calls)
+                except Exception:
+                    log.exception("the keeper failed, and goes on")
+                    pause = 0.1
+                try:
+                    async with asyncio.timeout(pause):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+        finally:
+            await calls.aclose()
+
+    def tick(self, calls: Calls) -> float | None:
+        """Ask for what is due, give up what is overdue. Returns seconds until there is more to do; None: nothing held."""
+        now = time.monotonic()
+        # hold() compares with this without a lock: while it is 0 it never rouses, so set it before the leases are read.
+        self._wakes_at = float("inf")
+        due: dict[tuple[str, int], list[Held]] = defaultdict(list)
+        soonest = float("inf")
+        # Locks that come and go between two ticks must not rouse the thread each time: linger.
+        linger, self._busy = now + LINGER if self._busy else float("inf"), False
+        for held in list(self._held):
+            if now >= held.trusted_until:
+                self._lost(held, OVERDUE)
+                continue
+            # A little early rather than in a call of its own soon after.
+            if now >= held.renew_at - held.ttl / 12:
+                due[held.script, held.shard].append(held)
+                held.renew_at = now + held.ttl / 9  # unless the answer says better
+            soonest = min(soonest, held.renew_at, held.trusted_until)
+        for (script, shard), several in due.items():
+            self._renew(calls, script, shard, several, now)
+        self._wakes_at = soonest = min(soonest, linger)
+        return None if soonest == float("inf") else max(soonest - time.monotonic(), 0.001)
+
+    def _renew(self, calls: Calls, script: str, shard: int, several: list[Held], asked_at: float) -> None:
+        for start in range(0, len(several), MOST_GROUPS):
+            asked = several[start : start + MOST_GROUPS]
+            future = calls.submit_groups(script, shard, [held.args for held in asked])
+            future.add_done_callback(partial(self._renewed, asked, asked_at))
+
+    def _renewed(self, asked: list[Held], asked_at: float, done: asyncio.Future[list[int]]) -> None:
+        if done.cancelled():
+            return
+        problem = done.exception()
+        if problem is not None:
+            # Not a loss: tried again until trusted_until, which decides.
+            level = logging.DEBUG if isinstance(problem, LockbeatError) else logging.ERROR
+            log.log(level, "could not renew %d leases: %s", len(asked), problem)
+            return
+        for held, expires_at_ms in zip(asked, done.result(), strict=True):
+            if expires_at_ms:
+                held.taken(asked_at)
+            else:
+                self._lost(held, GONE)
+
+    def _lost(self, held: Held, reason: str) -> None:
+        loop = self._held.pop(held, None)
+        if loop is not None:
+            try:
+                loop.call_soon_threadsafe(held.lost, reason)
+            except RuntimeError:
+                pass  # that loop has ended, and its holder with it

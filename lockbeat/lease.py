@@ -1,0 +1,55 @@
+"""What it means to hold something for a limited time."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from collections.abc import Callable
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Ownership of a key for a limited time."""
+
+    key: str
+    owner: str
+    fence: int
+    """Grows with each new ownership of the key; hand it to whatever the holder writes to."""
+    expires_at: float
+    """When it ends unless renewed: seconds since the Unix epoch, by the server's clock."""
+
+
+def margin(ttl: float) -> float:
+    """How many seconds before its end a lease of `ttl` seconds is no longer trusted.
+
+    Clocks of two machines drift apart by far less than 5 % in one ttl; the rest is time to stop the body.
+    """
+    return min(ttl * 0.05, 1.0)
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """A lease of this process, as the keeper looks after it.
+
+    `trusted_until` is in monotonic seconds: time before the request that took or renewed the lease, plus ttl, less the margin.
+    """
+
+    script: str
+    """The batched script that renews it; its reply is the new expiry in ms, or 0."""
+    shard: int
+    args: tuple[str | int, ...]
+    """One group of the script's arguments."""
+    ttl: float
+    trusted_until: float
+    lost: Callable[[str], None] = field(repr=False)
+    """Called once, in the event loop that holds the lease, with the reason."""
+    renew_at: float = 0.0
+
+    def taken(self, asked_at: float, ttl: float | None = None) -> None:
+        """The server granted the lease, or renewed it, in answer to a request sent at `asked_at` (monotonic)."""
+        ttl = self.ttl if ttl is None else ttl
+        self.trusted_until = asked_at + ttl - margin(ttl)
+        self.renew_at = asked_at + ttl / 3
+
+
+monotonic = time.monotonic

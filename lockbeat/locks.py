@@ -1,0 +1,247 @@
+"""Locks: leases on names, for whoever comes first."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from types import TracebackType
+from typing import Protocol, runtime_checkable
+
+import anyio
+
+from lockbeat.durations import Seconds, milliseconds, seconds
+from lockbeat.errors import LeaseLost, LockbeatError, LockTimeout, StoreError
+from lockbeat.keeper import Keeper
+from lockbeat.keys import check_name
+from lockbeat.lease import Held, Lease, monotonic
+from lockbeat.store import Store
+from lockbeat.waiting import Waiter, WaitingRoom
+
+log = logging.getLogger("lockbeat")
+
+PAGE = 500  # leases that one run of a script looks at; keeps it under 5 ms
+
+
+@runtime_checkable
+class LockBackend(Protocol):
+    """What celers calls `DistributedLockBackend`: write against this, and no code of yours imports Redis."""
+
+    async def try_acquire(self, key: str, owner: str, ttl: Seconds) -> Lease | None: ...
+    async def release(self, key: str, owner: str) -> bool: ...
+    async def renew(self, key: str, owner: str, ttl: Seconds) -> bool: ...
+    async def is_locked(self, key: str) -> bool: ...
+    async def owner(self, key: str) -> str | None: ...
+    async def release_all(self, owner: str) -> int: ...
+
+
+class Locks:
+    """The locks of a store. Every verb is one atomic script; `now` is always the server's.
+
+    Keys and owners: non-empty str of at most 1,024 bytes in UTF-8. ttl: seconds or a timedelta, 0.001 s to 10 years.
+    Bad arguments raise InvalidArgument before anything is sent. All verbs raise StoreUnavailable when the store could not be
+    reached for the store's timeout: repeating the call is then safe, and gives the first outcome.
+    """
+
+    def __init__(self, store: Store, keeper: Keeper) -> None:
+        self._store = store
+        self._keeper = keeper
+        self._room = WaitingRoom(store)
+
+    async def try_acquire(self, key: str, owner: str, ttl: Seconds) -> Lease | None:
+        """Take the lock if it is free or expired; None while another owner holds it (`lock/try_acquire`).
+
+        The same owner again: the same fence, ttl set anew, longer or shorter. Nothing renews it but you.
+        A cancelled call leaves no lock behind that it took itself.
+        """
+        check_name("key", key)
+        check_name("owner", owner)
+        ttl_ms = milliseconds("ttl", ttl)
+        store, token = self._store, self._store.new_call()
+        shard = store.shard_of(key)
+
+        try:
+            reply = await store.call("lock/try_acquire", shard, (key, owner, token, ttl_ms, 1, ""))
+        except BaseException:
+            store.undo("lock/release", shard, (key, owner, token, store.new_call()))
+            raise
+        return Lease(key, owner, reply[0], reply[1] / 1000) if reply[0] else None
+
+    async def release(self, key: str, owner: str) -> bool:
+        """Give the lock back. True only for its live owner; expired, missing or another's: False (`lock/release`)."""
+        check_name("key", key)
+        check_name("owner", owner)
+        store = self._store
+        args = (key, owner, "-", store.new_call())
+        return bool(await store.call("lock/release", store.shard_of(key), args))
+
+    async def renew(self, key: str, owner: str, ttl: Seconds) -> bool:
+        """Set the time left anew. True only for the live owner; never revives an expired lock (`lock/renew`)."""
+        check_name("key", key)
+        check_name("owner", owner)
+        store = self._store
+        args = (key, owner, "-", milliseconds("ttl", ttl))
+        return bool(await store.call("lock/renew", store.shard_of(key), args))
+
+    async def is_locked(self, key: str) -> bool:
+        """Whether anyone holds the lock; an expired one is nobody's (`lock/is_locked`)."""
+        check_name("key", key)
+        return bool(await self._store.call("lock/is_locked", self._store.shard_of(key), (key,)))
+
+    async def owner(self, key: str) -> str | None:
+        """Who holds the lock; None when it is free or expired (`lock/owner`)."""
+        check_name("key", key)
+        reply = await self._store.call("lock/owner", self._store.shard_of(key), (key,))
+        return reply[0].decode() if reply else None
+
+    async def release_all(self, owner: str) -> int:
+        """Give back all that an owner holds; how many there were (`lock/release_all`).
+
+        O(owned): no other owner's lock is looked at. One round trip a shard for up to 500 locks, one more for each 500.
+        """
+        check_name("owner", owner)
+        store = self._store
+
+        async def one_shard(shard: int) -> int:
+            count, more = 0, 1
+            while more:
+                call = store.new_call()
+                released, more = await store.calls.call_once("lock/release_all", shard, (owner, call, PAGE), call)
+                count += released
+            return count
+
+        return sum(await asyncio.gather(*(one_shard(shard) for shard in range(store.shards))))
+
+    async def list(self, owner: str | None = None) -> list[Lease]:
+        """The live locks, of one owner or of all, in order of owner and key (`lock/list`, in pages)."""
+        if owner is not None:
+            check_name("owner", owner)
+        found = []
+        for shard in range(self._store.shards):
+            cursor: bytes = b""
+            while True:
+                cursor, *page = await self._store.call("lock/list", shard, (owner or "", cursor, PAGE))
+                found += [Lease(key.decode(), who.decode(), fence, ms / 1000) for key, who, fence, ms in page]
+                if not cursor:
+                    break
+        return sorted(found, key=lambda lease: (lease.owner, lease.key))
+
+    def lock(self, key: str, ttl: Seconds = 30, wait: Seconds | None = None, owner: str | None = None) -> Lock:
+        """A handle that takes the lock, renews it by itself and gives it back: see `Lock`."""
+        return Lock(self, key, ttl, wait, self._store.owner if owner is None else owner)
+
+
+class Lock:
+    """`async with lb.lock("report", ttl=30) as lease:` holds the lock while the block runs.
+
+    Renewed by the keeper. When it is lost all the same, the block is cancelled and LeaseLost raised; an error that the block
+    itself raised comes first, with the loss as a note. `wait`: None waits as long as it takes, first come, first served; 0 tries
+    once; else seconds, and LockTimeout. Handles exclude each other, within a process and an owner, too; one handle is
+    for one block at a time.
+    """
+
+    def __init__(self, locks: Locks, key: str, ttl: Seconds, wait: Seconds | None, owner: str) -> None:
+        self._locks = locks
+        self.key = check_name("key", key)
+        self.owner = check_name("owner", owner)
+        self._ttl_ms = milliseconds("ttl", ttl)
+        self._wait = None if wait is None else seconds("wait", wait, least=0)
+        self._token = ""
+        self._shard = locks._store.shard_of(key)
+        self._held: Held | None = None
+        self._lease: Lease | None = None
+        self._scope: anyio.CancelScope | None = None
+        self._lost: str | None = None
+
+    @property
+    def lease(self) -> Lease | None:
+        """What is held; None outside of the block."""
+        return self._lease
+
+    @property
+    def lost(self) -> bool:
+        """Whether the lease was lost while the block ran."""
+        return self._lost is not None
+
+    async def __aenter__(self) -> Lease:
+        if self._token:
+            raise LockbeatError(f"this handle on {self.key!r} is in use; make one for each block: lb.lock(...)")
+        self._token = self._locks._store.new_call()
+        try:
+            lease, ttl, asked_at = await self._acquire(self._token)
+        except BaseException:
+            self._token = ""
+            raise
+        self._lease, self._lost = lease, None
+        args = (self.key, self.owner, self._token, self._ttl_ms)
+        self._held = Held("lock/renew", self._shard, args, self._ttl_ms / 1000, 0.0, self._on_lost)
+        self._held.taken(asked_at, ttl)
+        self._scope = anyio.CancelScope()
+        self._scope.__enter__()
+        self._locks._keeper.hold(self._held)
+        return lease
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        held, lease, scope, token = self._held, self._lease, self._scope, self._token
+        assert held is not None and lease is not None and scope is not None
+        self._locks._keeper.drop(held)
+        self._token, self._held, self._lease, self._scope = "", None, None, None
+        swallowed = scope.__exit__(kind, error, trace)
+        # Nothing is awaited before this call is on its way: a caller that is cancelled here still gives the lock back.
+        if not await self._release(token) and self._lost is None:
+            self._lost = "it had ended before the block did"
+        if self._lost is None:
+            return bool(swallowed)
+        loss = LeaseLost(lease.key, lease.owner, lease.fence, self._lost)
+        if error is None or swallowed:
+            raise loss
+        error.add_note(str(loss))
+        return False
+
+    async def _release(self, token: str) -> bool:
+        store = self._locks._store
+        try:
+            args = (self.key, self.owner, token, store.new_call())
+            return bool(await store.call("lock/release", self._shard, args))
+        except StoreError as problem:
+            # The work is done, and was done under the lock: not worth an error. Others wait until the lease ends.
+            log.warning("could not release %r, it ends within %g s: %s", self.key, self._ttl_ms / 1000, problem)
+            return True
+
+    def _on_lost(self, reason: str) -> None:
+        if self._scope is not None:
+            self._lost = reason
+            self._scope.cancel()
+
+    async def _acquire(self, token: str) -> tuple[Lease, float, float]:
+        """The lease, for how many seconds it was granted, and when it was asked for."""
+        store, shard, ttl = self._locks._store, self._shard, self._ttl_ms / 1000
+        channel = ""
+        if self._wait != 0:
+            await store.listening(shard)
+            channel = store.channel
+        args = (self.key, self.owner, token, self._ttl_ms, 0, channel)
+        waiter = Waiter(self.key, token, args, shard, store.loop.create_future())
+        room = self._locks._room
+        room.enter(waiter)
+        try:
+            async with asyncio.timeout(self._wait or None):
+                asked_at = monotonic()
+                fence, until_ms, server_ms = await store.call("lock/try_acquire", shard, args)
+                if fence:
+                    return Lease(self.key, self.owner, fence, until_ms / 1000), ttl, asked_at
+                if self._wait == 0:
+                    raise LockTimeout(self.key, 0)
+                room.refused(self.key, until_ms, asked_at, server_ms)
+                return await waiter.granted
+        except LockTimeout:
+            raise
+        except BaseException as problem:
+            # Ends what the call had begun, be it a lock taken or a place in the queue.
+            store.undo("lock/release", shard, (self.key, self.owner, token, store.new_call()))
+            if isinstance(problem, TimeoutError) and self._wait is not None:
+                raise LockTimeout(self.key, self._wait) from None
+            raise
+        finally:
+            room.leave(waiter)

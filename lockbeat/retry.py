@@ -1,0 +1,110 @@
+"""How long to wait before a task that failed is tried again. Pure; the wait itself is kept by the store.
+
+The delay after attempt n is also computed inside a script, from the numbers in the JSON form, so that form
+holds nothing but plain numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import InvalidArgument, InvalidType
+
+_MAX_SECONDS = 3_653 * 86_400.0  # ten years: beyond that a delay is a mistake, and milliseconds stay exact
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """The same delay after every attempt: `seconds`, 0 to ten years. Raises InvalidArgument."""
+
+    seconds: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seconds", _seconds("seconds", self.seconds))
+
+    def delay(self, attempt: int) -> float:
+        """Seconds to wait after attempt `attempt` (the first is 1) failed."""
+        _attempt(attempt)
+        return self.seconds
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": "fixed", "seconds": self.seconds}
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """base · factor^(n-1) seconds after attempt n, at most `max` seconds, and at most ten years without one.
+
+    `base` and `max`: seconds, 0 to ten years. `factor`: 1 or more. Raises InvalidArgument.
+    """
+
+    base: float
+    factor: float = 2.0
+    max: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "base", _seconds("base", self.base))
+        factor = _number("factor", self.factor)
+        if factor < 1:
+            raise InvalidArgument("factor", f"must be 1 or more, not {factor:g}")
+        object.__setattr__(self, "factor", factor)
+        if self.max is not None:
+            object.__setattr__(self, "max", _seconds("max", self.max))
+
+    def delay(self, attempt: int) -> float:
+        """Seconds to wait after attempt `attempt` (the first is 1) failed. Never overflows."""
+        _attempt(attempt)
+        most = _MAX_SECONDS if self.max is None else self.max
+        if self.base == 0:
+            return 0.0
+        try:
+            return min(self.base * self.factor ** (attempt - 1), most)
+        except OverflowError:
+            return most
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": "exponential", "base": self.base, "factor": self.factor, "max": self.max}
+
+
+Retry = Fixed | Exponential
+
+
+def retry_from_json(data: Mapping[str, Any]) -> Retry:
+    """The policy that `to_json` wrote. Raises InvalidArgument for anything else."""
+    if not isinstance(data, Mapping):
+        raise InvalidType("retry", f"must be a JSON object, not {type(data).__name__}")
+    match dict(data):
+        case {"type": "fixed", "seconds": seconds, **rest} if not rest:
+            return Fixed(seconds)
+        case {"type": "exponential", "base": base, "factor": factor, "max": most, **rest} if not rest:
+            return Exponential(base, factor, most)
+    raise InvalidArgument("retry", f"can't be read: {str(dict(data))[:80]}")
+
+
+def _attempt(attempt: object) -> None:
+    if isinstance(attempt, bool) or not isinstance(attempt, int):
+        raise InvalidType("attempt", f"must be an int, not {type(attempt).__name__}")
+    if attempt < 1:
+        raise InvalidArgument("attempt", f"counts from 1, is {attempt}")
+
+
+def _number(argument: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidType(argument, f"must be a number, not {type(value).__name__}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise InvalidArgument(argument, "must be finite")
+    return number
+
+
+def _seconds(argument: str, value: object) -> float:
+    seconds = _number(argument, value)
+    if not 0 <= seconds <= _MAX_SECONDS:
+        raise InvalidArgument(argument, f"must be 0 s to ten years, not {seconds:g} s")
+    return seconds

@@ -1,0 +1,116 @@
+"""Loads the Lua scripts and reads their headers, which say how each is called.
+
+A header is the comment block at the top of a file. Its lines `KEYS[n] name type`, `ARGV[n] name type`, `Batch:` and
+`include:` are data: they decide which keys a call declares and how its arguments are grouped, and the tests hold them
+against the body.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from lockbeat.keys import KEYS
+
+_LINE = re.compile(r"-- (KEYS|ARGV)\[(\d+)\] +(\S+) +(\S+)")
+_BATCH = re.compile(r"-- Batch: ARGV\[1\.\.(\d+)\] repeat")
+_INCLUDE = re.compile(r"-- include: (.+)")
+
+
+def _root() -> Path:
+    here = Path(__file__).parent
+    inside = here / "scripts_lua"  # a wheel carries them inside the package
+    return inside if inside.is_dir() else here.parent / "scripts_lua"
+
+
+class HeaderError(Exception):
+    """A script's header can't be read, or contradicts itself."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Script:
+    """One Lua script, ready to be called by its digest."""
+
+    name: str
+    """Folder and verb, such as `lock/try_acquire`."""
+    summary: str
+    keys: tuple[str, ...]
+    """Names of the keys that it declares, as `keys.KEYS` lists them."""
+    argv: tuple[str, ...]
+    """Names of its arguments; of one group, where calls are batched."""
+    batched: bool
+    """Many calls may share one run: ARGV repeats, and so does the reply."""
+    source: str
+    sha: str
+
+
+def header(text: str) -> list[str]:
+    """The comment lines at the top of a script."""
+    lines = []
+    for line in text.splitlines():
+        if not line.startswith("--"):
+            break
+        lines.append(line)
+    return lines
+
+
+def parse(name: str, text: str, libraries: dict[str, str]) -> Script:
+    """The script `name`, from its text and the library texts it may include. Raises HeaderError."""
+    lines = header(text)
+    if not lines or not lines[0].startswith(f"-- {name}: "):
+        raise HeaderError(f"{name}: the first line must be `-- {name}: what it guarantees`")
+    named: dict[str, list[str]] = {"KEYS": [], "ARGV": []}
+    batch: int | None = None
+    body = ""
+    for line in lines:
+        if match := _LINE.match(line):
+            kind, index, argument, _type = match.groups()
+            if int(index) != len(named[kind]) + 1:
+                raise HeaderError(f"{name}: {kind}[{index}] is out of order")
+            if kind == "KEYS" and argument not in KEYS:
+                raise HeaderError(f"{name}: keys.py knows no key {argument!r}")
+            named[kind].append(argument)
+        elif match := _BATCH.match(line):
+            batch = int(match[1])
+        elif match := _INCLUDE.match(line):
+            for library in match[1].split():
+                if library not in libraries:
+                    raise HeaderError(f"{name}: no library {library!r}")
+                body += libraries[library] + "\n"
+    if batch is not None and batch != len(named["ARGV"]):
+        raise HeaderError(f"{name}: a batch of {batch}, but {len(named['ARGV'])} arguments")
+    source = body + text
+    return Script(
+        name=name,
+        summary=lines[0].split(": ", 1)[1],
+        keys=tuple(named["KEYS"]),
+        argv=tuple(named["ARGV"]),
+        batched=batch is not None,
+        source=source,
+        sha=hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest(),
+    )
+
+
+@cache
+def libraries() -> dict[str, str]:
+    """The shared pieces under `_lib/`, by name."""
+    return {f"_lib/{path.stem}": path.read_text() for path in sorted((_root() / "_lib").glob("*.lua"))}
+
+
+@cache
+def load(name: str) -> Script:
+    """The script of that name. Raises HeaderError, or FileNotFoundError."""
+    return parse(name, (_root() / f"{name}.lua").read_text(), libraries())
+
+
+def names() -> list[str]:
+    """Every script there is."""
+    root = _root()
+    return [
+        path.relative_to(root).with_suffix("").as_posix()
+        for path in sorted(root.glob("*/*.lua"))
+        if not path.parent.name.startswith("_")
+    ]

@@ -1,0 +1,154 @@
+"""A store: one Redis or Valkey deployment seen under one namespace, by one instance."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from lockbeat.calls import Args, Calls
+from lockbeat.connection import Connector
+from lockbeat.durations import seconds
+from lockbeat.errors import InvalidArgument, InvalidType, StoreError
+from lockbeat.keys import Keys, check_name, shard_of
+from lockbeat.listener import Listener, Subscription, over_client, over_connection
+
+log = logging.getLogger("lockbeat")
+
+MOST_SHARDS = 1024
+
+
+def new_owner() -> str:
+    """Unique per process start: two processes of one host and pid (containers) still differ."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def _note(done: asyncio.Future[Any]) -> None:
+    if not done.cancelled() and done.exception() is not None:
+        log.debug("could not take back a call: %s", done.exception())
+
+
+class Store:
+    """What the layers above share: calls to scripts, notifications, this instance's name.
+
+    Made by `Store.open`; `aclose` gives everything back.
+    """
+
+    def __init__(self, connector: Connector, keys: Keys, owner: str, shards: int, timeout: float) -> None:
+        self.connector = connector
+        self.keys = keys
+        self.owner = owner
+        self.shards = shards
+        self.timeout = timeout
+        self.loop = asyncio.get_running_loop()
+        self.calls = Calls(connector, keys, timeout)
+        self.call = self.calls.call
+        self.submit = self.calls.submit
+        self._instance = secrets.token_hex(5)
+        self._numbers = itertools.count(1)
+        self.channel = keys.channel(f"to:{self._instance}")
+        """Where messages to this instance alone arrive."""
+        self.broadcast = keys.channel("to:all")
+        """Where messages to every instance arrive."""
+        self._listeners: dict[int, Listener] = {}
+        self._on_message: list[Callable[[str, bytes], None]] = []
+        self._on_gap: list[Callable[[], None]] = []
+
+    @classmethod
+    async def open(
+        cls,
+        url: str | None,
+        *,
+        namespace: str = "lockbeat",
+        owner: str | None = None,
+        shards: int | None = None,
+        timeout: float = 5.0,
+    ) -> Store:
+        """Reach the store and agree on its shards. Raises InvalidArgument before anything is sent, StoreUnavailable."""
+        keys = Keys(namespace)
+        owner = new_owner() if owner is None else check_name("owner", owner)
+        if shards is not None and (not isinstance(shards, int) or isinstance(shards, bool)):
+            raise InvalidType("shards", f"must be an int, not {type(shards).__name__}")
+        if shards is not None and not 1 <= shards <= MOST_SHARDS:
+            raise InvalidArgument("shards", f"must be between 1 and {MOST_SHARDS}, not {shards}")
+        timeout = seconds("timeout", timeout)
+        connector = await Connector.open(url)
+        store = cls(connector, keys, owner, 1, timeout)
+        try:
+            found, _ = await store.calls.call("store/open", 0, (shards or 0,))
+            if shards is not None and shards != found:
+                raise InvalidArgument("shards", f"the store has {found}, not {shards}, and keeps them while in use")
+            store.shards = found
+        except BaseException:
+            await store.aclose()
+            raise
+        return store
+
+    def shard_of(self, name: str) -> int:
+        """The shard that `name` lives in."""
+        return shard_of(name, self.shards)
+
+    def new_call(self) -> str:
+        """An id for a call, never used before by anybody."""
+        return f"{self._instance}.{next(self._numbers)}"
+
+    def undo(self, name: str, shard: int, args: Args) -> None:
+        """Send a call that takes back an earlier one whose caller has gone; nobody waits for it.
+
+        When it can't be sent, the lease that it would have given back ends by itself.
+        """
+        self.calls.submit(name, shard, args, last=True).add_done_callback(_note)
+
+    async def on_every_shard(self, name: str, args: Args) -> list[Any]:
+        """Call a script on all shards at once; replies in order of shards."""
+        if self.shards == 1:
+            return [await self.calls.call(name, 0, args)]
+        return await asyncio.gather(*(self.calls.call(name, shard, args) for shard in range(self.shards)))
+
+    def listen(
+        self, on_message: Callable[[str, bytes], None], on_gap: Callable[[], None]
+    ) -> None:
+        """Have the callbacks told of messages, and of times when messages may have been lost."""
+        self._on_message.append(on_message)
+        self._on_gap.append(on_gap)
+
+    async def listening(self, shard: int) -> None:
+        """Wait until messages from scripts on `shard` reach this instance. Raises StoreUnavailable."""
+        place = shard if self.connector.kind == "cluster" else 0
+        listener = self._listeners.get(place)
+        if listener is None:
+            listener = self._listeners[place] = Listener(
+                self._subscription(place), (self.channel, self.broadcast), self.timeout
+            )
+            listener.on_message, listener.on_gap = self._on_message, self._on_gap
+        await listener.ready()
+
+    def _subscription(self, shard: int) -> Subscription:
+        connector, key = self.connector, self.keys.key(shard, "fence")
+        if connector.kind == "memory":
+            return over_client(connector.async_client(timeout=None))
+        # On a Cluster PUBLISH counts only those who listen at the node that runs the script: be one of them.
+        return over_connection(lambda: connector.dedicated_for_key(key))
+
+    async def server_time(self) -> float:
+        """The server's clock, in seconds since the Unix epoch."""
+        _, now_ms = await self.calls.call("store/open", 0, (0,))
+        return float(now_ms) / 1000
+
+    def check_loop(self) -> None:
+        """Raises StoreError when called from another event loop than the one that opened the store."""
+        if asyncio.get_running_loop() is not self.loop:
+            raise StoreError("this store was opened in another event loop; open one per loop")
+
+    async def aclose(self) -> None:
+        """Hang up. Idempotent; bounded by the timeout."""
+        listeners, self._listeners = self._listeners, {}
+        for listener in listeners.values():
+            await listener.aclose()
+        await self.calls.aclose()
+        await self.connector.aclose()

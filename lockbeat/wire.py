@@ -1,0 +1,319 @@
+"""One connection that every call of a process shares.
+
+Script calls that are made in one turn of the event loop travel in one write; those of one batched script share one run of
+it, and are told apart again by their place in the reply. Errors and cancellation stay with the call they belong to.
+
+redis-py makes the connection (addresses, TLS, users, Sentinel); from then on the socket is driven from here, because a pool
+check-out and a stream read a call cost more than the call itself. Nothing runs in the background: replies arrive as callbacks,
+and whoever makes a call while the line is down brings it up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import hiredis
+from redis.exceptions import RedisError
+
+from lockbeat.errors import LockbeatError, ScriptError, StoreError, StoreUnavailable
+from lockbeat.scripts import Script
+
+log = logging.getLogger("lockbeat")
+
+# Keeps one run of the slowest batched script well under 5 ms.
+MOST_GROUPS = 256
+
+# The server refused before it did anything, and another server, or a later try, may not.
+_AWAY = ("READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "MOVED", "ASK", "TRYAGAIN", "NOREPLICAS", "BUSY")
+
+
+class Target:
+    """A script on one shard: where calls that can share a run meet."""
+
+    __slots__ = ("batch", "head", "script")
+
+    def __init__(self, script: Script, keys: Sequence[str]) -> None:
+        self.script = script
+        self.head = ("EVALSHA", script.sha, str(len(keys)), *keys)
+        self.batch: Batch | None = None
+
+
+class Batch:
+    """Calls that share one run of a script, or one plain command."""
+
+    __slots__ = ("args", "calls", "head", "shared", "target")
+
+    def __init__(self, target: Target | None, head: tuple[str | bytes, ...], *, shared: bool = False) -> None:
+        self.target = target
+        self.head = head
+        self.shared = shared
+        self.args: list[str | bytes | int] = []
+        self.calls: list[asyncio.Future[Any]] = []
+
+    def command(self) -> tuple[str | bytes | int, ...]:
+        return (*self.head, *self.args)
+
+    def succeed(self, reply: Any) -> None:
+        for future, mine in zip(self.calls, reply if self.shared else (reply,), strict=True):
+            if not future.done():  # else its caller was cancelled
+                future.set_result(mine)
+
+    def fail(self, error: LockbeatError) -> None:
+        """Every caller gets its own copy."""
+        for future in self.calls:
+            if not future.done():
+                future.set_exception(type(error)(*error.args))
+
+
+def error_of(problem: Exception) -> LockbeatError:
+    """The one place where what a server or redis-py says becomes an error of ours."""
+    text = str(problem)
+    word = text.split(" ", 1)[0]
+    if word in _AWAY or not isinstance(problem, (hiredis.ReplyError, RedisError)):
+        return StoreUnavailable(text or type(problem).__name__)
+    if word in ("ERR", "WRONGTYPE") or word.startswith("LOCKBEAT_") or "script:" in text:
+        return ScriptError(text)
+    return StoreError(text)
+
+
+def take_over(connection: Any) -> tuple[asyncio.StreamWriter, asyncio.WriteTransport]:
+    """The socket of an established redis-py connection, which no longer owns it; keep both while it is in use.
+
+    redis-py has no public way to it; test_wire.py pins this one.
+    """
+    stream: asyncio.StreamWriter = connection._writer
+    connection._reader = connection._writer = None
+    return stream, stream.transport
+
+
+class _Line(asyncio.Protocol):
+    """One connected socket, and the batches on their way over it."""
+
+    def __init__(self, wire: Wire, connection: Any) -> None:
+        self.wire = wire
+        self.stream, self.transport = take_over(connection)
+        self.reader = hiredis.Reader()
+        self.sent: deque[tuple[Batch, float]] = deque()
+        self.transport.set_protocol(self)
+
+    def send(self, batch: Batch) -> None:
+        self.sent.append((batch, self.wire.loop.time()))
+        self.transport.write(hiredis.pack_command(batch.command()))
+
+    def data_received(self, data: bytes) -> None:
+        self.reader.feed(data)
+        try:
+            while (reply := self.reader.gets()) is not False:
+                batch, _ = self.sent.popleft()
+                if isinstance(reply, hiredis.ReplyError):
+                    self.refused(batch, reply)
+                else:
+                    batch.succeed(reply)
+        except (hiredis.ProtocolError, IndexError) as problem:
+            self.drop(f"the server does not speak the protocol: {problem}")
+
+    def refused(self, batch: Batch, reply: hiredis.ReplyError) -> None:
+        if str(reply).startswith("NOSCRIPT") and batch.target is not None and batch.head[0] == "EVALSHA":
+            # SCRIPT FLUSH, a restart or a failover emptied the cache. EVAL fills it and runs in one step.
+            batch.head = ("EVAL", batch.target.script.source, *batch.head[2:])
+            self.send(batch)
+            return
+        error = error_of(reply)
+        batch.fail(error)
+        if isinstance(error, StoreUnavailable):
+            self.drop(str(error))  # connect anew: the address may lead to another server now
+
+    def drop(self, reason: str) -> None:
+        """End the line; what is on its way has an unknown outcome."""
+        if self.wire.line is self:
+            self.wire.line = None
+        self.transport.abort()
+        lost, self.sent = self.sent, deque()
+        error = StoreUnavailable(f"connection lost: {reason}")
+        for batch, _ in lost:
+            batch.fail(error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.drop(str(exc) if exc else "closed by the server")
+
+    def eof_received(self) -> bool:
+        return False
+
+
+class Wire:
+    """The shared connection to one server.
+
+    `connect` opens a redis-py connection; `timeout`, in seconds, bounds connecting and waiting for a reply.
+    """
+
+    def __init__(self, connect: Callable[[], Awaitable[Any]], timeout: float) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.timeout = timeout
+        self.line: _Line | None = None
+        self._connect = connect
+        self._connecting: asyncio.Task[None] | None = None
+        self._waiting: list[Batch] = []
+        self._scheduled = False
+        self._watch: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def submit(
+        self, target: Target, args: Sequence[str | bytes | int], *, last: bool = False
+    ) -> asyncio.Future[Any]:
+        """Make a call; the future gets its reply. It is on its way even if the future is cancelled.
+
+        `last`: run it after every call made so far. Otherwise it may join a batch that goes ahead of another script's.
+        """
+        future = self.loop.create_future()
+        batch = target.batch
+        if batch is None or last or len(batch.calls) >= MOST_GROUPS or not target.script.batched:
+            batch = target.batch = Batch(target, target.head, shared=target.script.batched)
+            self._enqueue(batch)
+        batch.args.extend(args)
+        batch.calls.append(future)
+        return future
+
+    def submit_groups(self, target: Target, args: Sequence[str | bytes | int]) -> asyncio.Future[list[Any]]:
+        """Make many calls of a batched script as one; the future gets the list of their replies."""
+        batch = Batch(target, target.head)
+        batch.args.extend(args)
+        future = self.loop.create_future()
+        batch.calls.append(future)
+        self._enqueue(batch)
+        return future
+
+    def command(self, *args: str | bytes) -> asyncio.Future[Any]:
+        """Make a plain command, such as `PING`."""
+        batch = Batch(None, args)
+        future = self.loop.create_future()
+        batch.calls.append(future)
+        self._enqueue(batch)
+        return future
+
+    def _enqueue(self, batch: Batch) -> None:
+        self._waiting.append(batch)
+        if not self._scheduled:
+            self._scheduled = True
+            self.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        if self._closed:
+            self._fail_waiting(StoreUnavailable("the store is closed"))
+        elif self.line is not None:
+            batches, self._waiting = self._waiting, []
+            for batch in batches:
+                if batch.target is not None and batch.target.batch is batch:
+                    batch.target.batch = None
+                self.line.send(batch)
+            if self._watch is None:
+                self._watch = self.loop.call_later(self.timeout, self._check)
+        elif self._connecting is None:
+            self._connecting = self.loop.create_task(self._bring_up())
+
+    async def _bring_up(self) -> None:
+        try:
+            async with asyncio.timeout(self.timeout):
+                line = _Line(self, await self._connect())
+        except (RedisError, OSError, TimeoutError, LockbeatError) as problem:
+            reason = str(problem) or f"no answer within {self.timeout:g} s"
+            error = error_of(problem) if isinstance(problem, RedisError) else StoreUnavailable(reason)
+            if not isinstance(error, StoreUnavailable) and not _is_denial(problem):
+                error = StoreUnavailable(reason)
+            self._fail_waiting(error)
+        else:
+            self.line = line
+        finally:
+            self._connecting = None
+        self._flush()
+
+    def _fail_waiting(self, error: LockbeatError) -> None:
+        batches, self._waiting = self._waiting, []
+        for batch in batches:
+            if batch.target is not None and batch.target.batch is batch:
+                batch.target.batch = None
+            batch.fail(error)
+
+    def _check(self) -> None:
+        """A reply is overdue: a server that hangs is as good as away."""
+        self._watch = None
+        if self.line is None or not self.line.sent:
+            return
+        overdue = self.line.sent[0][1] + self.timeout - self.loop.time()
+        if overdue <= 0:
+            self.line.drop(f"no answer within {self.timeout:g} s")
+        else:
+            self._watch = self.loop.call_later(overdue, self._check)
+
+    async def aclose(self) -> None:
+        """Send what is waiting, wait for the replies within the timeout, and hang up."""
+        if self._waiting and self.line is not None:
+            self._flush()
+        self._closed = True
+        if self.line is not None and self.line.sent:
+            pending = [future for batch, _ in self.line.sent for future in batch.calls if not future.done()]
+            if pending:
+                await asyncio.wait(pending, timeout=self.timeout)
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.gather(self._connecting, return_exceptions=True)
+        self._fail_waiting(StoreUnavailable("the store is closed"))
+        if self._watch is not None:
+            self._watch.cancel()
+        if self.line is not None:
+            self.line.drop("the store is closed")
+
+
+def _is_denial(problem: Exception) -> bool:
+    """Credentials or rights: trying again will not help."""
+    return str(problem).split(" ", 1)[0] in ("WRONGPASS", "NOAUTH", "NOPERM") or "invalid username" in str(problem)
+
+
+class MemoryWire(Wire):
+    """The same over a fakeredis client, for `memory://`: a batch is one command of that client."""
+
+    def __init__(self, client: Any, timeout: float) -> None:
+        super().__init__(self._never, timeout)
+        self._client = client
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def _never(self) -> None:
+        raise NotImplementedError
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        batches, self._waiting = self._waiting, []
+        for batch in batches:
+            if batch.target is not None and batch.target.batch is batch:
+                batch.target.batch = None
+        task = self.loop.create_task(self._run(batches))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _run(self, batches: list[Batch]) -> None:
+        for batch in batches:
+            try:
+                try:
+                    reply = await self._client.execute_command(*batch.command())
+                except RedisError as problem:
+                    if "NOSCRIPT" not in str(problem) and "No matching script" not in str(problem):
+                        raise
+                    assert batch.target is not None
+                    batch.head = ("EVAL", batch.target.script.source, *batch.head[2:])
+                    reply = await self._client.execute_command(*batch.command())
+            except (RedisError, OSError) as problem:
+                batch.fail(error_of(problem))
+            else:
+                batch.succeed(reply)
+
+    async def aclose(self) -> None:
+        if self._waiting:
+            self._flush()
+        self._closed = True
+        if self._running:
+            await asyncio.wait(self._running, timeout=self.timeout)
+        await self._client.aclose()

@@ -1,0 +1,52 @@
+-- _lib/waiting: who waits for a lock, first come, first served.
+--
+--   queue    zset  KEY \255 SEQ TOKEN, all of score 0: SEQ is a fence, 16 digits, so the order is that of arrival
+--   waiters  hash  TOKEN -> "SEQ TTL_MS CHANNEL OWNER"
+-- needs: _lib/lease
+
+-- A waiter that was handed the lock must renew within this time, so one that froze costs its successors no whole ttl.
+local GRANT_MS = 2000
+
+local function waiter_of(w, token)
+  local value = redis.call('HGET', w.waiters, token)
+  if not value then return nil end
+  local seq, ttl, channel, owner = string.match(value, '^(%d+) (%d+) (%S+) (.*)$')
+  return {seq = seq, ttl = tonumber(ttl), channel = channel, owner = owner}
+end
+
+local function waiter_leave(w, key, token)
+  local waiter = waiter_of(w, token)
+  if not waiter then return end
+  redis.call('HDEL', w.waiters, token)
+  redis.call('ZREM', w.queue, key .. '\255' .. waiter.seq .. token)
+end
+
+local function waiter_join(w, counter, key, token, ttl, channel, owner)
+  if redis.call('HEXISTS', w.waiters, token) == 1 then return end
+  local seq = int(mint(counter))
+  redis.call('HSET', w.waiters, token, seq .. ' ' .. int(ttl) .. ' ' .. channel .. ' ' .. owner)
+  redis.call('ZADD', w.queue, 0, key .. '\255' .. seq .. token)
+end
+
+-- Hand the free `key` to the first waiter whose process still listens; nobody, or `mine` is first: nil.
+-- PUBLISH counts who hears it: a process that died took its subscription with it, and is passed over in this same call.
+local function hand_off(t, w, counter, key, old, mine)
+  for _ = 1, 100 do
+    local head = redis.call('ZRANGEBYLEX', w.queue, '[' .. key .. '\255', '(' .. key .. '\255\255', 'LIMIT', 0, 1)[1]
+    if not head then return nil end
+    local token = string.sub(head, #key + 18)
+    if token == mine then return nil end
+    local waiter = waiter_of(w, token)
+    redis.call('HDEL', w.waiters, token)
+    redis.call('ZREM', w.queue, head)
+    if waiter then
+      local lease = lease_grant(t, counter, key, old, waiter.owner, token, math.min(waiter.ttl, GRANT_MS))
+      local heard = redis.call('PUBLISH', waiter.channel,
+        'granted ' .. token .. ' ' .. int(lease.fence) .. ' ' .. int(lease.expires) .. ' ' .. int(now))
+      if heard > 0 then return lease end
+      lease_free(t, key, lease, lease.freed)
+      old = lease
+    end
+  end
+  return nil
+end

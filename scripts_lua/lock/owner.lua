@@ -1,0 +1,17 @@
+-- lock/owner: who holds each lock now.
+--
+-- KEYS[1] lock  hash  the locks, see _lib/lease
+-- ARGV[1] key   str
+-- Batch: ARGV[1..1] repeat, one group a call.
+--
+-- Returns  {owner, fence, expires_at_ms}  held
+--          {}                             free or expired
+-- include: _lib/lease
+
+local t = {leases = KEYS[1]}
+local out = {}
+for i = 1, #ARGV do
+  local lease = lease_read(t, ARGV[i])
+  out[i] = lease and lease.live and {lease.owner, lease.fence, lease.expires} or {}
+end
+return out

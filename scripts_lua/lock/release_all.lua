@@ -1,0 +1,46 @@
+-- lock/release_all: give back what an owner holds, up to `limit` at a time, handing each to the first who waits.
+--
+-- KEYS[1] lock          hash    the locks, see _lib/lease
+-- KEYS[2] lock:live     zset
+-- KEYS[3] lock:owned    zset
+-- KEYS[4] fence         string  the last fence of this shard
+-- KEYS[5] lock:queue    zset    who waits, see _lib/waiting
+-- KEYS[6] lock:waiters  hash
+-- KEYS[7] reply:CALL    string  PX: what this call answered, for when it is repeated
+-- ARGV[1] owner         str
+-- ARGV[2] call          id      of this call; the same again is the same call, repeated
+-- ARGV[3] limit         int     bounds the script's time; ask again while more is 1
+--
+-- Returns  {released, more}  live ones only are counted; more is 1 when some are left
+--
+-- The owner's own index makes this O(owned): nothing is scanned, and no other owner's lease is looked at.
+-- include: _lib/lease _lib/waiting
+
+local t = {leases = KEYS[1], live = KEYS[2], owned = KEYS[3]}
+local w = {queue = KEYS[5], waiters = KEYS[6]}
+local owner, call, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local said = redis.call('GET', KEYS[7])
+if said then
+  local released, more = string.match(said, '^(%d+) (%d)$')
+  return {tonumber(released), tonumber(more)}
+end
+
+local queued = redis.call('EXISTS', w.queue) == 1
+local members = redis.call('ZRANGEBYLEX', t.owned, '[' .. owner .. '\255', '(' .. owner .. '\255\255', 'LIMIT', 0, limit)
+local released = 0
+for _, member in ipairs(members) do
+  local key = string.sub(member, #owner + 2)
+  local lease = lease_read(t, key)
+  if lease and lease.live and lease.owner == owner then
+    lease_free(t, key, lease, call)
+    if queued then hand_off(t, w, KEYS[4], key, lease, '') end
+    released = released + 1
+  else
+    redis.call('ZREM', t.owned, member)
+  end
+end
+
+local more = #members == limit and 1 or 0
+redis.call('SET', KEYS[7], released .. ' ' .. more, 'PX', TOMBSTONE_MS)
+lease_keep(t, now + TOMBSTONE_MS)
+return {released, more}

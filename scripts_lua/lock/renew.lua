@@ -1,0 +1,33 @@
+-- lock/renew: set the time left of each lock anew, for its live owner only; an expired lock is never revived.
+--
+-- KEYS[1] lock        hash  the locks, see _lib/lease
+-- KEYS[2] lock:live   zset
+-- KEYS[3] lock:owned  zset
+-- ARGV[1] key         str
+-- ARGV[2] owner       str
+-- ARGV[3] token       id    of the call that took the lock, or "-": whichever
+-- ARGV[4] ttl_ms      int
+-- Batch: ARGV[1..4] repeat, one group a call.
+--
+-- Returns  expires_at_ms  renewed
+--          0              not held by this owner: expired, missing, or another's
+-- include: _lib/lease
+
+local t = {leases = KEYS[1], live = KEYS[2], owned = KEYS[3]}
+local furthest, out = now, {}
+
+for i = 1, #ARGV, 4 do
+  local key, token = ARGV[i], ARGV[i + 2]
+  local lease = lease_read(t, key)
+  local expires = 0
+  if lease and lease.live and lease.owner == ARGV[i + 1] and (token == '-' or token == lease.token) then
+    expires = now + tonumber(ARGV[i + 3])
+    lease.expires = expires
+    lease_put(t, key, lease)
+    furthest = math.max(furthest, expires)
+  end
+  out[#out + 1] = expires
+end
+
+lease_keep(t, furthest + TOMBSTONE_MS)
+return out

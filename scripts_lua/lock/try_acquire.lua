@@ -1,0 +1,62 @@
+-- lock/try_acquire: take each lock that is free and mint its fence; the same owner keeps the one it has.
+--
+-- KEYS[1] lock          hash    the locks, see _lib/lease
+-- KEYS[2] lock:live     zset
+-- KEYS[3] lock:owned    zset
+-- KEYS[4] fence         string  the last fence of this shard
+-- KEYS[5] lock:queue    zset    who waits, see _lib/waiting
+-- KEYS[6] lock:waiters  hash
+-- ARGV[1] key           str
+-- ARGV[2] owner         str
+-- ARGV[3] token         id      of this call; the same again is the same call, repeated
+-- ARGV[4] ttl_ms        int
+-- ARGV[5] reentrant     int     1: the live owner may take it again; 0: handles of one owner exclude each other
+-- ARGV[6] channel       str     where to be told of the hand-off; empty: do not wait
+-- Batch: ARGV[1..6] repeat, one group a call.
+--
+-- Returns  {fence, expires_at_ms, now_ms}  held by this owner now
+--          {0, wait_ms, now_ms}            held by another, who must renew or give it up within wait_ms
+--
+-- Test and set are one script: celers' GET, then SET, let two owners win. A lock that is free while others wait goes to
+-- the first of them, never to a newcomer.
+-- include: _lib/lease _lib/waiting
+
+local t = {leases = KEYS[1], live = KEYS[2], owned = KEYS[3]}
+local counter = KEYS[4]
+local w = {queue = KEYS[5], waiters = KEYS[6]}
+local queued = redis.call('EXISTS', w.queue) == 1
+local furthest, out = now, {}
+
+for i = 1, #ARGV, 6 do
+  local key, owner, token, ttl, channel = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]), ARGV[i + 5]
+  local lease = lease_read(t, key)
+  if queued and not (lease and lease.live) then lease = hand_off(t, w, counter, key, lease, token) or lease_read(t, key) end
+  local reply
+  if not (lease and lease.live) then
+    if queued then waiter_leave(w, key, token) end
+    lease = lease_grant(t, counter, key, lease, owner, token, ttl)
+    reply = {lease.fence, lease.expires, now}
+  elseif lease.token == token or (ARGV[i + 4] == '1' and lease.owner == owner) then
+    -- The mark keeps the undoing of a cancelled call, this or the first, from releasing what the owner has by both.
+    if lease.token ~= token then lease.token = token .. '+' end
+    lease.expires = now + ttl
+    lease_put(t, key, lease)
+    reply = {lease.fence, lease.expires, now}
+  else
+    reply = {0, lease.expires - now, now}
+    if channel ~= '' then
+      waiter_join(w, counter, key, token, ttl, channel, owner)
+      queued = true
+    end
+  end
+  furthest = math.max(furthest, lease.expires)
+  out[#out + 1] = reply
+end
+
+lease_prune(t, #out * 2)
+lease_keep(t, furthest + TOMBSTONE_MS)
+if queued then
+  keep(w.queue, furthest + TOMBSTONE_MS)
+  keep(w.waiters, furthest + TOMBSTONE_MS)
+end
+return out
