@@ -58,8 +58,8 @@ class Exponential:
         """Seconds to wait after attempt `attempt` (the first is 1) failed. Never overflows."""
         _attempt(attempt)
         most = _MAX_SECONDS if self.max is None else self.max
-        if self.base == 0:
-            return 0.0
+        if self.base == 0 or self.factor == 1:
+            return min(self.base, most)
         try:
             return min(self.base * self.factor ** (attempt - 1), most)
         except OverflowError:

@@ -1,0 +1,237 @@
+"""Reads a cron line: croniter expands the fields, this file settles what it reads otherwise than cron does.
+
+croniter (7.0) reads `5-5` as the whole field, miscounts a stepped range that wraps (`23-5/3`), ignores `W`
+when only asked to expand, draws lots for `R`, and drops the plain day from `mon,mon#2`. The first two are
+spelt out before it sees them; the others are refused. Its search for the next date is not used: see cron.py.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from croniter import croniter
+
+from ..errors import InvalidTrigger
+
+_ALIASES = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_LONGEST = 1000  # six fields that list every value come to about 600
+
+
+@dataclass(frozen=True, eq=False)
+class _Field:
+    name: str
+    low: int
+    high: int
+    names: dict[str, int]
+
+    def value(self, text: str) -> int | None:
+        """A number or name of this field; None when it is neither."""
+        if text in self.names:
+            return self.names[text]
+        number = int(text) if re.fullmatch("[0-9]{1,2}", text) else -1
+        return number if self.low <= number <= self.top else None
+
+    @property
+    def top(self) -> int:
+        return 7 if self.names is _DAY_NUMBERS else self.high
+
+    @property
+    def allowed(self) -> str:
+        """What to write, for an error."""
+        return f"allowed are {self.low}-{self.top}{_MORE.get(self.name, '')}"
+
+
+_MORE = {"day-of-month": ", L", "month": ", jan-dec", "day-of-week": ", sun-sat, 5#2, L5"}
+_DAY_NUMBERS = {name: i for i, name in enumerate(_DAYS)}
+_FIELDS = (
+    _Field("second", 0, 59, {}),
+    _Field("minute", 0, 59, {}),
+    _Field("hour", 0, 23, {}),
+    _Field("day-of-month", 1, 31, {}),
+    _Field("month", 1, 12, {name: i for i, name in enumerate(_MONTHS, start=1)}),
+    _Field("day-of-week", 0, 6, _DAY_NUMBERS),
+)
+_MONTH_DAY, _WEEKDAY = 3, 5
+
+
+@dataclass(frozen=True)
+class Fields:
+    """A cron line as sets of numbers. Weekdays count from Sunday, 0."""
+
+    seconds: tuple[int, ...]
+    minutes: tuple[int, ...]
+    hours: tuple[int, ...]
+    days: frozenset[int]
+    last_day: bool
+    months: frozenset[int]
+    weekdays: frozenset[int]
+    nth_weekdays: frozenset[tuple[int, int]]  # (weekday, 1 to 5); 0: the last one of the month
+    both_days: bool  # both day fields must match, for one starts with `*`; else either will do
+    real_time: bool  # a star in second, minute or hour: follows real time when the clock is changed
+
+
+@lru_cache(maxsize=4096)
+def canonical(expression: str) -> str:
+    """`expression` with one space between fields, names in lower case, aliases written out, `5L` as `L5`.
+
+    Raises InvalidTrigger ("expression") for what can't be read.
+    """
+    if len(expression) > _LONGEST:
+        raise _invalid(f"longer than {_LONGEST} characters")
+    text = " ".join(expression.lower().split())
+    if not text:
+        raise _invalid("is empty")
+    if text == "@reboot":
+        raise _invalid("'@reboot' is not a time: every instance starts on its own; run it at startup")
+    if text.startswith("@"):
+        if text not in _ALIASES:
+            raise _invalid(f"unknown alias {_quote(expression)}; known: {' '.join(_ALIASES)}")
+        return _ALIASES[text]
+    words = text.split(" ")
+    if len(words) not in (5, 6):
+        year = "; there is no year field" if len(words) == 7 else ""
+        raise _invalid(
+            f"{_quote(expression)} has {len(words)} field{'s' * (len(words) != 1)}, not 5 (minute hour "
+            f"day-of-month month day-of-week) or 6 (second first){year}"
+        )
+    fields = _FIELDS[-len(words) :]
+    canon = " ".join(_canonical_field(field, word) for field, word in zip(fields, words, strict=True))
+    parse(canon)
+    return canon
+
+
+@lru_cache(maxsize=4096)
+def parse(canon: str) -> Fields:
+    """The fields of a canonical expression. Raises InvalidTrigger ("expression")."""
+    words = canon.split(" ")
+    if len(words) == 5:
+        words.insert(0, "0")
+    parsed = []
+    for field, word in zip(_FIELDS, words, strict=True):
+        try:
+            parsed.append(_expand(field, word))
+        except _UnreadableError as error:
+            where = "" if word == canon else f" in {_quote(canon)}"
+            raise _invalid(f"can't read the {field.name} field {_quote(word)}{where}: {error}") from None
+    days, weekdays = parsed[_MONTH_DAY], parsed[_WEEKDAY]
+    return Fields(
+        seconds=tuple(sorted(parsed[0].values)),
+        minutes=tuple(sorted(parsed[1].values)),
+        hours=tuple(sorted(parsed[2].values)),
+        days=days.values,
+        last_day=days.last,
+        months=parsed[4].values,
+        weekdays=weekdays.values,
+        nth_weekdays=weekdays.nth,
+        both_days=words[_MONTH_DAY].startswith("*") or words[_WEEKDAY].startswith("*"),
+        real_time=any(word.startswith("*") for word in words[:3]),
+    )
+
+
+class _UnreadableError(Exception):
+    """Why a field can't be read."""
+
+
+@dataclass(frozen=True)
+class _Expanded:
+    values: frozenset[int]
+    last: bool = False
+    nth: frozenset[tuple[int, int]] = frozenset()
+
+
+def _canonical_field(field: _Field, word: str) -> str:
+    if word == "?" and field.name.startswith("day"):
+        return "*"
+    tokens = word.split(",")
+    if field.name == "day-of-month":
+        tokens = [re.sub(r"\bl$", "L", token) for token in tokens]
+    if field.name == "day-of-week":
+        tokens = [_canonical_last(token) for token in tokens]
+    return ",".join(tokens)
+
+
+def _canonical_last(token: str) -> str:
+    """The last Friday as croniter spells it, `L5`, from `5L`, `friL` and `Lfri`."""
+    for text in (token.removesuffix("l"), token.removeprefix("l")):
+        day = _FIELDS[_WEEKDAY].value(text)
+        if day is not None and len(text) == len(token) - 1:
+            return f"L{day}"
+    return token
+
+
+@lru_cache(maxsize=4096)
+def _expand(field: _Field, word: str) -> _Expanded:
+    """One field as numbers, by croniter, with every other field left open."""
+    index = _FIELDS.index(field)
+    tokens = word.split(",")
+    for token in tokens:
+        if not re.fullmatch(r"[*\w#/?()-]+", token, re.ASCII):
+            raise _UnreadableError(field.allowed)
+        if re.fullmatch(r"[hr](\(.*\))?(/.*)?", token):
+            raise _UnreadableError("random and hashed values are not offered; `jitter` spreads jobs")
+        if re.search(r"/0+$", token):
+            raise _UnreadableError("a step must be 1 or more")
+        if index == _MONTH_DAY and "w" in token:
+            raise _UnreadableError("W, the nearest weekday, is not offered")
+    if index == _WEEKDAY and len({bool(re.search("[#L]", token)) for token in tokens}) > 1:
+        raise _UnreadableError("plain days and # or L do not mix; make them two jobs")
+    # Five fields, with a second in the place of a minute: for six, croniter 6 takes day 0 and month 0 for 1.
+    at = max(index - 1, 0)
+    spelt = ["*"] * 5
+    spelt[at] = ",".join(_spell_out(field, token) for token in tokens)
+    try:
+        expanded, nth = croniter.expand(" ".join(spelt))
+    except (ValueError, AssertionError):  # croniter 6 asserts some of what it refuses
+        raise _UnreadableError(field.allowed) from None
+    values: list[int | str] = expanded[at]
+    if nth:
+        pairs = ((day, 0 if n == "l" else int(n)) for day, ns in nth.items() for n in ns)
+        return _Expanded(frozenset(), nth=frozenset(pairs))
+    if "*" in values:
+        return _Expanded(frozenset(range(field.low, field.high + 1)))
+    return _Expanded(frozenset(v for v in values if isinstance(v, int)), last="l" in values)
+
+
+def _spell_out(field: _Field, token: str) -> str:
+    """A token that croniter would misread, as the list of its values; any other as it is."""
+    body, mark, nth = token.partition("#")
+    size = field.high - field.low + 1
+    if match := re.fullmatch(r"(\w+)-(\w+)(?:/(\d{1,4}))?", body, re.ASCII):
+        low, high, step = field.value(match[1]), field.value(match[2]), int(match[3] or 1)
+        if low is not None and high is not None and high < low:
+            high += size
+    elif match := re.fullmatch(r"(\w+)/(\d{1,4})", body, re.ASCII):
+        # `59/15` is minute 59; croniter before 7 read it as every quarter of an hour.
+        low, step = field.value(match[1]), int(match[2])
+        high = None if low is None else max(low, field.high)
+    else:
+        return token
+    if low is None or high is None or step == 0:
+        return token
+    values = ((value - field.low) % size + field.low for value in range(low, high + 1, step))
+    return ",".join(f"{value}{mark}{nth}" for value in values)
+
+
+def never_fires(canon: str) -> InvalidTrigger:
+    """The error for a line such as `0 0 30 2 *`."""
+    return _invalid(f"{_quote(canon)} never fires: none of its months has such a day")
+
+
+def _invalid(problem: str) -> InvalidTrigger:
+    return InvalidTrigger("expression", problem)
+
+
+def _quote(text: str) -> str:
+    return repr(text if len(text) <= 80 else text[:77] + "...")

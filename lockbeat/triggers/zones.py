@@ -1,0 +1,109 @@
+"""Time zones as stretches of constant offset.
+
+`zoneinfo` answers for one instant at a time and keeps its transitions to itself. Cron needs them, to tell a
+wall time that the clock skipped from one that it shows twice, so they are found by asking every
+third day and halving. (The shortest stretch since 1970 is a week, in Brazil in 2000.)
+"""
+
+from __future__ import annotations
+
+import difflib
+import zoneinfo
+from datetime import timedelta
+from functools import lru_cache
+from typing import NamedTuple
+
+from ..errors import InvalidTrigger
+from .base import EPOCH
+
+DAY = 86_400
+_STEP = 3 * DAY
+_WINDOW = 134 * _STEP
+LAST = 7000 * _WINDOW  # about the year 9670; datetime ends with 9999
+
+
+class Stretch(NamedTuple):
+    """[start, end) in seconds since the epoch, during which local time is UTC + `offset`.
+
+    `reached` is the wall time that the zone's clock had got to before `start` (exclusive, running maximum):
+    below start + offset, the clock skipped what lies between; above it, the clock went back.
+    """
+
+    start: int
+    end: int
+    offset: int
+    reached: int
+
+
+@lru_cache(maxsize=1)
+def _names() -> frozenset[str]:
+    return frozenset(zoneinfo.available_timezones() - {"localtime", "posixrules"})
+
+
+@lru_cache(maxsize=1024)
+def zone_name(timezone: str | zoneinfo.ZoneInfo) -> str:
+    """The IANA name of `timezone`. Raises InvalidTrigger ("timezone"), with a near name if there is one."""
+    if isinstance(timezone, zoneinfo.ZoneInfo):
+        if timezone.key is None:
+            raise InvalidTrigger("timezone", "a ZoneInfo without a key has no name that others could look up")
+        timezone = timezone.key
+    # Membership, not an attempt to load: ZoneInfo also reads `localtime`, which differs from machine to
+    # machine, and `europe/berlin` where the file system folds case.
+    if timezone == "UTC" or timezone in _names():  # to list the names takes 50 ms
+        return timezone
+    folded = {name.casefold(): name for name in sorted(_names())}
+    near = difflib.get_close_matches(timezone.casefold(), folded, n=1, cutoff=0.75)
+    hint = f"; did you mean {folded[near[0]]!r}?" if near else " (an IANA name such as 'Europe/Berlin')"
+    raise InvalidTrigger("timezone", f"unknown time zone {timezone[:80]!r}{hint}")
+
+
+def stretch_at(name: str, instant: int) -> Stretch:
+    """The stretch of zone `name` that holds `instant` (seconds, 0 <= instant < LAST).
+
+    Cut at the borders of the window it was computed in, which neither skips nor repeats anything.
+    """
+    for stretch in _stretches(name, instant // _WINDOW):
+        if instant < stretch.end:
+            return stretch
+    raise AssertionError("the stretches of a window cover it")
+
+
+@lru_cache(maxsize=8192)
+def _stretches(name: str, window: int) -> tuple[Stretch, ...]:
+    zone = zoneinfo.ZoneInfo(name)
+    begin, end = window * _WINDOW, (window + 1) * _WINDOW
+    # Started before the window, to know how far the clock had got: it never went back by more than a day.
+    start = begin - _STEP
+    offset = _offset(zone, start)
+    reached = start + offset
+    found: list[Stretch] = []
+    for probe in range(begin, end + 1, _STEP):
+        # A loop, for a zone that changes twice within a step.
+        while _offset(zone, probe) != offset:
+            edge = _first_change(zone, max(start, probe - _STEP), probe, offset)
+            found.append(Stretch(start, edge, offset, reached))
+            reached = max(reached, edge + offset)
+            start, offset = edge, _offset(zone, edge)
+    found.append(Stretch(start, end, offset, reached))
+    return tuple(
+        s if s.start >= begin else Stretch(begin, s.end, s.offset, max(s.reached, begin + s.offset))
+        for s in found
+        if begin < s.end and s.start < end
+    )
+
+
+def _first_change(zone: zoneinfo.ZoneInfo, low: int, high: int, offset: int) -> int:
+    """The first second in (low, high] at which the offset is not `offset` any more."""
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _offset(zone, middle) == offset:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _offset(zone: zoneinfo.ZoneInfo, instant: int) -> int:
+    offset = (EPOCH + timedelta(seconds=instant)).astimezone(zone).utcoffset()
+    assert offset is not None  # noqa: S101 - for mypy: a ZoneInfo always has one
+    return offset.days * DAY + offset.seconds
