@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lockbeat.connection import Connector
@@ -74,7 +74,17 @@ class Calls:
         try:
             return await wire.submit(target, args)
         except StoreUnavailable:
-            return await self._repeat(wire, target, args)
+            return await self._repeat(wire, lambda: wire.submit(target, args))
+
+    async def call_groups(self, name: str, shard: int, groups: Sequence[Args]) -> list[Any]:
+        """As `call`, for many calls of a batched script made as one."""
+        wire, target = self._target(name, shard)
+        args = [arg for group in groups for arg in group]
+        try:
+            return await wire.submit_groups(target, args)
+        except StoreUnavailable:
+            replies: list[Any] = await self._repeat(wire, lambda: wire.submit_groups(target, args))
+            return replies
 
     async def call_once(self, name: str, shard: int, args: Args, call: str) -> Any:
         """As `call`, for a script that keeps its answer under `reply:CALL`."""
@@ -84,15 +94,15 @@ class Calls:
         try:
             return await wire.submit(target, args)
         except StoreUnavailable:
-            return await self._repeat(wire, target, args)
+            return await self._repeat(wire, lambda: wire.submit(target, args))
 
-    async def _repeat(self, wire: Wire, target: Target, args: Args) -> Any:
+    async def _repeat(self, wire: Wire, submit: Callable[[], asyncio.Future[Any]]) -> Any:
         loop = wire.loop
         deadline, pause = loop.time() + self.timeout, 0.02
         while True:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnects
             try:
-                return await wire.submit(target, args)
+                return await submit()
             except StoreUnavailable:
                 pause = min(pause * 2, 0.5)
                 if loop.time() + pause > deadline:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
+from lockbeat.beat import Jobs
 from lockbeat.durations import Seconds
 from lockbeat.errors import LockbeatError
 from lockbeat.keeper import Keeper
 from lockbeat.locks import Lock, Locks
 from lockbeat.store import Store
+from lockbeat.tasks import Tasks
 
 
 class Lockbeat:
@@ -43,6 +45,13 @@ class Lockbeat:
         return self._store
 
     @property
+    def keeper(self) -> Keeper:
+        """What renews this client's leases. Raises LockbeatError outside of `async with`."""
+        if self._keeper is None:
+            raise LockbeatError("not connected: use `async with Lockbeat(...) as lb:`")
+        return self._keeper
+
+    @property
     def owner(self) -> str:
         """This instance's name."""
         return self.store.owner
@@ -53,11 +62,11 @@ class Lockbeat:
         self._store = store = await Store.open(self._url, **self._options)  # type: ignore[arg-type]
         self._keeper = Keeper(store.connector, store.keys, store.timeout)
         self.locks = Locks(store, self._keeper)
+        self.tasks = Tasks(store)
+        self.jobs = Jobs(store)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         store, keeper = self._store, self._keeper
         assert store is not None and keeper is not None
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from datetime import timedelta
 
 from lockbeat.errors import InvalidArgument, InvalidType
@@ -12,9 +11,7 @@ Seconds = float | int | timedelta
 TEN_YEARS = 10 * 365.25 * 86_400
 
 
-def seconds(
-    argument: str, value: object, *, least: float = 0.001, most: float = TEN_YEARS
-) -> float:
+def seconds(argument: str, value: object, *, least: float = 0.001, most: float = TEN_YEARS) -> float:
     """The duration in seconds. Raises InvalidArgument or InvalidType, naming `argument`."""
     if isinstance(value, timedelta):
         number = value.total_seconds()
@@ -24,7 +21,7 @@ def seconds(
         raise InvalidType(argument, f"must be seconds (int or float) or a timedelta, not {type(value).__name__}")
     if not (least <= number <= most):  # also refuses NaN
         limit = "10 years" if most == TEN_YEARS else f"{most:g} s"
-        shown = number if not math.isfinite(number) else f"{number:g}"
+        shown = f"{number:g}" if abs(number) < 1e300 else number  # an int may be too large to be a float
         raise InvalidArgument(argument, f"must be between {least:g} s and {limit}, not {shown}")
     return number
 

@@ -125,7 +125,8 @@ class Keeper:
             # A little early rather than in a call of its own soon after.
             if now >= held.renew_at - held.ttl / 12:
                 due[held.script, held.shard].append(held)
-                held.renew_at = now + held.ttl / 9  # unless the answer says better
+                # Unless the answer says better. A lease just handed over is short: leave room for a second try.
+                held.renew_at = now + min(held.ttl / 9, max((held.trusted_until - now) / 4, 0.05))
             soonest = min(soonest, held.renew_at, held.trusted_until)
         for (script, shard), several in due.items():
             self._renew(calls, script, shard, several, now)

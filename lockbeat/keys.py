@@ -13,6 +13,7 @@ KEYS = {
     "shards": "string  how many shards the store has (shard 0 only)",
     "epoch": "string  when this shard was first written: a new one means that the store was emptied",
     "fence": "string  the last fence that was minted",
+    "bell": "channel rung when there may be something to do",
     "reply:CALL": "string  PX; what a call answered, for when it is repeated",
     "lock": "hash    lock -> lease",
     "lock:live": "zset    lock by expiry",
@@ -20,6 +21,7 @@ KEYS = {
     "lock:queue": "zset    lock and waiter, in order of arrival",
     "lock:waiters": "hash    waiter -> what it waits with",
     "job": "hash    job -> its definition",
+    "job:order": "zset    job, in lexical order",
     "job:slot": "hash    job -> its next slot",
     "job:due": "zset    job by when to look at it next",
     "job:open": "hash    job -> its unfinished task, under overlap skip",
@@ -47,9 +49,7 @@ class Keys:
         if not isinstance(namespace, str):
             raise InvalidType("namespace", f"must be a str, not {type(namespace).__name__}")
         if not _NAMESPACE.fullmatch(namespace):
-            raise InvalidArgument(
-                "namespace", f"{namespace!r} must be 1 to 64 letters, digits, or any of . _ : / -"
-            )
+            raise InvalidArgument("namespace", f"{namespace!r} must be 1 to 64 letters, digits, or any of . _ : / -")
         self.namespace = namespace
 
     def key(self, shard: int, name: str) -> str:
@@ -87,6 +87,7 @@ def check_name(argument: str, value: object) -> str:
             raise InvalidArgument(argument, "must be text that UTF-8 can carry, without lone surrogates") from None
     if not 0 < size <= MAX_NAME_BYTES:
         raise InvalidArgument(
-            argument, "must not be empty" if size == 0 else f"must be at most {MAX_NAME_BYTES} bytes, not {size}"
+            argument,
+            "must not be empty" if size == 0 else f"must be at most {MAX_NAME_BYTES} bytes, not {size}",
         )
     return value

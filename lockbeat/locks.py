@@ -11,7 +11,7 @@ import anyio
 
 from lockbeat.durations import Seconds, milliseconds, seconds
 from lockbeat.errors import LeaseLost, LockbeatError, LockTimeout, StoreError
-from lockbeat.keeper import Keeper
+from lockbeat.keeper import OVERDUE, Keeper
 from lockbeat.keys import check_name
 from lockbeat.lease import Held, Lease, monotonic
 from lockbeat.store import Store
@@ -180,16 +180,21 @@ class Lock:
         self._locks._keeper.hold(self._held)
         return lease
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
         held, lease, scope, token = self._held, self._lease, self._scope, self._token
-        assert held is not None and lease is not None and scope is not None
-        self._locks._keeper.drop(held)
+        assert held is not None
+        assert lease is not None
+        assert scope is not None
+        if not self._locks._keeper.drop(held) and self._lost is None:
+            self._lost = OVERDUE  # found while the block kept the event loop from being told
         self._token, self._held, self._lease, self._scope = "", None, None, None
         swallowed = scope.__exit__(kind, error, trace)
+        if self._lost is not None:
+            # It may still stand in the store. Whoever lost it is told now, not when a store that is away answers.
+            store = self._locks._store
+            store.undo("lock/release", self._shard, (self.key, self.owner, token, store.new_call()))
         # Nothing is awaited before this call is on its way: a caller that is cancelled here still gives the lock back.
-        if not await self._release(token) and self._lost is None:
+        elif not await self._release(token, held):
             self._lost = "it had ended before the block did"
         if self._lost is None:
             return bool(swallowed)
@@ -199,12 +204,14 @@ class Lock:
         error.add_note(str(loss))
         return False
 
-    async def _release(self, token: str) -> bool:
-        store = self._locks._store
+    async def _release(self, token: str, held: Held) -> bool:
+        store, asked_at = self._locks._store, monotonic()
         try:
             args = (self.key, self.owner, token, store.new_call())
             return bool(await store.call("lock/release", self._shard, args))
         except StoreError as problem:
+            if asked_at >= held.trusted_until:
+                return False
             # The work is done, and was done under the lock: not worth an error. Others wait until the lease ends.
             log.warning("could not release %r, it ends within %g s: %s", self.key, self._ttl_ms / 1000, problem)
             return True
@@ -217,23 +224,22 @@ class Lock:
     async def _acquire(self, token: str) -> tuple[Lease, float, float]:
         """The lease, for how many seconds it was granted, and when it was asked for."""
         store, shard, ttl = self._locks._store, self._shard, self._ttl_ms / 1000
-        channel = ""
-        if self._wait != 0:
-            await store.listening(shard)
-            channel = store.channel
+        channel = store.channel if self._wait != 0 else ""
         args = (self.key, self.owner, token, self._ttl_ms, 0, channel)
         waiter = Waiter(self.key, token, args, shard, store.loop.create_future())
         room = self._locks._room
         room.enter(waiter)
         try:
             async with asyncio.timeout(self._wait or None):
+                if channel:
+                    await store.listening(shard)
                 asked_at = monotonic()
                 fence, until_ms, server_ms = await store.call("lock/try_acquire", shard, args)
                 if fence:
                     return Lease(self.key, self.owner, fence, until_ms / 1000), ttl, asked_at
                 if self._wait == 0:
                     raise LockTimeout(self.key, 0)
-                room.refused(self.key, until_ms, asked_at, server_ms)
+                room.refused(waiter, until_ms, asked_at, server_ms)
                 return await waiter.granted
         except LockTimeout:
             raise

@@ -53,8 +53,6 @@ class Store:
         self._numbers = itertools.count(1)
         self.channel = keys.channel(f"to:{self._instance}")
         """Where messages to this instance alone arrive."""
-        self.broadcast = keys.channel("to:all")
-        """Where messages to every instance arrive."""
         self._listeners: dict[int, Listener] = {}
         self._on_message: list[Callable[[str, bytes], None]] = []
         self._on_gap: list[Callable[[], None]] = []
@@ -110,12 +108,15 @@ class Store:
             return [await self.calls.call(name, 0, args)]
         return await asyncio.gather(*(self.calls.call(name, shard, args) for shard in range(self.shards)))
 
-    def listen(
-        self, on_message: Callable[[str, bytes], None], on_gap: Callable[[], None]
-    ) -> None:
+    def listen(self, on_message: Callable[[str, bytes], None], on_gap: Callable[[], None]) -> None:
         """Have the callbacks told of messages, and of times when messages may have been lost."""
         self._on_message.append(on_message)
         self._on_gap.append(on_gap)
+
+    def unlisten(self, on_message: Callable[[str, bytes], None], on_gap: Callable[[], None]) -> None:
+        """Undo `listen`."""
+        self._on_message.remove(on_message)
+        self._on_gap.remove(on_gap)
 
     async def listening(self, shard: int) -> None:
         """Wait until messages from scripts on `shard` reach this instance. Raises StoreUnavailable."""
@@ -123,10 +124,18 @@ class Store:
         listener = self._listeners.get(place)
         if listener is None:
             listener = self._listeners[place] = Listener(
-                self._subscription(place), (self.channel, self.broadcast), self.timeout
+                self._subscription(place), (self.channel, *self._bells(place)), self.timeout
             )
             listener.on_message, listener.on_gap = self._on_message, self._on_gap
         await listener.ready()
+
+    def bell(self, shard: int) -> str:
+        """The channel on which scripts of a shard tell every instance that there may be something to do."""
+        return self.keys.key(shard, "bell")
+
+    def _bells(self, place: int) -> list[str]:
+        shards = [place] if self.connector.kind == "cluster" else range(self.shards)
+        return [self.bell(shard) for shard in shards]
 
     def _subscription(self, shard: int) -> Subscription:
         connector, key = self.connector, self.keys.key(shard, "fence")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,7 +48,8 @@ class WaitingRoom:
         self._store = store
         self._rooms: dict[str, _Room] = {}
         self._waiters: dict[str, Waiter] = {}
-        self._clock = 0.0  # latest (monotonic before a request) - (the server's time in its reply), in seconds
+        # By shard, for each may have its own server: latest (monotonic before a request) - (the server's time in its reply).
+        self._clocks: dict[int, float] = {}
         store.listen(self._on_message, self._on_gap)
 
     def enter(self, waiter: Waiter) -> None:
@@ -66,10 +68,10 @@ class WaitingRoom:
                 room.timer.cancel()
             del self._rooms[waiter.key]
 
-    def refused(self, key: str, wait_ms: int, asked_at: float, server_ms: int) -> None:
+    def refused(self, waiter: Waiter, wait_ms: int, asked_at: float, server_ms: int) -> None:
         """Another holds the lock until `wait_ms` from the server's `server_ms` on, unless it renews: ask then."""
-        self._clock = asked_at - server_ms / 1000
-        self._set_timer(key, wait_ms / 1000 + 0.002)
+        self._clocks[waiter.shard] = asked_at - server_ms / 1000
+        self._set_timer(waiter.key, wait_ms / 1000 + 0.002)
 
     def _set_timer(self, key: str, delay: float) -> None:
         room = self._rooms.get(key)
@@ -86,6 +88,8 @@ class WaitingRoom:
 
     def _ask(self, waiter: Waiter) -> None:
         """Repeat the waiter's own call: whoever is first in the queue gets the lock if it is free."""
+        if waiter.granted.done():
+            return  # about to leave; asked now, the call could follow its lock/release
         asked_at = monotonic()
         future = self._store.submit("lock/try_acquire", waiter.shard, waiter.args)
 
@@ -100,7 +104,7 @@ class WaitingRoom:
                 ttl = float(waiter.args[3]) / 1000
                 self._grant(waiter, fence, until_ms, ttl, asked_at)
             else:
-                self.refused(waiter.key, until_ms, asked_at, third)
+                self.refused(waiter, until_ms, asked_at, third)
 
         future.add_done_callback(answered)
 
@@ -110,7 +114,15 @@ class WaitingRoom:
             waiter.granted.set_result((lease, ttl, not_before))
 
     def _on_message(self, channel: str, payload: bytes) -> None:
-        if channel != self._store.channel or not payload.startswith(b"granted "):
+        if channel != self._store.channel:
+            return
+        if payload.startswith(b"next "):
+            # Now first in the queue, behind one that was granted the lock and may not live to renew it.
+            _, token, wait_ms = payload.decode().split(" ")
+            if token in self._waiters:
+                self._set_timer(self._waiters[token].key, int(wait_ms) / 1000 + 0.002)
+            return
+        if not payload.startswith(b"granted "):
             return
         _, token, fence, expires_ms, now_ms = payload.decode().split(" ")
         waiter = self._waiters.get(token)
@@ -120,7 +132,7 @@ class WaitingRoom:
         ttl = int(expires_ms) / 1000 - server_s
         # Nothing of ours was asked, so there is no "time before the request". The last exchange with the server tells how its
         # clock stands to ours, as an upper bound of the lag; never later than now.
-        not_before = min(self._clock + server_s, monotonic())
+        not_before = min(self._clocks.get(waiter.shard, math.inf) + server_s, monotonic())
         self._grant(waiter, int(fence), int(expires_ms), ttl, not_before)
 
     def _on_gap(self) -> None:

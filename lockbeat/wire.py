@@ -54,7 +54,7 @@ class Batch:
         self.args: list[str | bytes | int] = []
         self.calls: list[asyncio.Future[Any]] = []
 
-    def command(self) -> tuple[str | bytes | int, ...]:
+    def command(self) -> tuple[Any, ...]:
         return (*self.head, *self.args)
 
     def succeed(self, reply: Any) -> None:
@@ -161,9 +161,7 @@ class Wire:
         self._watch: asyncio.TimerHandle | None = None
         self._closed = False
 
-    def submit(
-        self, target: Target, args: Sequence[str | bytes | int], *, last: bool = False
-    ) -> asyncio.Future[Any]:
+    def submit(self, target: Target, args: Sequence[str | bytes | int], *, last: bool = False) -> asyncio.Future[Any]:
         """Make a call; the future gets its reply. It is on its way even if the future is cancelled.
 
         `last`: run it after every call made so far. Otherwise it may join a batch that goes ahead of another script's.
@@ -203,7 +201,7 @@ class Wire:
     def _flush(self) -> None:
         self._scheduled = False
         if self._closed:
-            self._fail_waiting(StoreUnavailable("the store is closed"))
+            self._fail_waiting(StoreError("the store is closed"))
         elif self.line is not None:
             batches, self._waiting = self._waiting, []
             for batch in batches:
@@ -261,7 +259,7 @@ class Wire:
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.gather(self._connecting, return_exceptions=True)
-        self._fail_waiting(StoreUnavailable("the store is closed"))
+        self._fail_waiting(StoreError("the store is closed"))
         if self._watch is not None:
             self._watch.cancel()
         if self.line is not None:
@@ -279,41 +277,46 @@ class MemoryWire(Wire):
     def __init__(self, client: Any, timeout: float) -> None:
         super().__init__(self._never, timeout)
         self._client = client
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: asyncio.Task[None] | None = None
 
     async def _never(self) -> None:
         raise NotImplementedError
 
     def _flush(self) -> None:
         self._scheduled = False
-        batches, self._waiting = self._waiting, []
-        for batch in batches:
-            if batch.target is not None and batch.target.batch is batch:
-                batch.target.batch = None
-        task = self.loop.create_task(self._run(batches))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        if self._closed:
+            self._fail_waiting(StoreError("the store is closed"))
+        elif self._running is None:
+            self._running = self.loop.create_task(self._run())
 
-    async def _run(self, batches: list[Batch]) -> None:
-        for batch in batches:
-            try:
+    async def _run(self) -> None:
+        """One after the other: a call never overtakes one that was made before it."""
+        try:
+            while self._waiting:
+                batch = self._waiting.pop(0)
+                if batch.target is not None and batch.target.batch is batch:
+                    batch.target.batch = None
                 try:
-                    reply = await self._client.execute_command(*batch.command())
-                except RedisError as problem:
-                    if "NOSCRIPT" not in str(problem) and "No matching script" not in str(problem):
-                        raise
-                    assert batch.target is not None
-                    batch.head = ("EVAL", batch.target.script.source, *batch.head[2:])
-                    reply = await self._client.execute_command(*batch.command())
-            except (RedisError, OSError) as problem:
-                batch.fail(error_of(problem))
-            else:
-                batch.succeed(reply)
+                    batch.succeed(await self._reply(batch))
+                except (RedisError, OSError) as problem:
+                    batch.fail(error_of(problem))
+        finally:
+            self._running = None
+
+    async def _reply(self, batch: Batch) -> Any:
+        try:
+            return await self._client.execute_command(*batch.command())
+        except RedisError as problem:
+            if batch.target is None or "matching script" not in str(problem):
+                raise
+            batch.head = ("EVAL", batch.target.script.source, *batch.head[2:])
+            return await self._client.execute_command(*batch.command())
 
     async def aclose(self) -> None:
         if self._waiting:
             self._flush()
         self._closed = True
-        if self._running:
-            await asyncio.wait(self._running, timeout=self.timeout)
+        if self._running is not None:
+            await asyncio.wait((self._running,), timeout=self.timeout)
+        self._fail_waiting(StoreError("the store is closed"))
         await self._client.aclose()

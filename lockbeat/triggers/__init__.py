@@ -38,9 +38,7 @@ def trigger_from_json(data: Mapping[str, Any]) -> Trigger:
         raise InvalidTrigger("trigger", f"unknown type {_short(kind)}; known: {', '.join(sorted(_READERS))}")
     fields, read = _READERS[kind]
     if data.keys() - {"type"} != fields.keys():
-        raise InvalidTrigger(
-            "trigger", f"{kind!r} has the fields {', '.join(fields)}, not {_short(sorted(map(str, data)))}"
-        )
+        raise InvalidTrigger("trigger", f"{kind!r} has the fields {', '.join(fields)}, not {_short(sorted(map(str, data)))}")
     for name, wanted in fields.items():
         if type(data[name]) is not wanted:
             raise InvalidTrigger("trigger", f"{name} must be {wanted.__name__}, not {_short(data[name])}")

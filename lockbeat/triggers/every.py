@@ -70,9 +70,7 @@ def _period_ms(period: object) -> int:
         # 0.29 * 1000 is 289.99999999999994: what a float can't say must not be held against it.
         exact = math.isclose(seconds * 1000, ms, rel_tol=1e-12)
     if not exact:
-        raise InvalidTrigger(
-            "period", f"must be a whole number of milliseconds, not {seconds * 1000:.16g} ms"
-        )
+        raise InvalidTrigger("period", f"must be a whole number of milliseconds, not {seconds * 1000:.16g} ms")
     return ms
 
 
@@ -82,9 +80,7 @@ def _anchor_ms(anchor: object) -> int:
     if isinstance(anchor, int) and not isinstance(anchor, bool):
         return anchor
     if not isinstance(anchor, datetime):
-        raise InvalidTrigger(
-            "anchor", f"must be an aware datetime or milliseconds, not {type(anchor).__name__}"
-        )
+        raise InvalidTrigger("anchor", f"must be an aware datetime or milliseconds, not {type(anchor).__name__}")
     return instant_ms("anchor", anchor)
 
 

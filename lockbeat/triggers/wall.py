@@ -25,9 +25,7 @@ class WallClock:
         self._seconds = _Steps.of(fields.seconds, 60)
         self._minutes = _Steps.of(fields.minutes, 60)
         self._hours = _Steps.of(fields.hours, 24)
-        self._days = _kinds_of_month(
-            fields.days, fields.last_day, fields.weekdays, fields.nth_weekdays, fields.both_days
-        )
+        self._days = _kinds_of_month(fields.days, fields.last_day, fields.weekdays, fields.nth_weekdays, fields.both_days)
 
     def next(self, wall: int) -> int | None:
         """The first match at or after `wall`."""

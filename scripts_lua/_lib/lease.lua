@@ -2,10 +2,10 @@
 --
 -- A table is three keys under one hash tag:
 --   leases  hash  KEY -> "EXPIRES_MS FENCE TOKEN FREED OWNER"; EXPIRES_MS 0: released
---   live    zset  KEY by EXPIRES_MS: what to sweep, oldest first
+--   live    zset  KEY by EXPIRES_MS, or by when its tombstone goes: what to sweep, oldest first
 --   owned   zset  OWNER \255 KEY, all of score 0: what an owner holds, in O(owned). UTF-8 never holds byte 255.
--- TOKEN is the id of the call that took the lease, FREED the id of the call that last released it ("-": none): by them a
--- call that is repeated because its reply was lost finds its own first outcome.
+-- TOKEN is the id of the call that took the lease, FREED the ids of the last calls that released it ("-": none): by them a
+-- call that is repeated because its reply was lost finds its own first outcome, though others held the key meanwhile.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -49,12 +49,19 @@ local function lease_grant(t, counter, key, old, owner, token, ttl)
   return lease
 end
 
--- Release what lease_read found live. The tombstone lets a repeated release find that it was the first.
+-- Release what lease_read found live. The tombstone lets a repeated release find that it was the first; call "-": no repeat.
 local function lease_free(t, key, lease, call)
   redis.call('ZREM', t.owned, lease.owner .. '\255' .. key)
-  lease.expires, lease.freed, lease.live = 0, call, false
-  redis.call('HSET', t.leases, key, '0 ' .. int(lease.fence) .. ' ' .. lease.token .. ' ' .. call .. ' ' .. lease.owner)
-  redis.call('ZADD', t.live, int(now), key)
+  -- About eight ids. One that was cut in two lacks its comma, and is nobody's.
+  if call ~= '-' then lease.freed = string.sub(call .. ',' .. lease.freed, 1, 160) end
+  lease.expires, lease.live = 0, false
+  redis.call('HSET', t.leases, key, '0 ' .. int(lease.fence) .. ' ' .. lease.token .. ' ' .. lease.freed .. ' ' .. lease.owner)
+  redis.call('ZADD', t.live, int(now + TOMBSTONE_MS), key)
+end
+
+-- Whether this very call has released it before.
+local function lease_freed_by(lease, call)
+  return string.find(',' .. lease.freed, ',' .. call .. ',', 1, true) ~= nil
 end
 
 -- Forget a lease without a tombstone.
@@ -64,9 +71,9 @@ local function lease_drop(t, key, lease)
   redis.call('ZREM', t.owned, lease.owner .. '\255' .. key)
 end
 
--- Forget up to `most` leases that ended long ago: each call that adds one removes up to two, so the table stays bounded.
+-- Forget up to `most` leases that have ended: each call that adds one removes up to two, so the table stays bounded.
 local function lease_prune(t, most)
-  for _, key in ipairs(redis.call('ZRANGEBYSCORE', t.live, '-inf', int(now - TOMBSTONE_MS), 'LIMIT', 0, most)) do
+  for _, key in ipairs(redis.call('ZRANGEBYSCORE', t.live, '-inf', int(now), 'LIMIT', 0, most)) do
     local lease = lease_read(t, key)
     if lease then lease_drop(t, key, lease) else redis.call('ZREM', t.live, key) end
   end

@@ -28,11 +28,27 @@ local function waiter_join(w, counter, key, token, ttl, channel, owner)
   redis.call('ZADD', w.queue, 0, key .. '\255' .. seq .. token)
 end
 
+local function waiters_of(w, key, most)
+  return redis.call('ZRANGEBYLEX', w.queue, '[' .. key .. '\255', '(' .. key .. '\255\255', 'LIMIT', 0, most)
+end
+
+-- A process that froze or died after it was told says nothing more: let the next one ask when GRANT_MS is over.
+local function alert_next(w, key, channel, lease)
+  for _, member in ipairs(waiters_of(w, key, 4)) do
+    local token = string.sub(member, #key + 18)
+    local waiter = waiter_of(w, token)
+    if waiter and waiter.channel ~= channel then
+      redis.call('PUBLISH', waiter.channel, 'next ' .. token .. ' ' .. int(lease.expires - now))
+      return
+    end
+  end
+end
+
 -- Hand the free `key` to the first waiter whose process still listens; nobody, or `mine` is first: nil.
 -- PUBLISH counts who hears it: a process that died took its subscription with it, and is passed over in this same call.
 local function hand_off(t, w, counter, key, old, mine)
   for _ = 1, 100 do
-    local head = redis.call('ZRANGEBYLEX', w.queue, '[' .. key .. '\255', '(' .. key .. '\255\255', 'LIMIT', 0, 1)[1]
+    local head = waiters_of(w, key, 1)[1]
     if not head then return nil end
     local token = string.sub(head, #key + 18)
     if token == mine then return nil end
@@ -43,8 +59,11 @@ local function hand_off(t, w, counter, key, old, mine)
       local lease = lease_grant(t, counter, key, old, waiter.owner, token, math.min(waiter.ttl, GRANT_MS))
       local heard = redis.call('PUBLISH', waiter.channel,
         'granted ' .. token .. ' ' .. int(lease.fence) .. ' ' .. int(lease.expires) .. ' ' .. int(now))
-      if heard > 0 then return lease end
-      lease_free(t, key, lease, lease.freed)
+      if heard > 0 then
+        alert_next(w, key, waiter.channel, lease)
+        return lease
+      end
+      lease_free(t, key, lease, '-')
       old = lease
     end
   end

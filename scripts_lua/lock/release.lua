@@ -32,7 +32,7 @@ for i = 1, #ARGV, 4 do
     lease_free(t, key, lease, call)
     if queued then hand_off(t, w, KEYS[4], key, lease, '') end
     released = 1
-  elseif lease and lease.freed == call then
+  elseif lease and lease_freed_by(lease, call) then
     released = 1
   end
   out[#out + 1] = released

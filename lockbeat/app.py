@@ -1,0 +1,283 @@
+"""Beat: periodic jobs, declared by decorators and fired once across all instances that run them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
+
+import anyio
+from anyio.abc import TaskStatus
+
+from lockbeat.beat import Jobs, Scheduler
+from lockbeat.client import Lockbeat
+from lockbeat.durations import Seconds, seconds
+from lockbeat.errors import DuplicateJob, InvalidArgument, InvalidType, LockbeatError, StoreError
+from lockbeat.jobs import Job
+from lockbeat.keys import check_name
+from lockbeat.triggers import At, Cron, Every, Trigger
+from lockbeat.wakeup import Wakeup
+from lockbeat.worker import Function, Worker
+
+log = logging.getLogger("lockbeat")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+HEARTBEAT = 10.0
+"""Seconds between two signs of life; an instance without one for three of them is taken for dead in lists."""
+
+
+class Beat:
+    """Declares jobs and serves them: `beat.run()`, `await beat.serve()`, or `async with beat.lifespan()`.
+
+    store: a URL as Lockbeat takes it, or a Lockbeat that is open while the beat serves; None: $LOCKBEAT_URL, else embedded://.
+    queue: where jobs put their tasks unless they say otherwise, and what this beat's worker serves. concurrency: how many
+    functions run at once. grace: seconds that running functions get to end on shutdown. The rest as for Lockbeat.
+    """
+
+    def __init__(
+        self,
+        store: str | Lockbeat | None = None,
+        *,
+        queue: str = "default",
+        concurrency: int = 100,
+        grace: Seconds = 10,
+        namespace: str = "lockbeat",
+        owner: str | None = None,
+        shards: int | None = None,
+        timeout: float = 5.0,
+    ) -> None:
+        if not isinstance(concurrency, int) or isinstance(concurrency, bool):
+            raise InvalidType("concurrency", f"must be an int, not {type(concurrency).__name__}")
+        if not 1 <= concurrency <= 10_000:
+            raise InvalidArgument("concurrency", f"must be between 1 and 10000, not {concurrency}")
+        self.queue = check_name("queue", queue)
+        self.concurrency = concurrency
+        self.grace = seconds("grace", grace, least=0)
+        self.declared: dict[str, Job] = {}
+        """The jobs of this program, by name."""
+        self._functions: dict[str, Function] = {}
+        self._shared = store if isinstance(store, Lockbeat) else None
+        self._options = {"namespace": namespace, "owner": owner, "shards": shards, "timeout": timeout}
+        self.url = None if isinstance(store, Lockbeat) else store
+        self._client: Lockbeat | None = None
+        self._serving = False
+
+    # -- declaring
+
+    def cron(
+        self, expression: str, timezone: str | ZoneInfo = "UTC", *, name: str | None = None, **options: Any
+    ) -> Callable[[F], F]:
+        """`@beat.cron("*/5 * * * *", timezone="Europe/Berlin")`: five fields, or six with seconds first, or `@daily`.
+
+        Options: name (default: the function's), overlap, catchup, window, jitter, timeout, max_attempts, retry, lease, queue,
+        priority, keep; see `lockbeat.jobs.Job`. Raises InvalidTrigger, InvalidArgument, DuplicateJob.
+        """
+        return self._declare(Cron(expression, timezone), name, options)
+
+    def every(
+        self, period: Seconds, *, anchor: datetime | None = None, name: str | None = None, **options: Any
+    ) -> Callable[[F], F]:
+        """`@beat.every(10)`: each `period` seconds (or timedelta), counted from `anchor` (default: the Unix epoch).
+
+        Anchored, so restarts neither shift the slots nor fire. Options as for `cron`.
+        """
+        return self._declare(Every(period, anchor), name, options)
+
+    def at(self, when: datetime, *, name: str | None = None, **options: Any) -> Callable[[F], F]:
+        """`@beat.at(datetime(..., tzinfo=UTC))`: once; not at all if that is past when the job is first declared."""
+        return self._declare(At(when), name, options)
+
+    def _declare(self, trigger: Trigger, name: str | None, options: dict[str, Any]) -> Callable[[F], F]:
+        def decorate(function: F) -> F:
+            called = Function.of(function)
+            job_name = name if name is not None else getattr(function, "__name__", "")
+            job = Job.declare(job_name, trigger, **({"queue": self.queue} | options))
+            if job.name in self.declared:
+                raise DuplicateJob(f"name: two jobs are named {job.name!r}; give one of them another: name=...")
+            self.declared[job.name] = job
+            self._functions[job.name] = called
+            return function
+
+        # Options are wrong or right before there is a function: say so on the decorator's own line.
+        Job.declare("unnamed" if name is None else name, trigger, **({"queue": self.queue} | options))
+        return decorate
+
+    @property
+    def jobs(self) -> Jobs:
+        """The store's jobs, while the beat serves. Raises LockbeatError otherwise."""
+        if self._client is None:
+            raise LockbeatError("the beat is not serving: use `lb.jobs` of a Lockbeat")
+        return self._client.jobs
+
+    # -- serving
+
+    def run(self, *, schedule: bool = True, work: bool = True) -> None:
+        """Serve until SIGTERM or SIGINT; blocks. A second signal ends it at once, and leaves leases to expire.
+
+        Raises StoreUnavailable when the store can't be reached at the start; later that only makes it wait.
+        """
+        anyio.run(self._run, schedule, work)
+
+    async def _run(self, schedule: bool, work: bool) -> None:
+        async with anyio.create_task_group() as group:
+            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+
+                async def serve() -> None:
+                    await self.serve(schedule=schedule, work=work)
+                    outer.cancel()
+
+                with anyio.CancelScope() as outer:
+                    group.start_soon(serve)
+                    async for number in signals:
+                        log.info("%s: shutting down", signal.Signals(number).name)
+                        break
+                    group.cancel_scope.cancel()
+                    async for _ in signals:
+                        os._exit(130)
+
+    async def serve(
+        self,
+        *,
+        schedule: bool = True,
+        work: bool = True,
+        task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Run the scheduler, the worker, or both, until cancelled; then shut down within grace and the store's timeout.
+
+        Stops claiming, lets running functions end, cancels what is left after `grace`, and gives all leases back.
+        """
+        if self._serving:
+            raise LockbeatError("this beat is serving already")
+        self._serving = True
+        try:
+            if self._shared is not None:
+                self._client = self._shared
+                await self._serve(self._shared, schedule, work, task_status)
+            else:
+                async with Lockbeat(self.url, **self._options) as client:  # type: ignore[arg-type]
+                    self._client = client
+                    await self._serve(client, schedule, work, task_status)
+        finally:
+            self._client, self._serving = None, False
+
+    async def _serve(self, client: Lockbeat, schedule: bool, work: bool, task_status: TaskStatus[None]) -> None:
+        store = client.store
+        store.check_loop()
+        queues = dict.fromkeys([self.queue, *(job.queue for job in self.declared.values())])
+        worker = Worker(store, client.keeper, client.tasks, self._functions, queues, self.concurrency)
+        scheduler = Scheduler(store, client.jobs, self.declared, worker if work else None)
+        wakeups = [Wakeup() for _ in range(store.shards)]
+
+        def on_message(channel: str, payload: bytes) -> None:
+            for shard, wakeup in enumerate(wakeups):
+                if channel == store.bell(shard):
+                    if payload == b"job":
+                        wakeup.ring()
+                    else:
+                        worker.wake(shard)
+
+        def on_gap() -> None:
+            for shard, wakeup in enumerate(wakeups):
+                wakeup.ring()
+                worker.wake(shard)
+
+        store.listen(on_message, on_gap)
+        try:
+            for shard in range(store.shards):
+                await store.listening(shard)
+            if schedule:
+                await scheduler.register()
+            async with anyio.create_task_group() as group:
+                try:
+                    group.start_soon(self._heartbeat, client, schedule, work, queues)
+                    for shard in range(store.shards):
+                        if schedule:
+                            group.start_soon(self._schedule, scheduler, shard, wakeups[shard])
+                        if work:
+                            for queue in queues:
+                                group.start_soon(worker.serve, queue, shard)
+                    log.info(
+                        "serving %d jobs as %s on %s",
+                        len(self.declared),
+                        store.owner,
+                        store.connector.location,
+                    )
+                    task_status.started()
+                    await anyio.sleep_forever()
+                finally:
+                    group.cancel_scope.cancel()
+        finally:
+            store.unlisten(on_message, on_gap)
+            with anyio.CancelScope(shield=True):
+                await self._shut_down(client, worker)
+
+    async def _schedule(self, scheduler: Scheduler, shard: int, wakeup: Wakeup) -> None:
+        """Turn the scheduler for one shard, for ever. Losing the store ends nothing."""
+        pause, away = 0.1, False
+        while True:
+            try:
+                again = await scheduler.tick(shard)
+                if away:
+                    log.info("the store is back; firing again")
+                pause, away = 0.1, False
+            except StoreError as problem:
+                if not away:
+                    log.warning("can't ask what is due: %s", problem)
+                away, again = True, pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries
+                pause = min(pause * 2, 1.0)
+            except Exception:
+                log.exception("scheduling failed, and goes on")
+                again = 1.0
+            await wakeup.wait(again)
+
+    async def _heartbeat(self, client: Lockbeat, schedule: bool, work: bool, queues: Iterable[str]) -> None:
+        info = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "schedules": schedule,
+            "queues": list(queues) if work else [],
+            "jobs": len(self.declared),
+            "concurrency": self.concurrency,
+        }
+        while True:
+            try:
+                ttl_ms = round(HEARTBEAT * 3000)
+                await client.store.call("beat/heartbeat", 0, (client.owner, json.dumps(info), ttl_ms))
+            except StoreError as problem:
+                log.debug("heartbeat: %s", problem)
+            await anyio.sleep(HEARTBEAT)
+
+    async def _shut_down(self, client: Lockbeat, worker: Worker) -> None:
+        await worker.drain(self.grace)
+        with anyio.move_on_after(client.store.timeout):
+            try:
+                await client.tasks.release_all(client.owner)
+                if self._shared is None:
+                    await client.locks.release_all(client.owner)
+                await client.store.call("beat/heartbeat", 0, (client.owner, "", 0))
+            except StoreError as problem:
+                log.warning("could not give everything back, leases end by themselves: %s", problem)
+        log.info("shut down: %d completed, %d failed", worker.completed, worker.failed)
+
+    @asynccontextmanager
+    async def lifespan(self, app: Any = None, *, schedule: bool = True, work: bool = True) -> AsyncIterator[None]:
+        """Serve while the block runs; fits `FastAPI(lifespan=beat.lifespan)` and Starlette."""
+        async with anyio.create_task_group() as group:
+
+            async def serve(*, task_status: TaskStatus[None]) -> None:
+                await self.serve(schedule=schedule, work=work, task_status=task_status)
+
+            await group.start(serve)
+            try:
+                yield
+            finally:
+                group.cancel_scope.cancel()

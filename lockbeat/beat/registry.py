@@ -1,0 +1,197 @@
+"""Jobs as the store has them: definitions, next slots, and the ledger of what became of each slot."""
+
+from __future__ import annotations
+
+import builtins
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from lockbeat.errors import InvalidArgument, InvalidType, UnknownJob
+from lockbeat.jobs import Job, Slot, task_id
+from lockbeat.keys import check_name, job_lock
+from lockbeat.store import Store
+from lockbeat.triggers import upcoming
+
+PAGE = 500
+PUT_PAGE = 200  # jobs that one run of job/put takes
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """A job, and where it stands."""
+
+    job: Job
+    next: Slot | None
+    """Its next slot; None: it has ended."""
+    open: str | None
+    """The task that has not ended, under overlap `skip`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """What became of a slot, or of several that were missed together."""
+
+    job: str
+    slot_ms: int
+    state: str
+    """fired: not ended yet. done, failed, lost: how its task ended. skipped, missed: not fired, see `reason`."""
+    reason: str | None = None
+    by: str | None = None
+    """The instance that ran it, or fired it."""
+    fence: int | None = None
+    attempt: int | None = None
+    at_ms: int | None = None
+    """When it was fired, skipped, or found missed."""
+    started_ms: int | None = None
+    ended_ms: int | None = None
+    last_ms: int | None = None
+    """missed: the last slot that this entry stands for."""
+    count: int | None = None
+    """missed: how many slots it stands for; -1: too many to count, or unknown."""
+
+    @property
+    def slot(self) -> datetime:
+        """The slot as an aware datetime, UTC."""
+        return instant(self.slot_ms)
+
+    @property
+    def task_id(self) -> str:
+        """JOB@SLOT_MS."""
+        return task_id(self.job, self.slot_ms)
+
+    @classmethod
+    def of(cls, job: str, slot_ms: int, text: str | bytes) -> LedgerEntry:
+        data: dict[str, Any] = json.loads(text)
+        return cls(
+            job,
+            slot_ms,
+            data.get("state", "unknown"),
+            reason=data.get("reason"),
+            by=data.get("by"),
+            fence=int(data["fence"]) if "fence" in data else None,
+            attempt=data.get("attempt"),
+            at_ms=data.get("at"),
+            started_ms=data.get("started"),
+            ended_ms=data.get("ended"),
+            last_ms=data.get("last"),
+            count=data.get("count"),
+        )
+
+
+def instant(ms: int) -> datetime:
+    """An instant as an aware datetime, UTC."""
+    return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+class Jobs:
+    """The jobs of a store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def shard_of(self, name: str) -> int:
+        """Where a job lives with all that belongs to it: the shard of the lock that it holds while it runs."""
+        return self._store.shard_of(job_lock(name))
+
+    async def put(self, *jobs: Job, since_ms: int = 0) -> dict[int, int]:
+        """Declare jobs (`job/put`). Their slots begin after now; a known job keeps its slot unless its trigger changed.
+
+        Returns the epoch of each shard that was written to. `since_ms`: when this instance last saw them, if the store has
+        been emptied since.
+        """
+        for job in jobs:
+            if not isinstance(job, Job):
+                raise InvalidType("jobs", f"must be Job, not {type(job).__name__}")
+        store = self._store
+        _, now_ms = await store.call("store/open", 0, (0,))
+        groups: dict[int, list[tuple[str | int, ...]]] = defaultdict(list)
+        for job in jobs:
+            first = job.first(now_ms) or Slot(-1, -1)
+            args = (job.name, job.rev, job.definition, first.slot_ms, first.due_ms, since_ms, job.keep)
+            groups[self.shard_of(job.name)].append(args)
+        epochs = {}
+        for shard, rows in groups.items():
+            for start in range(0, len(rows), PUT_PAGE):
+                replies = await store.calls.call_groups("job/put", shard, rows[start : start + PUT_PAGE])
+                epochs[shard] = replies[-1][1]
+        return epochs
+
+    async def get(self, name: str) -> JobState:
+        """A job, and where it stands (`job/get`). Raises UnknownJob."""
+        check_name("name", name)
+        states = await self._states(self.shard_of(name), [name])
+        if not states:
+            raise UnknownJob(f"no job named {name!r} in {self._store.connector.location}")
+        return states[0]
+
+    async def _states(self, shard: int, names: Iterable[str]) -> list[JobState]:
+        wanted = list(names)
+        if not wanted:
+            return []
+        states = []
+        replies = await self._store.calls.call_groups("job/get", shard, [(name,) for name in wanted])
+        for name, reply in zip(wanted, replies, strict=True):
+            if reply:
+                definition, slot, opened = (part.decode() for part in reply)
+                times = slot.split(" ")
+                states.append(
+                    JobState(
+                        Job.from_definition(name, definition.partition(" ")[2]),
+                        Slot(int(times[0]), int(times[1])) if slot else None,
+                        opened or None,
+                    )
+                )
+        return states
+
+    async def list(self) -> list[JobState]:
+        """Every job, in order of name (`job/list`, in pages)."""
+        found: list[JobState] = []
+        for shard in range(self._store.shards):
+            after: str | bytes = b""
+            while True:
+                page = await self._store.call("job/list", shard, (after, PUT_PAGE))
+                found += await self._states(shard, (name.decode() for name in page))
+                if len(page) < PUT_PAGE:
+                    break
+                after = page[-1]
+        return sorted(found, key=lambda state: state.job.name)
+
+    async def next(self, name: str, n: int = 5) -> builtins.list[datetime]:
+        """The next `n` slots of a job, before jitter. Raises UnknownJob."""
+        if not isinstance(n, int) or isinstance(n, bool):
+            raise InvalidType("n", f"must be an int, not {type(n).__name__}")
+        if not 1 <= n <= 10_000:
+            raise InvalidArgument("n", f"must be between 1 and 10000, not {n}")
+        state = await self.get(name)
+        if state.next is None:
+            return []
+        return [instant(ms) for ms in [state.next.slot_ms, *upcoming(state.job.trigger, state.next.slot_ms, n - 1)]]
+
+    async def delete(self, name: str) -> bool:
+        """Forget a job and its ledger; a task of it that exists goes on. Whether there was one (`job/delete`).
+
+        An instance that declares it in code declares it again when it starts.
+        """
+        check_name("name", name)
+        existed, more = False, 1
+        while more:
+            gone, more = await self._store.call("job/delete", self.shard_of(name), (name, PAGE))
+            existed = existed or bool(gone)
+        return existed
+
+    async def ledger(self, name: str, limit: int = 20, before_ms: int = 0) -> builtins.list[LedgerEntry]:
+        """What became of a job's slots, the latest first (`job/ledger`). A job that is unknown has none."""
+        check_name("name", name)
+        rows: list[tuple[int, bytes]] = []
+        while len(rows) < limit:
+            ask = min(PAGE, limit - len(rows))
+            page = await self._store.call("job/ledger", self.shard_of(name), (name, before_ms, ask))
+            rows += page
+            if len(page) < ask:
+                break
+            before_ms = page[-1][0]
+        return [LedgerEntry.of(name, slot_ms, text) for slot_ms, text in rows]

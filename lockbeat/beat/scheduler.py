@@ -1,0 +1,199 @@
+"""The scheduler: asks what is due, works out what follows, and fires. Every instance runs one.
+
+One turn for a shard is two scripts: `beat/due` hands out what is due, `beat/fire` decides, job by job, whether this instance is the one
+to fire it. The clock that decides is the server's in both; ours only says how long to sleep in between.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import anyio
+
+from lockbeat.beat.registry import Jobs
+from lockbeat.errors import LockbeatError
+from lockbeat.jobs import Job, task_id
+from lockbeat.keys import job_lock
+from lockbeat.lease import monotonic
+from lockbeat.store import Store
+from lockbeat.tasks import Task
+
+log = logging.getLogger("lockbeat")
+
+HANDFUL = 400
+"""Jobs that one instance takes on at a time: a larger burst is shared with the others, who woke at the same time."""
+CHUNK = 50
+"""Jobs that one run of beat/fire takes; keeps it well under 5 ms."""
+HIDE_MS = 300
+"""If an instance dies between asking and firing, its handful is this much later."""
+
+
+class Runner(Protocol):
+    """What the scheduler may start tasks on: the worker of the same process."""
+
+    def free(self, queue: str) -> int:
+        """How many more attempts from a queue it would take now."""
+        ...
+
+    def knows(self, name: str) -> bool:
+        """Whether it has the function."""
+        ...
+
+    def begin(self, task: Task) -> None:
+        """Run an attempt that has been started in its name."""
+        ...
+
+
+class Scheduler:
+    """Fires jobs of one store. `declared`: the jobs of this program; others are read from the store."""
+
+    def __init__(self, store: Store, jobs: Jobs, declared: Mapping[str, Job], runner: Runner | None) -> None:
+        self._store = store
+        self._jobs = jobs
+        self._declared = declared
+        self._runner = runner
+        self._read: dict[str, tuple[str, Job]] = {}
+        self._epochs: dict[int, int] = {}
+        self._seen: dict[int, int] = {}
+        self.fired = 0
+        """Slots that this instance fired, since it started."""
+
+    async def register(self) -> None:
+        """Declare this program's jobs. Raises StoreUnavailable."""
+        self._epochs |= await self._jobs.put(*self._declared.values())
+
+    async def tick(self, shard: int) -> float | None:
+        """One turn: fire what is due. Returns in how many seconds to look again; None: when told to. Raises StoreError."""
+        now_ms, epoch, next_ms, *rows = await self._store.call("beat/due", shard, (HANDFUL, HIDE_MS))
+        answered = monotonic()
+        if epoch != self._epochs.get(shard, epoch):
+            await self._rejoin(shard)
+            return 0
+        self._epochs[shard] = epoch
+        self._seen[shard] = now_ms
+        if rows:
+            # Whatever becomes of us: what has been fired in our name must reach the worker, or be given back by it.
+            with anyio.CancelScope(shield=True):
+                planned_ms = await self._fire(shard, now_ms, rows)
+            next_ms = min(next_ms or planned_ms, planned_ms or next_ms)
+        if len(rows) >= 2 * HANDFUL:
+            return 0
+        return None if not next_ms else max(answered + (next_ms - now_ms) / 1000 - monotonic(), 0)
+
+    async def _rejoin(self, shard: int) -> None:
+        """The store was emptied: declare this program's jobs again."""
+        log.warning("the store was emptied; declaring %d jobs again", len(self._declared))
+        mine = [job for job in self._declared.values() if self._jobs.shard_of(job.name) == shard]
+        epochs = await self._jobs.put(*mine, since_ms=self._seen.get(shard, 0))
+        self._epochs[shard] = epochs.get(shard, 0)
+
+    async def _fire(self, shard: int, now_ms: int, rows: Sequence[bytes]) -> int:
+        """Fire a handful. Returns the earliest due time of what follows, in ms; 0: nothing does."""
+        soonest = 0
+        pairs = [(rows[at].decode(), rows[at + 1].decode()) for at in range(0, len(rows), 2)]
+        known = await self._definitions(shard, pairs)
+        store, runner = self._store, self._runner
+        free: dict[str, int] = {}
+        for start in range(0, len(pairs), CHUNK):
+            asked_at = monotonic()
+            groups: list[tuple[str | int, ...]] = []
+            fired: list[tuple[Job, int]] = []
+            for name, expected in pairs[start : start + CHUNK]:
+                job = known.get(name)
+                if job is None:
+                    continue
+                slot_ms, _, rev = expected.split(" ")
+                try:
+                    plan = job.plan(int(slot_ms), now_ms)
+                except Exception:  # one job's trigger must not stop the others
+                    log.exception("could not work out what follows slot %s of job %r", slot_ms, name)
+                    continue
+                next_due = plan.next.due_ms if plan.next else 0
+                if next_due and (not soonest or next_due < soonest):
+                    soonest = next_due
+                lease_ms = 0
+                if runner is not None and runner.knows(name):
+                    if job.queue not in free:
+                        free[job.queue] = runner.free(job.queue)
+                    if free[job.queue] > 0:
+                        free[job.queue] -= 1
+                        lease_ms = job.lease_ms
+                fired.append((job, plan.fire))
+                groups.append(
+                    (
+                        name,
+                        expected,
+                        plan.fire,
+                        plan.first,
+                        plan.last,
+                        plan.count,
+                        job.fires_within_ms,
+                        f"{plan.next.slot_ms} {next_due} {rev}" if plan.next else "",
+                        next_due,
+                        job.record,
+                        job.overlap,
+                        job.keep,
+                        store.owner,
+                        store.new_call(),
+                        lease_ms,
+                    )
+                )
+            if not groups:
+                continue
+            replies = await store.calls.call_groups("beat/fire", shard, groups)
+            for (job, slot), (code, fence, _, now) in zip(fired, replies, strict=True):
+                if code == 0:
+                    soonest = min(soonest or now + HIDE_MS, now + HIDE_MS)
+                    continue
+                self.fired += 1
+                if code == 2:
+                    assert runner is not None
+                    runner.begin(_first_attempt(job, slot, shard, store.owner, fence, asked_at))
+        return soonest
+
+    async def _definitions(self, shard: int, pairs: Sequence[tuple[str, str]]) -> dict[str, Job]:
+        """The jobs as the store has them: the slots were reckoned by that definition, whatever the code here says."""
+        known, strange = {}, []
+        for name, expected in pairs:
+            rev = expected.rpartition(" ")[2]
+            declared = self._declared.get(name)
+            if declared is not None and declared.rev == rev:
+                known[name] = declared
+                continue
+            read = self._read.get(name)
+            if read is not None and read[0] == rev:
+                known[name] = read[1]
+            else:
+                strange.append(name)
+        if strange:
+            replies = await self._store.calls.call_groups("job/get", shard, [(name,) for name in strange])
+            for name, reply in zip(strange, replies, strict=True):
+                if not reply:
+                    continue
+                rev, _, definition = reply[0].decode().partition(" ")
+                try:
+                    self._read[name] = rev, Job.from_definition(name, definition)
+                except LockbeatError as problem:
+                    log.warning("job %r is left to newer instances: %s", name, problem)
+                else:
+                    known[name] = self._read[name][1]
+        return known
+
+
+def _first_attempt(job: Job, slot_ms: int, shard: int, owner: str, fence: int, asked_at: float) -> Task:
+    return Task(
+        id=task_id(job.name, slot_ms),
+        shard=shard,
+        name=job.name,
+        attempt=1,
+        owner=owner,
+        fence=fence,
+        lease_ms=job.lease_ms,
+        asked_at=asked_at,
+        job=job.name,
+        slot_ms=slot_ms,
+        lock=job_lock(job.name) if job.overlap == "skip" else "",
+        timeout_ms=job.timeout_ms,
+    )

@@ -1,0 +1,81 @@
+"""Which server to connect to: sentinels are asked for the primary, cluster nodes for the owner of a slot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from redis.asyncio.connection import AbstractConnection, Connection
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+
+Node = tuple[str, int]
+
+
+async def connected(connection: AbstractConnection) -> AbstractConnection:
+    """Connect and authenticate, or close what was half open. Raises redis' ConnectionError, TimeoutError."""
+    try:
+        await connection.connect()  # type: ignore[no-untyped-call]
+    except BaseException:  # cancellation too: the socket would outlive the only name it has
+        await connection.disconnect(nowait=True)
+        raise
+    return connection
+
+
+async def ask(connection: AbstractConnection, *command: str) -> Any:
+    """One command over a connection outside any pool, and its reply."""
+    await connection.send_command(*command, check_health=False)
+    return await connection.read_response()
+
+
+async def master_address(sentinel: Node, service: str, connection_class: type[Connection], settings: dict[str, Any]) -> Node:
+    """Whom one sentinel takes for the service's primary. Raises redis' ConnectionError when it knows none."""
+    host, port = sentinel
+    link = await connected(connection_class(host=host, port=port, **settings))
+    try:
+        answer = await ask(link, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", service)
+    finally:
+        await link.disconnect(nowait=True)
+    if answer is None:
+        raise RedisConnectionError(f"sentinel {host}:{port} knows no primary of service {service!r}")
+    return _text(answer[0]), int(answer[1])
+
+
+async def is_primary(connection: AbstractConnection) -> bool:
+    """Whether the server takes itself for a primary. One that forbids ROLE to its user is believed to be."""
+    try:
+        role = await ask(connection, "ROLE")
+    except ResponseError:
+        return True
+    return _text(role[0]) == "master"
+
+
+async def slot_owner(
+    seeds: Iterable[Node], slot: int, connection_class: type[Connection], settings: dict[str, Any]
+) -> tuple[Node, list[Node]]:
+    """The primary that owns a slot, and all primaries, as the first seed that answers sees the cluster.
+
+    Raises redis' ConnectionError when no seed answers or nobody owns the slot.
+    """
+    reasons = []
+    for host, port in seeds:
+        try:
+            link = await connected(connection_class(host=host, port=port, **settings))
+            try:
+                ranges = await ask(link, "CLUSTER", "SLOTS")
+            finally:
+                await link.disconnect(nowait=True)
+        except (RedisError, OSError) as error:
+            reasons.append(f"{host}:{port}: {error}")
+            continue
+        # A node that does not know its own name leaves it empty: it is the one that was asked.
+        owners = [(start, end, (_text(node[0]) or host, int(node[1]))) for start, end, node, *_ in ranges]
+        found = next((node for start, end, node in owners if start <= slot <= end), None)
+        if found is not None:
+            return found, sorted({node for _, _, node in owners})
+        reasons.append(f"{host}:{port} sees no owner of slot {slot}")
+    raise RedisConnectionError(f"no cluster node could be asked ({'; '.join(reasons)})")
+
+
+def _text(value: bytes | str | None) -> str:
+    return value.decode() if isinstance(value, bytes) else value or ""

@@ -1,0 +1,56 @@
+"""memory://: fakeredis, which runs the same scripts. A named store is shared within the process."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from lockbeat.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from fakeredis import FakeAsyncRedis, FakeRedis, FakeServer
+    from redis.asyncio.connection import AbstractConnection
+
+_servers: dict[str, FakeServer] = {}
+_lock = threading.Lock()
+
+
+def memory_server(name: str | None) -> FakeServer:
+    """The store of a name, the same one for the whole process; without a name a new one, shared with nobody.
+
+    Raises MissingExtra.
+    """
+    fake = _fakeredis()
+    with _lock:
+        server: FakeServer = _servers.get(name or "") or fake.FakeServer()
+        if name is not None:
+            _servers[name] = server
+    return server
+
+
+def async_client(server: FakeServer) -> FakeAsyncRedis:
+    """An asyncio client of it: bytes in, bytes out."""
+    client: FakeAsyncRedis = _fakeredis().FakeAsyncRedis(server=server, decode_responses=False, protocol=2)
+    return client
+
+
+def connection(server: FakeServer) -> AbstractConnection:
+    """A connection of no pool; unlike a client's it takes raw commands and shows pushes as replies."""
+    pool = async_client(server).connection_pool
+    made: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
+    return made
+
+
+def sync_client(server: FakeServer) -> FakeRedis:
+    """A blocking client of it: bytes in, bytes out."""
+    client: FakeRedis = _fakeredis().FakeRedis(server=server, decode_responses=False, protocol=2)
+    return client
+
+
+def _fakeredis() -> Any:
+    try:
+        import fakeredis
+        import lupa  # type: ignore[import-untyped]  # noqa: F401 - without it fakeredis has no EVAL
+    except ImportError as error:
+        raise MissingExtra("memory:// needs fakeredis with Lua: pip install 'lockbeat[memory]'") from error
+    return fakeredis

@@ -1,0 +1,329 @@
+"""Store URLs: one pure function from text to an Address, and what it refuses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, NoReturn
+from urllib.parse import parse_qsl, quote, unquote, urlencode
+
+from lockbeat.errors import InvalidURL
+
+Kind = Literal["standalone", "sentinel", "cluster", "embedded", "memory"]
+
+_MASK = "***"
+
+#: scheme -> (kind, TLS, default port)
+_SCHEMES: Mapping[str, tuple[Kind, bool, int]] = MappingProxyType(
+    {
+        "redis": ("standalone", False, 6379),
+        "rediss": ("standalone", True, 6379),
+        "unix": ("standalone", False, 0),
+        "redis+sentinel": ("sentinel", False, 26379),
+        "rediss+sentinel": ("sentinel", True, 26379),
+        "redis+cluster": ("cluster", False, 6379),
+        "rediss+cluster": ("cluster", True, 6379),
+        "embedded": ("embedded", False, 0),
+        "memory": ("memory", False, 0),
+    }
+)
+_ALIASES = MappingProxyType({"valkey": "redis", "valkeys": "rediss", "redis+unix": "unix", "valkey+unix": "unix"})
+
+
+def _flag(text: str) -> bool:
+    lowered = text.lower()
+    if lowered in ("1", "true", "t", "yes", "y", "on"):
+        return True
+    if lowered in ("0", "false", "f", "no", "n", "off"):
+        return False
+    raise ValueError(text)
+
+
+def _positive(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < 1e9:  # also refuses nan
+        raise ValueError(text)
+    return seconds
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise ValueError(text)
+    return count
+
+
+def _cert_reqs(text: str) -> str:
+    if text not in ("none", "optional", "required"):
+        raise ValueError(text)
+    return text
+
+
+#: Options of redis-py that are the operator's to choose; what lockbeat relies on (protocol, retries) is not.
+_CONNECTION_OPTIONS: Mapping[str, Callable[[str], Any]] = MappingProxyType(
+    {
+        "client_name": str,
+        "max_connections": _count,
+        "socket_connect_timeout": _positive,
+        "socket_keepalive": _flag,
+        "socket_timeout": _positive,
+    }
+)
+_TLS_OPTIONS: Mapping[str, Callable[[str], Any]] = MappingProxyType(
+    {
+        "ssl_ca_certs": str,
+        "ssl_ca_data": str,
+        "ssl_ca_path": str,
+        "ssl_cert_reqs": _cert_reqs,
+        "ssl_certfile": str,
+        "ssl_check_hostname": _flag,
+        "ssl_ciphers": str,
+        "ssl_keyfile": str,
+        "ssl_min_version": int,
+        "ssl_password": str,
+    }
+)
+_CLUSTER_LACKS = frozenset({"ssl_ca_path", "ssl_ciphers", "ssl_password"})
+_SECRET_OPTIONS = frozenset({"password", "sentinel_password", "ssl_password", "ssl_ca_data"})
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a store is, as its URL says. `safe` (and `str()`) is that URL with the secrets masked.
+
+    `nodes` are hosts with ports: the server, the sentinels, or the cluster's seeds. `path` is a unix socket,
+    or the directory of an embedded store (None: the user's default). `options` go to redis-py as they are.
+    """
+
+    kind: Kind
+    scheme: str
+    safe: str
+    nodes: tuple[tuple[str, int], ...] = ()
+    tls: bool = False
+    db: int = 0
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    path: str | None = None
+    service: str | None = None
+    name: str | None = None
+    persist: bool = True
+    sentinel_username: str | None = None
+    sentinel_password: str | None = field(default=None, repr=False)
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
+
+    def __str__(self) -> str:
+        return self.safe
+
+
+def parse_url(url: str | None = None) -> Address:
+    """Read a store URL; None means $LOCKBEAT_URL, else `embedded://`. Touches no network and no file.
+
+    Raises InvalidURL: one line that names what is wrong and never repeats a password.
+    """
+    if url is None:
+        url = os.environ.get("LOCKBEAT_URL", "").strip()
+        if not url:
+            url = "embedded://"
+        try:
+            return _parse(url)
+        except InvalidURL as error:
+            raise InvalidURL("url", f"{error.problem} (from $LOCKBEAT_URL)") from None
+    if not isinstance(url, str):
+        raise InvalidURL("url", f"must be a str, not {type(url).__name__}")
+    return _parse(url.strip())
+
+
+def _parse(url: str) -> Address:
+    scheme, mark, rest = url.partition("://")
+    if not mark:
+        _refuse("has no scheme; write redis://HOST:PORT, embedded:// or memory://")
+    scheme = scheme.lower()
+    scheme = _ALIASES.get(scheme, scheme.replace("valkeys+", "rediss+").replace("valkey+", "redis+"))
+    if scheme not in _SCHEMES:
+        _refuse(f"knows no such scheme; use one of {', '.join(f'{known}://' for known in _SCHEMES)}")
+    if any(character.isspace() or not character.isprintable() for character in rest):
+        _refuse("contains white space; percent-encode it as %20")
+    kind, tls, default_port = _SCHEMES[scheme]
+    rest, _, query_text = rest.partition("?")
+    if kind in ("embedded", "memory") or scheme == "unix":
+        return _local(kind, scheme, rest, _query(query_text))
+
+    authority, _, path = rest.partition("/")
+    if "#" in rest or "#" in query_text or "@" in path or "@" in query_text.partition("=")[0]:
+        # Most likely the middle of a password, so it is not shown.
+        _refuse("has one of / ? # in a user name or password; percent-encode it (%2F, %3F, %23)")
+    userinfo, at, hosts = authority.rpartition("@")
+    query = _query(query_text)
+    username, password = _credentials(userinfo if at else "", query)
+    nodes = _nodes(hosts, default_port, many=kind != "standalone")
+    service, db = None, _db(query.pop("db", None))
+    parts = [unquote(part) for part in path.split("/") if part]
+    if kind == "sentinel":
+        if not parts:
+            _refuse("names no service; write redis+sentinel://HOST:PORT,HOST:PORT/SERVICE")
+        service = parts.pop(0)
+    if len(parts) > 1:
+        _refuse("has more in its path than a database number")
+    if parts:
+        db = _db(parts[0])
+    if kind == "cluster" and db:
+        _refuse("asks for a database other than 0, and a cluster has no other")
+    sentinel_username = query.pop("sentinel_username", None)
+    sentinel_password = query.pop("sentinel_password", None)
+    if kind != "sentinel" and (sentinel_username or sentinel_password):
+        _refuse("has sentinel_ options, which belong to redis+sentinel://")
+    options = _options(query, tls)
+    if kind == "cluster" and not _CLUSTER_LACKS.isdisjoint(options):
+        _refuse(f"has one of {', '.join(sorted(_CLUSTER_LACKS))}, which redis-py can't use with a cluster")
+    shown = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in nodes)
+    tail = f"/{quote(service)}" if service else ""
+    tail += f"/{db}" if db else ""
+    return Address(
+        kind=kind,
+        scheme=scheme,
+        safe=f"{scheme}://{_masked(username, password)}{shown}{tail}{_shown_query(query)}",
+        nodes=nodes,
+        tls=tls,
+        db=db,
+        username=username,
+        password=password,
+        service=service,
+        sentinel_username=sentinel_username,
+        sentinel_password=sentinel_password,
+        options=options,
+    )
+
+
+def _local(kind: Kind, scheme: str, rest: str, query: dict[str, str]) -> Address:
+    """The stores that are reached through a file, or not at all."""
+    if kind == "memory":
+        if query:
+            _refuse("has options, and memory:// takes none")
+        if "/" in rest.rstrip("/") or "@" in rest:
+            _refuse("has a path; memory://NAME takes a plain name")
+        name = unquote(rest.rstrip("/")) or None
+        return Address(kind=kind, scheme=scheme, safe=f"memory://{quote(name or '')}", name=name)
+    path = unquote(rest)
+    if "\0" in path:
+        _refuse("has a NUL byte in its path")
+    if kind == "embedded":
+        try:
+            persist = _flag(query.pop("persist", "yes"))
+        except ValueError:
+            _refuse("has a persist that is neither yes nor no")
+        if query:
+            _refuse("has options other than persist")
+        shown = f"embedded://{quote(path)}" + ("" if persist else "?persist=no")
+        return Address(kind=kind, scheme=scheme, safe=shown, path=path or None, persist=persist)
+    userinfo, at, after = rest.partition("@")
+    if at and "/" not in userinfo:
+        path = unquote(after)
+    else:
+        userinfo = ""
+    username, password = _credentials(userinfo, query)
+    if not path.startswith("/"):
+        _refuse("names no socket; write unix:///PATH")
+    db = _db(query.pop("db", None))
+    options = _options(query, tls=False)
+    shown_db = {"db": str(db)} if db else {}
+    return Address(
+        kind=kind,
+        scheme=scheme,
+        safe=f"unix://{_masked(username, password)}{quote(path)}{_shown_query(shown_db | query)}",
+        db=db,
+        username=username,
+        password=password,
+        path=path,
+        options=options,
+    )
+
+
+def _refuse(problem: str) -> NoReturn:
+    raise InvalidURL("url", problem)
+
+
+def _query(text: str) -> dict[str, str]:
+    if not text:
+        return {}
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=True)
+    except ValueError:
+        _refuse("has a query that is not NAME=VALUE&NAME=VALUE")
+    query = dict(pairs)
+    if len(query) != len(pairs):
+        _refuse("gives an option twice")
+    return query
+
+
+def _credentials(userinfo: str, query: dict[str, str]) -> tuple[str | None, str | None]:
+    username, _, password = userinfo.partition(":")
+    return (
+        unquote(username) or query.pop("username", None) or None,
+        unquote(password) or query.pop("password", None) or None,
+    )
+
+
+def _nodes(hosts: str, default_port: int, *, many: bool) -> tuple[tuple[str, int], ...]:
+    if not hosts:
+        _refuse("names no host")
+    parts = hosts.split(",")
+    if len(parts) > 1 and not many:
+        _refuse("names several hosts; redis+cluster:// and redis+sentinel:// take those")
+    return tuple(_node(part, default_port) for part in parts)
+
+
+def _node(text: str, default_port: int) -> tuple[str, int]:
+    if text.startswith("["):
+        host, closed, after = text[1:].partition("]")
+        if not closed or (after and not after.startswith(":")):
+            _refuse("has an IPv6 address without its closing bracket")
+        port = after[1:] if after else None
+    else:
+        host, colon, after = text.partition(":")
+        port = after if colon else None
+        if ":" in after:
+            _refuse("has an IPv6 address outside brackets; write [::1]:6379")
+    if not host:
+        _refuse("names no host")
+    if port is None:
+        return unquote(host), default_port
+    if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536 and len(port) < 6):
+        _refuse("has a port that is not a number from 1 to 65535")
+    return unquote(host), int(port)
+
+
+def _db(text: str | None) -> int:
+    if text is None:
+        return 0
+    if not (text.isascii() and text.isdigit() and len(text) < 6):
+        _refuse("has a database that is not a number of 0 or more")
+    return int(text)
+
+
+def _options(query: Mapping[str, str], tls: bool) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for name, text in query.items():
+        if name in _TLS_OPTIONS and not tls:
+            _refuse(f"has {name}, which needs rediss://")
+        read = _TLS_OPTIONS.get(name) or _CONNECTION_OPTIONS.get(name)
+        if read is None:
+            known = ", ".join(sorted({*_CONNECTION_OPTIONS, *_TLS_OPTIONS, "db", "username", "password"}))
+            _refuse(f"has an option that is not one of {known}")
+        try:
+            options[name] = read(text)
+        except ValueError:
+            _refuse(f"has a value for {name} that can't be read")
+    return options
+
+
+def _masked(username: str | None, password: str | None) -> str:
+    if password:
+        return f"{quote(username or '', safe='')}:{_MASK}@"
+    return f"{quote(username, safe='')}@" if username else ""
+
+
+def _shown_query(query: Mapping[str, str]) -> str:
+    shown = {name: _MASK if name in _SECRET_OPTIONS else value for name, value in query.items()}
+    return "?" + urlencode(shown, safe="*/") if shown else ""

@@ -1,0 +1,21 @@
+"""A real Valkey server for one machine, shared by every process of a user that names the same directory.
+
+Three advisory locks in the directory carry the whole protocol; the kernel drops each when its holders die, so
+`kill -9` of anybody leaves nothing to clean up:
+
+    lock    exclusive, held for the milliseconds in which a process joins, starts, ends or leaves
+    users   shared, held by every process that uses the server; who gets it exclusively was the last one
+    alive   exclusive, inherited by the server: while it is held a server runs, whatever a pid file might say
+
+Nobody is ever signalled: a server is ended by SHUTDOWN over its own socket. The data is an append-only file
+beside the locks, so what was scheduled outlives both the last user and a killed server. The file is synced
+every second: a power failure loses about that much, and a killed server the writes of up to two seconds when
+its disk was too slow for the sync before.
+"""
+
+from lockbeat.embedded._launch import find_binary
+from lockbeat.embedded._paths import default_directory
+from lockbeat.embedded._serve import serve_forever
+from lockbeat.embedded._server import EmbeddedServer
+
+__all__ = ["EmbeddedServer", "default_directory", "find_binary", "serve_forever"]

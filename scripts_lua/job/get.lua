@@ -1,0 +1,19 @@
+-- job/get: the definitions and next slots of jobs.
+--
+-- KEYS[1] job       hash  job -> "REV JSON"
+-- KEYS[2] job:slot  hash  job -> "SLOT DUE REV"
+-- KEYS[3] job:open  hash
+-- ARGV[1] job       str
+-- Batch: ARGV[1..1] repeat, one group a call.
+--
+-- Returns  {definition, slot, open}  "REV JSON", "SLOT DUE REV" (empty: it has ended), the unfinished task's id or empty
+--          {}                        no such job
+-- include: _lib/lease
+
+local out = {}
+for i = 1, #ARGV do
+  local definition = redis.call('HGET', KEYS[1], ARGV[i])
+  out[i] = definition and
+    {definition, redis.call('HGET', KEYS[2], ARGV[i]) or '', redis.call('HGET', KEYS[3], ARGV[i]) or ''} or {}
+end
+return out

@@ -1,0 +1,82 @@
+-- task/claim: begin an attempt of up to `limit` tasks of a queue, after taking back what expired.
+--
+-- KEYS[1]  task          hash    the tasks, see _lib/task
+-- KEYS[2]  task:attempt  hash
+-- KEYS[3]  task:ready    zset
+-- KEYS[4]  task:delayed  zset
+-- KEYS[5]  task:lease    hash    their leases, see _lib/lease
+-- KEYS[6]  task:live     zset
+-- KEYS[7]  task:owned    zset
+-- KEYS[8]  job:open      hash
+-- KEYS[9]  ledger        hash    what became of each slot, see _lib/ledger
+-- KEYS[10] ledger:order  zset
+-- KEYS[11] fence         string  the last fence of this shard
+-- KEYS[12] lock          hash    a running job's lock is one of these
+-- KEYS[13] lock:live     zset
+-- KEYS[14] lock:owned    zset
+-- KEYS[15] lock:queue    zset    who waits, see _lib/waiting
+-- KEYS[16] lock:waiters  hash
+-- KEYS[17] bell          channel  rung when a task can be claimed
+-- ARGV[1]  queue         str
+-- ARGV[2]  owner         str
+-- ARGV[3]  call          id      of this call; the same again is the same call, repeated
+-- ARGV[4]  limit         int
+-- ARGV[5]  lease_ms      int
+-- ARGV[6]  repeated      int     1: the reply to this call was lost, begin with what it had claimed
+--
+-- Returns  {now_ms, wake_ms, {id, record, attempt, fence, expires_at_ms}, ...}  wake_ms: when there may be more without anybody
+--          saying so; 0: never
+--
+-- Order: priority, then due time, then the order in which they came.
+-- include: _lib/lease _lib/waiting _lib/ledger _lib/task
+
+local queue, owner, call, limit, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local out = {now, 0}
+
+local function claimed(id, value, lease)
+  out[#out + 1] = {id, value, (task_attempts(id)), lease.fence, lease.expires}
+end
+
+if ARGV[6] == '1' then
+  for _, member in ipairs(redis.call('ZRANGEBYLEX', q.leases.owned, '[' .. owner .. '\255', '(' .. owner .. '\255\255', 'LIMIT', 0, 1000)) do
+    local id = string.sub(member, #owner + 2)
+    local lease = lease_read(q.leases, id)
+    if lease and lease.live and lease.token == call then claimed(id, redis.call('HGET', q.records, id), lease) end
+  end
+end
+
+task_sweep(100)
+local low = '[' .. queue .. '\255'
+for _, member in ipairs(redis.call('ZRANGEBYLEX', q.delayed, low, '(' .. queue .. '\255' .. string.format('%015.0f', now + 1), 'LIMIT', 0, 200)) do
+  local at = #queue + 2
+  redis.call('ZREM', q.delayed, member)
+  redis.call('ZADD', q.ready, 0, queue .. '\255' .. string.sub(member, at + 15, at + 16) .. string.sub(member, at, at + 14) .. string.sub(member, at + 17))
+end
+
+for _ = 1, limit + 100 do
+  if #out - 2 >= limit then break end
+  local member = redis.call('ZRANGEBYLEX', q.ready, low, '(' .. queue .. '\255\255', 'LIMIT', 0, 1)[1]
+  if not member then break end
+  redis.call('ZREM', q.ready, member)
+  local id = string.sub(member, #queue + 2 + 33)
+  local value = redis.call('HGET', q.records, id)
+  if value then
+    local record = cjson.decode(value)
+    local lease, holder = task_start(id, record, owner, call, lease_ms)
+    if lease then
+      if record.job then ledger_update(q.ledger, id, {by = owner, fence = int(lease.fence)}) end
+      claimed(id, value, lease)
+    else
+      task_end(id, record, {state = 'skipped', reason = 'overlap: the job\'s lock is held by ' .. holder})
+    end
+  end
+end
+
+local wake = 0
+local delayed = redis.call('ZRANGEBYLEX', q.delayed, low, '(' .. queue .. '\255\255', 'LIMIT', 0, 1)[1]
+if delayed then wake = tonumber(string.sub(delayed, #queue + 2, #queue + 16)) end
+local expiring = redis.call('ZRANGE', q.leases.live, 0, 0, 'WITHSCORES')[2]
+if expiring and (wake == 0 or tonumber(expiring) < wake) then wake = tonumber(expiring) end
+out[2] = wake
+task_announce()
+return out

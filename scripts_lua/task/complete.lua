@@ -1,0 +1,48 @@
+-- task/complete: end each task whose attempt succeeded, if the attempt is still the newest.
+--
+-- KEYS[1]  task          hash    the tasks, see _lib/task
+-- KEYS[2]  task:attempt  hash
+-- KEYS[3]  task:ready    zset
+-- KEYS[4]  task:delayed  zset
+-- KEYS[5]  task:lease    hash    their leases, see _lib/lease
+-- KEYS[6]  task:live     zset
+-- KEYS[7]  task:owned    zset
+-- KEYS[8]  job:open      hash
+-- KEYS[9]  ledger        hash    what became of each slot, see _lib/ledger
+-- KEYS[10] ledger:order  zset
+-- KEYS[11] fence         string  the last fence of this shard
+-- KEYS[12] lock          hash    a running job's lock is one of these
+-- KEYS[13] lock:live     zset
+-- KEYS[14] lock:owned    zset
+-- KEYS[15] lock:queue    zset    who waits, see _lib/waiting
+-- KEYS[16] lock:waiters  hash
+-- KEYS[17] bell          channel  rung when a task can be claimed
+-- ARGV[1]  id            str
+-- ARGV[2]  owner         str
+-- ARGV[3]  fence         int
+-- Batch: ARGV[1..3] repeat, one group a call.
+--
+-- Returns  1  ended by this attempt, now or by this same call before
+--          0  not this attempt's to end: taken over, swept or cancelled
+--
+-- Accepted after the lease expired while nobody took it over: the work was done, and doing it again would be worse.
+-- include: _lib/lease _lib/waiting _lib/ledger _lib/task
+
+local out = {}
+for i = 1, #ARGV, 3 do
+  local id, owner, fence = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
+  local lease, ended = lease_read(q.leases, id), 0
+  if lease and lease.owner == owner and lease.fence == fence then
+    local record = cjson.decode(redis.call('HGET', q.records, id))
+    task_unlock(record, lease)
+    lease_drop(q.leases, id, lease)
+    task_end(id, record, {state = 'done', by = owner, fence = ARGV[i + 2]})
+    ended = 1
+  elseif not lease then
+    local entry = redis.call('HGET', q.ledger.ledger, id)
+    entry = entry and cjson.decode(entry)
+    if entry and entry.state == 'done' and entry.fence == ARGV[i + 2] then ended = 1 end
+  end
+  out[#out + 1] = ended
+end
+return out

@@ -1,0 +1,50 @@
+-- task/renew: set the time left of each attempt anew, and of the job lock that goes with it; an expired one is never revived.
+--
+-- KEYS[1]  task          hash    the tasks, see _lib/task
+-- KEYS[2]  task:attempt  hash
+-- KEYS[3]  task:ready    zset
+-- KEYS[4]  task:delayed  zset
+-- KEYS[5]  task:lease    hash    their leases, see _lib/lease
+-- KEYS[6]  task:live     zset
+-- KEYS[7]  task:owned    zset
+-- KEYS[8]  job:open      hash
+-- KEYS[9]  ledger        hash    what became of each slot, see _lib/ledger
+-- KEYS[10] ledger:order  zset
+-- KEYS[11] fence         string  the last fence of this shard
+-- KEYS[12] lock          hash    a running job's lock is one of these
+-- KEYS[13] lock:live     zset
+-- KEYS[14] lock:owned    zset
+-- KEYS[15] lock:queue    zset    who waits, see _lib/waiting
+-- KEYS[16] lock:waiters  hash
+-- KEYS[17] bell          channel  rung when a task can be claimed
+-- ARGV[1]  id            str
+-- ARGV[2]  owner         str
+-- ARGV[3]  fence         int
+-- ARGV[4]  lease_ms      int
+-- ARGV[5]  lock          str     the job's lock; empty: it has none
+-- Batch: ARGV[1..5] repeat, one group a call.
+--
+-- Returns  expires_at_ms  renewed
+--          0              no longer this owner's
+-- include: _lib/lease _lib/waiting _lib/ledger _lib/task
+
+local out = {}
+for i = 1, #ARGV, 5 do
+  local id, owner, fence, lock = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 4]
+  local lease, expires = lease_read(q.leases, id), 0
+  if lease and lease.live and lease.owner == owner and lease.fence == fence then
+    local held = lock ~= '' and lease_read(q.locks, lock) or nil
+    if lock == '' or (held and held.live and held.owner == owner and held.token == lease.token) then
+      expires = now + tonumber(ARGV[i + 3])
+      lease.expires = expires
+      lease_put(q.leases, id, lease)
+      if held then
+        held.expires = expires
+        lease_put(q.locks, lock, held)
+        lease_keep(q.locks, expires + TOMBSTONE_MS)
+      end
+    end
+  end
+  out[#out + 1] = expires
+end
+return out
