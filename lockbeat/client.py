@@ -68,7 +68,8 @@ class Lockbeat:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         store, keeper = self._store, self._keeper
-        assert store is not None and keeper is not None
+        assert store is not None
+        assert keeper is not None
         try:
             await keeper.aclose()
         finally:

@@ -38,7 +38,7 @@ class Task:
     @classmethod
     def of(
         cls,
-        id: str,
+        task_id: str,
         record: dict[str, Any],
         shard: int,
         attempt: int,

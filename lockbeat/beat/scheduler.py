@@ -1,7 +1,7 @@
 """The scheduler: asks what is due, works out what follows, and fires. Every instance runs one.
 
-One turn for a shard is two scripts: `beat/due` hands out what is due, `beat/fire` decides, job by job, whether this instance is the one
-to fire it. The clock that decides is the server's in both; ours only says how long to sleep in between.
+One turn for a shard is two scripts: `beat/due` hands out what is due, `beat/fire` decides, job by job, whether this
+instance is the one to fire it. The clock that decides is the server's in both; ours only says how long to sleep between.
 """
 
 from __future__ import annotations

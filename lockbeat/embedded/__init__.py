@@ -8,9 +8,8 @@ Three advisory locks in the directory carry the whole protocol; the kernel drops
     alive   exclusive, inherited by the server: while it is held a server runs, whatever a pid file might say
 
 Nobody is ever signalled: a server is ended by SHUTDOWN over its own socket. The data is an append-only file
-beside the locks, so what was scheduled outlives both the last user and a killed server. The file is synced
-every second: a power failure loses about that much, and a killed server the writes of up to two seconds when
-its disk was too slow for the sync before.
+beside the locks, so what was scheduled outlives both the last user and a killed server. Every write is synced
+before it is answered: what an instance was told stays true, at the price of a sync for each turn of the server.
 """
 
 from lockbeat.embedded._launch import find_binary

@@ -148,7 +148,7 @@ class ServerProcess:
             "pidfile": str(self.directory / "server.pid"),
             "daemonize": "yes",  # leaves our session: a Ctrl-C or the death of the starter must not reach it
             "appendonly": "yes" if persist else "no",
-            "appendfsync": "everysec",
+            "appendfsync": "always",  # everysec holds writes back while its disk syncs: kill -9 would unfire a slot
             "aof-load-truncated": "yes",  # a server that was killed in the middle of a write
             "save": "",
             "maxmemory-policy": "noeviction",  # an evicted lease would have two owners

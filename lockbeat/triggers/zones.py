@@ -105,5 +105,5 @@ def _first_change(zone: zoneinfo.ZoneInfo, low: int, high: int, offset: int) -> 
 
 def _offset(zone: zoneinfo.ZoneInfo, instant: int) -> int:
     offset = (EPOCH + timedelta(seconds=instant)).astimezone(zone).utcoffset()
-    assert offset is not None  # noqa: S101 - for mypy: a ZoneInfo always has one
+    assert offset is not None
     return offset.days * DAY + offset.seconds
