@@ -28,7 +28,6 @@ KEYS = {
     "ledger": "hash    task id -> what became of the slot",
     "ledger:order": "zset    job and slot, in lexical order",
     "task": "hash    task id -> its record",
-    "task:attempt": "hash    task id -> attempts so far, and when the last one began",
     "task:lease": "hash    task id -> lease",
     "task:live": "zset    task id by expiry",
     "task:owned": "zset    owner and task id, in lexical order",

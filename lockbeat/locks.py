@@ -180,7 +180,7 @@ class Lock:
         self._locks._keeper.hold(self._held)
         return lease
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         held, lease, scope, token = self._held, self._lease, self._scope, self._token
         assert held is not None
         assert lease is not None
@@ -197,12 +197,11 @@ class Lock:
         elif not await self._release(token, held):
             self._lost = "it had ended before the block did"
         if self._lost is None:
-            return bool(swallowed)
+            return
         loss = LeaseLost(lease.key, lease.owner, lease.fence, self._lost)
         if error is None or swallowed:
             raise loss
         error.add_note(str(loss))
-        return False
 
     async def _release(self, token: str, held: Held) -> bool:
         store, asked_at = self._locks._store, monotonic()

@@ -6,9 +6,10 @@ instance is the one to fire it. The clock that decides is the server's in both; 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import anyio
 
@@ -44,6 +45,13 @@ class Runner(Protocol):
     def begin(self, task: Task) -> None:
         """Run an attempt that has been started in its name."""
         ...
+
+
+class _Shot(NamedTuple):
+    job: Job
+    slot_ms: int
+    next_due: int
+    args: tuple[str | int, ...]
 
 
 class Scheduler:
@@ -91,66 +99,80 @@ class Scheduler:
 
     async def _fire(self, shard: int, now_ms: int, rows: Sequence[bytes]) -> int:
         """Fire a handful. Returns the earliest due time of what follows, in ms; 0: nothing does."""
-        soonest = 0
         pairs = [(rows[at].decode(), rows[at + 1].decode()) for at in range(0, len(rows), 2)]
         known = await self._definitions(shard, pairs)
-        store, runner = self._store, self._runner
         free: dict[str, int] = {}
-        for start in range(0, len(pairs), CHUNK):
-            asked_at = monotonic()
-            groups: list[tuple[str | int, ...]] = []
-            fired: list[tuple[Job, int]] = []
-            for name, expected in pairs[start : start + CHUNK]:
-                job = known.get(name)
-                if job is None:
-                    continue
-                slot_ms, _, rev = expected.split(" ")
-                try:
-                    plan = job.plan(int(slot_ms), now_ms)
-                except Exception:  # one job's trigger must not stop the others
-                    log.exception("could not work out what follows slot %s of job %r", slot_ms, name)
-                    continue
-                next_due = plan.next.due_ms if plan.next else 0
-                if next_due and (not soonest or next_due < soonest):
-                    soonest = next_due
-                lease_ms = 0
-                if runner is not None and runner.knows(name):
-                    if job.queue not in free:
-                        free[job.queue] = runner.free(job.queue)
-                    if free[job.queue] > 0:
-                        free[job.queue] -= 1
-                        lease_ms = job.lease_ms
-                fired.append((job, plan.fire))
-                groups.append(
-                    (
-                        name,
-                        expected,
-                        plan.fire,
-                        plan.first,
-                        plan.last,
-                        plan.count,
-                        job.fires_within_ms,
-                        f"{plan.next.slot_ms} {next_due} {rev}" if plan.next else "",
-                        next_due,
-                        job.record,
-                        job.overlap,
-                        job.keep,
-                        store.owner,
-                        store.new_call(),
-                        lease_ms,
-                    )
-                )
-            if not groups:
+        soonest = 0
+        async with asyncio.TaskGroup() as group:
+            chunks = []
+            for start in range(0, len(pairs), CHUNK):
+                shots = self._aim(now_ms, pairs[start : start + CHUNK], known, free)
+                chunks.append(group.create_task(self._shoot(shard, shots)))
+                # Lets this chunk go out now: the server works on it while we work out the next, and run those before.
+                await asyncio.sleep(0)
+        for chunk in chunks:
+            due_ms = chunk.result()
+            if due_ms and (not soonest or due_ms < soonest):
+                soonest = due_ms
+        return soonest
+
+    def _aim(self, now_ms: int, pairs: Sequence[tuple[str, str]], known: Mapping[str, Job], free: dict[str, int]) -> list[_Shot]:
+        store, runner = self._store, self._runner
+        shots = []
+        for name, expected in pairs:
+            job = known.get(name)
+            if job is None:
                 continue
-            replies = await store.calls.call_groups("beat/fire", shard, groups)
-            for (job, slot), (code, fence, _, now) in zip(fired, replies, strict=True):
-                if code == 0:
-                    soonest = min(soonest or now + HIDE_MS, now + HIDE_MS)
-                    continue
-                self.fired += 1
-                if code == 2:
-                    assert runner is not None
-                    runner.begin(_first_attempt(job, slot, shard, store.owner, fence, asked_at))
+            slot_ms, _, rev = expected.split(" ")
+            try:
+                plan = job.plan(int(slot_ms), now_ms)
+            except Exception:  # one job's trigger must not stop the others
+                log.exception("could not work out what follows slot %s of job %r", slot_ms, name)
+                continue
+            next_due = plan.next.due_ms if plan.next else 0
+            lease_ms = 0
+            if runner is not None and runner.knows(name):
+                if job.queue not in free:
+                    free[job.queue] = runner.free(job.queue)
+                if free[job.queue] > 0:
+                    free[job.queue] -= 1
+                    lease_ms = job.lease_ms
+            args = (
+                name,
+                expected,
+                plan.fire,
+                plan.first,
+                plan.last,
+                plan.count,
+                job.fires_within_ms,
+                f"{plan.next.slot_ms} {next_due} {rev}" if plan.next else "",
+                next_due,
+                job.record,
+                job.overlap,
+                job.keep,
+                store.owner,
+                store.new_call(),
+                lease_ms,
+            )
+            shots.append(_Shot(job, plan.fire, next_due, args))
+        return shots
+
+    async def _shoot(self, shard: int, shots: Sequence[_Shot]) -> int:
+        """Fire a chunk, and begin what was started in our name. Returns the earliest due time of what follows."""
+        asked_at, soonest = monotonic(), 0
+        if not shots:
+            return 0
+        replies = await self._store.calls.call_groups("beat/fire", shard, [shot.args for shot in shots])
+        for shot, (code, fence, _, now) in zip(shots, replies, strict=True):
+            due_ms = shot.next_due if code else now + HIDE_MS
+            if due_ms and (not soonest or due_ms < soonest):
+                soonest = due_ms
+            if code == 0:
+                continue
+            self.fired += 1
+            if code == 2:
+                assert self._runner is not None
+                self._runner.begin(_first_attempt(shot.job, shot.slot_ms, shard, self._store.owner, fence, asked_at))
         return soonest
 
     async def _definitions(self, shard: int, pairs: Sequence[tuple[str, str]]) -> dict[str, Job]:

@@ -17,12 +17,16 @@ local function int(number)
 end
 
 -- fence = max(last + 1, TIME in microseconds): the clock keeps it growing when the counter is lost to FLUSHALL, eviction
--- or failover, the counter when the clock stands still or steps back.
+-- or failover, the counter when the clock stands still or steps back. A batch reserves in one write what it may mint, and no
+-- more: a counter that ran ahead of the clock would go back when it is lost.
+local minted, reserved = nil, 0
 local function mint(counter)
-  local last = tonumber(redis.call('GET', counter) or '0')
-  local fence = math.max(last + 1, time[1] * 1000000 + time[2])
-  redis.call('SET', counter, int(fence))
-  return fence
+  minted = (minted or math.max(tonumber(redis.call('GET', counter) or '0'), time[1] * 1000000 + time[2] - 1)) + 1
+  if minted > reserved then
+    reserved = minted + math.floor(#ARGV / 6)
+    redis.call('SET', counter, int(reserved))
+  end
+  return minted
 end
 
 local function lease_read(t, key)
@@ -40,9 +44,9 @@ local function lease_put(t, key, lease)
 end
 
 -- Give the key to a new owner; `old` is what lease_read found, expired or released. Returns the lease.
-local function lease_grant(t, counter, key, old, owner, token, ttl)
+local function lease_grant(t, fence, key, old, owner, token, ttl)
   if old and old.owner ~= owner then redis.call('ZREM', t.owned, old.owner .. '\255' .. key) end
-  local lease = {expires = now + ttl, fence = mint(counter), token = token, freed = old and old.freed or '-',
+  local lease = {expires = now + ttl, fence = fence, token = token, freed = old and old.freed or '-',
     owner = owner, live = true}
   lease_put(t, key, lease)
   redis.call('ZADD', t.owned, 0, owner .. '\255' .. key)

@@ -1,23 +1,22 @@
 -- _lib/task: the life of a task: ready -> leased -> ended, or back to ready.
 --
---   records   hash  ID -> JSON: name, queue, job, overlap, max_attempts, retry
---   attempts  hash  ID -> "ATTEMPTS STARTED_MS"
+--   records   hash  ID -> "ATTEMPTS STARTED_MS FIRED_MS JSON"; JSON: name, queue, job, overlap, max_attempts, retry
 --   ready     zset  QUEUE \255 PRIORITY DUE_MS SEQ ID: claimable, first the most urgent, then the longest due
 --   delayed   zset  QUEUE \255 DUE_MS PRIORITY SEQ ID: not before DUE_MS
 --   open      hash  JOB -> ID of its unfinished task, under overlap skip
 -- All members have score 0 and fixed widths (2, 15, 16 digits), so lexical order is the order wanted. A script that includes
--- this declares the 17 keys below first, in this order. A running job under overlap skip holds the lock `job:NAME`.
+-- this declares the 16 keys below first, in this order. A running job under overlap skip holds the lock `job:NAME`.
 -- needs: _lib/lease _lib/waiting _lib/ledger
 
 local q = {
-  records = KEYS[1], attempts = KEYS[2], ready = KEYS[3], delayed = KEYS[4],
-  leases = {leases = KEYS[5], live = KEYS[6], owned = KEYS[7]},
-  open = KEYS[8],
-  ledger = {ledger = KEYS[9], order = KEYS[10]},
-  counter = KEYS[11],
-  locks = {leases = KEYS[12], live = KEYS[13], owned = KEYS[14]},
-  waiting = {queue = KEYS[15], waiters = KEYS[16]},
-  bell = KEYS[17],
+  records = KEYS[1], ready = KEYS[2], delayed = KEYS[3],
+  leases = {leases = KEYS[4], live = KEYS[5], owned = KEYS[6]},
+  open = KEYS[7],
+  ledger = {ledger = KEYS[8], order = KEYS[9]},
+  counter = KEYS[10],
+  locks = {leases = KEYS[11], live = KEYS[12], owned = KEYS[13]},
+  waiting = {queue = KEYS[14], waiters = KEYS[15]},
+  bell = KEYS[16],
 }
 local claimable = false
 
@@ -37,52 +36,64 @@ local function task_queue(id, record, due)
   end
 end
 
--- Wake the workers, once a run: a task that nobody was told of would wait for the next that is.
-local function task_announce()
-  if claimable then redis.call('PUBLISH', q.bell, 'task') end
+local function task_read(id)
+  local value = redis.call('HGET', q.records, id)
+  if not value then return nil end
+  local attempts, started, fired, json = string.match(value, '^(%d+) (%d+) (%d+) (.*)$')
+  local record = cjson.decode(json)
+  record.attempts, record.started, record.fired, record.json = tonumber(attempts), tonumber(started), tonumber(fired), json
+  return record
 end
 
-local function task_attempts(id)
-  local attempts, started = string.match(redis.call('HGET', q.attempts, id) or '0 0', '^(%d+) (%d+)$')
-  return tonumber(attempts), tonumber(started)
+local function task_write(id, record)
+  redis.call('HSET', q.records, id,
+    record.attempts .. ' ' .. int(record.started) .. ' ' .. int(record.fired) .. ' ' .. record.json)
 end
 
 local function task_lock(record)
-  return 'job:' .. record.job
+  return record.job and record.overlap == 'skip' and 'job:' .. record.job
 end
 
--- Begin an attempt: lease the task, and under overlap skip its job's lock. Returns the lease, or nil and who holds the lock.
+-- Begin the next attempt: lease the task and, under overlap skip, its job's lock, with one fence for both. Returns the lease,
+-- or nil and who holds the lock.
+local locked = now
 local function task_start(id, record, owner, token, lease_ms)
-  if record.job and record.overlap == 'skip' then
-    local name = task_lock(record)
+  local name, fence = task_lock(record), mint(q.counter)
+  if name then
     local lock = lease_read(q.locks, name)
     if lock and lock.live then return nil, lock.owner end
-    lease_keep(q.locks, lease_grant(q.locks, q.counter, name, lock, owner, token, lease_ms).expires + TOMBSTONE_MS)
+    lease_grant(q.locks, fence, name, lock, owner, token, lease_ms)
+    locked = math.max(locked, now + lease_ms)
   end
-  redis.call('HSET', q.attempts, id, (task_attempts(id) + 1) .. ' ' .. int(now))
-  return lease_grant(q.leases, q.counter, id, lease_read(q.leases, id), owner, token, lease_ms)
+  record.attempts, record.started = record.attempts + 1, now
+  task_write(id, record)
+  return lease_grant(q.leases, fence, id, nil, owner, token, lease_ms)
+end
+
+-- What the run did that others must see: its locks outlive their TTL, and workers are woken, once a run.
+local function task_finish()
+  if locked > now then lease_keep(q.locks, locked + TOMBSTONE_MS) end
+  if claimable then redis.call('PUBLISH', q.bell, 'task') end
 end
 
 -- The job's lock goes with the attempt that took it.
+local awaited
 local function task_unlock(record, lease)
-  if not (record.job and record.overlap == 'skip') then return end
   local name = task_lock(record)
-  local lock = lease_read(q.locks, name)
+  local lock = name and lease_read(q.locks, name)
   if lock and lock.live and lock.owner == lease.owner and lock.token == lease.token then
-    lease_free(q.locks, name, lock, '-')
-    if redis.call('EXISTS', q.waiting.queue) == 1 then hand_off(q.locks, q.waiting, q.counter, name, lock, '') end
+    lease_drop(q.locks, name, lock)
+    if awaited == nil then awaited = redis.call('EXISTS', q.waiting.queue) == 1 end
+    if awaited and hand_off(q.locks, q.waiting, q.counter, name, nil, '') then locked = math.max(locked, now + GRANT_MS) end
   end
 end
 
--- Forget a task that has ended; the ledger keeps what became of its slot.
-local function task_end(id, record, changes)
-  local attempts, started = task_attempts(id)
+-- Forget a task that has ended; the ledger keeps what became of its slot: `state`, by whom, and why.
+local function task_end(id, record, state, by, fence, reason)
   redis.call('HDEL', q.records, id)
-  redis.call('HDEL', q.attempts, id)
   if not record.job then return end
   if redis.call('HGET', q.open, record.job) == id then redis.call('HDEL', q.open, record.job) end
-  changes.attempt, changes.started, changes.ended = attempts, started > 0 and started or nil, now
-  ledger_update(q.ledger, id, changes)
+  ledger_replace(q.ledger, id, ledger_entry(state, record.fired, by, fence, record.attempts, record.started, now, reason))
 end
 
 -- delay after attempt n = base * factor^(n-1), capped; a power too large for a number is infinite, and so the cap.
@@ -96,31 +107,28 @@ end
 
 -- An attempt failed, or its owner is gone. Another, after the policy's delay or at `retry_at`; or the end, with the reason.
 -- Returns when it is retried, or nil.
-local function task_failed(id, record, reason, retry_at)
-  local attempts = task_attempts(id)
-  if attempts < record.max_attempts then
-    local due = retry_at or now + retry_delay(record.retry, attempts)
-    task_queue(id, record, math.max(due, now))
+local function task_failed(id, record, state, lease, reason, retry_at)
+  if record.attempts < record.max_attempts then
+    local due = math.max(retry_at or now + retry_delay(record.retry, record.attempts), now)
+    task_queue(id, record, due)
+    if record.job then
+      ledger_replace(q.ledger, id,
+        ledger_entry('retrying', record.fired, lease.owner, lease.fence, record.attempts, record.started, nil, reason))
+    end
     return due
   end
-  task_end(id, record, reason)
+  task_end(id, record, state, lease.owner, lease.fence, reason)
   return nil
 end
 
 -- Take back up to `most` leases whose owners let them expire.
 local function task_sweep(most)
-  local swept = 0
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', q.leases.live, '-inf', int(now), 'LIMIT', 0, most)) do
-    local lease = lease_read(q.leases, id)
-    local value = lease and lease.expires > 0 and redis.call('HGET', q.records, id)
+    local lease, record = lease_read(q.leases, id), task_read(id)
     if lease then lease_drop(q.leases, id, lease) else redis.call('ZREM', q.leases.live, id) end
-    if value then
-      local record = cjson.decode(value)
+    if lease and record then
       task_unlock(record, lease)
-      task_failed(id, record,
-        {state = 'lost', by = lease.owner, fence = int(lease.fence), reason = 'its lease expired: the instance died or lost the store'})
-      swept = swept + 1
+      task_failed(id, record, 'lost', lease, 'its lease expired: the instance died or lost the store')
     end
   end
-  return swept
 end

@@ -56,7 +56,7 @@ local function hand_off(t, w, counter, key, old, mine)
     redis.call('HDEL', w.waiters, token)
     redis.call('ZREM', w.queue, head)
     if waiter then
-      local lease = lease_grant(t, counter, key, old, waiter.owner, token, math.min(waiter.ttl, GRANT_MS))
+      local lease = lease_grant(t, mint(counter), key, old, waiter.owner, token, math.min(waiter.ttl, GRANT_MS))
       local heard = redis.call('PUBLISH', waiter.channel,
         'granted ' .. token .. ' ' .. int(lease.fence) .. ' ' .. int(lease.expires) .. ' ' .. int(now))
       if heard > 0 then

@@ -1,24 +1,23 @@
 -- beat/fire: for each job: if its slot is still the expected one and has come due, create the task and move on to the next.
 --
 -- KEYS[1]  task          hash    the tasks, see _lib/task
--- KEYS[2]  task:attempt  hash
--- KEYS[3]  task:ready    zset
--- KEYS[4]  task:delayed  zset
--- KEYS[5]  task:lease    hash    their leases, see _lib/lease
--- KEYS[6]  task:live     zset
--- KEYS[7]  task:owned    zset
--- KEYS[8]  job:open      hash
--- KEYS[9]  ledger        hash    what became of each slot, see _lib/ledger
--- KEYS[10] ledger:order  zset
--- KEYS[11] fence         string  the last fence of this shard
--- KEYS[12] lock          hash    a running job's lock is one of these
--- KEYS[13] lock:live     zset
--- KEYS[14] lock:owned    zset
--- KEYS[15] lock:queue    zset    who waits, see _lib/waiting
--- KEYS[16] lock:waiters  hash
--- KEYS[17] bell          channel  rung when a task can be claimed
--- KEYS[18] job:slot      hash    job -> "SLOT DUE REV"
--- KEYS[19] job:due       zset
+-- KEYS[2]  task:ready    zset
+-- KEYS[3]  task:delayed  zset
+-- KEYS[4]  task:lease    hash    their leases, see _lib/lease
+-- KEYS[5]  task:live     zset
+-- KEYS[6]  task:owned    zset
+-- KEYS[7]  job:open      hash
+-- KEYS[8]  ledger        hash    what became of each slot, see _lib/ledger
+-- KEYS[9]  ledger:order  zset
+-- KEYS[10] fence         string  the last fence of this shard
+-- KEYS[11] lock          hash    a running job's lock is one of these
+-- KEYS[12] lock:live     zset
+-- KEYS[13] lock:owned    zset
+-- KEYS[14] lock:queue    zset    who waits, see _lib/waiting
+-- KEYS[15] lock:waiters  hash
+-- KEYS[16] bell          channel  rung when a task can be claimed
+-- KEYS[17] job:slot      hash    job -> "SLOT DUE REV"
+-- KEYS[18] job:due       zset
 -- ARGV[1]  job           str
 -- ARGV[2]  expected      str     what the caller saw in job:slot
 -- ARGV[3]  slot          int     ms; the one to fire, the latest that came due
@@ -44,7 +43,7 @@
 -- Losing the comparison is the normal lot of all instances but one.
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task
 
-local slots, due_at = KEYS[18], KEYS[19]
+local slots, due_at = KEYS[17], KEYS[18]
 local out = {}
 
 local function fire(i)
@@ -75,31 +74,29 @@ local function fire(i)
     ledger_missed(q.ledger, job, slot, slot, 1, 'more than ' .. window .. ' ms late, and catch-up is skip', keep)
     return {0, 0, 0, now}
   end
+  local function skip(reason)
+    ledger_write(q.ledger, job, slot, ledger_entry('skipped', now, nil, nil, nil, nil, nil, 'overlap: ' .. reason), keep)
+    return {0, 0, 0, now}
+  end
   local open = overlap == 'skip' and redis.call('HGET', q.open, job)
-  if open then
-    ledger_write(q.ledger, job, slot, {state = 'skipped', at = now, reason = 'overlap: ' .. open .. ' had not ended'}, keep)
-    return {0, 0, 0, now}
-  end
+  if open then return skip(open .. ' had not ended') end
 
-  redis.call('HSET', q.records, id, ARGV[i + 9])
-  if overlap == 'skip' then redis.call('HSET', q.open, job, id) end
   local record = lease_ms > 0 and {job = job, overlap = overlap} or cjson.decode(ARGV[i + 9])
-  if lease_ms == 0 then
-    ledger_write(q.ledger, job, slot, {state = 'fired', at = now, by = owner}, keep)
+  record.attempts, record.started, record.fired, record.json = 0, 0, now, ARGV[i + 9]
+  local lease, holder
+  if lease_ms > 0 then
+    lease, holder = task_start(id, record, owner, call, lease_ms)
+    if not lease then return skip('the job\'s lock is held by ' .. holder) end
+  else
+    task_write(id, record)
     task_queue(id, record, slot)
-    return {1, 0, 0, now}
   end
-  local lease, holder = task_start(id, record, owner, call, lease_ms)
-  if not lease then
-    ledger_write(q.ledger, job, slot, {state = 'skipped', at = now, reason = 'overlap: the job\'s lock is held by ' .. holder}, keep)
-    task_end(id, record, {})
-    return {0, 0, 0, now}
-  end
-  ledger_write(q.ledger, job, slot, {state = 'fired', at = now, by = owner, fence = int(lease.fence)}, keep)
-  return {2, lease.fence, lease.expires, now}
+  if overlap == 'skip' then redis.call('HSET', q.open, job, id) end
+  ledger_write(q.ledger, job, slot, ledger_entry('fired', now, owner, lease and lease.fence, nil, lease and now), keep)
+  return lease and {2, lease.fence, lease.expires, now} or {1, 0, 0, now}
 end
 
 task_sweep(20)  -- a slot must not be skipped for a task whose instance is dead
 for i = 1, #ARGV, 15 do out[#out + 1] = fire(i) end
-task_announce()
+task_finish()
 return out

@@ -34,7 +34,7 @@ for i = 1, #ARGV, 6 do
   local reply
   if not (lease and lease.live) then
     if queued then waiter_leave(w, key, token) end
-    lease = lease_grant(t, counter, key, lease, owner, token, ttl)
+    lease = lease_grant(t, mint(counter), key, lease, owner, token, ttl)
     reply = {lease.fence, lease.expires, now}
   elseif lease.token == token or (ARGV[i + 4] == '1' and lease.owner == owner) then
     -- The mark keeps the undoing of a cancelled call, this or the first, from releasing what the owner has by both.

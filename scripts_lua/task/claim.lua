@@ -1,22 +1,21 @@
 -- task/claim: begin an attempt of up to `limit` tasks of a queue, after taking back what expired.
 --
 -- KEYS[1]  task          hash    the tasks, see _lib/task
--- KEYS[2]  task:attempt  hash
--- KEYS[3]  task:ready    zset
--- KEYS[4]  task:delayed  zset
--- KEYS[5]  task:lease    hash    their leases, see _lib/lease
--- KEYS[6]  task:live     zset
--- KEYS[7]  task:owned    zset
--- KEYS[8]  job:open      hash
--- KEYS[9]  ledger        hash    what became of each slot, see _lib/ledger
--- KEYS[10] ledger:order  zset
--- KEYS[11] fence         string  the last fence of this shard
--- KEYS[12] lock          hash    a running job's lock is one of these
--- KEYS[13] lock:live     zset
--- KEYS[14] lock:owned    zset
--- KEYS[15] lock:queue    zset    who waits, see _lib/waiting
--- KEYS[16] lock:waiters  hash
--- KEYS[17] bell          channel  rung when a task can be claimed
+-- KEYS[2]  task:ready    zset
+-- KEYS[3]  task:delayed  zset
+-- KEYS[4]  task:lease    hash    their leases, see _lib/lease
+-- KEYS[5]  task:live     zset
+-- KEYS[6]  task:owned    zset
+-- KEYS[7]  job:open      hash
+-- KEYS[8]  ledger        hash    what became of each slot, see _lib/ledger
+-- KEYS[9]  ledger:order  zset
+-- KEYS[10] fence         string  the last fence of this shard
+-- KEYS[11] lock          hash    a running job's lock is one of these
+-- KEYS[12] lock:live     zset
+-- KEYS[13] lock:owned    zset
+-- KEYS[14] lock:queue    zset    who waits, see _lib/waiting
+-- KEYS[15] lock:waiters  hash
+-- KEYS[16] bell          channel  rung when a task can be claimed
 -- ARGV[1]  queue         str
 -- ARGV[2]  owner         str
 -- ARGV[3]  call          id      of this call; the same again is the same call, repeated
@@ -33,15 +32,15 @@
 local queue, owner, call, limit, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local out = {now, 0}
 
-local function claimed(id, value, lease)
-  out[#out + 1] = {id, value, (task_attempts(id)), lease.fence, lease.expires}
+local function claimed(id, record, lease)
+  out[#out + 1] = {id, record.json, record.attempts, lease.fence, lease.expires}
 end
 
 if ARGV[6] == '1' then
   for _, member in ipairs(redis.call('ZRANGEBYLEX', q.leases.owned, '[' .. owner .. '\255', '(' .. owner .. '\255\255', 'LIMIT', 0, 1000)) do
     local id = string.sub(member, #owner + 2)
     local lease = lease_read(q.leases, id)
-    if lease and lease.live and lease.token == call then claimed(id, redis.call('HGET', q.records, id), lease) end
+    if lease and lease.live and lease.token == call then claimed(id, task_read(id), lease) end
   end
 end
 
@@ -59,15 +58,16 @@ for _ = 1, limit + 100 do
   if not member then break end
   redis.call('ZREM', q.ready, member)
   local id = string.sub(member, #queue + 2 + 33)
-  local value = redis.call('HGET', q.records, id)
-  if value then
-    local record = cjson.decode(value)
-    local lease, holder = task_start(id, record, owner, call, lease_ms)
+  local record = task_read(id)
+  if record then
+    local lease, holder = task_start(id, record, owner, call, record.lease_ms or lease_ms)
     if lease then
-      if record.job then ledger_update(q.ledger, id, {by = owner, fence = int(lease.fence)}) end
-      claimed(id, value, lease)
+      if record.job then
+        ledger_replace(q.ledger, id, ledger_entry('fired', record.fired, owner, lease.fence, record.attempts, now))
+      end
+      claimed(id, record, lease)
     else
-      task_end(id, record, {state = 'skipped', reason = 'overlap: the job\'s lock is held by ' .. holder})
+      task_end(id, record, 'skipped', nil, nil, 'overlap: the job\'s lock is held by ' .. holder)
     end
   end
 end
@@ -78,5 +78,5 @@ if delayed then wake = tonumber(string.sub(delayed, #queue + 2, #queue + 16)) en
 local expiring = redis.call('ZRANGE', q.leases.live, 0, 0, 'WITHSCORES')[2]
 if expiring and (wake == 0 or tonumber(expiring) < wake) then wake = tonumber(expiring) end
 out[2] = wake
-task_announce()
+task_finish()
 return out

@@ -1,22 +1,21 @@
 -- task/fail: end each attempt that failed: the task is tried again by its policy, or has failed.
 --
 -- KEYS[1]  task          hash    the tasks, see _lib/task
--- KEYS[2]  task:attempt  hash
--- KEYS[3]  task:ready    zset
--- KEYS[4]  task:delayed  zset
--- KEYS[5]  task:lease    hash    their leases, see _lib/lease
--- KEYS[6]  task:live     zset
--- KEYS[7]  task:owned    zset
--- KEYS[8]  job:open      hash
--- KEYS[9]  ledger        hash    what became of each slot, see _lib/ledger
--- KEYS[10] ledger:order  zset
--- KEYS[11] fence         string  the last fence of this shard
--- KEYS[12] lock          hash    a running job's lock is one of these
--- KEYS[13] lock:live     zset
--- KEYS[14] lock:owned    zset
--- KEYS[15] lock:queue    zset    who waits, see _lib/waiting
--- KEYS[16] lock:waiters  hash
--- KEYS[17] bell          channel  rung when a task can be claimed
+-- KEYS[2]  task:ready    zset
+-- KEYS[3]  task:delayed  zset
+-- KEYS[4]  task:lease    hash    their leases, see _lib/lease
+-- KEYS[5]  task:live     zset
+-- KEYS[6]  task:owned    zset
+-- KEYS[7]  job:open      hash
+-- KEYS[8]  ledger        hash    what became of each slot, see _lib/ledger
+-- KEYS[9]  ledger:order  zset
+-- KEYS[10] fence         string  the last fence of this shard
+-- KEYS[11] lock          hash    a running job's lock is one of these
+-- KEYS[12] lock:live     zset
+-- KEYS[13] lock:owned    zset
+-- KEYS[14] lock:queue    zset    who waits, see _lib/waiting
+-- KEYS[15] lock:waiters  hash
+-- KEYS[16] bell          channel  rung when a task can be claimed
 -- ARGV[1]  id            str
 -- ARGV[2]  owner         str
 -- ARGV[3]  fence         int
@@ -34,13 +33,12 @@ for i = 1, #ARGV, 5 do
   local id, owner, fence, retry_at = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 4])
   local lease, said = lease_read(q.leases, id), 0
   if lease and lease.owner == owner and lease.fence == fence then
-    local record = cjson.decode(redis.call('HGET', q.records, id))
+    local record = task_read(id)
     task_unlock(record, lease)
     lease_drop(q.leases, id, lease)
-    said = task_failed(id, record, {state = 'failed', by = owner, fence = ARGV[i + 2], reason = ARGV[i + 3]},
-      retry_at > 0 and retry_at or nil) or -1
+    said = task_failed(id, record, 'failed', lease, ARGV[i + 3], retry_at > 0 and retry_at or nil) or -1
   end
   out[#out + 1] = said
 end
-task_announce()
+task_finish()
 return out

@@ -1,22 +1,21 @@
 -- task/release: give each attempt back that was not begun, or was cut short by a shutdown, so that others go on at once.
 --
 -- KEYS[1]  task          hash    the tasks, see _lib/task
--- KEYS[2]  task:attempt  hash
--- KEYS[3]  task:ready    zset
--- KEYS[4]  task:delayed  zset
--- KEYS[5]  task:lease    hash    their leases, see _lib/lease
--- KEYS[6]  task:live     zset
--- KEYS[7]  task:owned    zset
--- KEYS[8]  job:open      hash
--- KEYS[9]  ledger        hash    what became of each slot, see _lib/ledger
--- KEYS[10] ledger:order  zset
--- KEYS[11] fence         string  the last fence of this shard
--- KEYS[12] lock          hash    a running job's lock is one of these
--- KEYS[13] lock:live     zset
--- KEYS[14] lock:owned    zset
--- KEYS[15] lock:queue    zset    who waits, see _lib/waiting
--- KEYS[16] lock:waiters  hash
--- KEYS[17] bell          channel  rung when a task can be claimed
+-- KEYS[2]  task:ready    zset
+-- KEYS[3]  task:delayed  zset
+-- KEYS[4]  task:lease    hash    their leases, see _lib/lease
+-- KEYS[5]  task:live     zset
+-- KEYS[6]  task:owned    zset
+-- KEYS[7]  job:open      hash
+-- KEYS[8]  ledger        hash    what became of each slot, see _lib/ledger
+-- KEYS[9]  ledger:order  zset
+-- KEYS[10] fence         string  the last fence of this shard
+-- KEYS[11] lock          hash    a running job's lock is one of these
+-- KEYS[12] lock:live     zset
+-- KEYS[13] lock:owned    zset
+-- KEYS[14] lock:queue    zset    who waits, see _lib/waiting
+-- KEYS[15] lock:waiters  hash
+-- KEYS[16] bell          channel  rung when a task can be claimed
 -- ARGV[1]  id            str
 -- ARGV[2]  owner         str
 -- ARGV[3]  fence         int
@@ -36,19 +35,19 @@ for i = 1, #ARGV, 5 do
   local id, owner, fence, due = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), now + tonumber(ARGV[i + 4])
   local lease, said = lease_read(q.leases, id), 0
   if lease and lease.owner == owner and lease.fence == fence then
-    local record = cjson.decode(redis.call('HGET', q.records, id))
+    local record = task_read(id)
     task_unlock(record, lease)
     lease_drop(q.leases, id, lease)
     if ARGV[i + 3] == '0' then
-      redis.call('HSET', q.attempts, id, (task_attempts(id) - 1) .. ' 0')
+      record.attempts, record.started = record.attempts - 1, 0
+      task_write(id, record)
       task_queue(id, record, due)
       said = 2
     else
-      local reason = {state = 'failed', by = owner, fence = ARGV[i + 2], reason = 'cut short: the instance was shut down'}
-      said = task_failed(id, record, reason, due) and 2 or 1
+      said = task_failed(id, record, 'failed', lease, 'cut short: the instance was shut down', due) and 2 or 1
     end
   end
   out[#out + 1] = said
 end
-task_announce()
+task_finish()
 return out

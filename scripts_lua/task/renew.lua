@@ -1,22 +1,21 @@
 -- task/renew: set the time left of each attempt anew, and of the job lock that goes with it; an expired one is never revived.
 --
 -- KEYS[1]  task          hash    the tasks, see _lib/task
--- KEYS[2]  task:attempt  hash
--- KEYS[3]  task:ready    zset
--- KEYS[4]  task:delayed  zset
--- KEYS[5]  task:lease    hash    their leases, see _lib/lease
--- KEYS[6]  task:live     zset
--- KEYS[7]  task:owned    zset
--- KEYS[8]  job:open      hash
--- KEYS[9]  ledger        hash    what became of each slot, see _lib/ledger
--- KEYS[10] ledger:order  zset
--- KEYS[11] fence         string  the last fence of this shard
--- KEYS[12] lock          hash    a running job's lock is one of these
--- KEYS[13] lock:live     zset
--- KEYS[14] lock:owned    zset
--- KEYS[15] lock:queue    zset    who waits, see _lib/waiting
--- KEYS[16] lock:waiters  hash
--- KEYS[17] bell          channel  rung when a task can be claimed
+-- KEYS[2]  task:ready    zset
+-- KEYS[3]  task:delayed  zset
+-- KEYS[4]  task:lease    hash    their leases, see _lib/lease
+-- KEYS[5]  task:live     zset
+-- KEYS[6]  task:owned    zset
+-- KEYS[7]  job:open      hash
+-- KEYS[8]  ledger        hash    what became of each slot, see _lib/ledger
+-- KEYS[9]  ledger:order  zset
+-- KEYS[10] fence         string  the last fence of this shard
+-- KEYS[11] lock          hash    a running job's lock is one of these
+-- KEYS[12] lock:live     zset
+-- KEYS[13] lock:owned    zset
+-- KEYS[14] lock:queue    zset    who waits, see _lib/waiting
+-- KEYS[15] lock:waiters  hash
+-- KEYS[16] bell          channel  rung when a task can be claimed
 -- ARGV[1]  id            str
 -- ARGV[2]  owner         str
 -- ARGV[3]  fence         int
@@ -41,10 +40,11 @@ for i = 1, #ARGV, 5 do
       if held then
         held.expires = expires
         lease_put(q.locks, lock, held)
-        lease_keep(q.locks, expires + TOMBSTONE_MS)
+        locked = math.max(locked, expires)
       end
     end
   end
   out[#out + 1] = expires
 end
+task_finish()
 return out

@@ -1,0 +1,82 @@
+"""What is printed: tables, JSON, and the one line that says what went wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Cell = str | tuple[str, str]
+"""Text, or text and a rich style that only a terminal shows."""
+
+
+def is_terminal() -> bool:
+    """Whether stdout is a person's terminal."""
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def say(line: str = "") -> None:
+    """A line on stdout."""
+    sys.stdout.write(line + "\n")
+
+
+def complain(problem: str) -> None:
+    """The line on stderr that says what went wrong."""
+    sys.stderr.write(f"lockbeat: {' '.join(problem.split())}\n")
+
+
+def say_json(document: Any) -> None:
+    """One JSON document on stdout."""
+    say(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def show(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+    """A table: as wide as it needs where it is read by a program, as wide as the window where by a person."""
+    if is_terminal():
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(cell) if isinstance(cell, str) else Text(*cell) for cell in row))
+        Console().print(table)
+        return
+    plain = [list(columns), *([cell if isinstance(cell, str) else cell[0] for cell in row] for row in rows)]
+    widths = [max(len(row[at]) for row in plain) for at in range(len(columns))]
+    for row in plain:
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def iso(ms: int | None) -> str | None:
+    """An instant in ISO 8601, UTC, to the millisecond."""
+    if ms is None:
+        return None
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def clock(ms: int | None) -> str:
+    """An instant for people: UTC, milliseconds only where there are some."""
+    text = iso(ms)
+    return "-" if text is None else text.replace("T", " ").replace(".000Z", "Z")
+
+
+def span(seconds: float) -> str:
+    """A duration for people: 0.4 s, 12 s, 3 m 20 s, 2 h 5 m, 4 d 3 h."""
+    sign, seconds = ("-" if seconds < 0 else ""), abs(seconds)
+    if seconds < 10:
+        return f"{sign}{seconds:.1f} s"
+    if seconds < 60:
+        return f"{sign}{seconds:.0f} s"
+    whole = round(seconds)
+    for large, size, small, unit in (("m", 60, "s", 1), ("h", 3600, "m", 60), ("d", 86400, "h", 3600)):
+        if whole < size * (60 if large == "m" else 24) or large == "d":
+            rest = whole % size // unit
+            return f"{sign}{whole // size} {large}" + (f" {rest} {small}" if rest else "")
+    raise AssertionError
