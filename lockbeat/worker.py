@@ -18,7 +18,7 @@ from typing import Any
 from lockbeat.beat.registry import instant
 from lockbeat.errors import InvalidArgument, InvalidType, StoreError
 from lockbeat.keeper import Keeper
-from lockbeat.lease import Held
+from lockbeat.lease import Held, monotonic
 from lockbeat.store import Store
 from lockbeat.tasks import Task, Tasks
 from lockbeat.wakeup import Wakeup
@@ -80,20 +80,26 @@ def _name(function: Any) -> str:
 
 
 class _Attempt:
-    """One running attempt: why it is to stop, if it is."""
+    """One attempt: its lease, and why it is to stop, if it is."""
 
-    __slots__ = ("runner", "stopped", "task")
+    __slots__ = ("ended", "held", "runner", "running", "stopped", "task")
 
     def __init__(self, task: Task) -> None:
         self.task = task
+        args = (task.id, task.owner, task.fence, task.lease_ms, task.lock)
+        self.held = Held("task/renew", task.shard, args, task.lease_ms / 1000, 0.0, lambda reason: self.stop(LOST))
+        self.held.taken(task.asked_at)
         self.runner: asyncio.Task[None] | None = None
+        self.running = False
+        self.ended = False  # what is left is to report the outcome, which no loss makes untrue
         self.stopped: str | None = None
 
     def stop(self, reason: str) -> None:
-        """Cancel the function, once."""
-        if self.stopped is None and self.runner is not None:
+        """Cancel the function, once; one that has not begun never does."""
+        if self.stopped is None and not self.ended:
             self.stopped = reason
-            self.runner.cancel()
+            if self.running and self.runner is not None:
+                self.runner.cancel()
 
 
 LOST, TIMED_OUT, SHUT_DOWN = "lost", "timed out", "shut down"
@@ -119,6 +125,7 @@ class Worker:
         self._concurrency = concurrency
         self._attempts: dict[Task, _Attempt] = {}
         self._executor: ThreadPoolExecutor | None = None
+        self._reserved = 0
         self._stopping = False
         self._room = Wakeup()  # an attempt has ended
         self._wakeups: dict[int, list[Wakeup]] = {}
@@ -127,11 +134,22 @@ class Worker:
         self.failed = 0
         """Attempts that ended otherwise."""
 
-    def free(self, queue: str) -> int:
-        """How many more attempts from a queue it would take now."""
-        if self._stopping or queue not in self._queues:
-            return 0
-        return self._concurrency - len(self._attempts)
+    @property
+    def room(self) -> int:
+        """How many more attempts it would take now."""
+        return 0 if self._stopping else self._concurrency - len(self._attempts) - self._reserved
+
+    def reserve(self, queue: str, name: str) -> bool:
+        """Keep a place for an attempt of this function; False: it would not run it now."""
+        if self.room <= 0 or queue not in self._queues or name not in self._functions:
+            return False
+        self._reserved += 1
+        return True
+
+    def unreserve(self) -> None:
+        """Give up a place."""
+        self._reserved -= 1
+        self._room.ring()
 
     def knows(self, name: str) -> bool:
         """Whether it has the function."""
@@ -143,8 +161,10 @@ class Worker:
         return len(self._attempts)
 
     def begin(self, task: Task) -> None:
-        """Run an attempt that has been claimed, or started by `beat/fire`, in this instance's name."""
+        """Run an attempt that has been claimed, or started by `beat/fire`, in this instance's name, in a reserved place."""
+        self._reserved -= 1
         attempt = self._attempts[task] = _Attempt(task)
+        self._keeper.hold(attempt.held)  # from here on: its function may have to wait for one that blocks the event loop
         attempt.runner = self._store.loop.create_task(self._execute(attempt), name=task.id)
 
     def wake(self, shard: int) -> None:
@@ -175,24 +195,29 @@ class Worker:
 
     async def tick(self, queue: str, shard: int) -> float | None:
         """Claim what there is room for. Seconds until there may be more; None: when rung for. Raises StoreError."""
-        while (room := self.free(queue)) <= 0:
+        while self.room <= 0:
             await self._room.wait(None)
-        limit = min(room, HANDFUL)
+        limit = min(self.room, HANDFUL)
+        self._reserved += limit
         # A cancelled claim would leave tasks leased to an instance that does not run them.
         claiming = asyncio.ensure_future(self._tasks.claim(queue, self._store.owner, shard, limit, CLAIM_LEASE_MS))
+        tasks: list[Task] = []
         try:
             tasks, wake = await asyncio.shield(claiming)
         except asyncio.CancelledError:
             claiming.add_done_callback(self._give_back)
             raise
+        finally:
+            self._reserved -= limit - len(tasks)
         for task in tasks:
-            if self._stopping:
-                self._store.undo("task/release", shard, (task.id, task.owner, task.fence, 0, 0))
-            elif self.knows(task.name):
+            if self.knows(task.name) and not self._stopping:
                 self.begin(task)
-            else:
+                continue
+            self._reserved -= 1
+            if not self._stopping:
                 log.info("task %s is left to others: no function %r here", task.id, task.name)
-                self._store.undo("task/release", shard, (task.id, task.owner, task.fence, 0, UNKNOWN_DELAY_MS))
+            delay_ms = 0 if self._stopping else UNKNOWN_DELAY_MS
+            self._store.undo("task/release", shard, (task.id, task.owner, task.fence, 0, delay_ms))
         return 0 if len(tasks) == limit else wake
 
     def _give_back(self, claiming: asyncio.Future[tuple[list[Task], float | None]]) -> None:
@@ -202,15 +227,16 @@ class Worker:
 
     async def _execute(self, attempt: _Attempt) -> None:
         task, function = attempt.task, self._functions[attempt.task.name]
-        lease = task.lease_ms / 1000
-        args = (task.id, task.owner, task.fence, task.lease_ms, task.lock)
-        held = Held("task/renew", task.shard, args, lease, 0.0, lambda reason: attempt.stop(LOST))
-        held.taken(task.asked_at)
-        self._keeper.hold(held)
+        if monotonic() >= attempt.held.trusted_until:
+            attempt.stop(LOST)  # the process was frozen, or the answer came late: it may be another's by now
         timer = self._store.loop.call_later(task.timeout_ms / 1000, attempt.stop, TIMED_OUT) if task.timeout_ms else None
         error: str | None = None
         try:
-            await self._call(function, task)
+            if attempt.stopped is None:
+                attempt.running = True
+                await self._call(function, task)
+            else:
+                error = "it was not begun"
         except asyncio.CancelledError:
             error = "the function was cancelled"
             runner = attempt.runner
@@ -219,6 +245,7 @@ class Worker:
         except Exception as problem:  # noqa: BLE001 - whatever a user's function raises is its outcome
             error = "".join(traceback.format_exception(problem)).rstrip()
         finally:
+            attempt.ended = True
             if timer is not None:
                 timer.cancel()
         try:
@@ -228,7 +255,7 @@ class Worker:
         except asyncio.CancelledError:
             pass  # the worker is closed, its grace is over: release_all has the last word
         finally:
-            self._keeper.drop(held)
+            self._keeper.drop(attempt.held)
             del self._attempts[task]
             self._room.ring()
 
@@ -243,7 +270,7 @@ class Worker:
         if attempt.stopped == LOST:
             log.warning("%s was cancelled: its lease was lost", task.id)
         elif attempt.stopped == SHUT_DOWN:
-            await self._tasks.release(task, begun=True)
+            await self._tasks.release(task, begun=attempt.running)
         else:
             if attempt.stopped == TIMED_OUT:
                 error = f"timed out after {task.timeout_ms or 0:g} ms"

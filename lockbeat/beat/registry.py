@@ -111,7 +111,7 @@ class Jobs:
         groups: dict[int, list[tuple[str | int, ...]]] = defaultdict(list)
         for job in jobs:
             first = job.first(now_ms) or Slot(-1, -1)
-            args = (job.name, job.rev, job.definition, first.slot_ms, first.due_ms, since_ms, job.keep)
+            args = (job.name, job.rev, job.definition, first.slot_ms, first.due_ms, max(since_ms - job.jitter_ms, 0), job.keep)
             groups[self.shard_of(job.name)].append(args)
         epochs = {}
         for shard, rows in groups.items():

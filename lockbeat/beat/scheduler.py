@@ -23,8 +23,9 @@ from lockbeat.tasks import Task
 
 log = logging.getLogger("lockbeat")
 
-HANDFUL = 400
-"""Jobs that one instance takes on at a time: a larger burst is shared with the others, who woke at the same time."""
+LEAST, MOST = 100, 1000
+"""Jobs that one instance takes on at a time, by the room that its worker has: the others woke at the same time, and share a
+burst by what they can run."""
 CHUNK = 50
 """Jobs that one run of beat/fire takes; keeps it well under 5 ms."""
 HIDE_MS = 300
@@ -34,16 +35,21 @@ HIDE_MS = 300
 class Runner(Protocol):
     """What the scheduler may start tasks on: the worker of the same process."""
 
-    def free(self, queue: str) -> int:
-        """How many more attempts from a queue it would take now."""
+    @property
+    def room(self) -> int:
+        """How many more attempts it would take now."""
         ...
 
-    def knows(self, name: str) -> bool:
-        """Whether it has the function."""
+    def reserve(self, queue: str, name: str) -> bool:
+        """Keep a place for an attempt of this function; False: it would not run it now."""
+        ...
+
+    def unreserve(self) -> None:
+        """Give up a place."""
         ...
 
     def begin(self, task: Task) -> None:
-        """Run an attempt that has been started in its name."""
+        """Run an attempt that has been started in its name, in a place that was reserved."""
         ...
 
 
@@ -51,6 +57,7 @@ class _Shot(NamedTuple):
     job: Job
     slot_ms: int
     next_due: int
+    here: bool
     args: tuple[str | int, ...]
 
 
@@ -68,15 +75,20 @@ class Scheduler:
         self.fired = 0
         """Slots that this instance fired, since it started."""
 
+    def epoch(self, shard: int, default: int) -> int:
+        """The shard's epoch as last seen: another one means that it was emptied. `default`: nothing was in it so far."""
+        return self._epochs.get(shard) or default
+
     async def register(self) -> None:
         """Declare this program's jobs. Raises StoreUnavailable."""
         self._epochs |= await self._jobs.put(*self._declared.values())
 
     async def tick(self, shard: int) -> float | None:
         """One turn: fire what is due. Returns in how many seconds to look again; None: when told to. Raises StoreError."""
-        now_ms, epoch, next_ms, *rows = await self._store.call("beat/due", shard, (HANDFUL, HIDE_MS))
+        handful = min(max(self._runner.room, LEAST), MOST) if self._runner is not None else MOST
+        now_ms, epoch, next_ms, *rows = await self._store.call("beat/due", shard, (handful, HIDE_MS))
         answered = monotonic()
-        if epoch != self._epochs.get(shard, epoch):
+        if epoch != self.epoch(shard, epoch):
             await self._rejoin(shard)
             return 0
         self._epochs[shard] = epoch
@@ -86,7 +98,7 @@ class Scheduler:
             with anyio.CancelScope(shield=True):
                 planned_ms = await self._fire(shard, now_ms, rows)
             next_ms = min(next_ms or planned_ms, planned_ms or next_ms)
-        if len(rows) >= 2 * HANDFUL:
+        if len(rows) >= 2 * handful:
             return 0
         return None if not next_ms else max(answered + (next_ms - now_ms) / 1000 - monotonic(), 0)
 
@@ -101,22 +113,20 @@ class Scheduler:
         """Fire a handful. Returns the earliest due time of what follows, in ms; 0: nothing does."""
         pairs = [(rows[at].decode(), rows[at + 1].decode()) for at in range(0, len(rows), 2)]
         known = await self._definitions(shard, pairs)
-        free: dict[str, int] = {}
-        soonest = 0
-        async with asyncio.TaskGroup() as group:
-            chunks = []
-            for start in range(0, len(pairs), CHUNK):
-                shots = self._aim(now_ms, pairs[start : start + CHUNK], known, free)
-                chunks.append(group.create_task(self._shoot(shard, shots)))
-                # Lets this chunk go out now: the server works on it while we work out the next, and run those before.
-                await asyncio.sleep(0)
-        for chunk in chunks:
-            due_ms = chunk.result()
-            if due_ms and (not soonest or due_ms < soonest):
-                soonest = due_ms
-        return soonest
+        shooting = []
+        for start in range(0, len(pairs), CHUNK):
+            shots = self._aim(now_ms, pairs[start : start + CHUNK], known)
+            shooting.append(asyncio.ensure_future(self._shoot(shard, shots)))
+            # Lets this chunk go out now: the server works on it while we work out the next, and run those before.
+            await asyncio.sleep(0)
+        # A chunk that fails must not take the others down: they may have started attempts that wait to be begun.
+        results = await asyncio.gather(*shooting, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return min((due_ms for due_ms in results if isinstance(due_ms, int) and due_ms), default=0)
 
-    def _aim(self, now_ms: int, pairs: Sequence[tuple[str, str]], known: Mapping[str, Job], free: dict[str, int]) -> list[_Shot]:
+    def _aim(self, now_ms: int, pairs: Sequence[tuple[str, str]], known: Mapping[str, Job]) -> list[_Shot]:
         store, runner = self._store, self._runner
         shots = []
         for name, expected in pairs:
@@ -130,13 +140,7 @@ class Scheduler:
                 log.exception("could not work out what follows slot %s of job %r", slot_ms, name)
                 continue
             next_due = plan.next.due_ms if plan.next else 0
-            lease_ms = 0
-            if runner is not None and runner.knows(name):
-                if job.queue not in free:
-                    free[job.queue] = runner.free(job.queue)
-                if free[job.queue] > 0:
-                    free[job.queue] -= 1
-                    lease_ms = job.lease_ms
+            here = runner is not None and runner.reserve(job.queue, name)
             args = (
                 name,
                 expected,
@@ -152,9 +156,9 @@ class Scheduler:
                 job.keep,
                 store.owner,
                 store.new_call(),
-                lease_ms,
+                job.lease_ms if here else 0,
             )
-            shots.append(_Shot(job, plan.fire, next_due, args))
+            shots.append(_Shot(job, plan.fire, next_due, here, args))
         return shots
 
     async def _shoot(self, shard: int, shots: Sequence[_Shot]) -> int:
@@ -162,17 +166,21 @@ class Scheduler:
         asked_at, soonest = monotonic(), 0
         if not shots:
             return 0
-        replies = await self._store.calls.call_groups("beat/fire", shard, [shot.args for shot in shots])
-        for shot, (code, fence, _, now) in zip(shots, replies, strict=True):
-            due_ms = shot.next_due if code else now + HIDE_MS
-            if due_ms and (not soonest or due_ms < soonest):
-                soonest = due_ms
-            if code == 0:
-                continue
-            self.fired += 1
-            if code == 2:
+        reserved = sum(shot.here for shot in shots)
+        try:
+            replies = await self._store.calls.call_groups("beat/fire", shard, [shot.args for shot in shots])
+            for shot, (code, fence, _, now) in zip(shots, replies, strict=True):
+                due_ms = shot.next_due if code else now + HIDE_MS
+                if due_ms and (not soonest or due_ms < soonest):
+                    soonest = due_ms
+                self.fired += code > 0
+                if code == 2 and self._runner is not None:
+                    reserved -= 1
+                    self._runner.begin(_first_attempt(shot.job, shot.slot_ms, shard, self._store.owner, fence, asked_at))
+        finally:
+            for _ in range(reserved):
                 assert self._runner is not None
-                self._runner.begin(_first_attempt(shot.job, shot.slot_ms, shard, self._store.owner, fence, asked_at))
+                self._runner.unreserve()
         return soonest
 
     async def _definitions(self, shard: int, pairs: Sequence[tuple[str, str]]) -> dict[str, Job]:

@@ -26,7 +26,7 @@ end
 -- Enter a slot. Beyond `keep` entries the job's oldest go, every eighth time: counting costs more than writing.
 local function ledger_write(l, job, slot, entry, keep)
   redis.call('HSET', l.ledger, job .. '@' .. int(slot), entry)
-  if redis.call('ZADD', l.order, 0, ledger_member(job, slot)) == 0 or now % 8 ~= 0 then return end
+  if redis.call('ZADD', l.order, 0, ledger_member(job, slot)) == 0 or time[2] % 8 ~= 0 then return end
   local low, high = '[' .. job .. '\255', '(' .. job .. '\255\255'
   local surplus = redis.call('ZLEXCOUNT', l.order, low, high) - keep
   if surplus <= 0 then return end

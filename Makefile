@@ -1,0 +1,48 @@
+# One command is enough on a machine with Python 3.11 or later and make: each target makes its own .venv.
+PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11,\
+	$(shell $(name) -c 'import sys; sys.version_info >= (3, 11) and print("$(name)")' 2>/dev/null)))
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help demo test check bench chaos clean
+
+help:
+	@echo 'make demo    three instances, one killed, one frozen: who fires what (half a minute)'
+	@echo 'make test    the test suite, on every server that is here'
+	@echo 'make check   what CI runs: lint, types, layers, tests with coverage'
+	@echo 'make chaos   the long chaos tier: every mode for a minute'
+	@echo 'make bench   the benchmarks against the peers'
+
+$(VENV)/.dev: pyproject.toml
+	@test -n '$(PYTHON)' || { echo 'lockbeat needs Python 3.11 or later; name one: make PYTHON=/path/to/python' >&2; exit 2; }
+	@echo 'installing into $(VENV) (once) ...'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@touch $@
+
+demo: $(VENV)/.dev
+	@$(BIN)/lockbeat demo
+
+test: $(VENV)/.dev
+	@$(PYTEST) -q -m 'not chaos'
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(PYTEST) -q -m 'not chaos' --cov --cov-report=term:skip-covered --durations=10
+
+chaos: $(VENV)/.dev
+	@$(PYTEST) -q -m chaos tests/chaos -s
+
+bench: $(VENV)/.bench
+	@$(BIN)/python benchmarks/run.py all
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .coverage
