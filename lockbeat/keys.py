@@ -12,11 +12,10 @@ from lockbeat.errors import InvalidArgument, InvalidType
 KEYS = {
     "shards": "string  how many shards the store has (shard 0 only)",
     "epoch": "string  when this shard was first written: a new one means that the store was emptied",
-    "fence": "string  the last fence that was minted",
+    "fence": "string  the last fence that was minted, and until when the keys of the locks live",
     "bell": "channel rung when there may be something to do",
     "reply:CALL": "string  PX; what a call answered, for when it is repeated",
     "lock": "hash    lock -> lease",
-    "lock:live": "zset    lock by expiry",
     "lock:owned": "zset    owner and lock, in lexical order",
     "lock:queue": "zset    lock and waiter, in order of arrival",
     "lock:waiters": "hash    waiter -> what it waits with",

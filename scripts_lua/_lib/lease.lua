@@ -1,9 +1,9 @@
 -- _lib/lease: a table of leases and the one clock that judges them.
 --
--- A table is three keys under one hash tag:
---   leases  hash  KEY -> "EXPIRES_MS FENCE TOKEN FREED OWNER"; EXPIRES_MS 0: released
---   live    zset  KEY by EXPIRES_MS, or by when its tombstone goes: what to sweep, oldest first
+-- A table is two or three keys under one hash tag:
+--   leases  hash  KEY -> "EXPIRES_MS FENCE TOKEN FREED OWNER"; a released one expired at that moment
 --   owned   zset  OWNER \255 KEY, all of score 0: what an owner holds, in O(owned). UTF-8 never holds byte 255.
+--   live    zset  KEY by EXPIRES_MS: what to sweep, oldest first; only where an expiry has consequences (tasks)
 -- TOKEN is the id of the call that took the lease, FREED the ids of the last calls that released it ("-": none): by them a
 -- call that is repeated because its reply was lost finds its own first outcome, though others held the key meanwhile.
 
@@ -20,11 +20,20 @@ end
 -- or failover, the counter when the clock stands still or steps back. A batch reserves in one write what it may mint, and no
 -- more: a counter that ran ahead of the clock would go back when it is lost.
 local minted, reserved = nil, 0
+-- The counter's second word says until when the keys of the locks live.
+local last, minted, horizon, reserved = nil, nil, 0, 0
+local function counter_read(counter)
+  if last then return end
+  local fence, until_ms = string.match(redis.call('GET', counter) or '0', '^(%d+) ?(%d*)')
+  last, horizon = tonumber(fence), tonumber(until_ms) or 0
+end
+
 local function mint(counter)
-  minted = (minted or math.max(tonumber(redis.call('GET', counter) or '0'), time[1] * 1000000 + time[2] - 1)) + 1
+  counter_read(counter)
+  minted = (minted or math.max(last, time[1] * 1000000 + time[2] - 1)) + 1
   if minted > reserved then
     reserved = minted + math.floor(#ARGV / 6)
-    redis.call('SET', counter, int(reserved))
+    redis.call('SET', counter, int(reserved) .. ' ' .. int(horizon))
   end
   return minted
 end
@@ -40,7 +49,7 @@ end
 local function lease_put(t, key, lease)
   redis.call('HSET', t.leases, key,
     int(lease.expires) .. ' ' .. int(lease.fence) .. ' ' .. lease.token .. ' ' .. lease.freed .. ' ' .. lease.owner)
-  redis.call('ZADD', t.live, int(lease.expires), key)
+  if t.live then redis.call('ZADD', t.live, int(lease.expires), key) end
 end
 
 -- Give the key to a new owner; `old` is what lease_read found, expired or released. Returns the lease.
@@ -58,9 +67,8 @@ local function lease_free(t, key, lease, call)
   redis.call('ZREM', t.owned, lease.owner .. '\255' .. key)
   -- About eight ids. One that was cut in two lacks its comma, and is nobody's.
   if call ~= '-' then lease.freed = string.sub(call .. ',' .. lease.freed, 1, 160) end
-  lease.expires, lease.live = 0, false
-  redis.call('HSET', t.leases, key, '0 ' .. int(lease.fence) .. ' ' .. lease.token .. ' ' .. lease.freed .. ' ' .. lease.owner)
-  redis.call('ZADD', t.live, int(now + TOMBSTONE_MS), key)
+  lease.expires, lease.live = now, false
+  lease_put(t, key, lease)
 end
 
 -- Whether this very call has released it before.
@@ -71,26 +79,30 @@ end
 -- Forget a lease without a tombstone.
 local function lease_drop(t, key, lease)
   redis.call('HDEL', t.leases, key)
-  redis.call('ZREM', t.live, key)
+  if t.live then redis.call('ZREM', t.live, key) end
   redis.call('ZREM', t.owned, lease.owner .. '\255' .. key)
 end
 
--- Forget up to `most` leases that have ended: each call that adds one removes up to two, so the table stays bounded.
-local function lease_prune(t, most)
-  for _, key in ipairs(redis.call('ZRANGEBYSCORE', t.live, '-inf', int(now), 'LIMIT', 0, most)) do
-    local lease = lease_read(t, key)
-    if lease then lease_drop(t, key, lease) else redis.call('ZREM', t.live, key) end
+-- Forget leases that ended a while ago, by sampling, as Redis does with its own keys: each run that adds `added` looks at
+-- more than that, so what has ended stays a fraction of what there is, without an index to keep in order.
+local function lease_prune(t, added)
+  if time[2] % 4 ~= 0 then return end
+  local sample = redis.call('HRANDFIELD', t.leases, -math.min(8 * added, 200), 'WITHVALUES')
+  for i = 1, #sample, 2 do
+    local expires, owner = string.match(sample[i + 1], '^(%d+) %d+ %S+ %S+ (.*)$')
+    if expires and tonumber(expires) + TOMBSTONE_MS <= now then lease_drop(t, sample[i], {owner = owner}) end
   end
 end
 
--- Let the key outlive `until_ms`. The extra minute spares all but one PEXPIRE a minute.
-local function keep(key, until_ms)
-  local left = redis.call('PTTL', key)
-  if left ~= -2 and left < until_ms - now then redis.call('PEXPIRE', key, int(until_ms - now + 60000)) end
-end
-
-local function lease_keep(t, until_ms)
-  keep(t.leases, until_ms)
-  keep(t.live, until_ms)
-  keep(t.owned, until_ms)
+-- Let the keys of the locks outlive `until_ms`. Told by the counter, so that all but one run a minute touch no TTL; the empty
+-- member keeps a key from being emptied, and with it from losing its TTL.
+local function lease_keep(t, counter, until_ms)
+  counter_read(counter)
+  if until_ms <= horizon then return end
+  horizon = until_ms + 60000
+  redis.call('SET', counter, int(math.max(last, reserved)) .. ' ' .. int(horizon))
+  redis.call('HSET', t.leases, '', '')
+  redis.call('ZADD', t.owned, 0, '\255\255')
+  redis.call('PEXPIREAT', t.leases, int(horizon))
+  redis.call('PEXPIREAT', t.owned, int(horizon))
 end

@@ -5,7 +5,7 @@
 --   delayed   zset  QUEUE \255 DUE_MS PRIORITY SEQ ID: not before DUE_MS
 --   open      hash  JOB -> ID of its unfinished task, under overlap skip
 -- All members have score 0 and fixed widths (2, 15, 16 digits), so lexical order is the order wanted. A script that includes
--- this declares the 16 keys below first, in this order. A running job under overlap skip holds the lock `job:NAME`.
+-- this declares the 15 keys below first, in this order. A running job under overlap skip holds the lock `job:NAME`.
 -- needs: _lib/lease _lib/waiting _lib/ledger
 
 local q = {
@@ -14,9 +14,9 @@ local q = {
   open = KEYS[7],
   ledger = {ledger = KEYS[8], order = KEYS[9]},
   counter = KEYS[10],
-  locks = {leases = KEYS[11], live = KEYS[12], owned = KEYS[13]},
-  waiting = {queue = KEYS[14], waiters = KEYS[15]},
-  bell = KEYS[16],
+  locks = {leases = KEYS[11], owned = KEYS[12]},
+  waiting = {queue = KEYS[13], waiters = KEYS[14]},
+  bell = KEYS[15],
 }
 local claimable = false
 
@@ -72,7 +72,7 @@ end
 
 -- What the run did that others must see: its locks outlive their TTL, and workers are woken, once a run.
 local function task_finish()
-  if locked > now then lease_keep(q.locks, locked + TOMBSTONE_MS) end
+  if locked > now then lease_keep(q.locks, q.counter, locked + TOMBSTONE_MS) end
   if claimable then redis.call('PUBLISH', q.bell, 'task') end
 end
 

@@ -11,13 +11,12 @@
 -- KEYS[9]  ledger:order  zset
 -- KEYS[10] fence         string  the last fence of this shard
 -- KEYS[11] lock          hash    a running job's lock is one of these
--- KEYS[12] lock:live     zset
--- KEYS[13] lock:owned    zset
--- KEYS[14] lock:queue    zset    who waits, see _lib/waiting
--- KEYS[15] lock:waiters  hash
--- KEYS[16] bell          channel  rung when a task can be claimed
--- KEYS[17] job:slot      hash    job -> "SLOT DUE REV"
--- KEYS[18] job:due       zset
+-- KEYS[12] lock:owned    zset
+-- KEYS[13] lock:queue    zset    who waits, see _lib/waiting
+-- KEYS[14] lock:waiters  hash
+-- KEYS[15] bell          channel  rung when a task can be claimed
+-- KEYS[16] job:slot      hash    job -> "SLOT DUE REV"
+-- KEYS[17] job:due       zset
 -- ARGV[1]  job           str
 -- ARGV[2]  expected      str     what the caller saw in job:slot
 -- ARGV[3]  slot          int     ms; the one to fire, the latest that came due
@@ -43,7 +42,7 @@
 -- Losing the comparison is the normal lot of all instances but one.
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task
 
-local slots, due_at = KEYS[17], KEYS[18]
+local slots, due_at = KEYS[16], KEYS[17]
 local out = {}
 
 local function fire(i)

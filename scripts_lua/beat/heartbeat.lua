@@ -21,7 +21,7 @@ if ARGV[2] == '' then
 else
   redis.call('ZADD', KEYS[2], int(now + ttl), owner)
   redis.call('HSET', KEYS[1], owner, ARGV[2])
-  keep(KEYS[1], now + ttl)
-  keep(KEYS[2], now + ttl)
+  redis.call('PEXPIRE', KEYS[1], 2 * ttl)
+  redis.call('PEXPIRE', KEYS[2], 2 * ttl)
 end
 return {now, tonumber(redis.call('GET', KEYS[3]) or '0')}

@@ -1,11 +1,10 @@
 -- lock/release: give each lock back if this owner holds it, and hand it to the first who waits.
 --
 -- KEYS[1] lock          hash    the locks, see _lib/lease
--- KEYS[2] lock:live     zset
--- KEYS[3] lock:owned    zset
--- KEYS[4] fence         string  the last fence of this shard
--- KEYS[5] lock:queue    zset    who waits, see _lib/waiting
--- KEYS[6] lock:waiters  hash
+-- KEYS[2] lock:owned    zset
+-- KEYS[3] fence         string  the last fence of this shard
+-- KEYS[4] lock:queue    zset    who waits, see _lib/waiting
+-- KEYS[5] lock:waiters  hash
 -- ARGV[1] key           str
 -- ARGV[2] owner         str
 -- ARGV[3] token         id      of the call that took the lock, or "-": whichever
@@ -18,8 +17,8 @@
 -- A caller that still waits under the token leaves the queue, so one script ends whatever an acquire had begun.
 -- include: _lib/lease _lib/waiting
 
-local t = {leases = KEYS[1], live = KEYS[2], owned = KEYS[3]}
-local w = {queue = KEYS[5], waiters = KEYS[6]}
+local t = {leases = KEYS[1], owned = KEYS[2]}
+local w = {queue = KEYS[4], waiters = KEYS[5]}
 local queued = redis.call('EXISTS', w.queue) == 1
 local out = {}
 
@@ -30,7 +29,7 @@ for i = 1, #ARGV, 4 do
   if queued and token ~= '-' then waiter_leave(w, key, token) end
   if lease and lease.live and lease.owner == owner and (token == '-' or token == lease.token) then
     lease_free(t, key, lease, call)
-    if queued then hand_off(t, w, KEYS[4], key, lease, '') end
+    if queued then hand_off(t, w, KEYS[3], key, lease, '') end
     released = 1
   elseif lease and lease_freed_by(lease, call) then
     released = 1
@@ -38,5 +37,4 @@ for i = 1, #ARGV, 4 do
   out[#out + 1] = released
 end
 
-lease_keep(t, now + TOMBSTONE_MS)
 return out

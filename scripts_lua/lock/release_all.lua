@@ -1,12 +1,11 @@
 -- lock/release_all: give back what an owner holds, up to `limit` at a time, handing each to the first who waits.
 --
 -- KEYS[1] lock          hash    the locks, see _lib/lease
--- KEYS[2] lock:live     zset
--- KEYS[3] lock:owned    zset
--- KEYS[4] fence         string  the last fence of this shard
--- KEYS[5] lock:queue    zset    who waits, see _lib/waiting
--- KEYS[6] lock:waiters  hash
--- KEYS[7] reply:CALL    string  PX: what this call answered, for when it is repeated
+-- KEYS[2] lock:owned    zset
+-- KEYS[3] fence         string  the last fence of this shard
+-- KEYS[4] lock:queue    zset    who waits, see _lib/waiting
+-- KEYS[5] lock:waiters  hash
+-- KEYS[6] reply:CALL    string  PX: what this call answered, for when it is repeated
 -- ARGV[1] owner         str
 -- ARGV[2] call          id      of this call; the same again is the same call, repeated
 -- ARGV[3] limit         int     bounds the script's time; ask again while more is 1
@@ -16,10 +15,10 @@
 -- The owner's own index makes this O(owned): nothing is scanned, and no other owner's lease is looked at.
 -- include: _lib/lease _lib/waiting
 
-local t = {leases = KEYS[1], live = KEYS[2], owned = KEYS[3]}
-local w = {queue = KEYS[5], waiters = KEYS[6]}
+local t = {leases = KEYS[1], owned = KEYS[2]}
+local w = {queue = KEYS[4], waiters = KEYS[5]}
 local owner, call, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local said = redis.call('GET', KEYS[7])
+local said = redis.call('GET', KEYS[6])
 if said then
   local released, more = string.match(said, '^(%d+) (%d)$')
   return {tonumber(released), tonumber(more)}
@@ -33,7 +32,7 @@ for _, member in ipairs(members) do
   local lease = lease_read(t, key)
   if lease and lease.live and lease.owner == owner then
     lease_free(t, key, lease, call)
-    if queued then hand_off(t, w, KEYS[4], key, lease, '') end
+    if queued then hand_off(t, w, KEYS[3], key, lease, '') end
     released = released + 1
   else
     redis.call('ZREM', t.owned, member)
@@ -41,6 +40,5 @@ for _, member in ipairs(members) do
 end
 
 local more = #members == limit and 1 or 0
-redis.call('SET', KEYS[7], released .. ' ' .. more, 'PX', TOMBSTONE_MS)
-lease_keep(t, now + TOMBSTONE_MS)
+redis.call('SET', KEYS[6], released .. ' ' .. more, 'PX', TOMBSTONE_MS)
 return {released, more}

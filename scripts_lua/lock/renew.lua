@@ -1,8 +1,8 @@
 -- lock/renew: set the time left of each lock anew, for its live owner only; an expired lock is never revived.
 --
 -- KEYS[1] lock        hash  the locks, see _lib/lease
--- KEYS[2] lock:live   zset
--- KEYS[3] lock:owned  zset
+-- KEYS[2] lock:owned  zset
+-- KEYS[3] fence       string
 -- ARGV[1] key         str
 -- ARGV[2] owner       str
 -- ARGV[3] token       id    of the call that took the lock, or "-": whichever
@@ -13,7 +13,7 @@
 --          0              not held by this owner: expired, missing, or another's
 -- include: _lib/lease
 
-local t = {leases = KEYS[1], live = KEYS[2], owned = KEYS[3]}
+local t = {leases = KEYS[1], owned = KEYS[2]}
 local furthest, out = now, {}
 
 for i = 1, #ARGV, 4 do
@@ -29,5 +29,5 @@ for i = 1, #ARGV, 4 do
   out[#out + 1] = expires
 end
 
-lease_keep(t, furthest + TOMBSTONE_MS)
+if furthest > now then lease_keep(t, KEYS[3], furthest + TOMBSTONE_MS) end
 return out

@@ -1,11 +1,10 @@
 -- lock/try_acquire: take each lock that is free and mint its fence; the same owner keeps the one it has.
 --
 -- KEYS[1] lock          hash    the locks, see _lib/lease
--- KEYS[2] lock:live     zset
--- KEYS[3] lock:owned    zset
--- KEYS[4] fence         string  the last fence of this shard
--- KEYS[5] lock:queue    zset    who waits, see _lib/waiting
--- KEYS[6] lock:waiters  hash
+-- KEYS[2] lock:owned    zset
+-- KEYS[3] fence         string  the last fence of this shard
+-- KEYS[4] lock:queue    zset    who waits, see _lib/waiting
+-- KEYS[5] lock:waiters  hash
 -- ARGV[1] key           str
 -- ARGV[2] owner         str
 -- ARGV[3] token         id      of this call; the same again is the same call, repeated
@@ -21,9 +20,9 @@
 -- the first of them, never to a newcomer.
 -- include: _lib/lease _lib/waiting
 
-local t = {leases = KEYS[1], live = KEYS[2], owned = KEYS[3]}
-local counter = KEYS[4]
-local w = {queue = KEYS[5], waiters = KEYS[6]}
+local t = {leases = KEYS[1], owned = KEYS[2]}
+local counter = KEYS[3]
+local w = {queue = KEYS[4], waiters = KEYS[5]}
 local queued = redis.call('EXISTS', w.queue) == 1
 local furthest, out = now, {}
 
@@ -53,10 +52,10 @@ for i = 1, #ARGV, 6 do
   out[#out + 1] = reply
 end
 
-lease_prune(t, #out * 2)
-lease_keep(t, furthest + TOMBSTONE_MS)
+lease_prune(t, #out)
+lease_keep(t, counter, furthest + TOMBSTONE_MS)
 if queued then
-  keep(w.queue, furthest + TOMBSTONE_MS)
-  keep(w.waiters, furthest + TOMBSTONE_MS)
+  redis.call('PEXPIREAT', w.queue, int(horizon))
+  redis.call('PEXPIREAT', w.waiters, int(horizon))
 end
 return out

@@ -11,11 +11,10 @@
 -- KEYS[9]  ledger:order  zset
 -- KEYS[10] fence         string  the last fence of this shard
 -- KEYS[11] lock          hash    a running job's lock is one of these
--- KEYS[12] lock:live     zset
--- KEYS[13] lock:owned    zset
--- KEYS[14] lock:queue    zset    who waits, see _lib/waiting
--- KEYS[15] lock:waiters  hash
--- KEYS[16] bell          channel  rung when a task can be claimed
+-- KEYS[12] lock:owned    zset
+-- KEYS[13] lock:queue    zset    who waits, see _lib/waiting
+-- KEYS[14] lock:waiters  hash
+-- KEYS[15] bell          channel  rung when a task can be claimed
 -- ARGV[1]  id            str
 -- ARGV[2]  owner         str
 -- ARGV[3]  fence         int
