@@ -2,16 +2,22 @@
 
 from lockbeat.app import Beat
 from lockbeat.client import Lockbeat
-from lockbeat.errors import LeaseLost, LockbeatError, LockTimeout
+from lockbeat.errors import LeaseLost, LockbeatError, LockTimeout, StoreUnavailable
+from lockbeat.jobs import Job
 from lockbeat.lease import Lease
 from lockbeat.locks import LockBackend
 from lockbeat.retry import Exponential, Fixed
+from lockbeat.triggers import At, Cron, Every
 from lockbeat.worker import Run
 
 __all__ = [
+    "At",
     "Beat",
+    "Cron",
+    "Every",
     "Exponential",
     "Fixed",
+    "Job",
     "Lease",
     "LeaseLost",
     "LockBackend",
@@ -19,4 +25,5 @@ __all__ = [
     "Lockbeat",
     "LockbeatError",
     "Run",
+    "StoreUnavailable",
 ]
