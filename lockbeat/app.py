@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
 import random
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, TypeVar
@@ -118,6 +119,19 @@ class Beat:
             raise LockbeatError("the beat is not serving: use `lb.jobs` of a Lockbeat")
         return self._client.jobs
 
+    def move(self, url: str | None = None, *, namespace: str | None = None) -> None:
+        """Serve another store than the one it was made with, or another part of it; what `lockbeat run --url` does.
+
+        Raises LockbeatError for a beat that was made with a Lockbeat, and while it serves.
+        """
+        if self._shared is not None:
+            raise LockbeatError("this beat was made with a Lockbeat, whose store it can't leave")
+        if self._serving:
+            raise LockbeatError("this beat is serving already")
+        self.url = self.url if url is None else url
+        if namespace is not None:
+            self._options["namespace"] = namespace
+
     # -- serving
 
     def run(self, *, schedule: bool = True, work: bool = True) -> None:
@@ -128,21 +142,24 @@ class Beat:
         anyio.run(self._run, schedule, work)
 
     async def _run(self, schedule: bool, work: bool) -> None:
-        async with anyio.create_task_group() as group:
-            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        loop, asked = asyncio.get_running_loop(), False
+        serving = asyncio.ensure_future(self.serve(schedule=schedule, work=work))
 
-                async def serve() -> None:
-                    await self.serve(schedule=schedule, work=work)
-                    outer.cancel()
+        def on_signal(number: signal.Signals) -> None:
+            nonlocal asked
+            if asked:
+                os._exit(128 + number)
+            asked = True
+            log.info("%s: shutting down", number.name)
+            serving.cancel()
 
-                with anyio.CancelScope() as outer:
-                    group.start_soon(serve)
-                    async for number in signals:
-                        log.info("%s: shutting down", signal.Signals(number).name)
-                        break
-                    group.cancel_scope.cancel()
-                    async for _ in signals:
-                        os._exit(130)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal, number)
+        try:
+            await serving
+        except asyncio.CancelledError:
+            if not asked:
+                raise
 
     async def serve(
         self,
@@ -198,7 +215,7 @@ class Beat:
                 await scheduler.register()
             async with anyio.create_task_group() as group:
                 try:
-                    group.start_soon(self._heartbeat, client, schedule, work, queues)
+                    group.start_soon(self._heartbeat, client, scheduler, wakeups, schedule, work, queues)
                     for shard in range(store.shards):
                         if schedule:
                             group.start_soon(self._schedule, scheduler, shard, wakeups[shard])
@@ -239,7 +256,15 @@ class Beat:
                 again = 1.0
             await wakeup.wait(again)
 
-    async def _heartbeat(self, client: Lockbeat, schedule: bool, work: bool, queues: Iterable[str]) -> None:
+    async def _heartbeat(
+        self,
+        client: Lockbeat,
+        scheduler: Scheduler,
+        wakeups: Sequence[Wakeup],
+        schedule: bool,
+        work: bool,
+        queues: Iterable[str],
+    ) -> None:
         info = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
@@ -251,7 +276,11 @@ class Beat:
         while True:
             try:
                 ttl_ms = round(HEARTBEAT * 3000)
-                await client.store.call("beat/heartbeat", 0, (client.owner, json.dumps(info), ttl_ms))
+                _, epoch = await client.store.call("beat/heartbeat", 0, (client.owner, json.dumps(info), ttl_ms))
+                # A store that was emptied knows of no job that might be due: nobody would ask before the next slot.
+                for shard, wakeup in enumerate(wakeups):
+                    if shard > 0 or epoch != scheduler.epoch(shard, epoch):
+                        wakeup.ring()
             except StoreError as problem:
                 log.debug("heartbeat: %s", problem)
             await anyio.sleep(HEARTBEAT)
@@ -271,13 +300,25 @@ class Beat:
     @asynccontextmanager
     async def lifespan(self, app: Any = None, *, schedule: bool = True, work: bool = True) -> AsyncIterator[None]:
         """Serve while the block runs; fits `FastAPI(lifespan=beat.lifespan)` and Starlette."""
-        async with anyio.create_task_group() as group:
+        started = _Started()
+        serving = asyncio.ensure_future(self.serve(schedule=schedule, work=work, task_status=started))
+        serving.add_done_callback(lambda _: started.event.set())
+        try:
+            await started.event.wait()
+            if serving.done():
+                await serving  # it could not start, and says why
+            yield
+        finally:
+            serving.cancel()
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait([serving])
 
-            async def serve(*, task_status: TaskStatus[None]) -> None:
-                await self.serve(schedule=schedule, work=work, task_status=task_status)
 
-            await group.start(serve)
-            try:
-                yield
-            finally:
-                group.cancel_scope.cancel()
+class _Started(TaskStatus[None]):
+    """Says when the beat serves."""
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+
+    def started(self, value: None = None) -> None:
+        self.event.set()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lockbeat.connection import Connector
-from lockbeat.errors import StoreUnavailable
+from lockbeat.errors import StoreError, StoreUnavailable
 from lockbeat.keys import Keys
 from lockbeat.scripts import load
 from lockbeat.wire import MemoryWire, Target, Wire
@@ -27,6 +27,7 @@ class Calls:
         self.timeout = timeout
         self._connector = connector
         self._wires: dict[int, Wire] = {}
+        self._closed = False
         self._targets: dict[tuple[str, int], tuple[Wire, Target]] = {}
 
     def wire(self, shard: int) -> Wire:
@@ -34,6 +35,8 @@ class Calls:
         place = shard if self._connector.kind == "cluster" else 0
         wire = self._wires.get(place)
         if wire is None:
+            if self._closed:
+                raise StoreError("the store is closed")
             wire = self._wires[place] = self._new_wire(place)
         return wire
 
@@ -110,5 +113,6 @@ class Calls:
 
     async def aclose(self) -> None:
         """Wait for the replies on their way, within the timeout, and hang up."""
+        self._closed = True
         for wire in self._wires.values():
             await wire.aclose()

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 from lockbeat.durations import Seconds, milliseconds
 from lockbeat.errors import InvalidArgument, InvalidType
 from lockbeat.keys import check_name
-from lockbeat.retry import Retry, retry_from_json
+from lockbeat.retry import Exponential, Fixed, Retry, retry_from_json
 from lockbeat.triggers import Trigger, jitter_ms, missed, trigger_from_json
 
 Overlap = Literal["skip", "allow"]
@@ -63,6 +63,8 @@ class Job:
             raise InvalidType("trigger", f"must be a Cron, Every or At, not {type(self.trigger).__name__}")
         _one_of("overlap", self.overlap, get_args(Overlap))
         _one_of("catchup", self.catchup, get_args(Catchup))
+        if self.retry is not None and not isinstance(self.retry, (Fixed, Exponential)):
+            raise InvalidType("retry", f"must be Fixed or Exponential, not {type(self.retry).__name__}")
         _whole("max_attempts", self.max_attempts, 1, MOST_ATTEMPTS)
         _whole("priority", self.priority, -49, 49)
         _whole("keep", self.keep, 1, 100_000)
@@ -95,10 +97,10 @@ class Job:
 
     @property
     def fires_within_ms(self) -> int:
-        """How late a slot may be fired; -1: however late."""
+        """How long after its slot a job may be fired, what it is held back by included; -1: however late."""
         if self.window_ms is not None:
-            return self.window_ms
-        return round(SKIP_WINDOW * 1000) if self.catchup == "skip" else -1
+            return self.window_ms + self.jitter_ms
+        return round(SKIP_WINDOW * 1000) + self.jitter_ms if self.catchup == "skip" else -1
 
     @cached_property
     def definition(self) -> str:
@@ -136,13 +138,18 @@ class Job:
     @classmethod
     def from_definition(cls, name: str, text: str | bytes) -> Job:
         """The job that `definition` wrote. Raises InvalidArgument for what a newer lockbeat wrote and this one can't read."""
-        data: Mapping[str, Any] = json.loads(text)
-        unknown = data.keys() - {field.name for field in fields(cls)}
-        if unknown:
-            raise InvalidArgument("definition", f"job {name!r} has fields unknown here: {', '.join(sorted(unknown))}")
-        rest = {key: value for key, value in data.items() if key not in ("trigger", "retry")}
-        retry = retry_from_json(data["retry"]) if data.get("retry") else None
-        return cls(name, trigger_from_json(data["trigger"]), retry=retry, **rest)
+        try:
+            data: Mapping[str, Any] = json.loads(text)
+            unknown = data.keys() - {field.name for field in fields(cls)}
+            if unknown:
+                raise InvalidArgument("definition", f"job {name!r} has fields unknown here: {', '.join(sorted(unknown))}")
+            rest = {key: value for key, value in data.items() if key not in ("trigger", "retry")}
+            retry = retry_from_json(data["retry"]) if data.get("retry") else None
+            return cls(name, trigger_from_json(data["trigger"]), retry=retry, **rest)
+        except InvalidArgument:
+            raise
+        except (ValueError, TypeError, KeyError, AttributeError) as problem:
+            raise InvalidArgument("definition", f"job {name!r} can't be read: {problem!r}") from None
 
     def due(self, slot_ms: int, next_ms: int | None) -> int:
         """When a slot is to be fired: itself plus its jitter."""

@@ -81,6 +81,7 @@ class Listener:
         self._timeout = timeout
         self._task: asyncio.Task[None] | None = None
         self._subscribed = asyncio.Event()
+        self._problem: Exception | None = None
 
     async def ready(self) -> None:
         """Wait until the store would reach us. Raises StoreUnavailable when that takes longer than the timeout."""
@@ -92,7 +93,8 @@ class Listener:
             async with asyncio.timeout(self._timeout):
                 await self._subscribed.wait()
         except TimeoutError:
-            raise StoreUnavailable(f"could not subscribe within {self._timeout:g} s") from None
+            reason = f": {self._problem}" if self._problem else ""
+            raise StoreUnavailable(f"could not subscribe within {self._timeout:g} s{reason}") from None
 
     async def _run(self) -> None:
         pause, heard_before = 0.05, False
@@ -109,7 +111,11 @@ class Listener:
                             self._tell_gap()
                         heard_before = True
             except (RedisError, OSError, LockbeatError) as problem:
+                self._problem = problem
                 log.debug("listener: %s", problem)
+            except Exception as problem:  # whatever it was, those who wait for a message still do
+                self._problem = problem
+                log.exception("the listener failed, and subscribes anew")
             self._subscribed.clear()
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnects
             pause = min(pause * 2, LONGEST_PAUSE)

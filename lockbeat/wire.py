@@ -45,12 +45,13 @@ class Target:
 class Batch:
     """Calls that share one run of a script, or one plain command."""
 
-    __slots__ = ("args", "calls", "head", "shared", "target")
+    __slots__ = ("args", "calls", "head", "last", "shared", "target")
 
     def __init__(self, target: Target | None, head: tuple[str | bytes, ...], *, shared: bool = False) -> None:
         self.target = target
         self.head = head
         self.shared = shared
+        self.last = False
         self.args: list[str | bytes | int] = []
         self.calls: list[asyncio.Future[Any]] = []
 
@@ -98,9 +99,16 @@ class _Line(asyncio.Protocol):
         self.stream, self.transport = take_over(connection)
         self.reader = hiredis.Reader()
         self.sent: deque[tuple[Batch, float]] = deque()
+        self.known: set[str] = set()  # digests of the scripts that this server surely had
         self.transport.set_protocol(self)
 
     def send(self, batch: Batch) -> None:
+        target = batch.target
+        if target is not None and target.script.sha not in self.known:
+            # A new connection may lead to a server that was restarted. Healed only after NOSCRIPT, a call would run after those
+            # sent behind it, such as the one that takes it back.
+            self.known.add(target.script.sha)
+            batch.head = ("EVAL", target.script.source, *batch.head[2:])
         self.sent.append((batch, self.wire.loop.time()))
         self.transport.write(hiredis.pack_command(batch.command()))
 
@@ -118,9 +126,15 @@ class _Line(asyncio.Protocol):
 
     def refused(self, batch: Batch, reply: hiredis.ReplyError) -> None:
         if str(reply).startswith("NOSCRIPT") and batch.target is not None and batch.head[0] == "EVALSHA":
-            # SCRIPT FLUSH, a restart or a failover emptied the cache. EVAL fills it and runs in one step.
+            # SCRIPT FLUSH emptied the cache. EVAL fills it and runs in one step.
             batch.head = ("EVAL", batch.target.script.source, *batch.head[2:])
+            behind = [later for later, _ in self.sent if later.last]
             self.send(batch)
+            for later in behind:  # already run, and to run after this one: it is a release, which may come twice
+                again = Batch(None, later.command())
+                again.calls.append(self.wire.loop.create_future())
+                again.calls[0].add_done_callback(asyncio.Future.exception)
+                self.send(again)
             return
         error = error_of(reply)
         batch.fail(error)
@@ -164,12 +178,14 @@ class Wire:
     def submit(self, target: Target, args: Sequence[str | bytes | int], *, last: bool = False) -> asyncio.Future[Any]:
         """Make a call; the future gets its reply. It is on its way even if the future is cancelled.
 
-        `last`: run it after every call made so far. Otherwise it may join a batch that goes ahead of another script's.
+        `last`: run it after every call made so far; it may run twice. Otherwise it may join a batch that goes ahead of another
+        script's.
         """
         future = self.loop.create_future()
         batch = target.batch
         if batch is None or last or len(batch.calls) >= MOST_GROUPS or not target.script.batched:
             batch = target.batch = Batch(target, target.head, shared=target.script.batched)
+            batch.last = last
             self._enqueue(batch)
         batch.args.extend(args)
         batch.calls.append(future)

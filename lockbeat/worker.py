@@ -7,9 +7,9 @@ import contextvars
 import inspect
 import logging
 import random
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -102,6 +102,37 @@ class _Attempt:
                 self.runner.cancel()
 
 
+def _in_thread(name: str, call: Callable[[], Any]) -> asyncio.Future[Any]:
+    """Run a plain function in a thread of its own. A pool's threads are waited for when Python exits: one that hangs would
+    hold up a shutdown for ever, a daemon's does not.
+    """
+    loop = asyncio.get_running_loop()
+    future = loop.create_future()
+
+    def settle(result: Any, problem: BaseException | None) -> None:
+        if problem is None:
+            future.set_result(result)
+        else:
+            future.set_exception(problem)
+
+    def run() -> None:
+        result: Any = None
+        problem: BaseException | None = None
+        try:
+            result = call()
+        except StopIteration as error:  # which a future can't carry
+            problem = RuntimeError(f"the function raised {error!r}")
+        except BaseException as error:  # noqa: BLE001 - carried over to the loop
+            problem = error
+        try:
+            loop.call_soon_threadsafe(settle, result, problem)
+        except RuntimeError:
+            pass  # the loop has ended: the shutdown did not wait for us
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return future
+
+
 LOST, TIMED_OUT, SHUT_DOWN = "lost", "timed out", "shut down"
 
 
@@ -124,7 +155,6 @@ class Worker:
         self._queues = tuple(dict.fromkeys(queues))
         self._concurrency = concurrency
         self._attempts: dict[Task, _Attempt] = {}
-        self._executor: ThreadPoolExecutor | None = None
         self._reserved = 0
         self._stopping = False
         self._room = Wakeup()  # an attempt has ended
@@ -146,9 +176,9 @@ class Worker:
         self._reserved += 1
         return True
 
-    def unreserve(self) -> None:
-        """Give up a place."""
-        self._reserved -= 1
+    def unreserve(self, places: int = 1) -> None:
+        """Give up places; who waits for one is told."""
+        self._reserved -= places
         self._room.ring()
 
     def knows(self, name: str) -> bool:
@@ -208,12 +238,12 @@ class Worker:
             claiming.add_done_callback(self._give_back)
             raise
         finally:
-            self._reserved -= limit - len(tasks)
+            self.unreserve(limit - len(tasks))
         for task in tasks:
             if self.knows(task.name) and not self._stopping:
                 self.begin(task)
                 continue
-            self._reserved -= 1
+            self.unreserve()
             if not self._stopping:
                 log.info("task %s is left to others: no function %r here", task.id, task.name)
             delay_ms = 0 if self._stopping else UNKNOWN_DELAY_MS
@@ -297,10 +327,7 @@ class Worker:
         if function.is_async:
             await function.call(*args)
             return
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(self._concurrency, thread_name_prefix="lockbeat worker")
-        context = contextvars.copy_context()
-        thread = self._store.loop.run_in_executor(self._executor, partial(context.run, function.call, *args))
+        thread = _in_thread(task.id, partial(contextvars.copy_context().run, function.call, *args))
         try:
             await asyncio.shield(thread)
         except asyncio.CancelledError:
@@ -320,8 +347,6 @@ class Worker:
             log.warning("%s does not end; its lease will", attempt.task.id)
             if attempt.runner is not None:
                 attempt.runner.cancel()
-        if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _wait_for_attempts(self, seconds: float) -> None:
         runners = [attempt.runner for attempt in self._attempts.values() if attempt.runner is not None]

@@ -170,7 +170,8 @@ class Scheduler:
         try:
             replies = await self._store.calls.call_groups("beat/fire", shard, [shot.args for shot in shots])
             for shot, (code, fence, _, now) in zip(shots, replies, strict=True):
-                due_ms = shot.next_due if code else now + HIDE_MS
+                # Not fired may mean that another is at it, or that the ledger says why and the next slot is as planned.
+                due_ms = shot.next_due if code else min(shot.next_due or now + HIDE_MS, now + HIDE_MS)
                 if due_ms and (not soonest or due_ms < soonest):
                     soonest = due_ms
                 self.fired += code > 0

@@ -76,18 +76,18 @@ def _import_path(path: Path) -> ModuleType:
     sys.path.insert(0, str(path.parent))  # as `python FILE` does, so that it can import its neighbours
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(path.stem, None)  # half a module is none, as `import` sees it
+        raise
     return module
 
 
 def _own_frames(trace: TracebackType | None) -> list[traceback.FrameSummary]:
     """The frames of the user's code: neither ours nor the import machinery's."""
-    ours = str(Path(__file__).parents[1]) + os.sep
-    return [
-        frame
-        for frame in traceback.extract_tb(trace)
-        if not frame.filename.startswith((ours, "<frozen ", importlib.__file__)) or frame.filename.startswith(ours + "cli/demo")
-    ]
+    strange = (str(Path(__file__).parents[1]) + os.sep, importlib.__file__, "<")
+    return [frame for frame in traceback.extract_tb(trace) if not frame.filename.startswith(strange)]
 
 
 def _own_error(where: str, error: BaseException) -> Problem:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +19,18 @@ T = TypeVar("T")
 
 TIMEOUT = 3.0
 """Seconds: a person waits for the answer."""
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No warnings meanwhile: that a store is embedded is for those who serve, and for doctor, to say."""
+    log = logging.getLogger("lockbeat")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +57,13 @@ class Where:
     def ask(self, question: Callable[[Lockbeat], Awaitable[T]]) -> T:
         """Open the store, ask, close it. Raises what Lockbeat and the question raise."""
         address = self.address()
-        logging.getLogger("lockbeat").setLevel(logging.ERROR)  # that it is embedded, doctor says
 
         async def asking() -> T:
             async with Lockbeat(self.url, namespace=self.namespace, timeout=TIMEOUT) as lb:
                 return await question(lb)
 
         try:
-            return asyncio.run(asking())
+            with quiet():
+                return asyncio.run(asking())
         except StoreUnavailable as problem:
             raise StoreUnavailable(f"can't reach {address.safe}: {problem}") from problem

@@ -1,0 +1,260 @@
+"""The commands and their options; what they do is in the other modules."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lockbeat.cli._errors import Problem, only_error
+from lockbeat.cli._output import complain, is_terminal
+from lockbeat.cli._store import Where
+from lockbeat.errors import InvalidArgument, LockbeatError
+
+Url = Annotated[
+    str | None,
+    typer.Option("--url", metavar="URL", help="The store; else $LOCKBEAT_URL, else embedded://.", show_default=False),
+]
+Namespace = Annotated[str, typer.Option("--namespace", metavar="NAME", help="The part of the store to look at.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+JobName = Annotated[str, typer.Argument(metavar="JOB", help="Name of the job.", show_default=False)]
+Target = Annotated[
+    str,
+    typer.Argument(metavar="MODULE:BEAT", help="Where the Beat is: app.jobs:beat or path/jobs.py:beat.", show_default=False),
+]
+BeatUrl = Annotated[
+    str | None,
+    typer.Option("--url", metavar="URL", help="The store, instead of the beat's own and $LOCKBEAT_URL.", show_default=False),
+]
+BeatNamespace = Annotated[
+    str | None, typer.Option("--namespace", metavar="NAME", help="Instead of the beat's own.", show_default=False)
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more, on stderr.")]
+
+SERVE, LOOK, STORE = "Serve", "Look and change", "Store"
+
+app = typer.Typer(
+    help="Periodic jobs, fired once by however many instances.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import PackageNotFoundError
+        from importlib.metadata import version as installed
+
+        try:
+            typer.echo(f"lockbeat {installed('lockbeat')}")
+        except PackageNotFoundError:
+            typer.echo("lockbeat (not installed)")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
+def _serve(target: str, url: str | None, namespace: str | None, verbose: bool, *, schedule: bool, work: bool) -> None:
+    from lockbeat.cli._serve import serve
+
+    serve(target, url, namespace, verbose, schedule=schedule, work=work)
+
+
+@app.command(rich_help_panel=SERVE)
+def run(target: Target, url: BeatUrl = None, namespace: BeatNamespace = None, verbose: Verbose = False) -> None:
+    """Serve a beat until SIGTERM: fire slots and run tasks."""
+    _serve(target, url, namespace, verbose, schedule=True, work=True)
+
+
+@app.command(rich_help_panel=SERVE)
+def beat(target: Target, url: BeatUrl = None, namespace: BeatNamespace = None, verbose: Verbose = False) -> None:
+    """Serve a beat, schedules only: workers run its tasks."""
+    _serve(target, url, namespace, verbose, schedule=True, work=False)
+
+
+@app.command(rich_help_panel=SERVE)
+def worker(target: Target, url: BeatUrl = None, namespace: BeatNamespace = None, verbose: Verbose = False) -> None:
+    """Serve a beat, runs only: others fire its slots."""
+    _serve(target, url, namespace, verbose, schedule=False, work=True)
+
+
+@app.command(rich_help_panel=SERVE)
+def demo(
+    seconds: Annotated[float, typer.Option(metavar="S", min=8, max=600, help="How long the instances run.")] = 20,
+    instances: Annotated[int, typer.Option(metavar="N", min=2, max=9, help="How many there are.")] = 3,
+) -> None:
+    """Watch instances share jobs while one is killed, one frozen.
+
+    Counts what the jobs did against what was due; exit code 1 if a slot was missed or fired twice.
+    """
+    from lockbeat.cli.demo import show_demo
+
+    raise typer.Exit(show_demo(seconds, instances))
+
+
+@app.command("ls", rich_help_panel=LOOK)
+def ls(url: Url = None, namespace: Namespace = "lockbeat", as_json: AsJson = False) -> None:
+    """List jobs: trigger, next slot, last outcome."""
+    from lockbeat.cli._jobs import list_jobs
+
+    list_jobs(Where(url, namespace), as_json)
+
+
+@app.command("next", rich_help_panel=LOOK)
+def next_(
+    job: JobName,
+    n: Annotated[int, typer.Option("-n", metavar="N", min=1, max=10_000, help="How many.")] = 5,
+    url: Url = None,
+    namespace: Namespace = "lockbeat",
+    as_json: AsJson = False,
+) -> None:
+    """Show a job's next slots."""
+    from lockbeat.cli._jobs import next_slots
+
+    next_slots(Where(url, namespace), job, n, as_json)
+
+
+@app.command(rich_help_panel=LOOK)
+def ledger(
+    job: JobName,
+    n: Annotated[int, typer.Option("-n", metavar="N", min=1, max=100_000, help="How many, the latest first.")] = 20,
+    url: Url = None,
+    namespace: Namespace = "lockbeat",
+    as_json: AsJson = False,
+) -> None:
+    """Show what became of a job's slots."""
+    from lockbeat.cli._jobs import show_ledger
+
+    show_ledger(Where(url, namespace), job, n, as_json)
+
+
+@app.command(rich_help_panel=LOOK)
+def why(
+    job: JobName,
+    slot: Annotated[str, typer.Argument(metavar="SLOT", help="As 2030-01-31T12:00:00, UTC, or in ms.", show_default=False)],
+    url: Url = None,
+    namespace: Namespace = "lockbeat",
+    as_json: AsJson = False,
+) -> None:
+    """Say what became of one slot, and why."""
+    from lockbeat.cli._jobs import why as tell
+
+    tell(Where(url, namespace), job, slot, as_json)
+
+
+@app.command(rich_help_panel=LOOK)
+def delete(job: JobName, url: Url = None, namespace: Namespace = "lockbeat") -> None:
+    """Forget a job and its ledger.
+
+    An instance that declares it in code does so again when it starts.
+    """
+    from lockbeat.cli._jobs import delete_job
+
+    delete_job(Where(url, namespace), job)
+
+
+@app.command(rich_help_panel=LOOK)
+def locks(
+    owner: Annotated[str | None, typer.Option(metavar="OWNER", help="Only of this owner.", show_default=False)] = None,
+    url: Url = None,
+    namespace: Namespace = "lockbeat",
+    as_json: AsJson = False,
+) -> None:
+    """List the locks that are held: owner, fence, expiry."""
+    from lockbeat.cli._leases import list_locks
+
+    list_locks(Where(url, namespace), owner, as_json)
+
+
+@app.command("release-all", rich_help_panel=LOOK)
+def release_all(
+    owner: Annotated[str, typer.Argument(metavar="OWNER", help="As `locks` or `instances` shows it.", show_default=False)],
+    url: Url = None,
+    namespace: Namespace = "lockbeat",
+    as_json: AsJson = False,
+) -> None:
+    """Take back all locks and tasks of an owner.
+
+    For one that is gone; what an instance that lives is running is cut short.
+    """
+    from lockbeat.cli._leases import release_all as release
+
+    release(Where(url, namespace), owner, as_json)
+
+
+@app.command(rich_help_panel=LOOK)
+def instances(url: Url = None, namespace: Namespace = "lockbeat", as_json: AsJson = False) -> None:
+    """List the instances that live."""
+    from lockbeat.cli._leases import list_instances
+
+    list_instances(Where(url, namespace), as_json)
+
+
+@app.command(rich_help_panel=STORE)
+def server(
+    path: Annotated[
+        Path | None, typer.Argument(metavar="[PATH]", help="Its directory; else one a user.", show_default=False)
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(metavar="PORT", min=1, max=65535, help="Also listen on 127.0.0.1.", show_default=False)
+    ] = None,
+) -> None:
+    """Keep the embedded store up until SIGTERM."""
+    from lockbeat.cli._serve import serve_store
+
+    serve_store(None if path is None else str(path), port)
+
+
+@app.command(rich_help_panel=STORE)
+def doctor(url: Url = None, namespace: Namespace = "lockbeat", as_json: AsJson = False) -> None:
+    """Check whether the store is fit; exit code 1 if not."""
+    from lockbeat.cli._doctor import check_up
+
+    raise typer.Exit(check_up(Where(url, namespace), as_json))
+
+
+# typer carries its own click from 0.2x on: find the class by what both share.
+_CLICK_USAGE: type[Exception] = typer.BadParameter.__mro__[1]
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    app.rich_markup_mode = "rich" if is_terminal() else None
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(None if args is None else list(args), prog_name="lockbeat", standalone_mode=False)
+        sys.stdout.flush()
+    except _CLICK_USAGE as problem:
+        context = getattr(problem, "ctx", None)
+        path = context.command_path if context is not None else "lockbeat"
+        message = problem.format_message()  # type: ignore[attr-defined]
+        complain(f"{message.rstrip('.')} (see {path} --help)")
+        return 2
+    except BrokenPipeError:
+        # The reader has had enough (`| head`); what is left in the buffer must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (typer.Abort, KeyboardInterrupt):
+        return 130
+    except Exception as error:
+        found = only_error(error)
+        if isinstance(found, Problem):
+            sys.stderr.write(found.details)
+            complain(str(found))
+            return found.code
+        if isinstance(found, LockbeatError):
+            complain(str(found))
+            return 2 if isinstance(found, InvalidArgument) else 1
+        raise
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,98 @@
+"""locks, release-all, instances: who holds what, and who lives."""
+
+from __future__ import annotations
+
+from lockbeat.cli._output import Cell, iso, say, say_json, show, span
+from lockbeat.cli._store import Where
+from lockbeat.client import Lockbeat
+from lockbeat.lease import Lease
+from lockbeat.monitor import Instance, instances
+
+
+def list_locks(where: Where, owner: str | None, as_json: bool) -> None:
+    """The live locks, of one owner or of all."""
+
+    async def question(lb: Lockbeat) -> tuple[list[Lease], float]:
+        return await lb.locks.list(owner), await lb.store.server_time()
+
+    leases, now = where.ask(question)
+    if as_json:
+        say_json(
+            [
+                {
+                    "lock": lease.key,
+                    "owner": lease.owner,
+                    "fence": lease.fence,
+                    "expires": iso(round(lease.expires_at * 1000)),
+                    "expires_in": round(lease.expires_at - now, 3),
+                }
+                for lease in leases
+            ]
+        )
+        return
+    if not leases:
+        say("no locks are held" if owner is None else f"{owner} holds no locks")
+        return
+    rows: list[list[Cell]] = [
+        [(lease.key, "bold"), lease.owner, str(lease.fence), span(lease.expires_at - now)] for lease in leases
+    ]
+    show(("LOCK", "OWNER", "FENCE", "EXPIRES IN"), rows)
+
+
+def release_all(where: Where, owner: str, as_json: bool) -> None:
+    """Give back all that an owner holds."""
+
+    async def question(lb: Lockbeat) -> tuple[int, int]:
+        # A running job's lock goes with its task, so tasks come first and their locks are not counted again.
+        tasks = await lb.tasks.release_all(owner)
+        return tasks, await lb.locks.release_all(owner)
+
+    tasks, locks = where.ask(question)
+    if as_json:
+        say_json({"owner": owner, "tasks": tasks, "locks": locks})
+    elif not tasks and not locks:
+        say(f"{owner} held nothing")
+    else:
+        say(f"released {locks} lock{'s' * (locks != 1)} and {tasks} task{'s' * (tasks != 1)} of {owner}")
+
+
+def list_instances(where: Where, as_json: bool) -> None:
+    """The instances that live."""
+
+    async def question(lb: Lockbeat) -> tuple[list[Instance], float]:
+        return await instances(lb.store), await lb.store.server_time()
+
+    found, now = where.ask(question)
+    if as_json:
+        say_json(
+            [
+                {
+                    "owner": instance.owner,
+                    "host": instance.host,
+                    "pid": instance.pid,
+                    "schedules": instance.schedules,
+                    "queues": list(instance.queues),
+                    "jobs": instance.jobs,
+                    "concurrency": instance.concurrency,
+                    "seen": iso(instance.seen_ms),
+                }
+                for instance in found
+            ]
+        )
+        return
+    if not found:
+        say("no instance lives")
+        return
+    rows: list[list[Cell]] = [
+        [
+            (instance.owner, "bold"),
+            instance.host or "-",
+            str(instance.pid or "-"),
+            "yes" if instance.schedules else "no",
+            " ".join(instance.queues) or "-",
+            str(instance.jobs if instance.jobs is not None else "-"),
+            f"{span(max(now - instance.seen_ms / 1000, 0))} ago",
+        ]
+        for instance in found
+    ]
+    show(("OWNER", "HOST", "PID", "SCHEDULES", "QUEUES", "JOBS", "SEEN"), rows)
