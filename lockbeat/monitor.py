@@ -85,6 +85,10 @@ async def examine(connector: Connector, namespace: str, timeout: float) -> list[
     calls = Calls(connector, keys, timeout)
     try:
         await _greet(calls.wire(0))
+        first = _Server(connector, keys, 0, calls.wire(0))
+        first.info = await first.read_info()
+        if (role := first.role()).state == "fail":
+            return [first.version(), role]  # the rest would only tell of a server that can't be the store
         shards = await _shards(calls.wire(0), keys)
         servers: dict[str, _Server] = {}
         for shard in range(min(shards, MOST_SERVERS)):
@@ -182,8 +186,8 @@ class _Server:
 
     async def examine(self) -> list[Finding]:
         return [
-            self._version(),
-            self._role(),
+            self.version(),
+            self.role(),
             await self._rights(),
             await self._scripts(),
             await self._eviction(),
@@ -203,7 +207,7 @@ class _Server:
             return None
         return reply[1].decode() if len(reply) == 2 else None
 
-    def _version(self) -> Finding:
+    def version(self) -> Finding:
         info, check = self.info, "server"
         if "valkey_version" in info:
             return Finding(check, "ok", f"Valkey {info['valkey_version']}")
@@ -219,7 +223,7 @@ class _Server:
             return Finding(check, "warn", f"Redis {version} is older than any tested with", "use Valkey, or Redis 7.0 or newer")
         return Finding(check, "ok", f"Redis {version}")
 
-    def _role(self) -> Finding:
+    def role(self) -> Finding:
         if self.info.get("role") == "slave":
             remedy = "name the primary, or its sentinels: redis+sentinel://HOST:PORT/SERVICE"
             return Finding("role", "fail", "a replica, which takes no writes", remedy)

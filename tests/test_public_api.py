@@ -50,6 +50,6 @@ def test_bad_arguments_are_also_what_python_calls_them() -> None:
 
 def test_locks_satisfy_the_backend_protocol() -> None:
     backend: lockbeat.LockBackend
-    locks = lockbeat.locks.Locks.__new__(lockbeat.locks.Locks)  # type: ignore[attr-defined]
+    locks = lockbeat.locks.Locks.__new__(lockbeat.locks.Locks)
     backend = locks
     assert isinstance(backend, lockbeat.LockBackend)

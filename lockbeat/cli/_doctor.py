@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lockbeat.cli._output import is_terminal, say, say_json
-from lockbeat.cli._store import TIMEOUT, Where, quiet
+from lockbeat.cli._store import TIMEOUT, Where, quiet, unreachable
 from lockbeat.connection import Connector
 from lockbeat.errors import StoreError, StoreUnavailable
 from lockbeat.monitor import Finding, State, examine
@@ -36,7 +36,7 @@ def check_up(where: Where, as_json: bool) -> int:
         with quiet():
             location, findings = asyncio.run(examining())
     except StoreUnavailable as problem:
-        raise StoreUnavailable(f"can't reach {address.safe}: {problem}") from problem
+        raise unreachable(address, problem) from problem
     except StoreError as problem:
         raise StoreError(f"{address.safe} refuses: {problem}") from problem
     states = {finding.state for finding in findings}

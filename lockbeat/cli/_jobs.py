@@ -126,10 +126,10 @@ def list_jobs(where: Where, as_json: bool) -> None:
             [
                 (job.name, "bold"),
                 str(job.trigger),
-                clock(coming.slot_ms) if coming else "ended",
+                clock(coming.slot_ms, now) if coming else "ended",
                 span(coming.due_ms / 1000 - now) if coming else "-",
                 (entry.state, STYLES.get(entry.state, "")) if entry else "-",
-                clock(entry.slot_ms) if entry else "-",
+                clock(entry.slot_ms, now) if entry else "-",
                 job.overlap,
                 _flags(job),
             ]
@@ -157,7 +157,16 @@ def next_slots(where: Where, name: str, n: int, as_json: bool) -> None:
 def _duration(entry: LedgerEntry) -> str:
     if entry.started_ms is None or entry.ended_ms is None:
         return "-"
-    return span((entry.ended_ms - entry.started_ms) / 1000)
+    took = entry.ended_ms - entry.started_ms
+    return f"{took} ms" if took < 1000 else span(took / 1000)
+
+
+def _late(entry: LedgerEntry) -> str:
+    """How long after the slot it was fired."""
+    if entry.at_ms is None or entry.state in ("missed", "skipped"):
+        return "-"
+    late = entry.at_ms - entry.slot_ms
+    return f"{late} ms" if late < 1000 else span(late / 1000)
 
 
 def _note(entry: LedgerEntry) -> str:
@@ -188,7 +197,7 @@ def show_ledger(where: Where, name: str, n: int, as_json: bool) -> None:
         [
             clock(entry.slot_ms),
             (entry.state, STYLES.get(entry.state, "")),
-            f"+{(entry.at_ms - entry.slot_ms) / 1000:.3f} s" if entry.at_ms is not None else "-",
+            _late(entry),
             _duration(entry),
             entry.by or "-",
             str(entry.fence or "-"),
@@ -231,7 +240,7 @@ def why(where: Where, name: str, when: str, as_json: bool) -> None:
 
 
 def _told(entry: LedgerEntry, slot_ms: int) -> str:
-    late = f" {(entry.at_ms - entry.slot_ms) / 1000:.3f} s late" if entry.at_ms is not None else ""
+    late = f" {_late(entry)} late" if entry.at_ms is not None else ""
     head = f"{entry.job} at {clock(slot_ms)}: {entry.state}"
     if entry.state in ("skipped", "missed"):
         return f"{head}, {_note(entry)}"

@@ -61,10 +61,16 @@ def iso(ms: int | None) -> str | None:
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def clock(ms: int | None) -> str:
-    """An instant for people: UTC, milliseconds only where there are some."""
-    text = iso(ms)
-    return "-" if text is None else text.replace("T", " ").replace(".000Z", "Z")
+def clock(ms: int | None, now: float | None = None) -> str:
+    """An instant for people: UTC, milliseconds only where there are some.
+
+    On a terminal without the date, where `now` (seconds) is given and within half a day.
+    """
+    if ms is None:
+        return "-"
+    text = str(iso(ms)).replace("T", " ").replace(".000Z", "Z")
+    near = now is not None and is_terminal() and abs(ms / 1000 - now) < 43_200
+    return text.partition(" ")[2] if near else text
 
 
 def span(seconds: float) -> str:

@@ -66,4 +66,11 @@ class Where:
             with quiet():
                 return asyncio.run(asking())
         except StoreUnavailable as problem:
-            raise StoreUnavailable(f"can't reach {address.safe}: {problem}") from problem
+            raise unreachable(address, problem) from problem
+
+
+def unreachable(address: Address, problem: StoreUnavailable) -> StoreUnavailable:
+    """The same, with the store's name and, where there is one, the remedy."""
+    moved = str(problem).startswith("MOVED ") and address.kind != "cluster"
+    said = "it is a node of a Cluster; write redis+cluster://HOST:PORT" if moved else str(problem)
+    return StoreUnavailable(f"can't reach {address.safe}: {said}")

@@ -141,37 +141,38 @@ class _Story:
         stage.begin(begins)
 
         await self._at(begins + length * 0.18)
-        killed = await self._strike("kill -9", None)
+        killed = await self._strike("kill -9")
         await self._at(begins + length * 0.40)
         killed.start()
         await self._alive(killed)
         stage.tell(f"{killed.name} is back, as a new instance (pid {killed.pid})")
 
         await self._at(begins + length * 0.47)
-        frozen = await self._strike("freeze", killed)
+        frozen = await self._strike("freeze")
         frozen_for = max(length * 0.22, jobs.LEASE * 1.35)
         await self._at(stage.blows[-1].at + frozen_for)
         frozen.thaw()
-        stage.tell(f"SIGCONT to {frozen.name} after {frozen_for:.1f} s: its lease is long gone", "bright_blue")
+        held = ": its lease is long gone" if stage.blows[-1].held else ""
+        stage.tell(f"SIGCONT to {frozen.name} after {frozen_for:.1f} s{held}", "bright_blue")
 
         await self._at(begins + length + 0.3)
         await self._until(self._settled, 3.0)
         await self._stop()
 
-    async def _strike(self, verb: str, but: Member | None) -> Member:
-        """Hit the instance that holds the slow job's lock, once one does; after a while any. Never `but`."""
+    async def _strike(self, verb: str) -> Member:
+        """Hit the instance that holds the slow job's lock, once one does; after a while any."""
         stage = self._stage
 
         def holder() -> Member | None:
             name = stage.letters.get(stage.lock.owner) if stage.lock else None
             found = next((member for member in stage.members if member.name == name and member.condition == "alive"), None)
             # Not in the moment in which slots come due: what it is doing then is a matter of luck.
-            return found if found is not but and 0.3 < time.time() % 1 < 0.8 else None
+            return found if 0.3 < time.time() % 1 < 0.8 else None
 
         await self._until(lambda: holder() is not None, min(stage.seconds * 0.15, 3.0))
         target = holder()
         held = target is not None
-        target = target or next(member for member in stage.members if member.condition == "alive" and member is not but)
+        target = target or next(member for member in stage.members if member.condition == "alive")
         pid, holding = target.pid, f", which holds the lock {job_lock(jobs.SLOW)}" if held else ""
         if verb == "freeze":
             target.freeze()

@@ -1,0 +1,160 @@
+"""The command line against a private embedded server: in this process where it only looks, as a process where it serves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from lockbeat.cli import main
+from lockbeat.embedded import EmbeddedServer
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Lockbeat = Callable[..., Answer]
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No store but the one that a test names."""
+    monkeypatch.setenv("LOCKBEAT_URL", "redis://127.0.0.1:1")
+    monkeypatch.setattr("lockbeat.cli._store.TIMEOUT", 0.5)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """A server that the tests of the command line share; each empties it."""
+    with EmbeddedServer.open(tmp_path_factory.mktemp("cli") / "store", persist=False) as opened:
+        yield opened
+
+
+@pytest.fixture
+def raw(server: EmbeddedServer) -> Iterator[Any]:
+    """redis-py, past lockbeat."""
+    with redis.Redis(unix_socket_path=server.socket_path, decode_responses=True, protocol=2) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def store(server: EmbeddedServer, raw: Any) -> str:
+    """The URL of an empty store."""
+    return f"embedded://{server.directory}"
+
+
+@pytest.fixture
+def lockbeat(capsys: pytest.CaptureFixture[str]) -> Lockbeat:
+    """Runs a command in this process."""
+
+    def run(*args: str) -> Answer:
+        code = main([str(arg) for arg in args])
+        said = capsys.readouterr()
+        return Answer(code, said.out, said.err)
+
+    return run
+
+
+def wait_until(condition: Callable[[], Any], description: str, timeout: float = 15.0) -> Any:
+    """Look in short steps; what the condition found, or AssertionError with the description."""
+    deadline = time.monotonic() + timeout
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"never happened within {timeout:g} s: {description}"
+        time.sleep(0.01)
+    return found
+
+
+class Process:
+    """`python -m lockbeat ...`, its output in files."""
+
+    def __init__(self, directory: Path, args: tuple[str, ...], env: dict[str, str]) -> None:
+        self.out_file, self.err_file = directory / "out", directory / "err"
+        directory.mkdir()
+        with self.out_file.open("wb") as out, self.err_file.open("wb") as err:
+            self.popen = subprocess.Popen(
+                [sys.executable, "-m", "lockbeat", *args],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                cwd=directory.parent,
+                env=os.environ | {"PYTHONPATH": str(ROOT)} | env,
+            )
+
+    @property
+    def out(self) -> str:
+        return self.out_file.read_text()
+
+    @property
+    def err(self) -> str:
+        return self.err_file.read_text()
+
+    def says(self, text: str) -> None:
+        """Wait for it on stdout."""
+        wait_until(lambda: text in self.out or self.popen.poll() is not None, f"{text!r} on stdout")
+        assert text in self.out, f"{self.out}{self.err}"
+
+    def end(self, number: int = signal.SIGTERM, timeout: float = 10.0) -> int:
+        """Signal it, and wait for its exit code."""
+        self.popen.send_signal(number)
+        return self.popen.wait(timeout)
+
+
+Start = Callable[..., Process]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts commands as processes, which are gone after the test."""
+    started: list[Process] = []
+
+    def run(*args: str, **env: str) -> Process:
+        started.append(Process(tmp_path / f"process-{len(started)}", args, env))
+        return started[-1]
+
+    yield run
+    for process in started:
+        if process.popen.poll() is None:
+            process.popen.kill()
+        process.popen.wait()
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Writes a module of a user's, and gives its path."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    before = set(sys.modules)
+
+    def write(text: str, name: str = "their_jobs") -> str:
+        path = tmp_path / f"{name}.py"
+        path.write_text(textwrap.dedent(text))
+        for added in set(sys.modules) - before:
+            if added == name:
+                del sys.modules[added]
+        return str(path)
+
+    return write

@@ -1,0 +1,105 @@
+"""doctor: what it finds, and that it changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lockbeat.embedded import EmbeddedServer
+from lockbeat.monitor import TRIALS, commands
+
+from .conftest import Answer, Lockbeat
+
+
+def finding(answer: Answer, check: str) -> dict[str, str]:
+    [found] = [each for each in answer.json["checks"] if each["check"] == check]
+    return dict(found)
+
+
+@pytest.fixture
+def user(raw: Any, server: EmbeddedServer) -> Iterator[Any]:
+    """Makes a user with some rights, and gives the URL to connect as it."""
+
+    def make(*rules: str) -> str:
+        raw.execute_command("ACL", "SETUSER", "them", "reset", "on", ">pw", "+client", *rules)
+        return f"unix://them:pw@{server.socket_path}"
+
+    yield make
+    raw.execute_command("ACL", "DELUSER", "them")
+
+
+def test_a_fit_store_passes_and_nothing_is_written(lockbeat: Lockbeat, server: EmbeddedServer, raw: Any) -> None:
+    answer = lockbeat("doctor", "--url", f"unix://{server.socket_path}", "--json")
+    assert answer.code == 0
+    assert set(answer.json) == {"store", "namespace", "state", "checks"}
+    states = {each["check"]: each["state"] for each in answer.json["checks"]}
+    fit = ("server", "role", "rights", "scripts", "eviction", "replication", "clock", "latency", "shards")
+    assert {check: states[check] for check in fit} == dict.fromkeys(fit, "ok")
+    assert states["persistence"] == "warn"  # this one keeps nothing
+    assert raw.dbsize() == 0
+
+
+def test_an_embedded_store_is_told_to_guard_one_machine(lockbeat: Lockbeat, store: str) -> None:
+    answer = lockbeat("doctor", "--url", store)
+    assert answer.code == 0
+    assert any(line.startswith("warn     store") and "this machine only" in line for line in answer.out.splitlines())
+
+
+def test_eviction_is_a_warning_with_its_remedy(lockbeat: Lockbeat, server: EmbeddedServer, raw: Any) -> None:
+    raw.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        answer = lockbeat("doctor", "--url", f"unix://{server.socket_path}", "--json")
+    finally:
+        raw.config_set("maxmemory-policy", "noeviction")
+    found = finding(answer, "eviction")
+    assert found["state"] == "warn"
+    assert found["remedy"] == "CONFIG SET maxmemory-policy noeviction"
+
+
+NEEDED = ["~{lockbeat:*", "&{lockbeat*", "+@all"]
+
+
+@pytest.mark.parametrize(
+    ("rules", "lacks"),
+    [
+        ([*NEEDED, "-evalsha"], "+evalsha"),
+        ([*NEEDED, "-eval"], "+eval"),
+        ([*NEEDED, "-publish"], "+publish"),
+        ([*NEEDED, "-subscribe"], "+subscribe"),
+        ([*NEEDED, "-zrangebylex", "-hget"], "+hget +zrangebylex"),
+        (["~other:*", "&{lockbeat*", "+@all"], "~{lockbeat:*"),
+        (["~{lockbeat:*", "resetchannels", "+@all"], "&{lockbeat*"),
+    ],
+)
+def test_a_right_that_is_missing_is_named_and_mended_by_the_remedy(
+    lockbeat: Lockbeat, user: Any, raw: Any, rules: list[str], lacks: str
+) -> None:
+    url = user(*rules)
+    answer = lockbeat("doctor", "--url", url, "--json")
+    found = finding(answer, "rights")
+    assert (answer.code, found["state"]) == (1, "fail")
+    assert found["says"] == f"user them lacks {lacks}"
+    raw.execute_command(*found["remedy"].split())
+    assert lockbeat("doctor", "--url", url).code == 0
+    assert raw.dbsize() == 0
+
+
+def test_a_server_that_tells_nothing_is_unknown_and_no_crash(lockbeat: Lockbeat, user: Any) -> None:
+    url = user(*NEEDED, "-info", "-config", "-acl", "-script", "-time", "-ping")
+    answer = lockbeat("doctor", "--url", url, "--json")
+    states = {each["check"]: each["state"] for each in answer.json["checks"]}
+    for check in ("server", "scripts", "eviction", "persistence", "replication", "clock", "latency"):
+        assert states[check] == "unknown"
+
+
+def test_a_wrong_password_is_one_line(lockbeat: Lockbeat, server: EmbeddedServer) -> None:
+    answer = lockbeat("doctor", "--url", f"unix://them:wrong@{server.socket_path}")
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err.count("\n") == 1
+    assert "wrong@" not in answer.err
+
+
+def test_every_command_that_scripts_call_is_tried() -> None:
+    assert commands() - TRIALS.keys() == set()

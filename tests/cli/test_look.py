@@ -1,0 +1,135 @@
+"""ls, next, ledger, why, delete, locks, release-all, instances: what they say, plain and as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from lockbeat import Lockbeat as Client
+from lockbeat.jobs import Job
+from lockbeat.triggers import Cron, Every
+
+from .conftest import Lockbeat
+
+
+def using(store: str, do: Callable[[Client], Awaitable[Any]]) -> Any:
+    async def run() -> Any:
+        async with Client(store) as lb:
+            return await do(lb)
+
+    return asyncio.run(run())
+
+
+@pytest.fixture
+def jobs(store: str) -> str:
+    """A store with two jobs that nobody serves."""
+
+    async def declare(lb: Client) -> None:
+        await lb.jobs.put(
+            Job.declare("nightly", Cron("30 2 * * *", "Europe/Berlin"), jitter=60, catchup="skip"),
+            Job.declare("tick", Every(3600), overlap="allow", queue="fast"),
+        )
+
+    using(store, declare)
+    return store
+
+
+def is_utc(text: str) -> bool:
+    return datetime.fromisoformat(text).utcoffset() is not None and text.endswith("Z")
+
+
+def test_ls_is_a_plain_table_where_no_terminal_reads_it(lockbeat: Lockbeat, jobs: str) -> None:
+    answer = lockbeat("ls", "--url", jobs)
+    assert (answer.code, answer.err) == (0, "")
+    head, nightly, tick = answer.out.splitlines()
+    assert head.split() == ["JOB", "TRIGGER", "NEXT", "SLOT", "IN", "LAST", "LAST", "SLOT", "OVERLAP", "FLAGS"]
+    assert nightly.startswith("nightly  30 2 * * * Europe/Berlin  ")
+    assert nightly.endswith("skip     catchup=skip jitter=60s")
+    assert tick.endswith("allow    queue=fast")
+    assert answer.out.isascii()
+
+
+def test_ls_json(lockbeat: Lockbeat, jobs: str) -> None:
+    nightly, tick = lockbeat("ls", "--url", jobs, "--json").json
+    assert nightly["job"] == "nightly"
+    assert nightly["trigger"] == {"type": "cron", "expression": "30 2 * * *", "timezone": "Europe/Berlin"}
+    assert tick["schedule"] == "every 1h"
+    assert is_utc(tick["next_slot"])
+    assert 0 < tick["due_in"] <= 3600
+    assert tick["last"] is None
+    assert (tick["overlap"], tick["queue"], tick["catchup"]) == ("allow", "fast", "latest")
+
+
+def test_an_empty_store_says_so(lockbeat: Lockbeat, store: str) -> None:
+    assert lockbeat("ls", "--url", store).out.startswith("no jobs")
+    assert lockbeat("locks", "--url", store).out == "no locks are held\n"
+    assert lockbeat("instances", "--url", store).out == "no instance lives\n"
+    for command in ("ls", "locks", "instances"):
+        assert lockbeat(command, "--url", store, "--json").json == []
+
+
+def test_a_namespace_is_a_store_of_its_own(lockbeat: Lockbeat, jobs: str) -> None:
+    assert lockbeat("ls", "--url", jobs, "--namespace", "other", "--json").json == []
+
+
+def test_next_gives_as_many_slots_as_asked_for(lockbeat: Lockbeat, jobs: str) -> None:
+    slots = lockbeat("next", "tick", "-n", "3", "--url", jobs, "--json").json
+    assert len(slots) == 3
+    assert all(is_utc(slot) for slot in slots)
+    assert len(lockbeat("next", "tick", "--url", jobs).out.splitlines()) == 5
+
+
+def test_locks_of_all_and_of_one_owner(lockbeat: Lockbeat, store: str) -> None:
+    async def take(lb: Client) -> None:
+        await lb.locks.try_acquire("a", "me", 60)
+        await lb.locks.try_acquire("b", "you", 60)
+
+    using(store, take)
+    mine, yours = lockbeat("locks", "--url", store, "--json").json
+    assert (mine["lock"], mine["owner"], yours["owner"]) == ("a", "me", "you")
+    assert mine["fence"] > 0
+    assert is_utc(mine["expires"])
+    assert 50 < mine["expires_in"] <= 60
+    assert [lock["lock"] for lock in lockbeat("locks", "--owner", "you", "--url", store, "--json").json] == ["b"]
+    assert lockbeat("locks", "--url", store).out.splitlines()[1].split()[:2] == ["a", "me"]
+
+
+def test_release_all_gives_back_what_one_owner_holds(lockbeat: Lockbeat, store: str) -> None:
+    async def take(lb: Client) -> None:
+        for key in "abc":
+            await lb.locks.try_acquire(key, "gone", 60)
+        await lb.locks.try_acquire("d", "alive", 60)
+
+    using(store, take)
+    assert lockbeat("release-all", "gone", "--url", store).out == "released 3 locks and 0 tasks of gone\n"
+    assert lockbeat("release-all", "gone", "--url", store).out == "gone held nothing\n"
+    assert lockbeat("release-all", "gone", "--url", store, "--json").json == {"owner": "gone", "tasks": 0, "locks": 0}
+    assert [lock["lock"] for lock in lockbeat("locks", "--url", store, "--json").json] == ["d"]
+
+
+def test_delete_forgets_a_job(lockbeat: Lockbeat, jobs: str) -> None:
+    assert lockbeat("delete", "tick", "--url", jobs).code == 0
+    assert [job["job"] for job in lockbeat("ls", "--url", jobs, "--json").json] == ["nightly"]
+    assert lockbeat("delete", "tick", "--url", jobs).code == 1
+
+
+def test_why_says_what_is_known_of_a_slot(lockbeat: Lockbeat, jobs: str) -> None:
+    soon = lockbeat("next", "tick", "-n", "1", "--url", jobs, "--json").json[0]
+    assert "has not come due" in lockbeat("why", "tick", soon, "--url", jobs).err
+    assert "is no slot of tick" in lockbeat("why", "tick", "2020-01-01T00:00:01", "--url", jobs).err
+    assert "nothing is known" in lockbeat("why", "tick", "2020-01-01T00:00:00", "--url", jobs).err
+
+
+def test_a_table_is_not_cut_at_the_width_of_a_terminal(lockbeat: Lockbeat, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    name = "a-very-long-name-of-a-job-" * 8
+
+    async def declare(lb: Client) -> None:
+        await lb.jobs.put(Job.declare(name, Every(60)))
+
+    using(store, declare)
+    assert name in lockbeat("ls", "--url", store).out.splitlines()[1]

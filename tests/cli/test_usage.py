@@ -1,0 +1,178 @@
+"""Bad input: one line on stderr, exit code 2 for the way it was called and 1 for the state of things, and nothing written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lockbeat.embedded import EmbeddedServer
+
+from .conftest import Lockbeat
+
+Module = Callable[..., str]
+
+SERVING = ("run", "beat", "worker", "demo")
+LOOKING = ("ls", "next", "ledger", "why", "delete", "locks", "release-all", "instances")
+COMMANDS = (*SERVING, *LOOKING, "server", "doctor")
+
+
+def one_line(text: str) -> bool:
+    return text.startswith("lockbeat: ") and text.count("\n") == 1 and "Traceback" not in text
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["bogus"], "bogus"),
+        (["ls", "--bogus"], "--bogus"),
+        (["next"], "JOB"),
+        (["next", "job", "-n", "0"], "-n"),
+        (["next", "job", "-n", "many"], "-n"),
+        (["release-all"], "OWNER"),
+        (["demo", "--seconds", "1"], "--seconds"),
+        (["ls", "--url", "localhost"], "scheme"),
+        (["ls", "--url", "http://localhost"], "scheme"),
+        (["ls", "--url", "redis://localhost:port"], "port"),
+        (["ls", "--url", "memory://"], "memory://"),
+        (["ls", "--namespace", "a b", "--url", "STORE"], "namespace"),
+        (["why", "job", "yesterday", "--url", "STORE"], "yesterday"),
+        (["run", "no_such_module:beat"], "no module named 'no_such_module'"),
+        (["run", "no_such.module:beat"], "no_such"),
+        (["run", "no/such/file.py:beat"], "no file"),
+        (["run", ":beat"], "names no module"),
+        (["run", "json:beat"], "no 'beat'"),
+        (["run", "json:dumps"], "no Beat"),
+        (["run", "json"], "no Beat"),
+    ],
+)
+def test_a_wrong_call_is_one_line_and_exit_code_2(lockbeat: Lockbeat, store: str, raw: Any, args: list[str], said: str) -> None:
+    answer = lockbeat(*(store if arg == "STORE" else arg for arg in args))
+    assert (answer.code, answer.out) == (2, "")
+    assert one_line(answer.err)
+    assert said in answer.err
+    assert raw.dbsize() == 0
+
+
+@pytest.mark.parametrize("args", [["next"], ["ledger"], ["delete"], ["why"]])
+def test_an_unknown_job_is_one_line_and_exit_code_1(lockbeat: Lockbeat, store: str, raw: Any, args: list[str]) -> None:
+    answer = lockbeat(*args, "nobody", *(["2030-01-01T00:00:00"] if args == ["why"] else []), "--url", store)
+    assert (answer.code, answer.out) == (1, "")
+    assert one_line(answer.err)
+    assert "nobody" in answer.err
+    assert raw.dbsize() == 0
+
+
+@pytest.mark.parametrize("args", [["ls"], ["doctor"], ["release-all", "owner"]])
+def test_a_missing_store_is_one_line_and_exit_code_1(lockbeat: Lockbeat, args: list[str]) -> None:
+    answer = lockbeat(*args)
+    assert (answer.code, answer.out) == (1, "")
+    assert one_line(answer.err)
+    assert "redis://127.0.0.1:1" in answer.err
+
+
+def test_the_password_of_a_store_is_not_shown(lockbeat: Lockbeat) -> None:
+    answer = lockbeat("ls", "--url", "redis://me:secret@127.0.0.1:1")
+    assert answer.code == 1
+    assert "secret" not in answer.err
+
+
+def test_to_look_for_an_embedded_store_makes_none(lockbeat: Lockbeat, tmp_path: Path) -> None:
+    answer = lockbeat("ls", "--url", f"embedded://{tmp_path}/typo")
+    assert answer.code == 1
+    assert one_line(answer.err)
+    assert not (tmp_path / "typo").exists()
+
+
+def test_serving_a_missing_store_is_one_line_and_exit_code_1(
+    lockbeat: Lockbeat, module: Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lockbeat.cli._serve._log_to_stderr", lambda verbose: None)
+    path = module("""
+        from lockbeat import Beat
+        beat = Beat(timeout=0.5)
+        @beat.every(1)
+        def job(): ...
+    """)
+    answer = lockbeat("run", f"{path}:beat")
+    assert (answer.code, answer.out) == (1, "")
+    assert one_line(answer.err)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('@beat.cron("61 * * * *")', "expression"),
+        ('@beat.cron("* * * * *", timezone="Mars/Olympus")', "timezone"),
+        ("@beat.every(-1)", "period"),
+        ('@beat.every(1, overlap="maybe")', "overlap"),
+        ("@beat.every(1, bogus=1)", "bogus"),
+    ],
+)
+def test_a_bad_line_in_a_module_is_told_with_its_place(lockbeat: Lockbeat, module: Module, line: str, said: str) -> None:
+    path = module(f"from lockbeat import Beat\nbeat = Beat()\n{line}\ndef job(): ...\n")
+    answer = lockbeat("run", f"{path}:beat")
+    assert answer.code == 2
+    assert one_line(answer.err)
+    assert f"{path}:3: {said}" in answer.err
+
+
+def test_a_module_that_raises_shows_its_own_lines_and_none_of_ours(lockbeat: Lockbeat, module: Module) -> None:
+    path = module("def inner():\n    raise KeyError('their setting')\n\ninner()\n")
+    answer = lockbeat("run", f"{path}:beat")
+    assert answer.code == 2
+    assert answer.err.splitlines()[-1] == f"lockbeat: {path}:2: KeyError: 'their setting'"
+    assert f'"{path}", line 4' in answer.err
+    assert "_load.py" not in answer.err
+    assert "importlib" not in answer.err
+
+
+def test_a_module_that_lacks_an_import_is_not_taken_for_missing(lockbeat: Lockbeat, module: Module) -> None:
+    path = module("import not_installed_here\n")
+    for target in (f"{path}:beat", "their_jobs:beat"):
+        answer = lockbeat("run", target)
+        assert answer.code == 2
+        assert f"{path}:1: ModuleNotFoundError: No module named 'not_installed_here'" in answer.err
+
+
+def test_a_syntax_error_is_told_with_its_place(lockbeat: Lockbeat, module: Module) -> None:
+    path = module("x = 1\nbeat = = 2\n")
+    answer = lockbeat("run", f"{path}:beat")
+    assert answer.code == 2
+    assert one_line(answer.err)
+    assert f"{path}:2: SyntaxError" in answer.err
+
+
+def test_a_module_that_has_another_beat_is_told_which(lockbeat: Lockbeat, module: Module) -> None:
+    path = module("from lockbeat import Beat\nmorning = Beat()\nevening = Beat()\n")
+    for target in (path, f"{path}:beat"):
+        answer = lockbeat("run", target)
+        assert answer.code == 2
+        assert "evening, morning" in answer.err
+
+
+def test_help_fits_a_narrow_terminal_and_names_every_command(lockbeat: Lockbeat) -> None:
+    answer = lockbeat()
+    assert answer.code == 0
+    for command in COMMANDS:
+        assert f"  {command} " in answer.out
+        told = lockbeat(command, "--help")
+        assert told.code == 0
+        assert max(map(len, told.out.splitlines())) <= 80
+    assert "..." not in answer.out.partition("Commands:")[2]  # none is cut
+
+
+def test_a_port_that_is_taken_is_one_line(lockbeat: Lockbeat, server: EmbeddedServer, raw: Any) -> None:
+    raw.config_set("bind", "127.0.0.1")
+    raw.config_set("port", "0")
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        answer = lockbeat("server", str(server.directory), "--port", str(taken.getsockname()[1]))
+    assert answer.code == 2
+    assert one_line(answer.err)
+    assert "port" in answer.err
