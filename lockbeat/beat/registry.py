@@ -106,19 +106,30 @@ class Jobs:
         for job in jobs:
             if not isinstance(job, Job):
                 raise InvalidType("jobs", f"must be Job, not {type(job).__name__}")
-        store = self._store
-        _, now_ms = await store.call("store/open", 0, (0,))
-        groups: dict[int, list[tuple[str | int, ...]]] = defaultdict(list)
+        groups: dict[int, list[Job]] = defaultdict(list)
         for job in jobs:
-            first = job.first(now_ms) or Slot(-1, -1)
-            args = (job.name, job.rev, job.definition, first.slot_ms, first.due_ms, max(since_ms - job.jitter_ms, 0), job.keep)
-            groups[self.shard_of(job.name)].append(args)
+            groups[self.shard_of(job.name)].append(job)
         epochs = {}
-        for shard, rows in groups.items():
-            for start in range(0, len(rows), PUT_PAGE):
-                replies = await store.calls.call_groups("job/put", shard, rows[start : start + PUT_PAGE])
-                epochs[shard] = replies[-1][1]
+        for shard, several in groups.items():
+            for start in range(0, len(several), PUT_PAGE):
+                epochs[shard] = await self._put(shard, several[start : start + PUT_PAGE], since_ms)
         return epochs
+
+    async def _put(self, shard: int, jobs: builtins.list[Job], since_ms: int) -> int:
+        call, epoch, ahead_ms = self._store.call, 0, 0
+        while jobs:
+            _, now_ms = await call("store/open", shard, (0,))
+            rows = []
+            for job in jobs:
+                first = job.first(now_ms + ahead_ms) or Slot(-1, -1)
+                since = max(since_ms - job.jitter_ms, 0)
+                rows.append((job.name, job.rev, job.definition, first.slot_ms, first.due_ms, since, job.keep))
+            replies = await self._store.calls.call_groups("job/put", shard, rows)
+            epoch = replies[-1][1]
+            # Overtaken by the clock on the way: others may have fired that slot meanwhile. Aim a little further ahead.
+            jobs = [job for job, (code, _) in zip(jobs, replies, strict=True) if code < 0]
+            ahead_ms = ahead_ms * 2 or 20
+        return epoch
 
     async def get(self, name: str) -> JobState:
         """A job, and where it stands (`job/get`). Raises UnknownJob."""

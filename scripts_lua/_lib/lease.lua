@@ -19,7 +19,6 @@ end
 -- fence = max(last + 1, TIME in microseconds): the clock keeps it growing when the counter is lost to FLUSHALL, eviction
 -- or failover, the counter when the clock stands still or steps back. A batch reserves in one write what it may mint, and no
 -- more: a counter that ran ahead of the clock would go back when it is lost.
-local minted, reserved = nil, 0
 -- The counter's second word says until when the keys of the locks live.
 local last, minted, horizon, reserved = nil, nil, 0, 0
 local function counter_read(counter)

@@ -17,8 +17,10 @@
 -- ARGV[7] keep          int     ledger entries to keep
 -- Batch: ARGV[1..7] repeat, one group a call.
 --
--- Returns  {code, epoch}  code 2: new; 1: changed; 0: as it was
+-- Returns  {code, epoch}  code 2: new; 1: changed; 0: as it was; -1: nothing is done, the slot no longer lies after now
 --
+-- A slot that has come due while the call was on its way may have been fired by the definition that is replaced, or before a
+-- FLUSHALL: it must not begin with that one.
 -- After FLUSHALL the first slot lies after now, whatever an instance remembers: another may have fired the one before.
 -- What came due in between goes into the ledger as unknown.
 -- include: _lib/lease _lib/ledger
@@ -44,10 +46,13 @@ for i = 1, #ARGV, 7 do
   local known = redis.call('HGET', defs, job)
   known = known and string.match(known, '^(%S+) ')
   local code = 0
-  if known ~= rev then
+  local old = redis.call('HGET', slots, job)
+  local keeps = known and old and string.match(known, '^[^.]+') == string.match(rev, '^[^.]+')
+  if known ~= rev and not keeps and slot >= 0 and slot <= now then
+    code = -1
+  elseif known ~= rev then
     changed = true
     redis.call('HSET', defs, job, rev .. ' ' .. ARGV[i + 2])
-    local old = redis.call('HGET', slots, job)
     if not known then
       code = 2
       redis.call('ZADD', order, 0, job)
@@ -55,7 +60,7 @@ for i = 1, #ARGV, 7 do
       if since > 0 then
         ledger_missed(l, job, since, now, -1, 'unknown: the store was emptied in this time', tonumber(ARGV[i + 6]))
       end
-    elseif old and string.match(known, '^[^.]+') == string.match(rev, '^[^.]+') then
+    elseif keeps then
       code = 1
       redis.call('HSET', slots, job, (string.gsub(old, '^(%S+ %S+) %S+', '%1 ' .. rev)))
     else

@@ -155,9 +155,7 @@ def test_a_leap_day_waits_eight_years_over_the_turn_of_a_century() -> None:
         ("5 " * 2000, "longer than 1000 characters"),
     ],
 )
-def test_a_line_that_cannot_be_read_is_one_line_that_says_what_is_wrong(
-    expression: str, problem: str
-) -> None:
+def test_a_line_that_cannot_be_read_is_one_line_that_says_what_is_wrong(expression: str, problem: str) -> None:
     with pytest.raises(InvalidTrigger) as caught:
         Cron(expression)
     assert caught.value.argument == "expression"
@@ -167,8 +165,7 @@ def test_a_line_that_cannot_be_read_is_one_line_that_says_what_is_wrong(
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(
-    st.text(max_size=30)
-    | st.lists(st.text("*?LlWwHhR#/,-0123456789()monfeb ", max_size=6), min_size=5, max_size=6).map(" ".join)
+    st.text(max_size=30) | st.lists(st.text("*?LlWwHhR#/,-0123456789()monfeb ", max_size=6), min_size=5, max_size=6).map(" ".join)
 )
 @example("0 0 * * 0-6#2#")
 @example("0-99999999999999999999 * * * *")

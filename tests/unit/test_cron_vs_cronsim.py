@@ -20,9 +20,7 @@ FROM, TO = 1_577_836_800, 2_100_000_000  # 2020 to 2036
 
 
 def exists(moment: datetime) -> bool:
-    return moment.astimezone(UTC).astimezone(moment.tzinfo).replace(tzinfo=None) == moment.replace(
-        tzinfo=None
-    )
+    return moment.astimezone(UTC).astimezone(moment.tzinfo).replace(tzinfo=None) == moment.replace(tzinfo=None)
 
 
 def cronsim(expression: str, zone: str, start: int, n: int) -> list[int]:
@@ -60,9 +58,7 @@ class Lines:
 
     def line(self) -> str:
         r = self.random
-        weekday = r.choice(
-            ["*"] * 4 + [self.field(0, 7, 0), f"{r.randint(0, 6)}#{r.randint(1, 5)}", f"{r.randint(0, 6)}L"]
-        )
+        weekday = r.choice(["*"] * 4 + [self.field(0, 7, 0), f"{r.randint(0, 6)}#{r.randint(1, 5)}", f"{r.randint(0, 6)}L"])
         return " ".join(
             [
                 self.field(0, 59, 0.2),
@@ -88,9 +84,7 @@ def test_random_lines_fire_as_in_cronsim_in_every_zone(seed: int) -> None:
         line, start = lines.line(), lines.start(zone)
         try:
             cron = Cron(line, zone)
-        except (
-            InvalidTrigger
-        ):  # such as 31 November; cronsim finds some of them out, too, or searches in vain
+        except InvalidTrigger:  # such as 31 November; cronsim finds some of them out, too, or searches in vain
             continue
         if zone in HALF_HOUR and any(field.startswith("*") for field in line.split()[:2]):
             continue
@@ -126,9 +120,7 @@ def test_difference_a_fixed_time_with_seconds_is_still_a_fixed_time() -> None:
     """cronsim lets all six-field lines follow real time, as they are not Debian's."""
     start = berlin(29, 0, 0)
     assert next(CronSim("0 30 2 * * *", start)) == berlin(30, 2, 30)
-    assert Cron("0 30 2 * * *", "Europe/Berlin").next(int(start.timestamp()) * 1000) == int(
-        berlin(29, 3, 0).timestamp() * 1000
-    )
+    assert Cron("0 30 2 * * *", "Europe/Berlin").next(int(start.timestamp()) * 1000) == int(berlin(29, 3, 0).timestamp() * 1000)
     # Without seconds, both agree.
     assert next(CronSim("30 2 * * *", start)) == berlin(29, 3, 0)
 

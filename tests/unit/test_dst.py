@@ -23,9 +23,7 @@ def slots(cron: Cron, start: str, end: str) -> list[str]:
     after, until = ms(start), ms(end)
     found = []
     while (slot := cron.next(after)) is not None and slot <= until:
-        found.append(
-            datetime.fromtimestamp(slot / 1000, ZoneInfo(cron.timezone)).isoformat(timespec="minutes")
-        )
+        found.append(datetime.fromtimestamp(slot / 1000, ZoneInfo(cron.timezone)).isoformat(timespec="minutes"))
         after = slot
     return found
 
@@ -189,9 +187,7 @@ def test_a_line_that_names_only_times_its_zone_always_skips_has_no_slot() -> Non
     assert cron.next(ms("2026-01-01T00:00+00:00")) is None
     assert cron.next(ms("2026-01-01T00:00+00:00")) is None
     # The same as a fixed time fires at the end of the gap.
-    assert Cron("15 2 * 3 sun#2", "America/New_York").next(ms("2026-01-01T00:00+00:00")) == ms(
-        "2026-03-08T03:00-04:00"
-    )
+    assert Cron("15 2 * 3 sun#2", "America/New_York").next(ms("2026-01-01T00:00+00:00")) == ms("2026-03-08T03:00-04:00")
 
 
 # Zone and a day near one of its changes; some changes are odd: not by whole hours, at midnight, by a day.

@@ -132,9 +132,7 @@ def test_missed_takes_no_more_steps_than_its_limit() -> None:
 
 def test_missed_counts_a_slot_that_a_changed_definition_no_longer_names() -> None:
     assert missed(Every(60), HOUR + 7, HOUR + 8, 10) == Missed(HOUR + 7, HOUR + 7, 1, HOUR + MINUTE)
-    assert missed(Every(60), HOUR + 7, HOUR + MINUTE, 10) == Missed(
-        HOUR + 7, HOUR + MINUTE, 2, HOUR + 2 * MINUTE
-    )
+    assert missed(Every(60), HOUR + 7, HOUR + MINUTE, 10) == Missed(HOUR + 7, HOUR + MINUTE, 2, HOUR + 2 * MINUTE)
     late = At(datetime(2030, 1, 1, tzinfo=UTC))
     assert missed(late, HOUR, 2 * HOUR, 10) == Missed(HOUR, HOUR, 1, late.when_ms)
 
@@ -152,9 +150,7 @@ def test_missed_refuses_a_slot_that_is_not_due_and_a_limit_of_nothing() -> None:
 
 
 @given(st.text(), st.integers(0, 10**13), st.integers(0, 10**9), st.none() | st.integers(1, 10**9))
-def test_jitter_stays_within_its_bound_and_before_the_next_slot(
-    job: str, slot: int, most: int, gap: int | None
-) -> None:
+def test_jitter_stays_within_its_bound_and_before_the_next_slot(job: str, slot: int, most: int, gap: int | None) -> None:
     delay = jitter_ms(job, slot, most, None if gap is None else slot + gap)
     assert 0 <= delay <= most
     assert gap is None or slot + delay < slot + gap

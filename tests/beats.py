@@ -1,0 +1,138 @@
+"""What tests of the beat share: instances of it, and jobs whose slots came due a while ago."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from lockbeat import Beat, Lockbeat
+from lockbeat.beat import JobState, LedgerEntry, Scheduler
+from lockbeat.jobs import Job
+from lockbeat.store import Store
+from lockbeat.tasks import Task
+from lockbeat.triggers import Every
+
+MINUTE = 60_000
+
+
+class Hands:
+    """A runner that takes what it is given and does nothing with it, unless the test does."""
+
+    def __init__(self, *names: str, places: int = 1000) -> None:
+        self.names = set(names)
+        self.places = places
+        self.tasks: list[Task] = []
+
+    @property
+    def room(self) -> int:
+        return self.places
+
+    def reserve(self, queue: str, name: str) -> bool:
+        if name not in self.names or self.places <= 0:
+            return False
+        self.places -= 1
+        return True
+
+    def unreserve(self) -> None:
+        self.places += 1
+
+    def knows(self, name: str) -> bool:
+        return name in self.names
+
+    def begin(self, task: Task) -> None:
+        self.tasks.append(task)
+
+
+def minutely(name: str = "report", **options: Any) -> Job:
+    """A job whose next slot is far enough away for a test to end before it."""
+    return Job.declare(name, options.pop("trigger", Every(60)), **options)
+
+
+def scheduler(lb: Lockbeat, *jobs: Job, runner: Any = None) -> Scheduler:
+    """A scheduler as an instance with these jobs in its code has."""
+    return Scheduler(lb.store, lb.jobs, {job.name: job for job in jobs}, runner)
+
+
+async def backdate(lb: Lockbeat, raw: Any, name: str, slot_ms: int, due_ms: int | None = None) -> None:
+    """Let the job's next slot be this one, as if no instance had run since."""
+    state = await lb.jobs.get(name)
+    shard, due = lb.jobs.shard_of(name), slot_ms if due_ms is None else due_ms
+    key = lb.store.keys.key
+    raw.hset(key(shard, "job:slot"), name, f"{slot_ms} {due} {state.job.rev}")
+    raw.zadd(key(shard, "job:due"), {name: due})
+
+
+async def now_ms(lb: Lockbeat) -> int:
+    """The server's clock."""
+    return round(await lb.store.server_time() * 1000)
+
+
+async def last_slot(lb: Lockbeat, state: JobState, back: int = 0) -> int:
+    """The latest slot that has come due, or one `back` periods before it."""
+    slot = state.job.trigger.prev(await now_ms(lb))
+    for _ in range(back):
+        assert slot is not None
+        slot = state.job.trigger.prev(slot - 1)
+    assert slot is not None
+    return slot
+
+
+async def overdue(lb: Lockbeat, raw: Any, job: Job, back: int = 0) -> int:
+    """Declare a job whose slot has come due, and `back` more since; returns the first of them."""
+    await lb.jobs.put(job)
+    slot = await last_slot(lb, await lb.jobs.get(job.name), back)
+    await backdate(lb, raw, job.name, slot)
+    return slot
+
+
+async def ledger(lb: Lockbeat, name: str) -> list[LedgerEntry]:
+    """A job's ledger, oldest first."""
+    return (await lb.jobs.ledger(name, 1000))[::-1]
+
+
+async def states(lb: Lockbeat, name: str) -> list[str]:
+    """What became of each slot, oldest first."""
+    return [entry.state for entry in await ledger(lb, name)]
+
+
+async def eventually(
+    ask: Callable[[], Awaitable[object]], description: str, timeout: float = 8.0, step: float = 0.01
+) -> None:
+    """Ask again until the answer is true; AssertionError with the description otherwise."""
+    deadline = time.monotonic() + timeout
+    while not await ask():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"never happened within {timeout:g} s: {description}")
+        await asyncio.sleep(step)
+
+
+def held_by(raw: Any, store: Store, owner: str) -> list[str]:
+    """Every lease and lock that an owner has, live or not."""
+    found = []
+    low, high = f"[{owner}".encode() + b"\xff", f"({owner}".encode() + b"\xff\xff"
+    for shard in range(store.shards):
+        for index in ("task:owned", "lock:owned"):
+            members: list[bytes] = raw.zrangebylex(store.keys.key(shard, index), low, high)
+            found += [f"{index} {member!r}" for member in members]
+    return found
+
+
+def tasks_of(raw: Any, lb: Lockbeat) -> list[str]:
+    """The ids of all tasks that have not ended."""
+    found: list[str] = []
+    for shard in range(lb.store.shards):
+        found += [key.decode() for key in raw.hkeys(lb.store.keys.key(shard, "task"))]
+    return sorted(found)
+
+
+class Beats:
+    """Makes instances of one beat, as the processes of a service would have them."""
+
+    def __init__(self, url: str, namespace: str, shards: int) -> None:
+        self._url = url
+        self._settings: dict[str, Any] = {"namespace": namespace, "shards": shards, "grace": 1}
+
+    def __call__(self, **options: Any) -> Beat:
+        return Beat(options.pop("url", self._url), **(self._settings | options))

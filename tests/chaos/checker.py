@@ -1,0 +1,151 @@
+"""Judges a run by its effects and the ledger. Knows nothing of lockbeat but what it promises."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+EARLY_MS = 2.0
+"""Two readings of one machine's clock may differ by this."""
+ENDS = {"done", "failed", "lost", "skipped", "missed"}
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """A body began or ended."""
+
+    event: str
+    job: str
+    slot: int
+    attempt: int
+    fence: int
+    at: float
+    instance: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the ledger says of a slot, or of all from it to `last`."""
+
+    job: str
+    slot: int
+    state: str
+    last: int
+    reason: str = ""
+
+
+@dataclass
+class Evidence:
+    """All that is known of a run after its end."""
+
+    since_ms: float
+    until_ms: float
+    jobs: dict[str, int]
+    """Period in ms, anchored at the epoch."""
+    effects: list[Effect]
+    ledger: list[Entry]
+    exits: dict[str, tuple[int, bool, float | None, str]] = field(default_factory=dict)
+    """Exit code, whether it was killed, seconds from SIGTERM to its end, end of its log."""
+    leases_left: list[str] = field(default_factory=list)
+    emptied: bool = False
+    """The store was emptied: a slot may be `fired` for ever in what was taken down before."""
+
+
+@dataclass
+class Verdict:
+    """What was found; a run is good when `problems` is empty."""
+
+    expected: int = 0
+    ran: int = 0
+    accounted: dict[str, int] = field(default_factory=dict)
+    """Slots that did not run, by the ledger's word for why."""
+    duplicates: int = 0
+    early: int = 0
+    missed: int = 0
+    """Slots that are neither among the effects nor in the ledger."""
+    p50_ms: float = math.nan
+    p99_ms: float = math.nan
+    worst_ms: float = math.nan
+    problems: list[str] = field(default_factory=list)
+
+    def row(self, name: str) -> str:
+        """One line of a table."""
+        why = " ".join(f"{word}={count}" for word, count in sorted(self.accounted.items()))
+        return (
+            f"{name:<22} slots={self.expected} ran={self.ran} dup={self.duplicates} early={self.early} vanished={self.missed} "
+            f"late p50={self.p50_ms:.0f} p99={self.p99_ms:.0f} max={self.worst_ms:.0f} ms  {why}"
+        )
+
+
+def judge(evidence: Evidence, *, p99_ms: float | None = None, grace: float = 3.0) -> Verdict:
+    """Hold a run against the promises. `p99_ms`: how late the 99th of 100 first attempts may be."""
+    verdict = Verdict()
+    _once_and_in_time(evidence, verdict)
+    _none_vanishes(evidence, verdict)
+    _fences_grow(evidence, verdict)
+    late = sorted(effect.at - effect.slot for effect in evidence.effects if effect.event == "start" and effect.attempt == 1)
+    if late:
+        verdict.p50_ms, verdict.p99_ms, verdict.worst_ms = late[len(late) // 2], late[int(len(late) * 0.99)], late[-1]
+    if p99_ms is not None and not verdict.p99_ms <= p99_ms:
+        verdict.problems.append(f"the 99th percentile of lateness is {verdict.p99_ms:.0f} ms, more than {p99_ms:.0f}")
+    for name, (code, killed, took, log) in evidence.exits.items():
+        if not killed and code != 0:
+            verdict.problems.append(f"instance {name} exited with {code}: {log[-2000:]}")
+        if took is not None and took > grace + 4:
+            verdict.problems.append(f"instance {name} took {took:.1f} s to end")
+        if (at := log.find("Traceback")) >= 0:
+            verdict.problems.append(f"instance {name} shows a traceback: {log[max(at - 200, 0) : at + 2000]}")
+    verdict.problems += [f"left behind: {lease}" for lease in evidence.leases_left]
+    return verdict
+
+
+def _once_and_in_time(evidence: Evidence, verdict: Verdict) -> None:
+    starts: dict[tuple[str, int], list[Effect]] = defaultdict(list)
+    for effect in evidence.effects:
+        if effect.event == "start":
+            starts[effect.job, effect.slot].append(effect)
+            if effect.at < effect.slot - EARLY_MS:
+                verdict.early += 1
+                verdict.problems.append(f"{effect.slot - effect.at:.0f} ms early: {effect}")
+    for (job, _), several in starts.items():
+        # A job that may be retried runs again as another attempt; any other never.
+        attempts = {effect.attempt for effect in several} if job == "retried" else {several[0].attempt}
+        if len(attempts) != len(several):
+            verdict.duplicates += 1
+            verdict.problems.append(f"twice: {several}")
+
+
+def _none_vanishes(evidence: Evidence, verdict: Verdict) -> None:
+    ran = {(effect.job, effect.slot) for effect in evidence.effects if effect.event == "start"}
+    covered: dict[str, list[Entry]] = defaultdict(list)
+    for known in evidence.ledger:
+        covered[known.job].append(known)
+    for job, period in evidence.jobs.items():
+        slot = math.floor(evidence.since_ms / period) * period + period
+        while slot <= evidence.until_ms:
+            verdict.expected += 1
+            entry: Entry | None = next((one for one in covered[job] if one.slot <= slot <= one.last and one.state in ENDS), None)
+            if entry is None and evidence.emptied:
+                entry = next((one for one in covered[job] if one.slot == slot), None)
+            if (job, slot) in ran:
+                verdict.ran += 1
+            elif entry is not None and entry.state != "done":
+                verdict.accounted[entry.state] = verdict.accounted.get(entry.state, 0) + 1
+            else:
+                verdict.missed += 1
+                said = next((one for one in covered[job] if one.slot == slot), None)
+                verdict.problems.append(f"vanished: {job}@{slot}, of which the ledger says {said}")
+            slot += period
+
+
+def _fences_grow(evidence: Evidence, verdict: Verdict) -> None:
+    last: dict[str, Effect] = {}
+    starts = [effect for effect in evidence.effects if effect.event == "start"]
+    for effect in sorted(starts, key=lambda one: (one.job, one.slot, one.attempt)):
+        before = last.get(effect.job)
+        # A retry of an older slot may come after the next slot where overlap allows it; none of these jobs does both.
+        if before is not None and effect.fence <= before.fence:
+            verdict.problems.append(f"fences go back: {before} then {effect}")
+        last[effect.job] = effect

@@ -1,0 +1,171 @@
+"""Real processes, a real server, real signals. Each mode does its harm over and over; the checker looks at the effects.
+
+`make chaos` runs every mode at length; the short runs are part of the normal suite. LOCKBEAT_CHAOS_SECONDS, _INSTANCES and _JOBS
+change the size.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.checker import Verdict, judge
+from tests.chaos.harness import FAKETIME, Arena, Instance, Size, arena
+from tests.conftest import CHOSEN, valkey_or_skip
+
+Harm = Callable[[Arena], None]
+
+
+def kill_9(field: Arena) -> None:
+    """An instance is killed again and again, and another started in its place."""
+    while field.left > 4:
+        victim = field.random.choice(field.running)
+        field.sleep(field.random.uniform(0.5, 1.5))
+        victim.kill()
+        field.launch()
+
+
+def rolling_restart(field: Arena) -> None:
+    """One after the other is ended with SIGTERM and replaced, as a deployment does."""
+    while field.left > 4:
+        victim = field.running[0]
+        replacement = field.launch()
+        field.ready(replacement)
+        victim.terminate()
+        victim.process.wait(20)
+        field.sleep(0.3)
+
+
+def frozen_instance(field: Arena) -> None:
+    """An instance is stopped for longer than its leases last, and goes on with what it was doing."""
+    while field.left > 6:
+        victim = field.random.choice(field.running)
+        victim.freeze()
+        field.sleep(min(8, field.left - 4))
+        victim.thaw()
+        field.sleep(2)
+
+
+def server_killed(field: Arena) -> None:
+    """The server is killed -9 and started again with its append-only file."""
+    while field.left > 4:
+        field.sleep(1.5)
+        field.server.restart()
+        field.sleep(min(2, field.left))
+
+
+def server_frozen(field: Arena) -> None:
+    """The server holds its connections and answers nothing for ten seconds."""
+    field.sleep(2)
+    field.server.freeze()
+    field.sleep(min(10, field.left - 4))
+    field.server.thaw()
+
+
+def server_away(field: Arena) -> None:
+    """The server is gone for ten seconds."""
+    field.sleep(2)
+    field.server.kill()
+    field.sleep(min(10, field.left - 4))
+    field.server.restart()
+
+
+def emptied(field: Arena) -> None:
+    """FLUSHALL: every job, task, lease and fence is gone."""
+    while field.left > 4:
+        field.sleep(field.random.uniform(1, 3))
+        field.empty()
+
+
+def clocks_off(field: Arena) -> None:
+    """One instance is an hour ahead, another an hour behind: they were started so. Nothing else is done."""
+    field.sleep(field.left - 1)
+
+
+def pubsub_killed(field: Arena) -> None:
+    """The connections on which instances are told of changes are cut."""
+    while field.left > 3:
+        field.sleep(0.4)
+        field.command("CLIENT", "KILL", "TYPE", "pubsub")
+
+
+def connections_killed(field: Arena) -> None:
+    """All connections are cut, whatever is on its way on them."""
+    while field.left > 3:
+        field.sleep(field.random.uniform(0.1, 0.7))
+        field.command("CLIENT", "KILL", "TYPE", "normal")
+        field.command("CLIENT", "KILL", "TYPE", "pubsub")
+
+
+def loop_blocked(field: Arena) -> None:
+    """A job blocks the event loop of its instance for three leases. It does so by itself."""
+    field.sleep(field.left - 1)
+
+
+MODES: dict[str, tuple[Harm, float | None]] = {
+    "kill_9": (kill_9, 1000),
+    "rolling_restart": (rolling_restart, 1000),
+    "frozen_instance": (frozen_instance, 1000),
+    "server_killed": (server_killed, None),
+    "server_frozen": (server_frozen, None),
+    "server_away": (server_away, None),
+    "emptied": (emptied, None),
+    "clocks_off": (clocks_off, 1000),
+    "pubsub_killed": (pubsub_killed, 1000),
+    "connections_killed": (connections_killed, None),
+    "loop_blocked": (loop_blocked, None),
+}
+"""What is done, and how late the 99th of 100 starts may be, in ms."""
+
+
+def run(mode: str, directory: Path, size: Size) -> Verdict:
+    """Do harm to a running beat, end it, and judge."""
+    if not set(CHOSEN) - {"memory"}:
+        pytest.skip("only memory was chosen")
+    valkey_or_skip()
+    harm, p99_ms = MODES[mode]
+    if mode == "clocks_off" and not FAKETIME.exists():
+        pytest.skip("no libfaketime")
+    with arena(directory, size, blocking=mode == "loop_blocked") as field:
+        first: list[Instance] = []
+        for number in range(size.instances):
+            environment = {}
+            if mode == "clocks_off" and number < 2:
+                environment = {
+                    "LD_PRELOAD": str(FAKETIME),
+                    "FAKETIME": ("+1h", "-1h")[number],
+                    "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+                }
+            first.append(field.launch(**environment))
+        field.ready(*first)
+        since_ms = time.time() * 1000
+        field.started = time.monotonic()
+        harm(field)
+        # Time to come back, and for every lease of a dead owner to be taken over.
+        field.sleep(max(field.left, 1.0))
+        until_ms = time.time() * 1000 - 1000
+        field.end()
+        return judge(field.evidence(since_ms, until_ms), p99_ms=p99_ms)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("mode", MODES)
+def test_each_slot_runs_once_and_none_vanishes_while(mode: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    verdict = run(mode, tmp_path, Size.full())
+    with capsys.disabled():
+        print("\n" + verdict.row(mode))
+    assert not verdict.problems, f"{len(verdict.problems)} problems:\n" + "\n".join(verdict.problems[:20])
+    assert verdict.ran > verdict.expected * 0.2
+
+
+SHORT = {"kill_9": 6.0, "server_killed": 7.0, "emptied": 7.0, "clocks_off": 5.0}
+
+
+@pytest.mark.parametrize("mode", SHORT)
+def test_in_a_short_run_each_slot_runs_once_and_none_vanishes_while(mode: str, tmp_path: Path) -> None:
+    verdict = run(mode, tmp_path, Size(seconds=SHORT[mode], instances=3, jobs=10))
+    assert not verdict.problems, f"{len(verdict.problems)} problems:\n" + "\n".join(verdict.problems[:20])
+    assert verdict.ran > verdict.expected * 0.2

@@ -1,0 +1,142 @@
+"""The checker finds what it is there to find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.chaos.checker import Effect, Entry, Evidence, judge
+
+
+def effect(slot: int, *, job: str = "job", attempt: int = 1, fence: int | None = None, late: float = 5.0) -> Effect:
+    return Effect("start", job, slot, attempt, slot if fence is None else fence, slot + late, "i1", 1)
+
+
+def good() -> Evidence:
+    """Ten seconds of a job each second, without a fault."""
+    effects = [effect(slot) for slot in range(1000, 11_000, 1000)]
+    return Evidence(0, 10_000, {"job": 1000}, effects, [], {"i1": (0, False, 1.0, "")})
+
+
+def test_a_good_run_has_no_problems() -> None:
+    verdict = judge(good(), p99_ms=10)
+    assert verdict.problems == []
+    assert (verdict.expected, verdict.ran, verdict.missed, verdict.duplicates) == (10, 10, 0, 0)
+    assert verdict.p99_ms == 5
+
+
+def drop(evidence: Evidence) -> None:
+    del evidence.effects[4]
+
+
+def only_fired(evidence: Evidence) -> None:
+    drop(evidence)
+    evidence.ledger.append(Entry("job", 5000, "fired", 5000))
+
+
+def done_without_effect(evidence: Evidence) -> None:
+    drop(evidence)
+    evidence.ledger.append(Entry("job", 5000, "done", 5000))
+
+
+def range_too_short(evidence: Evidence) -> None:
+    del evidence.effects[4:7]
+    evidence.ledger.append(Entry("job", 5000, "missed", 6000))
+
+
+def twice(evidence: Evidence) -> None:
+    evidence.effects.append(effect(5000, fence=5001))
+
+
+def twice_as_another_attempt(evidence: Evidence) -> None:
+    evidence.effects.append(effect(5000, attempt=2, fence=5001))
+
+
+def retried_twice(evidence: Evidence) -> None:
+    evidence.effects += [effect(1000, job="retried"), effect(1000, job="retried", fence=1001)]
+
+
+def early(evidence: Evidence) -> None:
+    evidence.effects[3] = effect(4000, late=-3)
+
+
+def late(evidence: Evidence) -> None:
+    evidence.effects[3] = effect(4000, late=1500)
+
+
+def fence_repeats(evidence: Evidence) -> None:
+    evidence.effects[3] = effect(4000, fence=3000)
+
+
+def fence_back(evidence: Evidence) -> None:
+    evidence.effects[3] = effect(4000, fence=2500)
+
+
+def exit_code(evidence: Evidence) -> None:
+    evidence.exits["i2"] = (1, False, None, "boom")
+
+
+def slow_end(evidence: Evidence) -> None:
+    evidence.exits["i2"] = (0, False, 9.0, "")
+
+
+def traceback(evidence: Evidence) -> None:
+    evidence.exits["i2"] = (0, False, 1.0, "Traceback (most recent call last)")
+
+
+def lease(evidence: Evidence) -> None:
+    evidence.leases_left.append("task:owned x")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "word"),
+    [
+        (drop, "vanished"),
+        (only_fired, "vanished"),
+        (done_without_effect, "vanished"),
+        (range_too_short, "vanished"),
+        (twice, "twice"),
+        (twice_as_another_attempt, "twice"),
+        (retried_twice, "twice"),
+        (early, "early"),
+        (late, "lateness"),
+        (fence_repeats, "fences"),
+        (fence_back, "fences"),
+        (exit_code, "exited with 1"),
+        (slow_end, "took 9.0 s"),
+        (traceback, "traceback"),
+        (lease, "left behind"),
+    ],
+)
+def test_it_finds(spoil: Callable[[Evidence], None], word: str) -> None:
+    evidence = good()
+    spoil(evidence)
+    verdict = judge(evidence, p99_ms=1000)
+    assert verdict.problems
+    assert word in verdict.problems[0]
+
+
+def excused_by_range(evidence: Evidence) -> None:
+    del evidence.effects[4:7]
+    evidence.ledger.append(Entry("job", 5000, "missed", 7000))
+
+
+def excused_by_state(evidence: Evidence) -> None:
+    drop(evidence)
+    evidence.ledger.append(Entry("job", 5000, "lost", 5000))
+
+
+def retried(evidence: Evidence) -> None:
+    evidence.effects += [effect(1000, job="retried"), effect(1000, job="retried", attempt=2, fence=1001)]
+
+
+def killed(evidence: Evidence) -> None:
+    evidence.exits["i2"] = (-9, True, None, "")
+
+
+@pytest.mark.parametrize("fine", [excused_by_range, excused_by_state, retried, killed])
+def test_it_accepts(fine: Callable[[Evidence], None]) -> None:
+    evidence = good()
+    fine(evidence)
+    assert judge(evidence, p99_ms=1000).problems == []

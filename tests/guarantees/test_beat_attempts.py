@@ -1,0 +1,345 @@
+"""How an attempt runs and ends: attempts, retries, time-outs, threads, errors, and what becomes of them in the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import threading
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from lockbeat import Beat, Exponential, Fixed, Lockbeat, Run
+from tests.beats import Beats, eventually, ledger, overdue, scheduler, states
+from tests.conftest import Connect, wait_until
+
+FAST: dict[str, Any] = {"lease": 0.3}
+
+
+async def ends(lb: Lockbeat, name: str, *wanted: str) -> None:
+    """Wait until a job's first slot has ended in one of these states."""
+
+    async def ended() -> bool:
+        return any(state in wanted for state in await states(lb, name))
+
+    await eventually(ended, f"{name} is {' or '.join(wanted)}")
+
+
+async def test_a_function_is_told_which_attempt_it_is(lb: Lockbeat, beats: Beats) -> None:
+    beat = beats(owner="me")
+    runs: list[Run] = []
+
+    @beat.every(0.2)
+    async def told(run: Run) -> None:
+        runs.append(run)
+
+    async with beat.lifespan():
+        await wait_until(lambda: runs, "it runs")
+        await ends(lb, "told", "done")
+    run = runs[0]
+    assert run.job == "told"
+    assert run.slot is not None
+    assert run.slot.tzinfo is UTC
+    assert run.slot <= datetime.now(UTC)
+    assert run.task_id == f"told@{round(run.slot.timestamp() * 1000)}"
+    entry = (await ledger(lb, "told"))[0]
+    assert (entry.task_id, entry.fence, entry.by, entry.attempt) == (run.task_id, run.fence, "me", run.attempt)
+
+
+async def test_functions_may_be_plain_or_async_methods_or_objects_with_or_without_the_run(beats: Beats) -> None:
+    beat, seen = beats(), set()
+
+    class Service:
+        async def method(self) -> None:
+            seen.add("method")
+
+        def __call__(self, run: Run) -> None:
+            seen.add(f"object {run.job}")
+
+    @beat.every(0.2)
+    def plain() -> None:
+        seen.add("plain")
+        assert threading.current_thread() is not threading.main_thread()
+
+    @beat.every(0.2)
+    async def optional(extra: int = 7) -> None:
+        seen.add(f"optional {extra}")
+
+    beat.every(0.2)(Service().method)
+    beat.every(0.2, name="called")(Service())
+    async with beat.lifespan():
+        await wait_until(lambda: len(seen) == 4, "all of them run")
+    assert seen == {"plain", "optional 7", "method", "object called"}
+
+
+async def test_an_attempt_that_raised_is_not_repeated_unless_asked(
+    lb: Lockbeat, beats: Beats, caplog: pytest.LogCaptureFixture
+) -> None:
+    beat, slots = beats(), []
+
+    @beat.every(0.1, retry=Fixed(0))
+    async def bad(run: Run) -> None:
+        slots.append(run.slot)
+        raise ValueError("no luck")
+
+    async with beat.lifespan():
+        await wait_until(lambda: len(slots) > 3, "it runs on")
+        await ends(lb, "bad", "failed")
+    assert len(slots) == len(set(slots))
+    entry = (await ledger(lb, "bad"))[0]
+    assert entry.attempt == 1
+    assert entry.reason is not None
+    assert entry.reason.startswith("Traceback")
+    assert entry.reason.endswith("ValueError: no luck")
+    assert "no luck" in caplog.text
+
+
+async def test_retries_follow_the_policy(lb: Lockbeat, beats: Beats) -> None:
+    beat, attempts = beats(), []
+
+    @beat.every(60, anchor=datetime.fromtimestamp(int(time.time()) + 1, UTC), max_attempts=4, retry=Exponential(0.1, 2))
+    async def flaky(run: Run) -> None:
+        attempts.append((run.attempt, run.slot, run.fence, asyncio.get_running_loop().time()))
+        if run.attempt < 4:
+            raise ValueError(f"attempt {run.attempt}")
+
+    async with beat.lifespan():
+        await ends(lb, "flaky", "done", "failed")
+    assert [attempt for attempt, *_ in attempts] == [1, 2, 3, 4]
+    assert len({slot for _, slot, *_ in attempts}) == 1
+    fences = [fence for _, _, fence, _ in attempts]
+    assert fences == sorted(set(fences))
+    times = [at for *_, at in attempts]
+    for pause, least in zip((b - a for a, b in itertools.pairwise(times)), (0.1, 0.2, 0.4), strict=True):
+        assert least - 0.002 <= pause < least + 0.5
+    [entry] = await ledger(lb, "flaky")
+    assert (entry.state, entry.attempt) == ("done", 4)
+
+
+async def test_attempts_that_are_used_up_end_in_failure(lb: Lockbeat, beats: Beats) -> None:
+    beat, attempts = beats(), []
+
+    @beat.every(60, anchor=datetime.fromtimestamp(int(time.time()) + 1, UTC), max_attempts=2, retry=Fixed(0))
+    async def hopeless(run: Run) -> None:
+        attempts.append(run.attempt)
+        raise ValueError(f"attempt {run.attempt}")
+
+    async with beat.lifespan():
+        await ends(lb, "hopeless", "failed")
+    assert attempts == [1, 2]
+    [entry] = await ledger(lb, "hopeless")
+    assert entry.attempt == 2
+    assert entry.reason is not None
+    assert "attempt 2" in entry.reason
+
+
+async def test_an_attempt_that_takes_too_long_is_cancelled(lb: Lockbeat, beats: Beats) -> None:
+    beat, cancelled = beats(), []
+
+    @beat.every(0.2, timeout=0.1)
+    async def slow(run: Run) -> None:
+        try:
+            await asyncio.sleep(30)
+        finally:
+            cancelled.append(run.slot)
+
+    async with beat.lifespan():
+        await wait_until(lambda: len(cancelled) > 1, "it is cancelled, and the next slot runs")
+        await ends(lb, "slow", "failed")
+    entry = (await ledger(lb, "slow"))[0]
+    assert entry.reason == "timed out after 100 ms"
+
+
+async def test_a_plain_function_keeps_its_lease_until_it_ends(lb: Lockbeat, beats: Beats) -> None:
+    """A thread can't be stopped, so nobody else may start beside it."""
+    beat, running, most = beats(), [], []
+
+    @beat.every(0.2, timeout=0.1, lease=0.3)
+    def stubborn() -> None:
+        running.append(1)
+        most.append(len(running))
+        threading.Event().wait(0.8)
+        running.pop()
+
+    async with beat.lifespan():
+        await wait_until(lambda: len(most) > 1, "it runs again")
+        await ends(lb, "stubborn", "failed")
+    assert set(most) == {1}
+
+
+async def test_a_function_that_cancels_itself_has_failed(lb: Lockbeat, beats: Beats) -> None:
+    beat = beats()
+
+    @beat.every(0.2)
+    async def gone() -> None:
+        raise asyncio.CancelledError
+
+    async with beat.lifespan():
+        await ends(lb, "gone", "failed")
+    assert (await ledger(lb, "gone"))[0].reason == "the function was cancelled"
+
+
+async def test_a_long_attempt_keeps_its_lease(lb: Lockbeat, beats: Beats) -> None:
+    beat, rival, attempts = beats(), beats(), []
+
+    async def long(run: Run) -> None:
+        attempts.append((run.slot, run.attempt))
+        await asyncio.sleep(1.2)
+
+    for each in (beat, rival):
+        each.every(0.2, lease=0.3, max_attempts=5)(long)
+    async with beat.lifespan(), rival.lifespan():
+        await wait_until(lambda: len(attempts) > 1, "it ran, and the next slot began")
+        assert {attempt for _, attempt in attempts} == {1}
+        assert (await states(lb, "long"))[0] == "done"
+
+
+async def test_a_function_that_blocks_the_event_loop_is_not_run_twice(lb: Lockbeat, connect: Connect, beats: Beats) -> None:
+    """The keeper renews from a thread of its own."""
+    first, slots = beats(), []
+
+    def declare(beat: Beat) -> None:
+        @beat.every(0.5, lease=0.3, max_attempts=5)
+        async def blocking(run: Run) -> None:
+            slots.append((run.slot, run.attempt))
+            time.sleep(1.0)  # noqa: ASYNC251 - that is what is tested
+
+    declare(first)
+    if first.url is not None and first.url.startswith("memory:"):
+        pytest.skip("the server of memory:// lives in the loop that is blocked")
+    async with first.lifespan():
+        await wait_until(lambda: len(slots) > 1, "it ran, and the next slot began")
+    assert len(slots) == len(set(slots))
+    assert {attempt for _, attempt in slots} == {1}
+    assert (await states(lb, "blocking"))[0] == "done"
+
+
+async def test_an_attempt_whose_lease_was_lost_is_cancelled_and_not_reported(
+    lb: Lockbeat, beats: Beats, caplog: pytest.LogCaptureFixture
+) -> None:
+    beat, events = beats(owner="me"), []
+
+    @beat.every(0.2, lease=0.3)
+    async def robbed() -> None:
+        events.append("began")
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            events.append("cancelled")
+            raise
+
+    async with beat.lifespan():
+        await wait_until(lambda: events, "it runs")
+        await lb.tasks.release_all("me")
+        await wait_until(lambda: "cancelled" in events, "it is cancelled")
+    entry = (await ledger(lb, "robbed"))[0]
+    assert (entry.state, entry.reason) == ("lost", "all leases of its owner were released")
+    assert "its lease was lost" in caplog.text
+
+
+async def test_an_attempt_that_was_started_too_late_is_not_begun(
+    lb: Lockbeat, beats: Beats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reply came after the lease had ended, as after a freeze: it may be another's by now."""
+    from lockbeat.beat import scheduler
+
+    began: list[Run] = []
+    beat = beats()
+
+    @beat.every(0.5, lease=0.3)
+    async def late(run: Run) -> None:
+        began.append(run)
+
+    real = scheduler._first_attempt
+
+    def aged(*args: Any) -> Any:
+        task = real(*args)
+        task.asked_at -= 0.29  # as if the reply had been on its way for all but the margin
+        return task
+
+    monkeypatch.setattr(scheduler, "_first_attempt", aged)
+    async with beat.lifespan():
+        await ends(lb, "late", "lost")
+    assert began == []
+
+
+async def test_a_task_whose_function_is_not_here_is_left_to_others(
+    lb: Lockbeat, beats: Beats, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A rolling deploy: the old code knows nothing of the new job."""
+    caplog.set_level(logging.INFO, logger="lockbeat")
+    new, ran = beats(), []
+
+    @new.every(60, anchor=datetime.fromtimestamp(int(time.time()) + 1, UTC))
+    async def fresh(run: Run) -> None:
+        ran.append(run.attempt)
+
+    await lb.jobs.put(*new.declared.values())
+    old = beats()
+    async with old.lifespan():
+        await wait_until(lambda: "no function 'fresh' here" in caplog.text, "the old instance passes it on")
+        assert (await states(lb, "fresh")) == ["fired"]
+        assert old._client is not None
+        raised = await lb.jobs.get("fresh")
+        assert raised.open is not None
+    from lockbeat import worker
+
+    assert worker.UNKNOWN_DELAY_MS == 5000
+    async with new.lifespan():
+        await wait_until(lambda: ran, "the new instance runs it", timeout=8)
+    assert ran == [1], "what the old one passed on was no attempt"
+
+
+async def test_no_more_run_at_once_than_concurrency_allows(lb: Lockbeat, beats: Beats) -> None:
+    beat, running, most, ended = beats(concurrency=3), [], [], []
+
+    def declare(number: int) -> None:
+        @beat.every(60, name=f"job-{number}", anchor=datetime.fromtimestamp(int(time.time()) + 1, UTC))
+        async def body(run: Run) -> None:
+            running.append(number)
+            most.append(len(running))
+            await asyncio.sleep(0.05)
+            running.remove(number)
+            ended.append(number)
+
+    for number in range(12):
+        declare(number)
+    async with beat.lifespan():
+        await wait_until(lambda: len(ended) == 12, "all of them run")
+    assert max(most) == 3
+    assert sorted(ended) == list(range(12))
+
+
+async def test_a_job_in_another_queue_is_run_by_who_serves_it(lb: Lockbeat, beats: Beats) -> None:
+    beat, other, ran = beats(), beats(queue="gpu"), []
+
+    @beat.every(0.3, queue="gpu")
+    async def heavy() -> None:
+        ran.append("beat")
+
+    async with beat.lifespan(), other.lifespan(schedule=False):
+        await wait_until(lambda: len(ran) > 1, "a beat serves the queues of its own jobs")
+    with pytest.raises(LookupError):
+        await lb.jobs.get("other")
+
+
+@pytest.mark.parametrize("queue", ["a", "b", "c"])
+async def test_each_queue_gets_its_turn_at_a_single_place(lb: Lockbeat, raw: Any, beats: Beats, queue: str) -> None:
+    """A queue that has nothing gives the place up, and the others are told."""
+    beat, ran = beats(concurrency=1, queue="a"), []
+
+    def declare(name: str) -> None:
+        @beat.every(3600, name=f"job-{name}", queue=name)
+        async def body() -> None:
+            ran.append(name)
+
+    for name in ("a", "b", "c"):
+        declare(name)
+    job = beat.declared[f"job-{queue}"]
+    await overdue(lb, raw, job)
+    await scheduler(lb, job).tick(lb.jobs.shard_of(job.name))
+    async with beat.lifespan(schedule=False):
+        await wait_until(lambda: ran == [queue], "it runs", timeout=3)

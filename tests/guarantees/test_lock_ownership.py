@@ -1,0 +1,90 @@
+"""Promise 3: only the owner renews or releases, and renewal never revives. Promise 4: only the server's clock decides."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from typing import Any
+
+import pytest
+import time_machine
+
+from lockbeat import LeaseLost, Lockbeat
+from lockbeat.errors import LockbeatError
+from tests.conftest import Backend, Connect, only
+
+
+async def test_two_handles_of_one_owner_exclude_each_other(lb: Lockbeat) -> None:
+    async with lb.lock("k"):
+        with pytest.raises(TimeoutError):
+            await lb.lock("k", wait=0.02).__aenter__()
+
+
+async def test_a_handle_in_use_refuses_a_second_block(lb: Lockbeat) -> None:
+    handle = lb.lock("k")
+    async with handle as lease:
+        with pytest.raises(LockbeatError, match=r"handle on 'k' is in use; make one for each block"):
+            await handle.__aenter__()
+        assert handle.lease is lease
+        assert await lb.locks.owner("k") == lb.owner
+    async with handle:
+        assert not handle.lost
+
+
+async def test_a_handle_that_already_waits_refuses_a_second_task(lb: Lockbeat) -> None:
+    handle = lb.lock("k")
+
+    async def hold() -> None:
+        async with handle:
+            assert await lb.locks.owner("k") == lb.owner
+
+    async with lb.lock("k"):
+        waiting = asyncio.create_task(hold())
+        await asyncio.sleep(0)
+        with pytest.raises(LockbeatError, match="in use"):
+            await handle.__aenter__()
+    await waiting
+    assert not await lb.locks.is_locked("k")
+
+
+async def test_a_handle_does_not_release_what_its_owner_took_since(lb: Lockbeat) -> None:
+    """Same owner, another ownership: the token tells them apart."""
+    with pytest.raises(LeaseLost):
+        async with lb.lock("k", ttl=30):
+            await lb.locks.release("k", lb.owner)
+            assert await lb.locks.try_acquire("k", lb.owner, 30)
+    assert await lb.locks.owner("k") == lb.owner
+
+
+async def test_renewal_of_a_handle_never_takes_over_its_owners_next_lease(lb: Lockbeat) -> None:
+    with pytest.raises(LeaseLost):
+        async with lb.lock("k", ttl=0.2):
+            await lb.locks.release("k", lb.owner)
+            lease = await lb.locks.try_acquire("k", lb.owner, 30)
+            await asyncio.sleep(5)
+    assert await lb.locks.list() == [lease]
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+@only("valkey", "redis", "cluster")
+async def test_a_client_clock_an_hour_off_changes_nothing(connect: Connect, raw: Any, backend: Backend, hours: float) -> None:
+    away = dt.datetime.now(dt.UTC) + dt.timedelta(hours=hours)
+    async with connect() as right:
+        with time_machine.travel(away):
+            async with connect() as wrong:
+                lease = await wrong.locks.try_acquire("k", "wrong", 30)
+                assert lease is not None
+                assert await right.locks.try_acquire("k", "right", 30) is None
+                assert await wrong.locks.renew("k", "wrong", 30)
+                now = await right.store.server_time()
+                assert lease.expires_at == pytest.approx(now + 30, abs=2)
+                assert lease.fence / 1e6 == pytest.approx(now, abs=2)
+                await wrong.locks.try_acquire("brief", "wrong", 0.01)
+                while await wrong.locks.is_locked("brief"):
+                    await asyncio.sleep(0.002)
+                taken = await right.locks.try_acquire("brief", "right", 30)
+                assert taken is not None
+                assert await wrong.locks.try_acquire("brief", "wrong", 30) is None
+                async with wrong.lock("held", ttl=0.2):
+                    await asyncio.sleep(0.45)
+                    assert await right.locks.owner("held") == wrong.owner

@@ -1,0 +1,382 @@
+"""The scripts of the beat, called straight: what each returns, and what it leaves in the store."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from lockbeat import Lockbeat
+from lockbeat.jobs import Job
+from lockbeat.triggers import Every
+from tests.beats import backdate, eventually, held_by, ledger, minutely, now_ms, states, tasks_of
+
+MINUTE = 60_000
+
+
+class Bench:
+    """One job whose slot has come due, and the calls that a scheduler and a worker would make."""
+
+    def __init__(self, lb: Lockbeat, raw: Any, job: Job) -> None:
+        self.lb = lb
+        self.raw = raw
+        self.job = job
+        self.shard = lb.jobs.shard_of(job.name)
+        self.slot = 0
+
+    async def due(self, slot: int | None = None) -> None:
+        """Let a slot be due; by default the last full minute."""
+        await self.lb.jobs.put(self.job)
+        self.slot = (await now_ms(self.lb)) // MINUTE * MINUTE if slot is None else slot
+        await backdate(self.lb, self.raw, self.job.name, self.slot)
+
+    async def call(self, script: str, *args: str | int) -> Any:
+        return await self.lb.store.call(script, self.shard, args)
+
+    async def fire(self, *, owner: str = "o", call: str = "c", lease_ms: int = 0, **changes: Any) -> list[int]:
+        """beat/fire for the slot that is due."""
+        following = self.slot + MINUTE
+        given: dict[str, Any] = {
+            "job": self.job.name,
+            "expected": f"{self.slot} {self.slot} {self.job.rev}",
+            "slot": self.slot,
+            "first": self.slot,
+            "last": self.slot,
+            "count": 0,
+            "window": -1,
+            "next": f"{following} {following} {self.job.rev}",
+            "next_due": following,
+            "record": self.job.record,
+            "overlap": self.job.overlap,
+            "keep": self.job.keep,
+            "owner": owner,
+            "call": call,
+            "lease_ms": lease_ms,
+        } | changes
+        reply: list[int] = await self.call("beat/fire", *given.values())
+        return reply
+
+    async def next(self) -> int | None:
+        state = await self.lb.jobs.get(self.job.name)
+        return state.next.slot_ms if state.next else None
+
+    @property
+    def id(self) -> str:
+        return f"{self.job.name}@{self.slot}"
+
+
+@pytest.fixture
+async def bench(lb: Lockbeat, raw: Any) -> Bench:
+    made = Bench(lb, raw, minutely())
+    await made.due()
+    return made
+
+
+# beat/due
+
+
+async def test_due_tells_the_time_the_epoch_and_what_is_next(lb: Lockbeat, raw: Any) -> None:
+    now, epoch, following = await lb.store.call("beat/due", 0, (10, 300))
+    assert abs(now - await now_ms(lb)) < 1000
+    assert (epoch, following) == (0, 0), "an empty store"
+    names = [f"job-{number}" for number in range(12)]
+    await lb.jobs.put(*(minutely(name) for name in names))
+    for shard in range(lb.store.shards):
+        _, epoch, following, *rows = await lb.store.call("beat/due", shard, (10, 300))
+        assert epoch > 0
+        assert rows == []
+        assert now < following <= now + MINUTE + 1000
+
+
+async def test_due_hands_out_the_longest_due_first_up_to_its_limit(lb: Lockbeat, raw: Any) -> None:
+    names = [f"job-{number}" for number in range(9)]
+    await lb.jobs.put(*(minutely(name) for name in names))
+    now = await now_ms(lb)
+    wanted: dict[int, list[bytes]] = {}
+    for number, name in enumerate(names):
+        await backdate(lb, raw, name, now - 1000 * (number + 1))
+        wanted.setdefault(lb.jobs.shard_of(name), []).insert(0, name.encode())
+    for shard, mine in wanted.items():
+        _, _, following, *rows = await lb.store.call("beat/due", shard, (2, 300))
+        assert rows[::2] == mine[:2]
+        if len(mine) > 2:
+            assert following <= now, "there are more"
+
+
+async def test_due_forgets_a_job_that_has_no_slot(bench: Bench) -> None:
+    bench.raw.hdel(bench.lb.store.keys.key(bench.shard, "job:slot"), "report")
+    assert len(await bench.call("beat/due", 10, 300)) == 3
+    assert bench.raw.zcard(bench.lb.store.keys.key(bench.shard, "job:due")) == 0
+
+
+# beat/fire
+
+
+async def test_fire_into_the_queue(bench: Bench) -> None:
+    code, fence, expires, now = await bench.fire()
+    assert (code, fence, expires) == (1, 0, 0)
+    assert abs(now - await now_ms(bench.lb)) < 1000
+    assert tasks_of(bench.raw, bench.lb) == [bench.id]
+    assert await bench.next() == bench.slot + MINUTE
+    assert await states(bench.lb, "report") == ["fired"]
+
+
+async def test_fire_and_start(bench: Bench) -> None:
+    code, fence, expires, now = await bench.fire(lease_ms=5000)
+    assert code == 2
+    assert expires == now + 5000
+    assert fence > now * 1000 - 10**6
+    assert len(held_by(bench.raw, bench.lb.store, "o")) == 2, "the task and the job's lock"
+    [lease] = await bench.lb.locks.list()
+    assert (lease.key, lease.fence, round(lease.expires_at * 1000)) == ("job:report", fence, expires)
+
+
+@pytest.mark.parametrize("lease_ms", [0, 5000])
+async def test_fire_refuses_another_slot_than_the_expected_one(bench: Bench, lease_ms: int) -> None:
+    other = bench.slot - MINUTE
+    reply = await bench.fire(expected=f"{other} {other} {bench.job.rev}", slot=other, lease_ms=lease_ms)
+    assert reply[:3] == [0, 0, 0]
+    assert await bench.next() == bench.slot
+    assert tasks_of(bench.raw, bench.lb) == []
+    assert await states(bench.lb, "report") == []
+
+
+@pytest.mark.parametrize("lease_ms", [0, 5000])
+async def test_fire_refuses_a_slot_whose_time_has_not_come(bench: Bench, lease_ms: int) -> None:
+    await bench.due(bench.slot + 10 * MINUTE)
+    assert (await bench.fire(lease_ms=lease_ms))[0] == 0
+    assert await bench.next() == bench.slot
+    assert tasks_of(bench.raw, bench.lb) == []
+
+
+async def test_fire_of_a_job_that_is_gone_does_nothing(bench: Bench) -> None:
+    await bench.lb.jobs.delete("report")
+    assert (await bench.fire(lease_ms=5000))[0] == 0
+    assert tasks_of(bench.raw, bench.lb) == []
+
+
+async def test_the_same_call_again_gets_its_attempt_again_and_another_does_not(bench: Bench) -> None:
+    first = await bench.fire(lease_ms=5000, call="mine")
+    again = await bench.fire(lease_ms=5000, call="mine")
+    assert again[:3] == first[:3]
+    assert (await bench.fire(lease_ms=5000, call="other"))[0] == 0
+    assert (await bench.fire(lease_ms=5000, call="mine", owner="p"))[0] == 0
+    assert tasks_of(bench.raw, bench.lb) == [bench.id]
+
+
+async def test_fire_of_the_last_slot_ends_the_job(bench: Bench) -> None:
+    assert (await bench.fire(next="", next_due=0))[0] == 1
+    assert await bench.next() is None
+    assert len(await bench.call("beat/due", 10, 300)) == 3
+
+
+async def test_a_batch_decides_each_job_by_itself(lb: Lockbeat, raw: Any) -> None:
+    names = [name for name in (f"job-{number}" for number in range(60)) if lb.jobs.shard_of(name) == 0][:6]
+    benches = [Bench(lb, raw, minutely(name)) for name in names]
+    groups = []
+    for number, made in enumerate(benches):
+        await made.due()
+        slot, following = made.slot - (number % 2), made.slot + MINUTE
+        head = (made.job.name, f"{slot} {slot} {made.job.rev}", made.slot, 0, 0, 0, -1)
+        after = (f"{following} {following} {made.job.rev}", following, made.job.record, "skip", 100, "o", f"c{number}", 5000)
+        groups.append((*head, *after))
+    replies = await lb.store.calls.call_groups("beat/fire", 0, groups)
+    assert [reply[0] for reply in replies] == [2, 0, 2, 0, 2, 0]
+    fences = [reply[1] for reply in replies if reply[0]]
+    assert fences == sorted(set(fences))
+    assert tasks_of(raw, lb) == sorted(made.id for made in benches[::2])
+
+
+# task/claim, complete, fail, release, renew
+
+
+async def claim(bench: Bench, owner: str = "w", call: str = "k", limit: int = 10, repeated: int = 0) -> list[Any]:
+    """The rows of a claim."""
+    return list(await bench.call("task/claim", "default", owner, call, limit, 5000, repeated))[2:]
+
+
+async def test_claim_leases_for_as_long_as_the_task_says(lb: Lockbeat, raw: Any) -> None:
+    """Not for as long as the caller would: the keeper renews by the task's own lease."""
+    bench = Bench(lb, raw, minutely(lease=60))
+    await bench.due()
+    await bench.fire()
+    [[task_id, record, attempt, fence, expires]] = await claim(bench)
+    assert (task_id.decode(), attempt) == (bench.id, 1)
+    assert json.loads(record)["lease_ms"] == 60_000
+    assert expires > await now_ms(lb) + 55_000
+    [lease] = await lb.locks.list()
+    assert (lease.fence, round(lease.expires_at * 1000)) == (fence, expires)
+
+
+async def test_claim_again_by_the_same_call_gets_the_same_attempts(bench: Bench) -> None:
+    await bench.fire()
+    first = await claim(bench)
+    assert await claim(bench, repeated=1) == first
+    assert await claim(bench, call="other", repeated=1) == []
+    assert await claim(bench, owner="x", repeated=1) == []
+
+
+async def test_claim_takes_the_most_urgent_and_then_the_longest_due(lb: Lockbeat, raw: Any) -> None:
+    names = [name for name in (f"job-{number}" for number in range(60)) if lb.jobs.shard_of(name) == 0][:6]
+    for number, name in enumerate(names):
+        made = Bench(lb, raw, minutely(name, priority=(0, 0, 5, 0, -5, 49)[number]))
+        await made.due((await now_ms(lb)) - (1000, 3000, 0, 2000, 9000, 0)[number])
+        await made.fire()
+    rows = await lb.store.call("task/claim", 0, ("default", "w", "k", 10, 5000, 0))
+    order = [names.index(row[0].decode().partition("@")[0]) for row in rows[2:]]
+    assert order == [5, 2, 1, 3, 0, 4]
+
+
+@pytest.mark.parametrize("queue", ["default", "x", "default\n", "d"])
+async def test_queues_are_kept_apart(bench: Bench, queue: str) -> None:
+    await bench.fire()
+    rows = await bench.call("task/claim", queue, "w", "k", 10, 5000, 0)
+    assert len(rows) - 2 == (1 if queue == "default" else 0)
+
+
+@pytest.mark.parametrize(("owner", "shift"), [("o", 1), ("o", -1), ("p", 0)])
+async def test_only_the_newest_attempt_ends_renews_or_gives_back(bench: Bench, owner: str, shift: int) -> None:
+    _, fence, *_ = await bench.fire(lease_ms=5000)
+    stale = fence + shift
+    assert await bench.call("task/renew", bench.id, owner, stale, 5000, "job:report") == 0
+    assert await bench.call("task/complete", bench.id, owner, stale) == 0
+    assert await bench.call("task/fail", bench.id, owner, stale, "no", 0) == 0
+    assert await bench.call("task/release", bench.id, owner, stale, 0, 0) == 0
+    assert await states(bench.lb, "report") == ["fired"]
+    assert await bench.call("task/renew", bench.id, "o", fence, 5000, "job:report") > 0
+    assert await bench.call("task/complete", bench.id, "o", fence) == 1
+    assert await bench.call("task/complete", bench.id, "o", fence) == 1, "the same call, repeated"
+    assert await bench.call("task/complete", bench.id, owner, stale) in ((0, 1) if shift == 0 else (0,))
+
+
+async def test_renewing_sets_the_task_and_the_lock_anew_and_revives_neither(bench: Bench) -> None:
+    _, fence, *_ = await bench.fire(lease_ms=200)
+    until = await bench.call("task/renew", bench.id, "o", fence, 300, "job:report")
+    [lease] = await bench.lb.locks.list()
+    assert round(lease.expires_at * 1000) == until
+
+    async def over() -> bool:
+        return not await bench.lb.locks.is_locked("job:report")
+
+    await eventually(over, "it ends")
+    assert await bench.call("task/renew", bench.id, "o", fence, 5000, "job:report") == 0
+    assert not await bench.lb.locks.is_locked("job:report")
+
+
+async def test_an_expired_attempt_without_a_lock_is_not_revived_either(lb: Lockbeat, raw: Any) -> None:
+    bench = Bench(lb, raw, minutely(overlap="allow"))
+    await bench.due()
+    _, fence, expires, _ = await bench.fire(lease_ms=30)
+
+    async def over() -> bool:
+        return await now_ms(lb) >= expires
+
+    assert await bench.call("task/renew", bench.id, "o", fence, 30, "") > 0
+    expires += 60
+    await eventually(over, "it ends")
+    assert await bench.call("task/renew", bench.id, "o", fence, 5000, "") == 0
+
+
+async def test_the_work_counts_though_its_lease_had_ended_if_nobody_took_over(bench: Bench) -> None:
+    _, fence, *_ = await bench.fire(lease_ms=1)
+
+    async def over() -> bool:
+        return not await bench.lb.locks.is_locked("job:report")
+
+    await eventually(over, "it ends")
+    assert await bench.call("task/complete", bench.id, "o", fence) == 1
+    assert await states(bench.lb, "report") == ["done"]
+
+
+async def test_a_renewal_does_not_outlive_the_jobs_lock(bench: Bench) -> None:
+    """An operator took the lock away: the attempt is to stop."""
+    _, fence, *_ = await bench.fire(lease_ms=5000)
+    assert await bench.lb.locks.release("job:report", "o")
+    assert await bench.call("task/renew", bench.id, "o", fence, 5000, "job:report") == 0
+
+
+@pytest.mark.parametrize("begun", [0, 1])
+async def test_released_before_it_began_it_waits_again_else_that_was_its_only_attempt(bench: Bench, begun: int) -> None:
+    _, fence, *_ = await bench.fire(lease_ms=5000)
+    assert await bench.call("task/release", bench.id, "o", fence, begun, 0) == (1 if begun else 2)
+    rows = await claim(bench)
+    assert [(row[0].decode(), row[2]) for row in rows] == ([] if begun else [(bench.id, 1)])
+    assert (await states(bench.lb, "report")) == (["failed"] if begun else ["fired"])
+
+
+async def test_release_all_is_exact(lb: Lockbeat, raw: Any) -> None:
+    names = [name for name in (f"job-{number}" for number in range(60)) if lb.jobs.shard_of(name) == 0][:6]
+    for number, name in enumerate(names):
+        made = Bench(lb, raw, minutely(name))
+        await made.due()
+        assert (await made.fire(lease_ms=5000, owner=("alice", "bob", "alic")[number % 3], call=f"c{number}"))[0] == 2
+    assert await lb.tasks.release_all("alice") == 2
+    assert await lb.tasks.release_all("alice") == 0
+    assert held_by(raw, lb.store, "alice") == []
+    assert len(held_by(raw, lb.store, "bob")) == len(held_by(raw, lb.store, "alic")) == 4
+    assert [await states(lb, name) for name in names] == [["lost"], ["fired"], ["fired"]] * 2
+
+
+# job/put and the rest
+
+
+async def test_put_says_what_it_found(lb: Lockbeat) -> None:
+    job = minutely()
+    shard = lb.jobs.shard_of("report")
+    far = 4_000_000_000_000
+
+    async def put(given: Job) -> int:
+        code, epoch = await lb.store.call("job/put", shard, (given.name, given.rev, given.definition, far, far, 0, given.keep))
+        assert epoch > 0
+        return int(code)
+
+    assert [await put(job), await put(job)] == [2, 0]
+    assert [await put(minutely(lease=9)), await put(minutely(lease=9)), await put(minutely(trigger=Every(9)))] == [1, 0, 1]
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_put_refuses_a_first_slot_that_has_come_due_on_the_way(lb: Lockbeat, raw: Any, known: bool) -> None:
+    """Another instance may have fired it by the definition before, or before the store was emptied."""
+    job, shard = minutely(trigger=Every(30)), lb.jobs.shard_of("report")
+    if known:
+        await lb.jobs.put(minutely())
+    before = await lb.jobs.list()
+    late = await now_ms(lb)
+    reply = await lb.store.call("job/put", shard, (job.name, job.rev, job.definition, late, late, 0, job.keep))
+    assert reply[0] == -1
+    assert await lb.jobs.list() == before
+    assert raw.zcard(lb.store.keys.key(shard, "job:due")) == len(before)
+
+
+async def test_a_job_that_is_due_all_the_time_can_be_declared(lb: Lockbeat) -> None:
+    await lb.jobs.put(minutely(trigger=Every(0.001)), minutely("slow"))
+    assert [state.job.name for state in await lb.jobs.list()] == ["report", "slow"]
+
+
+async def test_heartbeats_list_who_lives(lb: Lockbeat) -> None:
+    for owner, ttl in (("c", 20), ("a", 60_000), ("b", 60_000)):
+        now, _ = await lb.store.call("beat/heartbeat", 0, (owner, '{"pid": 1}', ttl))
+        assert abs(now - await now_ms(lb)) < 1000
+
+    async def listed() -> list[str]:
+        return [row[0].decode() for row in await lb.store.call("beat/instances", 0, (100,))]
+
+    async def without_c() -> bool:
+        return await listed() == ["a", "b"]
+
+    await eventually(without_c, "c is taken for dead")
+    await lb.store.call("beat/heartbeat", 0, ("a", "", 0))
+    assert await listed() == ["b"]
+
+
+async def test_the_ledger_comes_newest_first_and_in_pages(bench: Bench) -> None:
+    first = bench.slot
+    for number in range(25):
+        await bench.due(first + number)
+        assert (await bench.fire(overlap="allow"))[0] == 1
+    newest = [entry.slot_ms for entry in await bench.lb.jobs.ledger("report", 10)]
+    assert newest == [first + number for number in range(24, 14, -1)]
+    older = [entry.slot_ms for entry in await bench.lb.jobs.ledger("report", 10, before_ms=newest[-1])]
+    assert older == [first + number for number in range(14, 4, -1)]
+    assert [entry.slot_ms for entry in await ledger(bench.lb, "report")] == [first + number for number in range(25)]

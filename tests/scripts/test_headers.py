@@ -1,0 +1,133 @@
+"""A script's header is its calling contract: held against its body, the names in keys.py and the Python callers."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from redis.crc import key_slot
+
+import lockbeat
+from lockbeat.keys import KEYS, Keys
+from lockbeat.scripts import header, libraries, load, names
+
+SCRIPTS = Path(lockbeat.__file__).parent.parent / "scripts_lua"
+FORBIDDEN = {"KEYS", "SCAN", "HSCAN", "ZSCAN", "SSCAN", "HGETALL", "FLUSHALL", "FLUSHDB", "RANDOMKEY", "SELECT"}
+
+every_script = pytest.mark.parametrize("name", names())
+
+
+def text_of(name: str) -> str:
+    return (SCRIPTS / f"{name}.lua").read_text()
+
+
+def code(text: str) -> str:
+    """The text without its comments."""
+    return re.sub(r"--[^\n]*", "", text)
+
+
+def test_there_are_scripts_of_every_lock_verb() -> None:
+    verbs = {"try_acquire", "release", "renew", "owner", "is_locked", "release_all", "list"}
+    assert {name for name in names() if name.startswith("lock/")} == {f"lock/{verb}" for verb in verbs}
+
+
+@every_script
+def test_a_header_can_be_read_and_says_what_is_guaranteed_and_returned(name: str) -> None:
+    script = load(name)
+    assert script.summary
+    assert script.summary.endswith(".")
+    assert any(line.startswith("-- Returns  ") for line in header(text_of(name)))
+
+
+@every_script
+def test_the_keys_that_a_body_uses_are_the_keys_its_header_declares(name: str) -> None:
+    script = load(name)
+    used = {int(index) for index in re.findall(r"KEYS\[(\d+)\]", code(script.source))}
+    assert used == set(range(1, len(script.keys) + 1))
+    assert not re.findall(r"KEYS\[[^\d]", code(script.source)), "a key is chosen at run time"
+    assert set(script.keys) <= set(KEYS)
+    assert len(set(script.keys)) == len(script.keys)
+
+
+@every_script
+def test_the_arguments_that_a_body_reads_are_those_its_header_declares(name: str) -> None:
+    script = load(name)
+    body = code(text_of(name))
+    fixed = {int(index) for index in re.findall(r"ARGV\[(\d+)\]", body)}
+    if not script.batched:
+        steps = {int(step) for step in re.findall(r"#ARGV, (\d+) do", body)}
+        assert not steps or max(fixed) <= len(script.argv)
+        if not steps:
+            assert fixed == set(range(1, len(script.argv) + 1))
+        return
+    loops = re.findall(r"for i = 1, #ARGV(?:, (\d+))? do", body)
+    assert [int(step or 1) for step in loops] == [len(script.argv)]
+    offsets = {int(offset or 0) for offset in re.findall(r"ARGV\[i(?: \+ (\d+))?\]", body)}
+    assert offsets == set(range(len(script.argv)))
+    assert not fixed
+
+
+@every_script
+def test_a_body_sends_no_command_that_walks_the_store(name: str) -> None:
+    commands = {command.upper() for command in re.findall(r"redis\.p?call\(\s*'([^']+)'", load(name).source)}
+    assert not commands & FORBIDDEN
+    assert "redis.call(" not in re.sub(r"redis\.call\(\s*'", "", code(load(name).source)), "a command chosen at run time"
+
+
+@every_script
+def test_a_body_assigns_no_global(name: str) -> None:
+    """Redis refuses it; fakeredis lets it pass, and every later script breaks."""
+    source = code(load(name).source)
+    while (bare := re.sub(r"\{[^{}]*\}", "TABLE", source)) != source:
+        source = bare
+    declared = {"_"}
+    for pattern in (
+        r"local ([\w, ]+?)(?= =|\n)",
+        r"function[^(\n]*\(([\w, ]*)\)",
+        r"for ([\w, ]+?) (?:=|in) ",
+        r"local function (\w+)",
+    ):
+        for group in re.findall(pattern, source):
+            declared |= {word.strip() for word in group.split(",")}
+    assigned = set()
+    for group in re.findall(r"(?:^|;|then|do|else)[ \t]*(\w+(?:, \w+)*) = ", source, re.MULTILINE):
+        assigned |= {word.strip() for word in group.split(",")}
+    assert assigned <= declared
+
+
+@every_script
+def test_a_script_stays_short(name: str) -> None:
+    lines = text_of(name).splitlines()
+    assert len(lines) - len(header(text_of(name))) <= 70
+
+
+@every_script
+def test_what_a_library_needs_is_included_before_it(name: str) -> None:
+    included: list[str] = []
+    for line in header(text_of(name)):
+        if line.startswith("-- include: "):
+            included += line.removeprefix("-- include: ").split()
+    for place, library in enumerate(included):
+        needs = re.search(r"-- needs: (.+)", libraries()[library])
+        assert set(needs[1].split() if needs else ()) <= set(included[:place]), library
+
+
+@every_script
+def test_all_keys_of_a_call_lie_in_one_slot(name: str) -> None:
+    keys = Keys("some:name/space-1")
+    slots = {key_slot(keys.key(2, key).encode()) for key in load(name).keys}
+    assert len(slots) == 1
+
+
+def test_a_library_keeps_its_names_to_itself() -> None:
+    for name, text in libraries().items():
+        functions = re.findall(r"^(local )?function (\w+)", text, re.MULTILINE)
+        assert all(local for local, _ in functions), name
+
+
+def test_every_script_has_a_caller_and_every_call_a_script() -> None:
+    called = set()
+    for path in Path(lockbeat.__file__).parent.rglob("*.py"):
+        called |= set(re.findall(r'"((?:lock|claim|task|beat|job|store)/[a-z_]+)"', path.read_text()))
+    assert called == set(names())

