@@ -11,8 +11,9 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack, cast
 from zoneinfo import ZoneInfo
 
 import anyio
@@ -22,18 +23,21 @@ from lockbeat.beat import Jobs, Scheduler
 from lockbeat.client import Lockbeat
 from lockbeat.durations import Seconds, seconds
 from lockbeat.errors import DuplicateJob, InvalidArgument, InvalidType, LockbeatError, StoreError
-from lockbeat.jobs import Job
+from lockbeat.jobs import Job, JobOptions
 from lockbeat.keys import check_name
 from lockbeat.triggers import At, Cron, Every, Trigger
-from lockbeat.wakeup import Wakeup
-from lockbeat.worker import Function, Worker
+from lockbeat.wakeup import LOOK_IN_MEMORY, Wakeup, at_most
+from lockbeat.worker import Function, Run, Worker
 
 log = logging.getLogger("lockbeat")
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[[Run], Any] | Callable[[], Any])
 
 HEARTBEAT = 10.0
 """Seconds between two signs of life; an instance without one for three of them is taken for dead in lists."""
+
+REPEATED = 0.5
+"""Seconds in which a second signal is the first, sent twice: as `timeout` and supervisors do, to us and to our group."""
 
 
 class Beat:
@@ -75,7 +79,7 @@ class Beat:
     # -- declaring
 
     def cron(
-        self, expression: str, timezone: str | ZoneInfo = "UTC", *, name: str | None = None, **options: Any
+        self, expression: str, timezone: str | ZoneInfo = "UTC", *, name: str | None = None, **options: Unpack[JobOptions]
     ) -> Callable[[F], F]:
         """`@beat.cron("*/5 * * * *", timezone="Europe/Berlin")`: five fields, or six with seconds first, or `@daily`.
 
@@ -85,7 +89,7 @@ class Beat:
         return self._declare(Cron(expression, timezone), name, options)
 
     def every(
-        self, period: Seconds, *, anchor: datetime | None = None, name: str | None = None, **options: Any
+        self, period: Seconds, *, anchor: datetime | None = None, name: str | None = None, **options: Unpack[JobOptions]
     ) -> Callable[[F], F]:
         """`@beat.every(10)`: each `period` seconds (or timedelta), counted from `anchor` (default: the Unix epoch).
 
@@ -93,23 +97,28 @@ class Beat:
         """
         return self._declare(Every(period, anchor), name, options)
 
-    def at(self, when: datetime, *, name: str | None = None, **options: Any) -> Callable[[F], F]:
+    def at(self, when: datetime, *, name: str | None = None, **options: Unpack[JobOptions]) -> Callable[[F], F]:
         """`@beat.at(datetime(..., tzinfo=UTC))`: once; not at all if that is past when the job is first declared."""
         return self._declare(At(when), name, options)
 
-    def _declare(self, trigger: Trigger, name: str | None, options: dict[str, Any]) -> Callable[[F], F]:
+    def _declare(self, trigger: Trigger, name: str | None, options: JobOptions) -> Callable[[F], F]:
+        # Options are wrong or right before there is a function: said on the decorator's own line.
+        given = cast("dict[str, Any]", {"queue": self.queue, **options})
+        declared = Job.declare("unnamed" if name is None else name, trigger, **given)
+
         def decorate(function: F) -> F:
             called = Function.of(function)
-            job_name = name if name is not None else getattr(function, "__name__", "")
-            job = Job.declare(job_name, trigger, **({"queue": self.queue} | options))
+            job = declared
+            if name is None:
+                if getattr(function, "__name__", "<lambda>") == "<lambda>":
+                    raise InvalidArgument("name", "this function has none: say name=...")
+                job = replace(declared, name=function.__name__)
             if job.name in self.declared:
                 raise DuplicateJob(f"name: two jobs are named {job.name!r}; give one of them another: name=...")
             self.declared[job.name] = job
             self._functions[job.name] = called
             return function
 
-        # Options are wrong or right before there is a function: say so on the decorator's own line.
-        Job.declare("unnamed" if name is None else name, trigger, **({"queue": self.queue} | options))
         return decorate
 
     @property
@@ -142,14 +151,17 @@ class Beat:
         anyio.run(self._run, schedule, work)
 
     async def _run(self, schedule: bool, work: bool) -> None:
-        loop, asked = asyncio.get_running_loop(), False
+        loop, asked = asyncio.get_running_loop(), 0.0
         serving = asyncio.ensure_future(self.serve(schedule=schedule, work=work))
 
         def on_signal(number: signal.Signals) -> None:
             nonlocal asked
             if asked:
+                if loop.time() - asked < REPEATED:
+                    return
+                log.warning("%s again: ending at once; leases end by themselves", number.name)
                 os._exit(128 + number)
-            asked = True
+            asked = loop.time()
             log.info("%s: shutting down", number.name)
             serving.cancel()
 
@@ -218,7 +230,7 @@ class Beat:
                     group.start_soon(self._heartbeat, client, scheduler, wakeups, schedule, work, queues)
                     for shard in range(store.shards):
                         if schedule:
-                            group.start_soon(self._schedule, scheduler, shard, wakeups[shard])
+                            group.start_soon(self._schedule, scheduler, shard, wakeups[shard], store.connector.kind == "memory")
                         if work:
                             for queue in queues:
                                 group.start_soon(worker.serve, queue, shard)
@@ -237,9 +249,10 @@ class Beat:
             with anyio.CancelScope(shield=True):
                 await self._shut_down(client, worker)
 
-    async def _schedule(self, scheduler: Scheduler, shard: int, wakeup: Wakeup) -> None:
+    async def _schedule(self, scheduler: Scheduler, shard: int, wakeup: Wakeup, in_memory: bool) -> None:
         """Turn the scheduler for one shard, for ever. Losing the store ends nothing."""
         pause, away = 0.1, False
+        look = LOOK_IN_MEMORY if in_memory else None
         while True:
             try:
                 again = await scheduler.tick(shard)
@@ -254,7 +267,7 @@ class Beat:
             except Exception:
                 log.exception("scheduling failed, and goes on")
                 again = 1.0
-            await wakeup.wait(again)
+            await wakeup.wait(at_most(again, look))
 
     async def _heartbeat(
         self,
@@ -276,6 +289,7 @@ class Beat:
         while True:
             try:
                 ttl_ms = round(HEARTBEAT * 3000)
+                await client.store.reassert()
                 _, epoch = await client.store.call("beat/heartbeat", 0, (client.owner, json.dumps(info), ttl_ms))
                 # A store that was emptied knows of no job that might be due: nobody would ask before the next slot.
                 for shard, wakeup in enumerate(wakeups):

@@ -64,7 +64,7 @@ class Calls:
         return wire.submit(target, args, last=last)
 
     def submit_groups(self, name: str, shard: int, groups: Sequence[Args]) -> asyncio.Future[list[Any]]:
-        """Up to MOST_GROUPS calls of a batched script as one; the future gets their replies, in order."""
+        """Calls of a batched script as one, up to its `most`; the future gets their replies, in order."""
         wire, target = self._target(name, shard)
         return wire.submit_groups(target, [arg for group in groups for arg in group])
 

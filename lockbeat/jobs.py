@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 from lockbeat.durations import Seconds, milliseconds
 from lockbeat.errors import InvalidArgument, InvalidType
@@ -17,6 +17,23 @@ from lockbeat.triggers import Trigger, jitter_ms, missed, trigger_from_json
 
 Overlap = Literal["skip", "allow"]
 Catchup = Literal["latest", "skip"]
+
+
+class JobOptions(TypedDict, total=False):
+    """What the decorators take besides the trigger and the name; see the fields of `Job`. Durations: seconds or timedelta."""
+
+    queue: str
+    overlap: Overlap
+    catchup: Catchup
+    window: Seconds | None
+    jitter: Seconds
+    timeout: Seconds | None
+    max_attempts: int
+    retry: Retry | None
+    lease: Seconds
+    priority: int
+    keep: int
+
 
 SKIP_WINDOW = 10.0
 """Seconds that a slot may be late under catch-up `skip` before it counts as missed: a take-over is no outage."""
@@ -82,7 +99,7 @@ class Job:
         **rest: Any,
     ) -> Job:
         """A job from durations in seconds (or timedelta)."""
-        known = {field.name for field in fields(cls)}
+        known = _FIELDS
         for unknown in rest.keys() - known:
             raise InvalidArgument(unknown, "no such option of a job")
         return cls(
@@ -140,7 +157,7 @@ class Job:
         """The job that `definition` wrote. Raises InvalidArgument for what a newer lockbeat wrote and this one can't read."""
         try:
             data: Mapping[str, Any] = json.loads(text)
-            unknown = data.keys() - {field.name for field in fields(cls)}
+            unknown = data.keys() - _FIELDS
             if unknown:
                 raise InvalidArgument("definition", f"job {name!r} has fields unknown here: {', '.join(sorted(unknown))}")
             rest = {key: value for key, value in data.items() if key not in ("trigger", "retry")}
@@ -181,6 +198,9 @@ class Job:
         if slot_ms is None:
             return None
         return Slot(slot_ms, self.due(slot_ms, self.trigger.next(slot_ms) if self.jitter_ms else None))
+
+
+_FIELDS = frozenset(field.name for field in fields(Job))
 
 
 @dataclass(frozen=True, slots=True)

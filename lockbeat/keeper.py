@@ -18,7 +18,7 @@ from lockbeat.connection import Connector
 from lockbeat.errors import LockbeatError
 from lockbeat.keys import Keys
 from lockbeat.lease import Held
-from lockbeat.wire import MOST_GROUPS
+from lockbeat.scripts import load
 
 log = logging.getLogger("lockbeat")
 
@@ -134,8 +134,9 @@ class Keeper:
         return None if soonest == float("inf") else max(soonest - time.monotonic(), 0.001)
 
     def _renew(self, calls: Calls, script: str, shard: int, several: list[Held], asked_at: float) -> None:
-        for start in range(0, len(several), MOST_GROUPS):
-            asked = several[start : start + MOST_GROUPS]
+        most = load(script).most
+        for start in range(0, len(several), most):
+            asked = several[start : start + most]
             future = calls.submit_groups(script, shard, [held.args for held in asked])
             future.add_done_callback(partial(self._renewed, asked, asked_at))
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from types import TracebackType
-from typing import Protocol, runtime_checkable
-
-import anyio
+from typing import Any, Protocol, runtime_checkable
 
 from lockbeat.durations import Seconds, milliseconds, seconds
 from lockbeat.errors import LeaseLost, LockbeatError, LockTimeout, StoreError
@@ -149,7 +147,8 @@ class Lock:
         self._shard = locks._store.shard_of(key)
         self._held: Held | None = None
         self._lease: Lease | None = None
-        self._scope: anyio.CancelScope | None = None
+        self._body: asyncio.Task[Any] | None = None
+        self._cancelling = 0
         self._lost: str | None = None
 
     @property
@@ -172,23 +171,24 @@ class Lock:
             self._token = ""
             raise
         self._lease, self._lost = lease, None
-        args = (self.key, self.owner, self._token, self._ttl_ms)
+        args = (self.key, self.owner, self._token + "+", self._ttl_ms)
         self._held = Held("lock/renew", self._shard, args, self._ttl_ms / 1000, 0.0, self._on_lost)
         self._held.taken(asked_at, ttl)
-        self._scope = anyio.CancelScope()
-        self._scope.__enter__()
+        self._body = asyncio.current_task()
+        self._cancelling = self._body.cancelling() if self._body is not None else 0
         self._locks._keeper.hold(self._held)
         return lease
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        held, lease, scope, token = self._held, self._lease, self._scope, self._token
+        held, lease, body, token = self._held, self._lease, self._body, self._token
         assert held is not None
         assert lease is not None
-        assert scope is not None
+        # Ours alone: nobody else asked the block to stop. As asyncio.timeout tells it.
+        ours = self._lost is not None and body is not None and body.uncancel() <= self._cancelling
+        swallowed = ours and isinstance(error, asyncio.CancelledError)
         if not self._locks._keeper.drop(held) and self._lost is None:
             self._lost = OVERDUE  # found while the block kept the event loop from being told
-        self._token, self._held, self._lease, self._scope = "", None, None, None
-        swallowed = scope.__exit__(kind, error, trace)
+        self._token, self._held, self._lease, self._body = "", None, None, None
         if self._lost is not None:
             # It may still stand in the store. Whoever lost it is told now, not when a store that is away answers.
             store = self._locks._store
@@ -200,13 +200,13 @@ class Lock:
             return
         loss = LeaseLost(lease.key, lease.owner, lease.fence, self._lost)
         if error is None or swallowed:
-            raise loss
+            raise loss from None
         error.add_note(str(loss))
 
     async def _release(self, token: str, held: Held) -> bool:
         store, asked_at = self._locks._store, monotonic()
         try:
-            args = (self.key, self.owner, token, store.new_call())
+            args = (self.key, self.owner, token + "+", store.new_call())
             return bool(await store.call("lock/release", self._shard, args))
         except StoreError as problem:
             if asked_at >= held.trusted_until:
@@ -216,9 +216,9 @@ class Lock:
             return True
 
     def _on_lost(self, reason: str) -> None:
-        if self._scope is not None:
+        if self._body is not None:
             self._lost = reason
-            self._scope.cancel()
+            self._body.cancel()
 
     async def _acquire(self, token: str) -> tuple[Lease, float, float]:
         """The lease, for how many seconds it was granted, and when it was asked for."""

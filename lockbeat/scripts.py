@@ -16,7 +16,7 @@ from pathlib import Path
 from lockbeat.keys import KEYS
 
 _LINE = re.compile(r"-- (KEYS|ARGV)\[(\d+)\] +(\S+) +(\S+)")
-_BATCH = re.compile(r"-- Batch: ARGV\[1\.\.(\d+)\] repeat")
+_BATCH = re.compile(r"-- Batch: ARGV\[1\.\.(\d+)\] repeat, one group a call, at most (\d+) a run\.")
 _INCLUDE = re.compile(r"-- include: (.+)")
 
 
@@ -43,6 +43,8 @@ class Script:
     """Names of its arguments; of one group, where calls are batched."""
     batched: bool
     """Many calls may share one run: ARGV repeats, and so does the reply."""
+    most: int
+    """How many may, so that no run takes longer than 5 ms."""
     source: str
     sha: str
 
@@ -63,7 +65,7 @@ def parse(name: str, text: str, libraries: dict[str, str]) -> Script:
     if not lines or not lines[0].startswith(f"-- {name}: "):
         raise HeaderError(f"{name}: the first line must be `-- {name}: what it guarantees`")
     named: dict[str, list[str]] = {"KEYS": [], "ARGV": []}
-    batch: int | None = None
+    batch, most = None, 1
     body = ""
     for line in lines:
         if match := _LINE.match(line):
@@ -74,7 +76,7 @@ def parse(name: str, text: str, libraries: dict[str, str]) -> Script:
                 raise HeaderError(f"{name}: keys.py knows no key {argument!r}")
             named[kind].append(argument)
         elif match := _BATCH.match(line):
-            batch = int(match[1])
+            batch, most = int(match[1]), int(match[2])
         elif match := _INCLUDE.match(line):
             for library in match[1].split():
                 if library not in libraries:
@@ -89,6 +91,7 @@ def parse(name: str, text: str, libraries: dict[str, str]) -> Script:
         keys=tuple(named["KEYS"]),
         argv=tuple(named["ARGV"]),
         batched=batch is not None,
+        most=most,
         source=source,
         sha=hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest(),
     )

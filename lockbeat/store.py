@@ -78,14 +78,37 @@ class Store:
         connector = await Connector.open(url)
         store = cls(connector, keys, owner, 1, timeout)
         try:
-            found, _ = await store.calls.call("store/open", 0, (shards or 0,))
-            if shards is not None and shards != found:
-                raise InvalidArgument("shards", f"the store has {found}, not {shards}, and keeps them while in use")
-            store.shards = found
+            store.shards = await store._agree(shards)
         except BaseException:
             await store.aclose()
             raise
         return store
+
+    async def _agree(self, wanted: int | None) -> int:
+        call = self.calls.call
+        found, _, used = await call("store/open", 0, (0,))
+        if not found:
+            # Nobody has said it: a store of one shard, a new one, or one that lost the key to FLUSHALL and is in use again.
+            others = [1] if self.connector.kind == "cluster" else range(1, 32)
+            several = any(used for _, _, used in await asyncio.gather(*(call("store/open", n, (0,)) for n in others)))
+            if several and wanted is None:
+                raise InvalidArgument("shards", "the store was emptied and no longer says how many it has: name the number")
+            if several or not used:
+                found = wanted or 1
+                if found > 1:
+                    found, _, _ = await call("store/open", 0, (found,))
+            else:
+                found = 1
+        if wanted is not None and wanted != found:
+            raise InvalidArgument("shards", f"the store has {found}, not {wanted}, and keeps them while in use")
+        return int(found)
+
+    async def reassert(self) -> None:
+        """Say again how many shards there are; whoever comes after a FLUSHALL must not guess."""
+        if self.shards > 1:
+            found, _, _ = await self.calls.call("store/open", 0, (self.shards,))
+            if found != self.shards:
+                log.error("the store has %d shards by now, this instance works on %d: restart it", found, self.shards)
 
     def shard_of(self, name: str) -> int:
         """The shard that `name` lives in."""
@@ -146,7 +169,7 @@ class Store:
 
     async def server_time(self) -> float:
         """The server's clock, in seconds since the Unix epoch."""
-        _, now_ms = await self.calls.call("store/open", 0, (0,))
+        _, now_ms, _ = await self.calls.call("store/open", 0, (0,))
         return float(now_ms) / 1000
 
     def check_loop(self) -> None:

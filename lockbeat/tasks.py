@@ -29,9 +29,9 @@ class Task:
     lease_ms: int
     asked_at: float
     """Monotonic time before the request that claimed it."""
-    job: str | None = None
-    slot_ms: int | None = None
-    lock: str = ""
+    job: str
+    slot_ms: int
+    lock: str
     """The job's lock that goes with the attempt; empty: none."""
     timeout_ms: int | None = None
 
@@ -46,7 +46,7 @@ class Task:
         fence: int,
         asked_at: float,
     ) -> Task:
-        job = record.get("job")
+        job = record["job"]
         return cls(
             id=task_id,
             shard=shard,
@@ -57,8 +57,8 @@ class Task:
             lease_ms=record["lease_ms"],
             asked_at=asked_at,
             job=job,
-            slot_ms=int(task_id.rpartition("@")[2]) if job else None,
-            lock=job_lock(job) if job and record.get("overlap") == "skip" else "",
+            slot_ms=int(task_id.rpartition("@")[2]),
+            lock=job_lock(job) if record["overlap"] == "skip" else "",
             timeout_ms=record.get("timeout_ms"),
         )
 

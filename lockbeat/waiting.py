@@ -18,6 +18,8 @@ from lockbeat.store import Store
 
 log = logging.getLogger("lockbeat")
 
+CLOCK_LASTS = 60.0
+"""Seconds. Clocks drift, and a server's may be set."""
 LONGEST_NAP = 60.0
 """Seconds. A holder with a longer lease is asked after sooner: it keeps the queue from expiring, and heals a lost message."""
 
@@ -48,8 +50,8 @@ class WaitingRoom:
         self._store = store
         self._rooms: dict[str, _Room] = {}
         self._waiters: dict[str, Waiter] = {}
-        # By shard, for each may have its own server: latest (monotonic before a request) - (the server's time in its reply).
-        self._clocks: dict[int, float] = {}
+        # By shard, for each may have its own server: (monotonic before a request) - (the server's time in its reply), and when.
+        self._clocks: dict[int, tuple[float, float]] = {}
         store.listen(self._on_message, self._on_gap)
 
     def enter(self, waiter: Waiter) -> None:
@@ -70,7 +72,10 @@ class WaitingRoom:
 
     def refused(self, waiter: Waiter, wait_ms: int, asked_at: float, server_ms: int) -> None:
         """Another holds the lock until `wait_ms` from the server's `server_ms` on, unless it renews: ask then."""
-        self._clocks[waiter.shard] = asked_at - server_ms / 1000
+        clock, (best, since) = asked_at - server_ms / 1000, self._clocks.get(waiter.shard, (-math.inf, -math.inf))
+        # Each is a lower bound, off by the time that the request took: the highest of late is the closest.
+        if clock >= best or asked_at - since > CLOCK_LASTS:
+            self._clocks[waiter.shard] = clock, asked_at
         self._set_timer(waiter.key, wait_ms / 1000 + 0.002)
 
     def _set_timer(self, key: str, delay: float) -> None:
@@ -112,6 +117,7 @@ class WaitingRoom:
         if not waiter.granted.done():
             lease = Lease(waiter.key, str(waiter.args[1]), fence, expires_ms / 1000)
             waiter.granted.set_result((lease, ttl, not_before))
+            self._set_timer(waiter.key, ttl)  # for those who wait behind it: a holder in this process can die, too
 
     def _on_message(self, channel: str, payload: bytes) -> None:
         if channel != self._store.channel:
@@ -132,8 +138,11 @@ class WaitingRoom:
         ttl = int(expires_ms) / 1000 - server_s
         # Nothing of ours was asked, so there is no "time before the request". The last exchange with the server tells how its
         # clock stands to ours, as an upper bound of the lag; never later than now.
-        not_before = min(self._clocks.get(waiter.shard, math.inf) + server_s, monotonic())
-        self._grant(waiter, int(fence), int(expires_ms), ttl, not_before)
+        not_before = min(self._clocks.get(waiter.shard, (math.inf, 0.0))[0] + server_s, monotonic())
+        if monotonic() > not_before + ttl / 2:
+            self._ask(waiter)  # a bound that loose would have the lease given up at once; an answer makes it tight
+        else:
+            self._grant(waiter, int(fence), int(expires_ms), ttl, not_before)
 
     def _on_gap(self) -> None:
         """Messages may have been lost, and PUBLISH may have found nobody here: everyone asks."""

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
+LOOK_IN_MEMORY = 0.1
+"""Seconds. Against `memory://` a test may move time, which wakes nobody: look again this often."""
+
+
+def at_most(seconds: float | None, limit: float | None) -> float | None:
+    """The shorter of two waits, either of which may be without limit."""
+    if seconds is None or limit is None:
+        return limit if seconds is None else seconds
+    return min(seconds, limit)
+
 
 class Wakeup:
     """Wakes one loop. A ring while it is at work is not lost: the next wait returns at once."""

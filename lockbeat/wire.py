@@ -24,9 +24,6 @@ from lockbeat.scripts import Script
 
 log = logging.getLogger("lockbeat")
 
-# Keeps one run of the slowest batched script well under 5 ms.
-MOST_GROUPS = 256
-
 # The server refused before it did anything, and another server, or a later try, may not.
 _AWAY = ("READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "MOVED", "ASK", "TRYAGAIN", "NOREPLICAS", "BUSY")
 
@@ -109,8 +106,13 @@ class _Line(asyncio.Protocol):
             # sent behind it, such as the one that takes it back.
             self.known.add(target.script.sha)
             batch.head = ("EVAL", target.script.source, *batch.head[2:])
+        try:
+            packed = hiredis.pack_command(batch.command())
+        except (UnicodeEncodeError, TypeError) as problem:
+            batch.fail(StoreError(f"can't be sent: {problem}"))
+            return
         self.sent.append((batch, self.wire.loop.time()))
-        self.transport.write(hiredis.pack_command(batch.command()))
+        self.transport.write(packed)
 
     def data_received(self, data: bytes) -> None:
         self.reader.feed(data)
@@ -183,7 +185,7 @@ class Wire:
         """
         future = self.loop.create_future()
         batch = target.batch
-        if batch is None or last or len(batch.calls) >= MOST_GROUPS or not target.script.batched:
+        if batch is None or last or len(batch.calls) >= target.script.most or not target.script.batched:
             batch = target.batch = Batch(target, target.head, shared=target.script.batched)
             batch.last = last
             self._enqueue(batch)

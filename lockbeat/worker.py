@@ -21,7 +21,7 @@ from lockbeat.keeper import Keeper
 from lockbeat.lease import Held, monotonic
 from lockbeat.store import Store
 from lockbeat.tasks import Task, Tasks
-from lockbeat.wakeup import Wakeup
+from lockbeat.wakeup import LOOK_IN_MEMORY, Wakeup, at_most
 
 log = logging.getLogger("lockbeat")
 
@@ -38,8 +38,8 @@ UNKNOWN_DELAY_MS = 5000
 class Run:
     """What a function is told of the attempt that it is."""
 
-    job: str | None
-    slot: datetime | None
+    job: str
+    slot: datetime
     """The nominal instant, UTC; it may run later, never earlier."""
     attempt: int
     """1 for the first."""
@@ -70,7 +70,9 @@ class Function:
         if wrong:
             names = ", ".join(parameter.name for parameter in needed)
             raise InvalidArgument("function", f"may take one argument, the run, or none; {_name(function)} needs: {names}")
-        plain = inspect.isfunction(function) or inspect.ismethod(function)
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise InvalidArgument("function", f"{_name(function)} is a generator: called, it would run nothing")
+        plain = inspect.isfunction(function) or inspect.ismethod(function) or isinstance(function, partial)
         called = function if plain else type(function).__call__  # an object that can be called
         return cls(function, inspect.iscoroutinefunction(called), bool(needed))
 
@@ -156,6 +158,7 @@ class Worker:
         self._concurrency = concurrency
         self._attempts: dict[Task, _Attempt] = {}
         self._reserved = 0
+        self._claiming: set[asyncio.Future[tuple[list[Task], float | None]]] = set()
         self._stopping = False
         self._room = Wakeup()  # an attempt has ended
         self._wakeups: dict[int, list[Wakeup]] = {}
@@ -207,6 +210,7 @@ class Worker:
         wakeup = Wakeup()
         self._wakeups.setdefault(shard, []).append(wakeup)
         pause, away = 0.1, False
+        look = LOOK_IN_MEMORY if self._store.connector.kind == "memory" else LOOK_AFTER
         while True:
             try:
                 again = await self.tick(queue, shard)
@@ -221,7 +225,7 @@ class Worker:
             except Exception:
                 log.exception("claiming failed, and goes on")
                 again = 1.0
-            await wakeup.wait(LOOK_AFTER if again is None else min(again, LOOK_AFTER))
+            await wakeup.wait(at_most(again, look))
 
     async def tick(self, queue: str, shard: int) -> float | None:
         """Claim what there is room for. Seconds until there may be more; None: when rung for. Raises StoreError."""
@@ -231,6 +235,8 @@ class Worker:
         self._reserved += limit
         # A cancelled claim would leave tasks leased to an instance that does not run them.
         claiming = asyncio.ensure_future(self._tasks.claim(queue, self._store.owner, shard, limit, CLAIM_LEASE_MS))
+        self._claiming.add(claiming)
+        claiming.add_done_callback(self._claiming.discard)
         tasks: list[Task] = []
         try:
             tasks, wake = await asyncio.shield(claiming)
@@ -256,30 +262,9 @@ class Worker:
                 self._store.undo("task/release", task.shard, (task.id, task.owner, task.fence, 0, 0))
 
     async def _execute(self, attempt: _Attempt) -> None:
-        task, function = attempt.task, self._functions[attempt.task.name]
-        if monotonic() >= attempt.held.trusted_until:
-            attempt.stop(LOST)  # the process was frozen, or the answer came late: it may be another's by now
-        timer = self._store.loop.call_later(task.timeout_ms / 1000, attempt.stop, TIMED_OUT) if task.timeout_ms else None
-        error: str | None = None
+        task = attempt.task
         try:
-            if attempt.stopped is None:
-                attempt.running = True
-                await self._call(function, task)
-            else:
-                error = "it was not begun"
-        except asyncio.CancelledError:
-            error = "the function was cancelled"
-            runner = attempt.runner
-            if attempt.stopped is not None and runner is not None:
-                runner.uncancel()
-        except Exception as problem:  # noqa: BLE001 - whatever a user's function raises is its outcome
-            error = "".join(traceback.format_exception(problem)).rstrip()
-        finally:
-            attempt.ended = True
-            if timer is not None:
-                timer.cancel()
-        try:
-            await self._report(attempt, error)
+            await self._report(attempt, await self._outcome(attempt))
         except StoreError as problem:
             log.error("the outcome of %s is lost: %s", task.id, problem)
         except asyncio.CancelledError:
@@ -288,6 +273,33 @@ class Worker:
             self._keeper.drop(attempt.held)
             del self._attempts[task]
             self._room.ring()
+
+    async def _outcome(self, attempt: _Attempt) -> str | None:
+        """Run the function. What went wrong, as text; None: nothing."""
+        task, function = attempt.task, self._functions[attempt.task.name]
+        if monotonic() >= attempt.held.trusted_until:
+            attempt.stop(LOST)  # the process was frozen, or the answer came late: it may be another's by now
+        timer = self._store.loop.call_later(task.timeout_ms / 1000, attempt.stop, TIMED_OUT) if task.timeout_ms else None
+        try:
+            if attempt.stopped is not None:
+                return "it was not begun"
+            attempt.running = True
+            await self._call(function, task)
+        except asyncio.CancelledError:
+            runner = attempt.runner
+            if attempt.stopped is not None and runner is not None:
+                runner.uncancel()
+            return "the function was cancelled"
+        except KeyboardInterrupt:
+            raise  # Ctrl-C in a program that left it to Python, and hit while this function ran
+        except BaseException as problem:  # noqa: BLE001 - whatever a function raises is its outcome, sys.exit() too
+            text = "".join(traceback.format_exception(problem)).rstrip()
+            return text.encode(errors="backslashreplace").decode()  # a file name may hold what UTF-8 can't carry
+        finally:
+            attempt.ended = True
+            if timer is not None:
+                timer.cancel()
+        return None
 
     async def _report(self, attempt: _Attempt, error: str | None) -> None:
         task = attempt.task
@@ -322,23 +334,26 @@ class Worker:
     async def _call(self, function: Function, task: Task) -> None:
         args: tuple[Run, ...] = ()
         if function.takes_run:
-            slot = None if task.slot_ms is None else instant(task.slot_ms)
-            args = (Run(task.job, slot, task.attempt, task.fence, task.id),)
+            args = (Run(task.job, instant(task.slot_ms), task.attempt, task.fence, task.id),)
         if function.is_async:
             await function.call(*args)
             return
         thread = _in_thread(task.id, partial(contextvars.copy_context().run, function.call, *args))
         try:
-            await asyncio.shield(thread)
+            result = await asyncio.shield(thread)
         except asyncio.CancelledError:
             # A thread can't be stopped. Its lease is kept until it ends, or another would start beside it.
             await asyncio.wait([thread])
             raise
+        if inspect.isawaitable(result):  # a lambda around an async function
+            await result
 
     async def drain(self, grace: float) -> None:
         """Stop claiming, let what runs end within `grace` seconds, cancel the rest and give it back."""
         self._stopping = True
         self._room.ring()
+        if self._claiming:  # what they claim is given back, before release_all takes it for begun
+            await asyncio.wait(self._claiming, timeout=self._store.timeout)
         await self._wait_for_attempts(grace)
         for attempt in list(self._attempts.values()):
             attempt.stop(SHUT_DOWN)

@@ -97,9 +97,7 @@ async def states(lb: Lockbeat, name: str) -> list[str]:
     return [entry.state for entry in await ledger(lb, name)]
 
 
-async def eventually(
-    ask: Callable[[], Awaitable[object]], description: str, timeout: float = 8.0, step: float = 0.01
-) -> None:
+async def eventually(ask: Callable[[], Awaitable[object]], description: str, timeout: float = 8.0, step: float = 0.01) -> None:
     """Ask again until the answer is true; AssertionError with the description otherwise."""
     deadline = time.monotonic() + timeout
     while not await ask():

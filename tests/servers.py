@@ -26,9 +26,7 @@ from redis.retry import Retry
 
 _READY_TIMEOUT = 15.0
 
-_GUARD = (
-    'log=$1; shift; "$@" >>"$log" 2>&1 & pid=$!; echo $pid; read -r _; kill -9 $pid 2>/dev/null; wait $pid'
-)
+_GUARD = 'log=$1; shift; "$@" >>"$log" 2>&1 & pid=$!; echo $pid; read -r _; kill -9 $pid 2>/dev/null; wait $pid'
 
 
 def valkey_binary() -> str:
@@ -88,9 +86,7 @@ class Server:
 
     def client(self) -> redis.Redis:
         """A blocking client with text replies, for looking at the server from a test."""
-        return redis.Redis(
-            port=self.port, decode_responses=True, protocol=2, socket_timeout=5, retry=Retry(NoBackoff(), 0)
-        )
+        return redis.Redis(port=self.port, decode_responses=True, protocol=2, socket_timeout=5, retry=Retry(NoBackoff(), 0))
 
     def call(self, *words: str | int) -> object:
         """One command, over a connection of its own; the reply as the server gave it."""
@@ -246,9 +242,7 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(
-    binary: str, nodes: int = 3, *, replicas: int = 0, extra: Sequence[str] = ()
-) -> Iterator[Cluster]:
+def cluster(binary: str, nodes: int = 3, *, replicas: int = 0, extra: Sequence[str] = ()) -> Iterator[Cluster]:
     """A cluster of `nodes` primaries, each with `replicas` replicas, ready for every slot."""
     with _directory() as directory, contextlib.ExitStack() as stack:
         servers = []

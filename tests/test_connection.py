@@ -214,9 +214,7 @@ async def test_a_key_of_a_cluster_leads_to_the_node_that_owns_it(three_nodes: Cl
 
 async def test_any_seed_of_a_cluster_will_do(three_nodes: Cluster) -> None:
     ports = [free_port(), three_nodes.nodes[2].port]
-    async with await connect(
-        "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in ports)
-    ) as connector:
+    async with await connect("redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in ports)) as connector:
         connection = await connector.dedicated_for_key(b"key", timeout=5)
         assert await ask(connection, "PING") == b"PONG"
         await connection.disconnect()
@@ -340,9 +338,7 @@ async def test_the_last_connector_ends_the_embedded_server(tmp_path: Path) -> No
         await first.dedicated()
 
 
-async def test_cancelling_open_leaves_no_embedded_server(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_cancelling_open_leaves_no_embedded_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lockbeat.embedded import EmbeddedServer
 
     started, go_on = threading.Event(), threading.Event()

@@ -253,9 +253,7 @@ def test_spaces_quotes_and_symlinks_in_a_path_name_the_same_server(tmp_path: Pat
 
 def test_threads_and_handles_of_one_process_share_one_use(directory: Path) -> None:
     handles: list[EmbeddedServer] = []
-    threads = [
-        threading.Thread(target=lambda: handles.append(EmbeddedServer.open(directory))) for _ in range(8)
-    ]
+    threads = [threading.Thread(target=lambda: handles.append(EmbeddedServer.open(directory))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -306,9 +304,7 @@ FORKS = """
 
 
 @pytest.mark.parametrize(("name", "after_parent"), [("idles", "False"), ("joins", "True")])
-def test_a_forked_child_is_a_user_only_when_it_uses_the_server(
-    tmp_path: Path, name: str, after_parent: str
-) -> None:
+def test_a_forked_child_is_a_user_only_when_it_uses_the_server(tmp_path: Path, name: str, after_parent: str) -> None:
     user = User(tmp_path / name, FORKS)
     assert user.read() == after_parent
     assert user.read() == "False"
@@ -322,9 +318,7 @@ def test_the_directory_and_the_socket_are_for_one_user(directory: Path) -> None:
         assert all(path.stat().st_mode & 0o077 == 0 for path in directory.rglob("*"))
 
 
-def test_a_default_directory_that_others_can_enter_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_default_directory_that_others_can_enter_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     default_directory().mkdir(mode=0o755)
     with pytest.raises(InvalidArgument, match="only user"):
@@ -351,9 +345,7 @@ def test_a_path_that_is_no_safe_directory_is_refused(tmp_path: Path) -> None:
         EmbeddedServer.open(tmp_path / "open")
 
 
-def test_a_binary_that_is_not_there_or_ends_at_once_is_one_clear_error(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_binary_that_is_not_there_or_ends_at_once_is_one_clear_error(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCKBEAT_SERVER_BINARY", "/nowhere/valkey-server")
     with pytest.raises(InvalidArgument, match="LOCKBEAT_SERVER_BINARY"):
         EmbeddedServer.open(directory)

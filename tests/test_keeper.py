@@ -13,7 +13,7 @@ import pytest
 from lockbeat import LeaseLost, Lockbeat
 from lockbeat.keeper import GONE, OVERDUE, Keeper
 from lockbeat.lease import Held, monotonic
-from lockbeat.wire import MOST_GROUPS
+from lockbeat.scripts import load
 from tests.conftest import Backend, Connect, only, wait_until
 from tests.servers import Server
 
@@ -62,7 +62,7 @@ async def test_what_is_due_together_is_renewed_in_one_call_a_shard(lb: Lockbeat,
 
 @only("valkey")
 async def test_more_than_a_scripts_share_is_split(lb: Lockbeat, backend: Backend) -> None:
-    made = await holders(lb, MOST_GROUPS * 2 + 10, 1.2)
+    made = await holders(lb, load("lock/renew").most * 2 + 10, 1.2)
     before = backend.calls("evalsha", "eval")
     await asyncio.sleep(0.55)
     after = backend.calls("evalsha", "eval")

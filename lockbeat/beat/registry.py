@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import builtins
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from lockbeat.errors import InvalidArgument, InvalidType, UnknownJob
+from lockbeat.errors import InvalidArgument, InvalidType, LockbeatError, StoreError, UnknownJob
 from lockbeat.jobs import Job, Slot, task_id
 from lockbeat.keys import check_name, job_lock
+from lockbeat.scripts import load
 from lockbeat.store import Store
 from lockbeat.triggers import upcoming
 
+log = logging.getLogger("lockbeat")
+
 PAGE = 500
-PUT_PAGE = 200  # jobs that one run of job/put takes
+NAMES = 200  # that one run of job/get takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +115,15 @@ class Jobs:
             groups[self.shard_of(job.name)].append(job)
         epochs = {}
         for shard, several in groups.items():
-            for start in range(0, len(several), PUT_PAGE):
-                epochs[shard] = await self._put(shard, several[start : start + PUT_PAGE], since_ms)
+            most = load("job/put").most
+            for start in range(0, len(several), most):
+                epochs[shard] = await self._put(shard, several[start : start + most], since_ms)
         return epochs
 
     async def _put(self, shard: int, jobs: builtins.list[Job], since_ms: int) -> int:
         call, epoch, ahead_ms = self._store.call, 0, 0
         while jobs:
-            _, now_ms = await call("store/open", shard, (0,))
+            _, now_ms, _ = await call("store/open", shard, (0,))
             rows = []
             for job in jobs:
                 first = job.first(now_ms + ahead_ms) or Slot(-1, -1)
@@ -134,12 +139,12 @@ class Jobs:
     async def get(self, name: str) -> JobState:
         """A job, and where it stands (`job/get`). Raises UnknownJob."""
         check_name("name", name)
-        states = await self._states(self.shard_of(name), [name])
+        states = await self._states(self.shard_of(name), [name], strict=True)
         if not states:
             raise UnknownJob(f"no job named {name!r} in {self._store.connector.location}")
         return states[0]
 
-    async def _states(self, shard: int, names: Iterable[str]) -> list[JobState]:
+    async def _states(self, shard: int, names: Iterable[str], *, strict: bool = False) -> list[JobState]:
         wanted = list(names)
         if not wanted:
             return []
@@ -149,9 +154,16 @@ class Jobs:
             if reply:
                 definition, slot, opened = (part.decode() for part in reply)
                 times = slot.split(" ")
+                try:
+                    job = Job.from_definition(name, definition.partition(" ")[2])
+                except (LockbeatError, ValueError, KeyError, TypeError) as problem:
+                    if strict:
+                        raise StoreError(f"job {name!r} can't be read, a newer release may have declared it: {problem}") from None
+                    log.warning("job %r is left out, a newer release may have declared it: %s", name, problem)
+                    continue
                 states.append(
                     JobState(
-                        Job.from_definition(name, definition.partition(" ")[2]),
+                        job,
                         Slot(int(times[0]), int(times[1])) if slot else None,
                         opened or None,
                     )
@@ -164,9 +176,9 @@ class Jobs:
         for shard in range(self._store.shards):
             after: str | bytes = b""
             while True:
-                page = await self._store.call("job/list", shard, (after, PUT_PAGE))
+                page = await self._store.call("job/list", shard, (after, NAMES))
                 found += await self._states(shard, (name.decode() for name in page))
-                if len(page) < PUT_PAGE:
+                if len(page) < NAMES:
                     break
                 after = page[-1]
         return sorted(found, key=lambda state: state.job.name)

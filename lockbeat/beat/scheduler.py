@@ -13,11 +13,12 @@ from typing import NamedTuple, Protocol
 
 import anyio
 
-from lockbeat.beat.registry import Jobs
+from lockbeat.beat.registry import Jobs, instant
 from lockbeat.errors import LockbeatError
 from lockbeat.jobs import Job, task_id
 from lockbeat.keys import job_lock
 from lockbeat.lease import monotonic
+from lockbeat.scripts import load
 from lockbeat.store import Store
 from lockbeat.tasks import Task
 
@@ -26,8 +27,6 @@ log = logging.getLogger("lockbeat")
 LEAST, MOST = 100, 1000
 """Jobs that one instance takes on at a time, by the room that its worker has: the others woke at the same time, and share a
 burst by what they can run."""
-CHUNK = 50
-"""Jobs that one run of beat/fire takes; keeps it well under 5 ms."""
 HIDE_MS = 300
 """If an instance dies between asking and firing, its handful is this much later."""
 
@@ -114,8 +113,9 @@ class Scheduler:
         pairs = [(rows[at].decode(), rows[at + 1].decode()) for at in range(0, len(rows), 2)]
         known = await self._definitions(shard, pairs)
         shooting = []
-        for start in range(0, len(pairs), CHUNK):
-            shots = self._aim(now_ms, pairs[start : start + CHUNK], known)
+        most = load("beat/fire").most
+        for start in range(0, len(pairs), most):
+            shots = self._aim(now_ms, pairs[start : start + most], known)
             shooting.append(asyncio.ensure_future(self._shoot(shard, shots)))
             # Lets this chunk go out now: the server works on it while we work out the next, and run those before.
             await asyncio.sleep(0)
@@ -166,7 +166,7 @@ class Scheduler:
         asked_at, soonest = monotonic(), 0
         if not shots:
             return 0
-        reserved = sum(shot.here for shot in shots)
+        reserved, telling = sum(shot.here for shot in shots), log.isEnabledFor(logging.DEBUG)
         try:
             replies = await self._store.calls.call_groups("beat/fire", shard, [shot.args for shot in shots])
             for shot, (code, fence, _, now) in zip(shots, replies, strict=True):
@@ -175,6 +175,8 @@ class Scheduler:
                 if due_ms and (not soonest or due_ms < soonest):
                     soonest = due_ms
                 self.fired += code > 0
+                if telling and code > 0:
+                    log.debug("fired %s of %s", instant(shot.slot_ms).isoformat(timespec="milliseconds"), shot.job.name)
                 if code == 2 and self._runner is not None:
                     reserved -= 1
                     self._runner.begin(_first_attempt(shot.job, shot.slot_ms, shard, self._store.owner, fence, asked_at))

@@ -113,6 +113,7 @@ class ServerProcess:
         with contextlib.suppress(FileNotFoundError):
             if self._log_file.stat().st_size > _LOG_MAX:
                 self._log_file.unlink()
+        self._same_engine(binary)
         command = [binary]
         for name, value in self._settings(persist).items():
             command += [f"--{name}", value]
@@ -137,6 +138,20 @@ class ServerProcess:
         if done.returncode != 0:
             said = " | ".join((done.stderr + done.stdout).decode(errors="replace").split("\n")).strip(" |")
             raise StoreUnavailable(f"embedded server {binary} ended with code {done.returncode}: {said or self._log_tail()}")
+
+    def _same_engine(self, binary: str) -> None:
+        """Redis can't read what Valkey 9 wrote, and would end with a page of log; say it in a sentence."""
+        mine, noted = Path(binary).name, self.directory / "engine"
+        try:
+            theirs = noted.read_text().strip()
+        except OSError:
+            theirs = mine
+        if theirs != mine and (self.directory / "appendonlydir").exists():
+            raise StoreUnavailable(
+                f"the embedded store at {self.directory} was written by {theirs}, and only {mine} is here: "
+                "pip install 'lockbeat[embedded]', or name another directory"
+            )
+        noted.write_text(mine)
 
     def _settings(self, persist: bool) -> dict[str, str]:
         return {

@@ -9,11 +9,11 @@
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local TOMBSTONE_MS = 10000
+local TOMBSTONE_MS = 20000  -- a call is repeated for at most two timeouts of 5 s, and waits one more
 
 -- tostring() writes 1e+15 for a fence.
 local function int(number)
-  return string.format('%.0f', number)
+  return string.format('%d', number)
 end
 
 -- fence = max(last + 1, TIME in microseconds): the clock keeps it growing when the counter is lost to FLUSHALL, eviction
@@ -68,6 +68,12 @@ local function lease_free(t, key, lease, call)
   if call ~= '-' then lease.freed = string.sub(call .. ',' .. lease.freed, 1, 160) end
   lease.expires, lease.live = now, false
   lease_put(t, key, lease)
+end
+
+-- Whether it was taken by the call `token`. Once its owner has taken it again by another call, only "TOKEN+" will do: that is
+-- what a block says that holds it, while the undoing of a cancelled call says "TOKEN".
+local function lease_taken_by(lease, token)
+  return token == '-' or lease.token == token or lease.token .. '+' == token
 end
 
 -- Whether this very call has released it before.

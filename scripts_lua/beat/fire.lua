@@ -32,7 +32,7 @@
 -- ARGV[13] owner         str     of the attempt
 -- ARGV[14] call          id      of this call; the same again is the same call, repeated
 -- ARGV[15] lease_ms      int     start it here at once, under such a lease; 0: let any worker claim it
--- Batch: ARGV[1..15] repeat, one group a call.
+-- Batch: ARGV[1..15] repeat, one group a call, at most 32 a run.
 --
 -- Returns  {2, fence, expires_at_ms, now_ms}  fired, and started: run it
 --          {1, 0, 0, now_ms}                   fired, waiting in its queue
@@ -78,7 +78,10 @@ local function fire(i)
     return {0, 0, 0, now}
   end
   local open = overlap == 'skip' and redis.call('HGET', q.open, job)
-  if open then return skip(open .. ' had not ended') end
+  if open then
+    local before = task_read(open)
+    return skip(open .. (before and before.started == 0 and ' is still waiting for a worker' or ' had not ended'))
+  end
 
   local record = lease_ms > 0 and {job = job, overlap = overlap} or cjson.decode(ARGV[i + 9])
   record.attempts, record.started, record.fired, record.json = 0, 0, now, ARGV[i + 9]

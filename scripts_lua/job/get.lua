@@ -4,7 +4,7 @@
 -- KEYS[2] job:slot  hash  job -> "SLOT DUE REV"
 -- KEYS[3] job:open  hash
 -- ARGV[1] job       str
--- Batch: ARGV[1..1] repeat, one group a call.
+-- Batch: ARGV[1..1] repeat, one group a call, at most 256 a run.
 --
 -- Returns  {definition, slot, open}  "REV JSON", "SLOT DUE REV" (empty: it has ended), the unfinished task's id or empty
 --          {}                        no such job

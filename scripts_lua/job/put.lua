@@ -15,7 +15,7 @@
 -- ARGV[5] due           int     ms; slot plus jitter
 -- ARGV[6] since         int     ms; this instance last saw the job then, and the store has been emptied since; 0: no
 -- ARGV[7] keep          int     ledger entries to keep
--- Batch: ARGV[1..7] repeat, one group a call.
+-- Batch: ARGV[1..7] repeat, one group a call, at most 100 a run.
 --
 -- Returns  {code, epoch}  code 2: new; 1: changed; 0: as it was; -1: nothing is done, the slot no longer lies after now
 --

@@ -2,7 +2,7 @@
 --
 -- KEYS[1] lock  hash  the locks, see _lib/lease
 -- ARGV[1] key   str
--- Batch: ARGV[1..1] repeat, one group a call.
+-- Batch: ARGV[1..1] repeat, one group a call, at most 256 a run.
 --
 -- Returns  {owner, fence, expires_at_ms}  held
 --          {}                             free or expired

@@ -5,9 +5,9 @@
 -- KEYS[3] fence       string
 -- ARGV[1] key         str
 -- ARGV[2] owner       str
--- ARGV[3] token       id    of the call that took the lock, or "-": whichever
+-- ARGV[3] token       id    of the call that took the lock; "TOKEN+": also if its owner took it again; "-": whichever
 -- ARGV[4] ttl_ms      int
--- Batch: ARGV[1..4] repeat, one group a call.
+-- Batch: ARGV[1..4] repeat, one group a call, at most 256 a run.
 --
 -- Returns  expires_at_ms  renewed
 --          0              not held by this owner: expired, missing, or another's
@@ -20,7 +20,7 @@ for i = 1, #ARGV, 4 do
   local key, token = ARGV[i], ARGV[i + 2]
   local lease = lease_read(t, key)
   local expires = 0
-  if lease and lease.live and lease.owner == ARGV[i + 1] and (token == '-' or token == lease.token) then
+  if lease and lease.live and lease.owner == ARGV[i + 1] and lease_taken_by(lease, token) then
     expires = now + tonumber(ARGV[i + 3])
     lease.expires = expires
     lease_put(t, key, lease)

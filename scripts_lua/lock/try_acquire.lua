@@ -11,7 +11,7 @@
 -- ARGV[4] ttl_ms        int
 -- ARGV[5] reentrant     int     1: the live owner may take it again; 0: handles of one owner exclude each other
 -- ARGV[6] channel       str     where to be told of the hand-off; empty: do not wait
--- Batch: ARGV[1..6] repeat, one group a call.
+-- Batch: ARGV[1..6] repeat, one group a call, at most 128 a run.
 --
 -- Returns  {fence, expires_at_ms, now_ms}  held by this owner now
 --          {0, wait_ms, now_ms}            held by another, who must renew or give it up within wait_ms
@@ -37,7 +37,7 @@ for i = 1, #ARGV, 6 do
     reply = {lease.fence, lease.expires, now}
   elseif lease.token == token or (ARGV[i + 4] == '1' and lease.owner == owner) then
     -- The mark keeps the undoing of a cancelled call, this or the first, from releasing what the owner has by both.
-    if lease.token ~= token then lease.token = token .. '+' end
+    if lease.token ~= token and string.sub(lease.token, -1) ~= '+' then lease.token = lease.token .. '+' end
     lease.expires = now + ttl
     lease_put(t, key, lease)
     reply = {lease.fence, lease.expires, now}

@@ -18,7 +18,7 @@
 -- ARGV[1]  id            str
 -- ARGV[2]  owner         str
 -- ARGV[3]  fence         int
--- Batch: ARGV[1..3] repeat, one group a call.
+-- Batch: ARGV[1..3] repeat, one group a call, at most 64 a run.
 --
 -- Returns  1  ended by this attempt, now or by this same call before
 --          0  not this attempt's to end: taken over, swept or cancelled

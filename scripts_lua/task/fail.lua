@@ -20,7 +20,7 @@
 -- ARGV[3]  fence         int
 -- ARGV[4]  error         str
 -- ARGV[5]  retry_at      int     ms; 0: by the task's policy
--- Batch: ARGV[1..5] repeat, one group a call.
+-- Batch: ARGV[1..5] repeat, one group a call, at most 64 a run.
 --
 -- Returns  retry_at_ms  it is tried again then
 --          -1           it has failed, its attempts are used up

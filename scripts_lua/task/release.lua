@@ -20,7 +20,7 @@
 -- ARGV[3]  fence         int
 -- ARGV[4]  begun         int     0: its body never ran, the attempt does not count
 -- ARGV[5]  delay_ms      int     nobody may claim it before
--- Batch: ARGV[1..5] repeat, one group a call.
+-- Batch: ARGV[1..5] repeat, one group a call, at most 64 a run.
 --
 -- Returns  2  it waits in its queue again
 --          1  it has failed, its attempts are used up
@@ -41,6 +41,7 @@ for i = 1, #ARGV, 5 do
       record.attempts, record.started = record.attempts - 1, 0
       task_write(id, record)
       task_queue(id, record, due)
+      if record.job then ledger_replace(q.ledger, id, ledger_entry('fired', record.fired)) end
       said = 2
     else
       said = task_failed(id, record, 'failed', lease, 'cut short: the instance was shut down', due) and 2 or 1

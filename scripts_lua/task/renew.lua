@@ -20,7 +20,7 @@
 -- ARGV[3]  fence         int
 -- ARGV[4]  lease_ms      int
 -- ARGV[5]  lock          str     the job's lock; empty: it has none
--- Batch: ARGV[1..5] repeat, one group a call.
+-- Batch: ARGV[1..5] repeat, one group a call, at most 128 a run.
 --
 -- Returns  expires_at_ms  renewed
 --          0              no longer this owner's

@@ -114,6 +114,15 @@ class Arena:
         return [one for one in self.instances if not one.killed and not one.stopping]
 
     @property
+    def busiest(self) -> Instance:
+        """Who began the latest attempt: whoever asks first takes the whole burst, so harm to others would show nothing."""
+        names = {one.name: one for one in self.running}
+        for line in reversed(self.effects.read_text().splitlines()):
+            if (name := json.loads(line)["instance"]) in names:
+                return names[name]
+        return self.running[0]
+
+    @property
     def left(self) -> float:
         """Seconds of the run that are left."""
         return self.started + self.size.seconds - time.monotonic()
@@ -201,6 +210,8 @@ class Arena:
             for index in ("task:owned", "lock:owned"):
                 members: Any = client.zrange(keys.key(0, index), 0, -1)
                 for member in members:
+                    if member.startswith(b"\xff"):
+                        continue  # holds the key's place
                     owner, key = (part.decode() for part in member.split(b"\xff", 1))
                     if owner.rsplit("-", 2)[-2] not in dead:
                         left.append(f"{index} {owner} {key}")

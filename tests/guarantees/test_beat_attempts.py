@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import sys
 import threading
 import time
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from lockbeat import Beat, Exponential, Fixed, Lockbeat, Run
+from lockbeat import Beat, Exponential, Fixed, Lockbeat, Run, worker
 from tests.beats import Beats, eventually, ledger, overdue, scheduler, states
 from tests.conftest import Connect, wait_until
 
@@ -170,6 +171,51 @@ async def test_a_plain_function_keeps_its_lease_until_it_ends(lb: Lockbeat, beat
     assert set(most) == {1}
 
 
+@pytest.mark.parametrize("kind", ["async", "plain"])
+async def test_a_function_that_exits_ends_itself_and_not_the_instance(lb: Lockbeat, beats: Beats, kind: str) -> None:
+    """`main()` of some other program, say, called from a job."""
+    beat, ran = beats(), []
+
+    if kind == "async":
+
+        @beat.every(0.2, name="exits")
+        async def exits() -> None:
+            ran.append(1)
+            sys.exit(3)
+
+    else:
+
+        @beat.every(0.2, name="exits")
+        def exits_too() -> None:
+            ran.append(1)
+            sys.exit(3)
+
+    async with beat.lifespan():
+        await wait_until(lambda: len(ran) > 1, "it runs on")
+        await ends(lb, "exits", "failed")
+    entry = (await ledger(lb, "exits"))[0]
+    assert entry.reason is not None
+    assert entry.reason.endswith("SystemExit: 3")
+
+
+@pytest.mark.parametrize("text", ["\udcff of a file name", "\x00", "ä" * 5000, ""], ids=["surrogate", "nul", "long", "empty"])
+async def test_an_error_of_any_text_is_recorded(lb: Lockbeat, beats: Beats, text: str) -> None:
+    beat, ran = beats(), []
+
+    @beat.every(0.2)
+    async def bad() -> None:
+        ran.append(1)
+        raise ValueError(text)
+
+    async with beat.lifespan():
+        await wait_until(lambda: len(ran) > 1, "it runs on")
+        await ends(lb, "bad", "failed")
+    entry = (await ledger(lb, "bad"))[0]
+    assert entry.reason is not None
+    assert len(entry.reason) <= 4000
+    assert "ValueError" in entry.reason or "ä" in entry.reason
+
+
 async def test_a_function_that_cancels_itself_has_failed(lb: Lockbeat, beats: Beats) -> None:
     beat = beats()
 
@@ -187,7 +233,7 @@ async def test_a_long_attempt_keeps_its_lease(lb: Lockbeat, beats: Beats) -> Non
 
     async def long(run: Run) -> None:
         attempts.append((run.slot, run.attempt))
-        await asyncio.sleep(1.2)
+        await asyncio.sleep(0.7)
 
     for each in (beat, rival):
         each.every(0.2, lease=0.3, max_attempts=5)(long)
@@ -267,9 +313,10 @@ async def test_an_attempt_that_was_started_too_late_is_not_begun(
 
 
 async def test_a_task_whose_function_is_not_here_is_left_to_others(
-    lb: Lockbeat, beats: Beats, caplog: pytest.LogCaptureFixture
+    lb: Lockbeat, beats: Beats, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A rolling deploy: the old code knows nothing of the new job."""
+    monkeypatch.setattr(worker, "UNKNOWN_DELAY_MS", 400)
     caplog.set_level(logging.INFO, logger="lockbeat")
     new, ran = beats(), []
 
@@ -285,9 +332,6 @@ async def test_a_task_whose_function_is_not_here_is_left_to_others(
         assert old._client is not None
         raised = await lb.jobs.get("fresh")
         assert raised.open is not None
-    from lockbeat import worker
-
-    assert worker.UNKNOWN_DELAY_MS == 5000
     async with new.lifespan():
         await wait_until(lambda: ran, "the new instance runs it", timeout=8)
     assert ran == [1], "what the old one passed on was no attempt"

@@ -274,25 +274,25 @@ def cases() -> list[Any]:
         case("long name", "name", lambda beat: beat.every(1, name="x" * 1025)),
         case("name no text", "name", lambda beat: beat.every(1, name=7), InvalidType),  # type: ignore[arg-type]
         case("surrogate", "name", lambda beat: beat.every(1, name="\ud800")),
-        case("overlap", "overlap", lambda beat: beat.every(1, overlap="queue")),
-        case("overlap type", "overlap", lambda beat: beat.every(1, overlap=["skip"])),
-        case("catchup", "catchup", lambda beat: beat.every(1, catchup="never")),
+        case("overlap", "overlap", lambda beat: beat.every(1, overlap="queue")),  # type: ignore[arg-type]
+        case("overlap type", "overlap", lambda beat: beat.every(1, overlap=["skip"])),  # type: ignore[arg-type]
+        case("catchup", "catchup", lambda beat: beat.every(1, catchup="never")),  # type: ignore[arg-type]
         case("lease", "lease", lambda beat: beat.every(1, lease=0)),
-        case("lease type", "lease", lambda beat: beat.every(1, lease="5"), InvalidType),
+        case("lease type", "lease", lambda beat: beat.every(1, lease="5"), InvalidType),  # type: ignore[arg-type]
         case("timeout", "timeout", lambda beat: beat.every(1, timeout=0)),
         case("jitter", "jitter", lambda beat: beat.every(1, jitter=-1)),
         case("window", "window", lambda beat: beat.every(1, window=-1)),
         case("attempts", "max_attempts", lambda beat: beat.every(1, max_attempts=0)),
         case("attempts bool", "max_attempts", lambda beat: beat.every(1, max_attempts=True), InvalidType),
-        case("attempts float", "max_attempts", lambda beat: beat.every(1, max_attempts=1.5), InvalidType),
-        case("retry", "retry", lambda beat: beat.every(1, retry=5), InvalidType),
+        case("attempts float", "max_attempts", lambda beat: beat.every(1, max_attempts=1.5), InvalidType),  # type: ignore[arg-type]
+        case("retry", "retry", lambda beat: beat.every(1, retry=5), InvalidType),  # type: ignore[arg-type]
         case("priority", "priority", lambda beat: beat.every(1, priority=50)),
         case("keep", "keep", lambda beat: beat.every(1, keep=0)),
         case("queue", "queue", lambda beat: beat.every(1, queue="")),
-        case("unknown option", "lese", lambda beat: beat.every(1, lese=5)),
+        case("unknown option", "lese", lambda beat: beat.every(1, lese=5)),  # type: ignore[call-arg]
         case("not callable", "function", lambda beat: beat.every(1, name="x")(7), InvalidType),  # type: ignore[type-var]
-        case("two arguments", "function", lambda beat: beat.every(1)(two)),
-        case("keyword argument", "function", lambda beat: beat.every(1)(named)),
+        case("two arguments", "function", lambda beat: beat.every(1)(two)),  # type: ignore[type-var]
+        case("keyword argument", "function", lambda beat: beat.every(1)(named)),  # type: ignore[type-var]
         case("twice", "name", lambda beat: (beat.every(1)(body), beat.every(2)(body)), DuplicateJob),
         case("nameless", "name", lambda beat: beat.every(1)(type("Task", (), {"__call__": lambda self: None})())),
     ]

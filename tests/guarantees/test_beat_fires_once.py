@@ -55,9 +55,7 @@ async def test_the_task_and_the_next_slot_come_together(lb: Lockbeat, raw: Any) 
     assert tasks_of(raw, lb) == [f"report@{slot}"]
 
 
-async def test_an_instance_that_dies_between_asking_and_firing_loses_nothing(
-    lb: Lockbeat, connect: Connect, raw: Any
-) -> None:
+async def test_an_instance_that_dies_between_asking_and_firing_loses_nothing(lb: Lockbeat, connect: Connect, raw: Any) -> None:
     job = minutely()
     slot = await overdue(lb, raw, job)
     shard = lb.jobs.shard_of(job.name)

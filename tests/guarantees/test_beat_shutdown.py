@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from lockbeat import Beat, Lockbeat, Run
@@ -169,6 +170,28 @@ async def test_lifespan_can_be_cancelled(lb: Lockbeat, raw: Any, beats: Beats) -
     task = asyncio.create_task(app())
     await entered.wait()
     await end(task)
+    assert held_by(raw, lb.store, "me") == []
+
+
+async def test_lifespan_ends_with_the_task_group_it_is_in(lb: Lockbeat, raw: Any, beats: Beats) -> None:
+    """As in an application built on anyio: its scope is cancelled, and stays so while the beat shuts down."""
+    beat, events = beats(owner="me", grace=5), []
+
+    @beat.every(0.1)
+    async def work() -> None:
+        events.append("began")
+        await asyncio.sleep(0.3)
+        events.append("ended")
+
+    async def app() -> None:
+        async with beat.lifespan():
+            await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(app)
+        await wait_until(lambda: events, "it runs")
+        group.cancel_scope.cancel()
+    assert events.count("began") == events.count("ended")
     assert held_by(raw, lb.store, "me") == []
 
 

@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 from typing import Any
 
+import anyio
 import pytest
 import time_machine
 
@@ -88,3 +89,13 @@ async def test_a_client_clock_an_hour_off_changes_nothing(connect: Connect, raw:
                 async with wrong.lock("held", ttl=0.2):
                     await asyncio.sleep(0.45)
                     assert await right.locks.owner("held") == wrong.owner
+
+
+async def test_a_block_keeps_its_lock_when_its_owner_also_takes_it_by_hand(lb: Lockbeat) -> None:
+    async with lb.lock("k", ttl=0.6) as lease:
+        again = await lb.locks.try_acquire("k", lb.owner, 0.6)
+        assert again is not None
+        assert again.fence == lease.fence
+        await anyio.sleep(1)  # renewed more than once
+        assert await lb.locks.owner("k") == lb.owner
+    assert not await lb.locks.is_locked("k")

@@ -148,7 +148,7 @@ def test_what_ended_a_while_ago_is_pruned_by_those_who_come(run: Run, raw: Any, 
     with time_machine.travel(dt.datetime(2031, 1, 1, tzinfo=dt.UTC), tick=False) as clock:
         for n in range(old):
             run("lock/try_acquire", *acquire(f"old{n}", "alice", f"t{n}", ttl_ms=1))
-        clock.shift(20)
+        clock.shift(25)
         for n in range(old):
             run("lock/try_acquire", *acquire(f"new{n}", "alice", f"u{n}"))
     for name, count in (("lock", raw.hlen), ("lock:owned", raw.zcard)):

@@ -15,7 +15,7 @@ GOOD = """\
 -- KEYS[2] fence  string
 -- ARGV[1] key    str
 -- ARGV[2] ttl    int
--- Batch: ARGV[1..2] repeat, one group a call.
+-- Batch: ARGV[1..2] repeat, one group a call, at most 9 a run.
 --
 -- Returns  1
 -- include: _lib/a _lib/b
@@ -39,7 +39,7 @@ def test_libraries_come_first_in_the_order_of_their_inclusion() -> None:
 
 
 def test_a_script_without_a_batch_line_is_called_alone() -> None:
-    text = GOOD.replace("-- Batch: ARGV[1..2] repeat, one group a call.\n", "")
+    text = GOOD.replace("-- Batch: ARGV[1..2] repeat, one group a call, at most 9 a run.\n", "")
     assert not parse("lock/toy", text, LIBRARIES).batched
 
 
