@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from lockbeat import Beat, Exponential, Fixed, Lockbeat, Run, worker
+from lockbeat.errors import InvalidArgument
 from tests.beats import Beats, eventually, ledger, overdue, scheduler, states
-from tests.conftest import Connect, wait_until
+from tests.conftest import Connect, only, wait_until
 
 FAST: dict[str, Any] = {"lease": 0.3}
 
@@ -387,3 +388,53 @@ async def test_each_queue_gets_its_turn_at_a_single_place(lb: Lockbeat, raw: Any
     await scheduler(lb, job).tick(lb.jobs.shard_of(job.name))
     async with beat.lifespan(schedule=False):
         await wait_until(lambda: ran == [queue], "it runs", timeout=3)
+
+
+class _Odd(BaseException):
+    """Neither an Exception nor anything that asyncio knows."""
+
+
+@only("memory", "valkey")
+@pytest.mark.parametrize(
+    "raised", [_Odd("odd"), GeneratorExit("odd"), SystemExit("odd")], ids=lambda raised: type(raised).__name__
+)
+async def test_whatever_a_function_raises_ends_its_attempt_and_frees_its_place(
+    raised: BaseException, lb: Lockbeat, beats: Beats
+) -> None:
+    beat = beats(concurrency=1)
+    runs = 0
+
+    @beat.every(0.2)
+    async def odd() -> None:
+        nonlocal runs
+        runs += 1
+        raise raised
+
+    async with beat.lifespan():
+        await wait_until(lambda: runs >= 3, "its place is free again")
+        await ends(lb, "odd", "failed")
+    assert not await lb.locks.list()
+
+
+async def test_a_lambda_around_an_async_function_is_awaited(lb: Lockbeat, beats: Beats) -> None:
+    beat, seen = beats(), []
+
+    async def body(run: Run) -> None:
+        await asyncio.sleep(0)
+        seen.append(run.job)
+
+    beat.every(0.2, name="wrapped")(lambda run: body(run))
+    async with beat.lifespan():
+        await ends(lb, "wrapped", "done")
+    assert seen
+
+
+def test_a_generator_is_refused_where_it_is_declared() -> None:
+    beat = Beat()
+
+    def generator() -> Any:
+        yield 1
+
+    with pytest.raises(InvalidArgument, match="generator"):
+        beat.every(1)(generator)
+    assert not beat.declared
