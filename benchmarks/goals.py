@@ -1,0 +1,190 @@
+"""What lockbeat is to cost, and how that is read from the results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Results = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Goal:
+    what: str
+    suite: str
+    goal: str
+    limit: float
+    measured: Callable[[Results], float]
+    unit: str = ""
+    least: bool = False
+    """The limit is the least that is wanted, not the most."""
+    why: str = ""
+    """What keeps it from being met. Shown only when it is not."""
+
+    def met(self, value: float) -> bool:
+        return value >= self.limit if self.least else value <= self.limit
+
+    def verdict(self, value: float) -> str:
+        if self.met(value):
+            return "met"
+        if not self.limit:
+            return f"**missed** by {value:.3g} {self.unit}".rstrip()
+        if self.least:
+            return f"**missed**: {value / self.limit:.0%} of it"
+        factor = value / self.limit
+        by = f"a factor of {factor:.2g}" if factor >= 2 else f"{(factor - 1) * 100:.0f} %"
+        return f"**missed** by {by}"
+
+
+def _ratio(results: Results, kind: str, name: str) -> float:
+    return float(results["ratios"][kind][name]["median"])
+
+
+def _ours(results: Results, key: str) -> float:
+    value = results["rows"]["lockbeat handle"][key]
+    return float(value["median"] if isinstance(value, dict) else value)
+
+
+def _fire(results: Results, size: int, key: str) -> float:
+    return float(results["rows"]["lockbeat"][str(size)][key]["median"])
+
+
+def _idle(results: Results, key: str) -> list[float]:
+    return [row[key] for label, row in results["rows"].items() if label.startswith("lockbeat")]
+
+
+def _start(results: Results) -> float:
+    starts = results["starts"]["lockbeat"]
+    row = starts[max(starts, key=int)]
+    return float(row["declare_s"] + row["start_s"])
+
+
+def _tick(results: Results) -> float:
+    few, many = (row["server_us_per_fire"] for row in results["ticks"].values())
+    return float(many / few)
+
+
+SERVER_BOUND = (
+    "the server runs scripts on one core, and a fired slot with its task, lock and ledger costs it the time shown below; "
+    "those of a burst wait for one another"
+)
+
+GOALS = (
+    Goal(
+        "uncontended acquire + release, one caller, over two PINGs of redis-py's client",
+        "locks",
+        "≤ 1.10",
+        1.10,
+        lambda r: _ratio(r, "time ÷ two PINGs of redis-py", "lockbeat locks"),
+        "x",
+        why="a pair is two scripts that write a lease, a fence and the index of its owner; a PING is nothing",
+    ),
+    Goal(
+        "the same over two PINGs of lockbeat's own client, which is faster than redis-py's",
+        "locks",
+        "≤ 1.10",
+        1.10,
+        lambda r: _ratio(r, "time ÷ two PINGs of the same client", "lockbeat locks"),
+        "x",
+        why="its PING costs so little that the two scripts themselves, run by the server, weigh more than the whole round trip",
+    ),
+    Goal(
+        "64 concurrent callers: times redis-py's Lock, `locks.try_acquire/release`",
+        "locks",
+        "≥ 6",
+        6,
+        lambda r: _ratio(r, "times redis-py's Lock, 64 callers", "lockbeat locks"),
+        "x",
+        least=True,
+        why="the server's time in the scripts, no longer the round trips, is what is left",
+    ),
+    Goal(
+        "the same with `lb.lock()`",
+        "locks",
+        "≥ 6",
+        6,
+        lambda r: _ratio(r, "times redis-py's Lock, 64 callers", "lockbeat handle"),
+        "x",
+        least=True,
+        why="the handle also hands the lease to the keeper and guards the block with a cancel scope: Python, some tens of µs",
+    ),
+    Goal(
+        "hand-off between processes, p99",
+        "waiting",
+        "< 2 ms",
+        2,
+        lambda r: _ours(r, "handoff_p99_ms"),
+        "ms",
+        why="two processes and the server must be scheduled one after the other, on cores that others use as well",
+    ),
+    Goal("commands a second while 50 wait", "waiting", "0", 0, lambda r: _ours(r, "crowd_commands_per_second"), "/s"),
+    Goal("order inversions of 1,225 pairs of waiters", "waiting", "0", 0, lambda r: _ours(r, "crowd_inversions")),
+    Goal("killed waiter at the head of the queue", "waiting", "< 50 ms", 50, lambda r: _ours(r, "killed_waiter_ms"), "ms"),
+    Goal(
+        "10,000 leases renewed, one round",
+        "renew",
+        "< 50 ms",
+        50,
+        lambda r: float(r["rows"]["lockbeat"]["round_ms"]["median"]),
+        "ms",
+        why="the bound of 5 ms a script splits the round, and each lease costs the server several commands",
+    ),
+    Goal(
+        "scripts in one round of renewal",
+        "renew",
+        "1",
+        1,
+        lambda r: float(r["rows"]["lockbeat"]["calls_a_round"]),
+        "",
+        why="10,000 in one script would block the server for longer than 5 ms; they are pipelined in one write instead",
+    ),
+    Goal(
+        "5,000 jobs due every second, one instance: fires/s",
+        "fire",
+        "≥ 4,950",
+        4950,
+        lambda r: _fire(r, 5000, "fires_per_second"),
+        "/s",
+        least=True,
+        why=SERVER_BOUND,
+    ),
+    Goal("round trips a fire at 5,000", "fire", "< 0.1", 0.1, lambda r: _fire(r, 5000, "round_trips_per_fire")),
+    Goal(
+        "lateness p99, 1,000 due at once, one instance",
+        "lateness",
+        "< 20 ms",
+        20,
+        lambda r: float(r["rows"]["lockbeat"]["p99_ms"]["median"]),
+        "ms",
+        why=SERVER_BOUND,
+    ),
+    Goal(
+        "idle commands a second, the most of 100 and of {most:,} jobs",
+        "idle",
+        "≤ 0.2",
+        0.2,
+        lambda r: max(_idle(r, "commands_per_second")),
+        "/s",
+    ),
+    Goal(
+        "start with {most:,} jobs, declaring included",
+        "registry",
+        "seconds (< 10)",
+        10,
+        _start,
+        "s",
+        why="declaring and writing take time in proportion, Python's and the server's",
+    ),
+    Goal(
+        "server time a fire, {due:,} due among {most:,} others, over {due:,} alone",
+        "registry",
+        "≤ 1.5",
+        1.5,
+        _tick,
+        "x",
+        why="a larger index is not found in the processor's cache",
+    ),
+)
+
+LONGEST_SCRIPT_MS = 5.0

@@ -1,0 +1,251 @@
+"""Results as Markdown: RESULTS.md next to this file, from results/*.json alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pictures
+from goals import GOALS, LONGEST_SCRIPT_MS
+
+ORDER = ("locks", "waiting", "renew", "fire", "lateness", "idle", "registry")
+
+
+def number(value: float | None) -> str:
+    """Three digits that mean something."""
+    if value is None:
+        return ""
+    if value == 0:
+        return "0"
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
+
+
+def cell(value: Any) -> str:
+    """A median with its range, or a plain number."""
+    if isinstance(value, dict):
+        middle = number(value["median"])
+        if value["rounds"] == 1 or number(value["min"]) == number(value["max"]):
+            return middle
+        return f"{middle} ({number(value['min'])} to {number(value['max'])})"
+    return value if isinstance(value, str) else number(value)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(cell(value) for value in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def emphasised(name: str) -> str:
+    return f"**{name}**" if name.startswith("lockbeat") else name
+
+
+def problems(result: dict[str, Any]) -> list[str]:
+    return [f"{name} ended: `{text[-200:]}`" for name, text in result["problems"].items()]
+
+
+def locks(result: dict[str, Any]) -> str:
+    called = {
+        "pings": "two PINGs, redis-py",
+        "raw": "SET NX PX + scripted release",
+        "redis-py": "redis-py Lock",
+        "pottery": "pottery AIORedlock, one master",
+        "lockbeat pings": "two PINGs, lockbeat's wire",
+        "lockbeat locks": "**lockbeat** `locks.try_acquire/release`",
+        "lockbeat handle": "**lockbeat** `async with lb.lock()`",
+    }
+    speed, ratios = result["pairs_per_second"], result["ratios"]
+    *alone, crowd = (kind for kind in ratios if kind != "times redis-py's Lock, 1 caller")
+    rows = [
+        (called[name], row["1"], *(ratios[kind][name] for kind in alone), row["64"], ratios[crowd][name])
+        for name, row in speed.items()
+    ]
+    head = ("lock", "pairs/s, 1 caller", *alone, "pairs/s, 64 callers on 64 keys", crowd)
+    return "asyncio, ttl 10 s, a new key for each caller.\n\n" + table(head, rows)
+
+
+def waiting(result: dict[str, Any]) -> str:
+    head = (
+        "lock",
+        "hand-off p50 ms",
+        "p99 ms",
+        "max ms",
+        f"{result['waiters']} waiters through one key, s",
+        f"inversions of {result['pairs_of_waiters']:,}",
+        f"commands/s while {result['waiters']} wait",
+        "first waiter killed: ms to the second",
+        "first waiter frozen (SIGSTOP)",
+    )
+    keys = ["handoff_p50_ms", "handoff_p99_ms", "handoff_max_ms"]
+    keys += ["crowd_seconds", "crowd_inversions", "crowd_commands_per_second", "killed_waiter_ms"]
+    names = {"redis-py": "redis-py Lock", "pottery": "pottery AIORedlock", "lockbeat handle": "**lockbeat** `lb.lock()`"}
+    rows = [(names[name], *(row[key] for key in keys), row.get("frozen_waiter_ms")) for name, row in result["rows"].items()]
+    return (
+        "Hand-off: two processes hold one lock in turn; from the call that releases to the return of the other's acquire, "
+        f"{result['rows']['lockbeat handle']['handoffs']} times. redis-py and pottery poll, so a killed waiter of theirs is "
+        "nobody's predecessor: their figure is what polling costs. A frozen process can't be told from a slow one; the lock "
+        "it was granted goes to the next when that grant ends.\n\n" + table(head, rows)
+    )
+
+
+def renew(result: dict[str, Any]) -> str:
+    names = {"redis-py": "redis-py `Lock.extend`, 64 callers", "lockbeat": "**lockbeat** keeper"}
+    rows = [
+        (names[name], row["round_ms"], row["calls_a_round"], f"{row['lost']} / {result['leases'] - row['alive']}")
+        for name, row in result["rows"].items()
+    ]
+    head = ("who", f"ms to renew {result['leases']:,}", "script calls a round", "leases found lost / missing in the end")
+    return table(head, rows)
+
+
+def fire(result: dict[str, Any]) -> str:
+    sizes = list(result["rows"]["lockbeat"])
+    keys = {
+        "round_trips_per_fire": "round trips a fire",
+        "executed_per_fire": "commands a fire, those in scripts included",
+        "server_us_per_fire": "server CPU a fire, µs",
+        "instance_us_per_fire": "instance CPU a fire, µs",
+    }
+    most = sizes[-1]
+    rows = []
+    for name, by in result["rows"].items():
+        what = "sends" if "RedBeat" in name or "enqueue" in name else "runs the function"
+        rates = [by.get(size, {}).get("fires_per_second") for size in sizes]
+        rows.append((emphasised(name), what, *rates, *(by.get(most, {}).get(key) for key in keys)))
+    head = ["scheduler", "a fire", *(f"fires/s, {int(size):,} due" for size in sizes)]
+    head += [f"{text} ({int(most):,})" for text in keys.values()]
+    notes = [
+        f"N jobs, each due every second, one instance, {result['seconds']:g} s after a warm-up; fewer fires/s than jobs: slots "
+        "were late, dropped or skipped. RedBeat only sends: compare it with the row that enqueues. lockbeat's other row also "
+        "claims, runs and ends each task, under a lease and a lock. APScheduler without misfires gathers the slots of a job that "
+        "it is late for and runs them together, ever later. Round trips: requests as the server read them from sockets."
+    ]
+    return "\n\n".join([*notes, table(head, rows), *problems(result)])
+
+
+def lateness(result: dict[str, Any]) -> str:
+    rows = [
+        (emphasised(name), *(row[key] for key in ("p50_ms", "p99_ms", "max_ms")), f"{row['fired_of_due']:.1%}")
+        for name, row in result["rows"].items()
+    ]
+    head = ("scheduler", "p50 ms", "p99 ms", "max ms", "fired of what was due")
+    note = (
+        f"{result['jobs']:,} jobs due in the same instant, every 3 s, {result['bursts']} bursts a round; from the slot to the "
+        "start of the function, for RedBeat to the end of its sending. RedBeat runs its `rrule` here, as its intervals drift "
+        "off any common instant."
+    )
+    return "\n\n".join([note, table(head, rows), *problems(result)])
+
+
+def idle(result: dict[str, Any]) -> str:
+    rows = [
+        (
+            emphasised(label),
+            row["commands_per_second"],
+            ", ".join(f"{count} {name}" for name, count in row["commands"].items()) or "nothing",
+            row["instance_cpu_ms_per_second"],
+        )
+        for label, row in result["rows"].items()
+    ]
+    head = ("instance", "commands/s", f"what it sent in {result['watched_s']:.0f} s", "instance CPU, ms/s")
+    note = (
+        "RedBeat by its defaults and APScheduler are silent because they look for nothing: a second RedBeat waits until the lock "
+        "of a dead one ends, after 25 minutes, and a second APScheduler fires everything twice."
+    )
+    return f"{table(head, rows)}\n\n{note}"
+
+
+def registry(result: dict[str, Any]) -> str:
+    rows = [
+        (
+            emphasised(name),
+            f"{int(size):,}",
+            row["declare_s"],
+            row["start_s"],
+            row["again_s"],
+            row["bytes_per_job"],
+        )
+        for name, by in result["starts"].items()
+        for size, row in by.items()
+    ]
+    head = ("scheduler", "jobs", "declare in Python, s", "first start, s", "start again, s", "bytes a job in the store")
+    starts = table(head, rows)
+    ticks = table(
+        ("others that are not due", "fires/s", "server CPU a fire, µs", "instance CPU a fire, µs"),
+        [
+            (f"{int(size):,}", row["fires_per_second"], row["server_us_per_fire"], row["instance_us_per_fire"])
+            for size, row in result["ticks"].items()
+        ],
+    )
+    return f"{starts}\n\nlockbeat with {result['due']:,} jobs due every second, among others:\n\n{ticks}"
+
+
+def scripts(results: dict[str, Any]) -> str:
+    slowest: dict[str, float] = {}
+    calls = over = 0
+    p999 = 0.0
+    for result in results.values():
+        found = result["scripts"]
+        for one in found if isinstance(found, list) else [found]:
+            calls, over, p999 = calls + one["calls"], over + one["over_5_ms"], max(p999, one["p999_ms"])
+            for name, ms in one["slowest_ms"].items():
+                slowest[name] = max(slowest.get(name, 0.0), ms)
+    note = (
+        f"Of {calls:,} script calls on lockbeat's stores in the runs above {over} took longer than {LONGEST_SCRIPT_MS:g} ms by "
+        "the server's wall clock, which goes on when the machine runs something else: here, the contenders."
+    )
+    ordered = sorted(slowest.items(), key=lambda pair: -pair[1])[:8]
+    return f"{note}\n\n" + table(("script", "longest, ms"), ordered)
+
+
+def goals(results: dict[str, Any]) -> str:
+    rows = []
+    for goal in GOALS:
+        if goal.suite in results:
+            value = goal.measured(results[goal.suite])
+            what, measured = goal.what.format(**results[goal.suite]), f"{number(value)} {goal.unit}".rstrip()
+            rows.append((what, goal.goal, measured, goal.verdict(value), "" if goal.met(value) else goal.why))
+    return table(("what", "goal", "measured", "", "why not"), rows)
+
+
+TITLES = {
+    "locks": "Locks, uncontended",
+    "waiting": "Locks, waiting",
+    "renew": "Renewing",
+    "fire": "Firing",
+    "lateness": "Lateness",
+    "idle": "Idle",
+    "registry": "Many jobs",
+}
+
+
+def write(directory: Path) -> None:
+    """RESULTS.md and the pictures, from whatever results there are."""
+    found = {name: directory / f"{name}.json" for name in ORDER}
+    results = {name: json.loads(path.read_text()) for name, path in found.items() if path.exists()}
+    if not results:
+        return
+    drawn = pictures.draw(results, directory)
+    newest = max(results.values(), key=lambda result: result["at"])
+    versions = ", ".join(f"{name} {version}" for name, version in newest["versions"].items())
+    oldest = min(result["at"] for result in results.values())
+    parts = [
+        "# Results",
+        f"{newest['machine']}; {oldest} to {newest['at']}. {versions}. Medians of the rounds, with their range. "
+        "Server, lockbeat and peers share the cores; compare ratios, not absolutes.",
+        "Repeat: `make bench`, or `python benchmarks/run.py all`. [How it is measured](README.md).",
+    ]
+    if any(result["quick"] for result in results.values()):
+        parts.append("> **To be repeated:** some of these are from a `--quick` run on a machine that was busy with other work.")
+    parts += ["## Goals", goals(results)]
+    for name, result in results.items():
+        parts += [f"## {TITLES[name]}", globals()[name](result)]
+        if name in drawn:
+            parts.append(f"![{TITLES[name]}]({directory.name}/{drawn[name]})")
+        parts.append(f"`python benchmarks/run.py {name}`, {result['took_s']:.0f} s, load before it {result['load_before']:g}.")
+    parts += ["## Scripts", scripts(results), ""]
+    (directory.parent / "RESULTS.md").write_text("\n\n".join(parts).rstrip() + "\n")

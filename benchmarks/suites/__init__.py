@@ -1,0 +1,1 @@
+"""One module a suite: `run(bench)` measures and returns the results as data."""
