@@ -235,8 +235,9 @@ class Beat:
                             for queue in queues:
                                 group.start_soon(worker.serve, queue, shard)
                     log.info(
-                        "serving %d jobs as %s on %s",
+                        "serving %d %s as %s on %s",
                         len(self.declared),
+                        "job" if len(self.declared) == 1 else "jobs",
                         store.owner,
                         store.connector.location,
                     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -99,9 +100,10 @@ class Job:
         **rest: Any,
     ) -> Job:
         """A job from durations in seconds (or timedelta)."""
-        known = _FIELDS
-        for unknown in rest.keys() - known:
-            raise InvalidArgument(unknown, "no such option of a job")
+        known = JobOptions.__annotations__
+        for unknown in sorted(rest.keys() - known.keys()):
+            near = difflib.get_close_matches(unknown, known, 1)
+            raise InvalidArgument(unknown, f"no such option of a job{f'; did you mean {near[0]!r}?' if near else ''}")
         return cls(
             name,
             trigger,

@@ -69,6 +69,12 @@ async def instances(store: Store) -> list[Instance]:
     return sorted(found, key=lambda instance: instance.owner)
 
 
+async def engine(store: Store) -> str:
+    """The server's name and version, as it says: Valkey 9.0.1."""
+    info = _fields(await store.calls.wire(0).command("INFO", "server"))
+    return f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {info.get('redis_version', '?')}"
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What one check found: a sentence, and what to do about it."""
@@ -339,7 +345,8 @@ class _Server:
         return Finding(check, "ok", "noeviction: nothing is dropped to make room")
 
     async def _persistence(self) -> Finding:
-        check, remedy = "persistence", "CONFIG SET appendonly yes"
+        check = "persistence"
+        remedy = "CONFIG SET appendonly yes; for good: `appendonly yes` in redis.conf (valkey.conf), or CONFIG REWRITE"
         aof, save = self.info.get("aof_enabled"), await self._setting("save")
         if aof == "1":
             sync = await self._setting("appendfsync")

@@ -28,6 +28,10 @@ log = logging.getLogger("lockbeat")
 _AWAY = ("READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "MOVED", "ASK", "TRYAGAIN", "NOREPLICAS", "BUSY")
 
 
+ENOUGH = 32
+"""Calls that are sent without waiting for the end of the turn: the server runs them while the rest are being made."""
+
+
 class Target:
     """A script on one shard: where calls that can share a run meet."""
 
@@ -191,6 +195,8 @@ class Wire:
             self._enqueue(batch)
         batch.args.extend(args)
         batch.calls.append(future)
+        if len(batch.calls) == ENOUGH and self.line is not None and not self._closed:
+            self._send_waiting(self.line)
         return future
 
     def submit_groups(self, target: Target, args: Sequence[str | bytes | int]) -> asyncio.Future[list[Any]]:
@@ -221,15 +227,18 @@ class Wire:
         if self._closed:
             self._fail_waiting(StoreError("the store is closed"))
         elif self.line is not None:
-            batches, self._waiting = self._waiting, []
-            for batch in batches:
-                if batch.target is not None and batch.target.batch is batch:
-                    batch.target.batch = None
-                self.line.send(batch)
-            if self._watch is None:
-                self._watch = self.loop.call_later(self.timeout, self._check)
+            self._send_waiting(self.line)
         elif self._connecting is None:
             self._connecting = self.loop.create_task(self._bring_up())
+
+    def _send_waiting(self, line: _Line) -> None:
+        batches, self._waiting = self._waiting, []
+        for batch in batches:
+            if batch.target is not None and batch.target.batch is batch:
+                batch.target.batch = None
+            line.send(batch)
+        if self._watch is None and batches:
+            self._watch = self.loop.call_later(self.timeout, self._check)
 
     async def _bring_up(self) -> None:
         try:

@@ -245,6 +245,8 @@ class Worker:
             raise
         finally:
             self.unreserve(limit - len(tasks))
+        if tasks and log.isEnabledFor(logging.DEBUG):
+            log.debug("claimed %d", len(tasks))
         for task in tasks:
             if self.knows(task.name) and not self._stopping:
                 self.begin(task)
@@ -263,6 +265,7 @@ class Worker:
 
     async def _execute(self, attempt: _Attempt) -> None:
         task = attempt.task
+        began = monotonic() if log.isEnabledFor(logging.DEBUG) else None
         try:
             await self._report(attempt, await self._outcome(attempt))
         except StoreError as problem:
@@ -270,6 +273,8 @@ class Worker:
         except asyncio.CancelledError:
             pass  # the worker is closed, its grace is over: release_all has the last word
         finally:
+            if began is not None:
+                log.debug("ended %s in %.0f ms", task.id, (monotonic() - began) * 1000)
             self._keeper.drop(attempt.held)
             del self._attempts[task]
             self._room.ring()

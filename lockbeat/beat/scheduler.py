@@ -103,7 +103,8 @@ class Scheduler:
 
     async def _rejoin(self, shard: int) -> None:
         """The store was emptied: declare this program's jobs again."""
-        log.warning("the store was emptied; declaring %d jobs again", len(self._declared))
+        count = len(self._declared)
+        log.warning("the store was emptied; declaring %d %s again", count, "job" if count == 1 else "jobs")
         mine = [job for job in self._declared.values() if self._jobs.shard_of(job.name) == shard]
         epochs = await self._jobs.put(*mine, since_ms=self._seen.get(shard, 0))
         self._epochs[shard] = epochs.get(shard, 0)

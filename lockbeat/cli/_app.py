@@ -38,7 +38,8 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more, on std
 SERVE, LOOK, STORE = "Serve", "Look and change", "Store"
 
 app = typer.Typer(
-    help="Periodic jobs, fired once by however many instances.",
+    help="Periodic jobs, fired once by however many instances.\n\n"
+    "Exit code 2: the call is wrong; 1: the store or what is in it is.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -218,7 +219,10 @@ def server(
 
 @app.command(rich_help_panel=STORE)
 def doctor(url: Url = None, namespace: Namespace = "lockbeat", as_json: AsJson = False) -> None:
-    """Check whether the store is fit; exit code 1 if not."""
+    """Check whether the store is fit; exit code 1 if not.
+
+    That is, if a check fails: with warnings it is fit, and the exit code 0.
+    """
     from lockbeat.cli._doctor import check_up
 
     raise typer.Exit(check_up(Where(url, namespace), as_json))

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lockbeat.cli._output import is_terminal, say, say_json
-from lockbeat.cli._store import TIMEOUT, Where, quiet, unreachable
+from lockbeat.cli._store import TIMEOUT, Where, quiet, refused, unreachable
 from lockbeat.connection import Connector
 from lockbeat.errors import StoreError, StoreUnavailable
 from lockbeat.monitor import Finding, State, examine
@@ -38,7 +38,7 @@ def check_up(where: Where, as_json: bool) -> int:
     except StoreUnavailable as problem:
         raise unreachable(address, problem) from problem
     except StoreError as problem:
-        raise StoreError(f"{address.safe} refuses: {problem}") from problem
+        raise refused(address, problem) from problem
     states = {finding.state for finding in findings}
     worst = next(state for state in WORST if state in states)
     if as_json:
@@ -51,6 +51,10 @@ def check_up(where: Where, as_json: bool) -> int:
         for finding in findings:
             remedy = f"; remedy: {finding.remedy}" if finding.remedy else ""
             say(f"{finding.state:<8} {finding.check:<12} {finding.says}{remedy}")
+    if not as_json:
+        warnings = sum(finding.state == "warn" for finding in findings)
+        several = f"fit, with {warnings} warning{'s' * (warnings != 1)}" if warnings else "fit"
+        say("not fit" if worst == "fail" else several)
     return 1 if worst == "fail" else 0
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
 from lockbeat.beat.registry import JobState, LedgerEntry
 from lockbeat.cli._errors import Problem, Usage
-from lockbeat.cli._output import Cell, clock, iso, say, say_json, show, span
+from lockbeat.cli._output import JUST, Cell, brief, clock, complain, iso, overdue, say, say_json, show, span
 from lockbeat.cli._store import Where
 from lockbeat.client import Lockbeat
-from lockbeat.jobs import Job
+from lockbeat.jobs import Job, Slot
+from lockbeat.monitor import instances
 
 STYLES = {
     "done": "green",
-    "fired": "cyan",
+    "waiting": "yellow",
     "running": "cyan",
     "failed": "red",
     "lost": "red",
@@ -24,6 +27,9 @@ STYLES = {
 }
 ABREAST = 200
 """Ledgers asked for in one go."""
+NEGLECTED = 30.0
+"""Seconds that a task may wait before `ls` says so."""
+MOST_MS = 253_402_300_800_000  # the year 10000
 
 
 def _entry_json(entry: LedgerEntry) -> dict[str, Any]:
@@ -60,7 +66,25 @@ def _options(job: Job) -> dict[str, Any]:
     }
 
 
-def _flags(job: Job) -> str:
+def _state(entry: LedgerEntry) -> str:
+    """The state for people: one that is fired either waits or runs."""
+    return entry.state if entry.state != "fired" else "waiting" if entry.started_ms is None else "running"
+
+
+def _neglected(entry: LedgerEntry | None, now: float) -> bool:
+    """Whether the job's task has found no worker for long."""
+    if entry is None or entry.at_ms is None:
+        return False
+    if entry.state == "skipped":  # an earlier one waits still
+        return "waiting for a worker" in (entry.reason or "")
+    return _state(entry) == "waiting" and now - entry.at_ms / 1000 > NEGLECTED
+
+
+async def _nobody_schedules(lb: Lockbeat) -> bool:
+    return not any(instance.schedules for instance in await instances(lb.store))
+
+
+def _flags(job: Job, neglected: bool) -> str:
     """The options that are not as every job has them."""
     flags = []
     if job.catchup != "latest":
@@ -77,6 +101,8 @@ def _flags(job: Job) -> str:
         flags.append(f"queue={job.queue}")
     if job.priority:
         flags.append(f"priority={job.priority}")
+    if neglected:
+        flags.append("waiting for a worker")
     return " ".join(flags) or "-"
 
 
@@ -93,11 +119,13 @@ async def _latest(lb: Lockbeat, states: list[JobState]) -> list[LedgerEntry | No
 def list_jobs(where: Where, as_json: bool) -> None:
     """Every job: trigger, next slot, last outcome."""
 
-    async def question(lb: Lockbeat) -> tuple[list[JobState], list[LedgerEntry | None], float]:
+    async def question(lb: Lockbeat) -> tuple[list[JobState], list[LedgerEntry | None], float, bool]:
         states = await lb.jobs.list()
-        return states, await _latest(lb, states), await lb.store.server_time()
+        latest, now = await _latest(lb, states), await lb.store.server_time()
+        late = any(state.next and state.next.due_ms / 1000 < now - JUST for state in states)
+        return states, latest, now, late and await _nobody_schedules(lb)
 
-    states, latest, now = where.ask(question)
+    states, latest, now, unserved = where.ask(question)
     if as_json:
         say_json(
             [
@@ -127,14 +155,23 @@ def list_jobs(where: Where, as_json: bool) -> None:
                 (job.name, "bold"),
                 str(job.trigger),
                 clock(coming.slot_ms, now) if coming else "ended",
-                span(coming.due_ms / 1000 - now) if coming else "-",
-                (entry.state, STYLES.get(entry.state, "")) if entry else "-",
+                _soon(coming, now) if coming else "-",
+                (_state(entry), STYLES.get(_state(entry), "")) if entry else "-",
                 clock(entry.slot_ms, now) if entry else "-",
                 job.overlap,
-                _flags(job),
+                _flags(job, _neglected(entry, now)),
             ]
         )
-    show(("JOB", "TRIGGER", "NEXT SLOT", "IN", "LAST", "LAST SLOT", "OVERLAP", "FLAGS"), rows)
+    columns = ("JOB", "TRIGGER", "NEXT SLOT", "IN", "LAST", "LAST SLOT", "OVERLAP", "FLAGS")
+    show(columns, rows, spare=("OVERLAP", "FLAGS", "LAST SLOT"), wraps=("TRIGGER", "FLAGS"))
+    if unserved:
+        sys.stdout.flush()
+        complain("no instance schedules; start one: lockbeat run MODULE:BEAT")
+
+
+def _soon(slot: Slot, now: float) -> Cell:
+    text = overdue(slot.due_ms, now)
+    return (text, "red") if text.startswith("overdue") else text
 
 
 def next_slots(where: Where, name: str, n: int, as_json: bool) -> None:
@@ -151,32 +188,43 @@ def next_slots(where: Where, name: str, n: int, as_json: bool) -> None:
         say(f"{name} has ended: no slot is left")
         return
     for slot in slots:
-        say(f"{clock(round(slot.timestamp() * 1000))}  in {span(slot.timestamp() - now)}")
+        text = overdue(slot.timestamp() * 1000, now)
+        say(f"{clock(round(slot.timestamp() * 1000))}  {'in ' * text[0].isdigit()}{text}")
 
 
 def _duration(entry: LedgerEntry) -> str:
-    if entry.started_ms is None or entry.ended_ms is None:
+    if entry.started_ms is None or entry.ended_ms is None or entry.state == "lost":  # when it ended, nobody saw
         return "-"
-    took = entry.ended_ms - entry.started_ms
-    return f"{took} ms" if took < 1000 else span(took / 1000)
+    return brief(entry.ended_ms - entry.started_ms)
 
 
 def _late(entry: LedgerEntry) -> str:
     """How long after the slot it was fired."""
     if entry.at_ms is None or entry.state in ("missed", "skipped"):
         return "-"
-    late = entry.at_ms - entry.slot_ms
-    return f"{late} ms" if late < 1000 else span(late / 1000)
+    return brief(entry.at_ms - entry.slot_ms)
 
 
 def _note(entry: LedgerEntry) -> str:
-    """The reason, in one line; of a traceback its last."""
+    """The reason, in one line; of a traceback its last. Task ids and milliseconds are spelled out where they are ours."""
     lines = (entry.reason or "").strip().splitlines()
     note = lines[-1] if lines else ""
+    if entry.state == "skipped":
+        note = re.sub(r"@(\d{1,15})(?= (had not ended|is still waiting))", lambda found: f" at {clock(int(found[1]))}", note)
+    elif entry.state == "missed" or note.startswith("timed out after "):
+        note = re.sub(r"\b(\d+) ms\b", lambda found: brief(int(found[1])), note)
     if entry.state == "missed" and entry.count is not None and entry.count != 1:
         some = f"{entry.count} slots" if entry.count > 0 else "all slots"
-        note = f"{some} to {clock(entry.last_ms)}: {note}"
-    return note or "-"
+        note = f"{some}, {clock(entry.slot_ms)} to {clock(entry.last_ms)}: {note}"
+    return note
+
+
+def _remark(entry: LedgerEntry) -> str:
+    """What the other columns of the ledger do not say."""
+    remarks = [f"in attempt {entry.attempt}"] if (entry.attempt or 0) > 1 else []
+    if _state(entry) == "waiting":
+        remarks.append(f"no worker has begun it{f'; fired by {entry.by}' if entry.by else ''}")
+    return ": ".join([*remarks, *filter(None, [_note(entry)])]) or "-"
 
 
 def show_ledger(where: Where, name: str, n: int, as_json: bool) -> None:
@@ -196,29 +244,30 @@ def show_ledger(where: Where, name: str, n: int, as_json: bool) -> None:
     rows: list[list[Cell]] = [
         [
             clock(entry.slot_ms),
-            (entry.state, STYLES.get(entry.state, "")),
+            (_state(entry), STYLES.get(_state(entry), "")),
             _late(entry),
             _duration(entry),
-            entry.by or "-",
+            entry.by if entry.by and _state(entry) != "waiting" else "-",
             str(entry.fence or "-"),
-            _note(entry),
+            _remark(entry),
         ]
         for entry in entries
     ]
-    show(("SLOT", "STATE", "LATE", "TOOK", "BY", "FENCE", "REASON"), rows)
+    columns = ("SLOT", "STATE", "LATE", "TOOK", "BY", "FENCE", "REASON")
+    show(columns, rows, spare=("FENCE", "BY", "LATE"), wraps=("REASON",))
 
 
 def why(where: Where, name: str, when: str, as_json: bool) -> None:
     """What is known of one slot, in a sentence."""
     slot_ms = _instant(when)
 
-    async def question(lb: Lockbeat) -> tuple[JobState, list[LedgerEntry], list[LedgerEntry], float]:
+    async def question(lb: Lockbeat) -> tuple[JobState, list[LedgerEntry], list[LedgerEntry], float, bool]:
         state = await lb.jobs.get(name)
         found = await lb.jobs.ledger(name, 1, slot_ms + 1)
         oldest = (await lb.jobs.ledger(name, state.job.keep))[-1:] if not found else []
-        return state, found, oldest, await lb.store.server_time()
+        return state, found, oldest, await lb.store.server_time(), await _nobody_schedules(lb)
 
-    state, found, oldest, now = where.ask(question)
+    state, found, oldest, now, unserved = where.ask(question)
     entry = found[0] if found else None
     covered = entry is not None and (entry.slot_ms == slot_ms or (entry.last_ms is not None and entry.last_ms >= slot_ms))
     if entry is not None and covered:
@@ -234,6 +283,15 @@ def why(where: Where, name: str, when: str, as_json: bool) -> None:
         raise Problem(f"{clock(slot_ms)} is no slot of {name} ({trigger}); the nearest: {near or 'none'}")
     if slot_ms > now * 1000:
         raise Problem(f"{clock(slot_ms)} has not come due: it is in {span(slot_ms / 1000 - now)}")
+    if state.next is not None and state.next.slot_ms <= slot_ms:
+        if state.next.slot_ms == slot_ms and state.next.due_ms > now * 1000:
+            held = span(state.next.due_ms / 1000 - now)
+            raise Problem(f"{clock(slot_ms)} of {name} is held back by its jitter for another {held}")
+        nobody = "; no instance schedules" if unserved else ""
+        raise Problem(
+            f"{clock(slot_ms)} of {name} is overdue by {span(now - slot_ms / 1000)}: no instance has fired it; "
+            f"when one does, catch-up {state.job.catchup} applies{nobody}"
+        )
     if oldest:
         raise Problem(f"the ledger of {name} begins at {clock(oldest[0].slot_ms)}; it keeps {state.job.keep} entries")
     raise Problem(f"nothing is known of {clock(slot_ms)}: {name} was not declared then, or by another definition")
@@ -241,11 +299,15 @@ def why(where: Where, name: str, when: str, as_json: bool) -> None:
 
 def _told(entry: LedgerEntry, slot_ms: int) -> str:
     late = f" {_late(entry)} late" if entry.at_ms is not None else ""
-    head = f"{entry.job} at {clock(slot_ms)}: {entry.state}"
+    head = f"{entry.job} at {clock(slot_ms)}: {_state(entry)}"
     if entry.state in ("skipped", "missed"):
         return f"{head}, {_note(entry)}"
+    if _state(entry) == "waiting":
+        fired = f"; fired{late}, by {entry.by}" if entry.by else f"; fired{late}"
+        return f"{head}, no worker has begun it{fired}"
+    head += f" in attempt {entry.attempt}" if (entry.attempt or 0) > 1 else ""
     by = f", by {entry.by} with fence {entry.fence}" if entry.by else ""
-    took = f", took {_duration(entry)}" if entry.ended_ms else ""
+    took = f", took {_duration(entry)}" if _duration(entry) != "-" else ""
     reason = f": {_note(entry)}" if entry.reason else ""
     return f"{head}{reason}; fired{late}{by}{took}"
 
@@ -253,6 +315,8 @@ def _told(entry: LedgerEntry, slot_ms: int) -> str:
 def _instant(text: str) -> int:
     """An instant as people write it: ISO 8601, UTC unless it says otherwise; or milliseconds, as in a task id."""
     if text.isascii() and text.isdigit() and len(text) > 8:
+        if int(text) >= MOST_MS:
+            raise Usage(f"SLOT: {text} ms is no time before the year 10000")
         return int(text)
     try:
         when = datetime.fromisoformat(text.strip())

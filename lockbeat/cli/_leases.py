@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from lockbeat.app import HEARTBEAT
 from lockbeat.cli._output import Cell, iso, say, say_json, show, span
 from lockbeat.cli._store import Where
 from lockbeat.client import Lockbeat
 from lockbeat.lease import Lease
 from lockbeat.monitor import Instance, instances
+
+SILENT = HEARTBEAT + 2
+"""Seconds without a sign of life after which one was due and did not come."""
 
 
 def list_locks(where: Where, owner: str | None, as_json: bool) -> None:
@@ -91,8 +95,14 @@ def list_instances(where: Where, as_json: bool) -> None:
             "yes" if instance.schedules else "no",
             " ".join(instance.queues) or "-",
             str(instance.jobs if instance.jobs is not None else "-"),
+            _heard(now - instance.seen_ms / 1000),
             f"{span(max(now - instance.seen_ms / 1000, 0))} ago",
         ]
         for instance in found
     ]
-    show(("OWNER", "HOST", "PID", "SCHEDULES", "QUEUES", "JOBS", "SEEN"), rows)
+    columns = ("OWNER", "HOST", "PID", "SCHEDULES", "QUEUES", "JOBS", "STATE", "SEEN")
+    show(columns, rows, spare=("SEEN", "HOST", "PID", "JOBS"))
+
+
+def _heard(ago: float) -> Cell:
+    return ("alive", "green") if ago <= SILENT else (f"silent {span(ago)}", "yellow")

@@ -16,6 +16,10 @@ from rich.text import Text
 
 Cell = str | tuple[str, str]
 """Text, or text and a rich style that only a terminal shows."""
+WRAPPED = 20
+"""What a column that is wrapped gets at least, in characters."""
+JUST = 2.0
+"""Seconds that a slot is `now`, and not late yet."""
 
 
 def is_terminal() -> bool:
@@ -38,18 +42,29 @@ def say_json(document: Any) -> None:
     say(json.dumps(document, indent=2, ensure_ascii=False))
 
 
-def show(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-    """A table: as wide as it needs where it is read by a program, as wide as the window where by a person."""
-    if is_terminal():
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-        for column in columns:
-            table.add_column(column, overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(cell) if isinstance(cell, str) else Text(*cell) for cell in row))
-        Console().print(table)
-        return
+def show(columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, spare: Sequence[str] = (), wraps: Sequence[str] = ()) -> None:
+    """A table: as wide as it needs where it is read by a program, as wide as the window where by a person.
+
+    Where the window is too narrow, the columns in `wraps` are broken between words, and those in `spare` are left
+    out, the first of them first.
+    """
     plain = [list(columns), *([cell if isinstance(cell, str) else cell[0] for cell in row] for row in rows)]
     widths = [max(len(row[at]) for row in plain) for at in range(len(columns))]
+    if is_terminal():
+        console, shown = Console(), list(range(len(columns)))
+        for name in spare:
+            needed = sum(min(widths[at], WRAPPED) if columns[at] in wraps else widths[at] for at in shown)
+            if needed + 3 * len(shown) <= console.width:
+                break
+            shown.remove(columns.index(name))
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+        for at in shown:
+            wrapped = columns[at] in wraps
+            table.add_column(columns[at], overflow="fold" if wrapped else "ellipsis", no_wrap=not wrapped)
+        for row in rows:
+            table.add_row(*(Text(cell) if isinstance(cell, str) else Text(*cell) for cell in (row[at] for at in shown)))
+        console.print(table)
+        return
     for row in plain:
         say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
@@ -76,8 +91,8 @@ def clock(ms: int | None, now: float | None = None) -> str:
 def span(seconds: float) -> str:
     """A duration for people: 0.4 s, 12 s, 3 m 20 s, 2 h 5 m, 4 d 3 h."""
     sign, seconds = ("-" if seconds < 0 else ""), abs(seconds)
-    if seconds < 10:
-        return f"{sign}{seconds:.1f} s"
+    if seconds < 9.95:
+        return f"{sign}{seconds:.1f}".removesuffix(".0") + " s"
     if seconds < 60:
         return f"{sign}{seconds:.0f} s"
     whole = round(seconds)
@@ -86,3 +101,16 @@ def span(seconds: float) -> str:
             rest = whole % size // unit
             return f"{sign}{whole // size} {large}" + (f" {rest} {small}" if rest else "")
     raise AssertionError
+
+
+def brief(ms: float) -> str:
+    """A duration in milliseconds, as `span` where it is a second or longer."""
+    return f"{ms:.0f} ms" if ms < 1000 else span(ms / 1000)
+
+
+def overdue(ms: float, now: float) -> str:
+    """How far off an instant is that ought to come: 0.4 s, now, overdue 9 m 33 s. `now`: seconds."""
+    left = ms / 1000 - now
+    if left >= 0:
+        return span(left)
+    return "now" if left > -JUST else f"overdue {span(-left)}"

@@ -8,7 +8,9 @@ import sys
 from lockbeat.cli._errors import Problem, only_error
 from lockbeat.cli._load import load_beat
 from lockbeat.cli._output import say
-from lockbeat.errors import LockbeatError, MissingExtra, StoreError
+from lockbeat.cli._store import refused, unreachable
+from lockbeat.connection import parse_url
+from lockbeat.errors import LockbeatError, MissingExtra, StoreError, StoreUnavailable
 
 
 def serve(target: str, url: str | None, namespace: str | None, verbose: int, *, schedule: bool, work: bool) -> None:
@@ -24,6 +26,8 @@ def serve(target: str, url: str | None, namespace: str | None, verbose: int, *, 
     except BaseException as error:
         found = only_error(error)
         if isinstance(found, StoreError):
+            if (address := parse_url(beat.url)).nodes:
+                found = unreachable(address, found) if isinstance(found, StoreUnavailable) else refused(address, found)
             raise Problem(f"can't serve {target}: {found}") from error
         if isinstance(found, (LockbeatError, KeyboardInterrupt)):
             raise found from None

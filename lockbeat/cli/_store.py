@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
+import socket
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +16,7 @@ from typing import TypeVar
 from lockbeat.cli._errors import Usage
 from lockbeat.client import Lockbeat
 from lockbeat.connection import Address, parse_url
-from lockbeat.errors import StoreUnavailable
+from lockbeat.errors import ScriptError, StoreError, StoreUnavailable
 
 T = TypeVar("T")
 
@@ -51,7 +54,10 @@ class Where:
 
             directory = Path(address.path).expanduser() if address.path else default_directory()
             if not (directory / "lock").exists():
-                raise StoreUnavailable(f"no embedded store at {directory}; name another store by --url or $LOCKBEAT_URL")
+                raise StoreUnavailable(
+                    f"no embedded store at {directory}; start one with `lockbeat run MODULE:BEAT` or `lockbeat server`, "
+                    "or name another store by --url or $LOCKBEAT_URL"
+                )
         return address
 
     def ask(self, question: Callable[[Lockbeat], Awaitable[T]]) -> T:
@@ -67,10 +73,42 @@ class Where:
                 return asyncio.run(asking())
         except StoreUnavailable as problem:
             raise unreachable(address, problem) from problem
+        except ScriptError:
+            raise
+        except StoreError as problem:
+            raise refused(address, problem) from problem
+
+
+def refused(address: Address, problem: StoreError) -> StoreError:
+    """The same, with the store's name: it answers, and will not have us."""
+    return StoreError(f"{address.safe} refuses: {problem}")
 
 
 def unreachable(address: Address, problem: StoreUnavailable) -> StoreUnavailable:
     """The same, with the store's name and, where there is one, the remedy."""
+    if _REFUSED.search(str(problem)):
+        return StoreUnavailable(f"{address.safe} refuses: {problem}")
+    lost = [host for host, _ in address.nodes if not _resolves(host)] if _UNCLEAR.search(str(problem)) else []
+    if lost:
+        return StoreUnavailable(f"can't reach {address.safe}: the host name {lost[0]!r} can't be resolved")
     moved = str(problem).startswith("MOVED ") and address.kind != "cluster"
     said = "it is a node of a Cluster; write redis+cluster://HOST:PORT" if moved else str(problem)
     return StoreUnavailable(f"can't reach {address.safe}: {said}")
+
+
+_REFUSED = re.compile(r"DB index|invalid DB|SELECT is not allowed|[Aa]uthentication|invalid password|AUTH ")
+_UNCLEAR = re.compile(r"Error -\d+ connecting|no answer within|not known|name resolution|getaddrinfo")
+
+
+def _resolves(host: str) -> bool:
+    """Whether a name server knows the host, as far as it says within a while."""
+    found: list[object] = []
+
+    def look() -> None:
+        with contextlib.suppress(OSError, UnicodeError):
+            found.append(socket.getaddrinfo(host, None))
+
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    looking.join(TIMEOUT)
+    return bool(found)

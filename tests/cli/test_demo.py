@@ -105,6 +105,9 @@ def test_a_short_demo_is_sound_and_leaves_nothing_behind(start: Start, tmp_path:
     for told in ("kill -9 ", "SIGSTOP to ", "SIGCONT to ", "is back", "SIGTERM to all", "slots due", "shutdown"):
         assert told in process.out
     assert process.out.isascii()
+    assert "A, B, C: the instance that ran it; skip: " in process.out
+    rows = process.out.partition("\nslot ")[2].partition("\n\n")[0].splitlines()[1:]
+    assert len([row for row in rows if not row[8:].startswith(".")]) == 8, "a row for each second"
     assert list(temp.iterdir()) == []
 
 

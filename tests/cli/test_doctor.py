@@ -45,6 +45,7 @@ def test_an_embedded_store_is_told_to_guard_one_machine(lockbeat: Lockbeat, stor
     answer = lockbeat("doctor", "--url", store)
     assert answer.code == 0
     assert any(line.startswith("warn     store") and "this machine only" in line for line in answer.out.splitlines())
+    assert answer.out.splitlines()[-1] == "fit, with 2 warnings"
 
 
 def test_eviction_is_a_warning_with_its_remedy(lockbeat: Lockbeat, server: EmbeddedServer, raw: Any) -> None:

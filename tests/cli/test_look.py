@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
@@ -10,6 +11,10 @@ from typing import Any
 import pytest
 
 from lockbeat import Lockbeat as Client
+from lockbeat.beat import Scheduler
+from lockbeat.beat.registry import LedgerEntry
+from lockbeat.cli._jobs import _remark
+from lockbeat.cli._output import show
 from lockbeat.jobs import Job
 from lockbeat.triggers import Cron, Every
 
@@ -122,6 +127,101 @@ def test_why_says_what_is_known_of_a_slot(lockbeat: Lockbeat, jobs: str) -> None
     assert "has not come due" in lockbeat("why", "tick", soon, "--url", jobs).err
     assert "is no slot of tick" in lockbeat("why", "tick", "2020-01-01T00:00:01", "--url", jobs).err
     assert "nothing is known" in lockbeat("why", "tick", "2020-01-01T00:00:00", "--url", jobs).err
+    assert lockbeat("why", "tick", "9" * 20, "--url", jobs).code == 2
+
+
+@pytest.fixture
+def late(store: str, raw: Any) -> tuple[str, int]:
+    """A store with a job that is an hour overdue, and that slot."""
+    slot = int(time.time()) // 3600 * 3600_000 - 3600_000
+    job = Job.declare("tick", Every(3600))
+
+    async def declare(lb: Client) -> None:
+        await lb.jobs.put(job)
+        key = lb.store.keys.key(lb.jobs.shard_of("tick"), "job:slot")
+        raw.hset(key, "tick", f"{slot} {slot} {job.rev}")
+        raw.zadd(key.replace("job:slot", "job:due"), {"tick": slot})
+
+    using(store, declare)
+    return store, slot
+
+
+def fire(store: str, slot: int, *, claim: bool) -> None:
+    """Fire a slot into its queue, as an instance without a worker does; claim it, too."""
+
+    async def turn(lb: Client) -> None:
+        for shard in range(lb.store.shards):
+            await Scheduler(lb.store, lb.jobs, {}, None).tick(shard)
+            if claim:
+                await lb.tasks.claim("default", "them", shard, 1, 60_000)
+
+    using(store, turn)
+
+
+def test_a_slot_that_nobody_fires_is_overdue(lockbeat: Lockbeat, late: tuple[str, int]) -> None:
+    store, slot = late
+    answer = lockbeat("why", "tick", slot, "--url", store)
+    assert answer.code == 1
+    assert "is overdue by 1 h" in answer.err
+    assert "no instance has fired it; when one does, catch-up latest applies; no instance schedules" in answer.err
+    told = lockbeat("ls", "--url", store)
+    assert "  overdue 1 h" in told.out
+    assert told.err == "lockbeat: no instance schedules; start one: lockbeat run MODULE:BEAT\n"
+    first, second, *_ = lockbeat("next", "tick", "--url", store).out.splitlines()
+    assert "  overdue 1 h" in first
+    assert "  overdue " in second or "  now" in second
+
+
+def test_a_task_that_waits_is_told_from_one_that_runs(lockbeat: Lockbeat, late: tuple[str, int]) -> None:
+    store, slot = late
+    fire(store, slot, claim=False)
+    missed, waiting = lockbeat("ledger", "tick", "--url", store).out.splitlines()[:0:-1]
+    assert " waiting " in waiting
+    assert "no worker has begun it; fired by " in waiting
+    assert " missed " in missed
+    newest = lockbeat("ledger", "tick", "--url", store, "--json").json[0]
+    assert newest["state"] == "fired"
+    told = lockbeat("why", "tick", newest["slot"], "--url", store)
+    assert ": waiting, no worker has begun it; fired " in told.out
+    fire(store, slot, claim=True)
+    assert " running " in lockbeat("ledger", "tick", "--url", store).out.splitlines()[1]
+    assert ": running; fired " in lockbeat("why", "tick", newest["slot"], "--url", store).out
+
+
+def test_reasons_are_spelled_out() -> None:
+    skipped = LedgerEntry("slow", 2000, "skipped", "overlap: slow@1000 is still waiting for a worker")
+    assert _remark(skipped) == "overlap: slow at 1970-01-01 00:00:01Z is still waiting for a worker"
+    missed = LedgerEntry("slow", 2000, "missed", "more than 10000 ms late, and catch-up is skip", last_ms=4000, count=3)
+    said = "3 slots, 1970-01-01 00:00:02Z to 1970-01-01 00:00:04Z: more than 10 s late, and catch-up is skip"
+    assert _remark(missed) == said
+    assert _remark(LedgerEntry("slow", 2000, "done", attempt=3)) == "in attempt 3"
+    assert _remark(LedgerEntry("slow", 2000, "failed", "timed out after 1000 ms", attempt=1)) == "timed out after 1 s"
+
+
+def test_an_instance_that_is_not_heard_is_silent(lockbeat: Lockbeat, store: str) -> None:
+    async def beat(lb: Client) -> None:
+        await lb.store.call("beat/heartbeat", 0, ("alive", "{}", 30_000))
+        await lb.store.call("beat/heartbeat", 0, ("gone", "{}", 11_000))
+
+    using(store, beat)
+    _, alive, gone = lockbeat("instances", "--url", store).out.splitlines()
+    assert "  alive " in alive
+    assert "  silent 19 s " in gone
+
+
+def test_on_a_narrow_terminal_columns_are_left_out_and_no_word_is_cut(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lockbeat.cli._output.is_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    rows = [
+        ["2026-11-22 09:03:35Z", "skipped", "host-4711-c0b3932f", "1795338215004781", "overlap: the one before had not ended"]
+    ]
+    show(("SLOT", "STATE", "BY", "FENCE", "REASON"), rows, spare=("FENCE", "BY"), wraps=("REASON",))
+    out = capsys.readouterr().out
+    assert "FENCE" not in out
+    assert max(map(len, out.splitlines())) <= 60
+    assert {"overlap:", "before", "ended", "2026-11-22", "skipped"} <= set(out.split())
 
 
 def test_a_table_is_not_cut_at_the_width_of_a_terminal(lockbeat: Lockbeat, store: str, monkeypatch: pytest.MonkeyPatch) -> None:

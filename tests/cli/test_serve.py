@@ -92,6 +92,14 @@ def test_run_takes_a_dotted_module_from_the_current_directory_and_a_namespace(
     assert process.end() == 0
 
 
+def test_run_verbose_tells_what_it_fires_and_ends(start: Start, module: Callable[..., str], store: str) -> None:
+    process = start("run", f"{module(JOBS)}:beat", "--url", store, "-v")
+    wait_until(lambda: "ended tick@" in process.err, "the end of a task is logged")
+    assert "fired " in process.err
+    assert " of tick" in process.err
+    assert process.end() == 0
+
+
 def test_server_keeps_an_embedded_store_up(lockbeat: Lockbeat, start: Start, tmp_path: Path) -> None:
     process = start("server", str(tmp_path / "kept"))
     process.says("serving embedded://")

@@ -79,10 +79,30 @@ def test_the_password_of_a_store_is_not_shown(lockbeat: Lockbeat) -> None:
     assert "secret" not in answer.err
 
 
+@pytest.mark.parametrize("command", ["ls", "doctor"])
+def test_a_host_that_has_no_address_is_said_to_have_none(lockbeat: Lockbeat, command: str) -> None:
+    answer = lockbeat(command, "--url", "redis://no-such-host.invalid")
+    assert answer.code == 1
+    assert one_line(answer.err)
+    assert "the host name 'no-such-host.invalid' can't be resolved" in answer.err
+
+
+@pytest.mark.parametrize("command", ["ls", "doctor"])
+@pytest.mark.parametrize("url", ["unix://them:wrong@{}", "unix://{}?db=99"])
+def test_a_store_that_will_not_have_us_is_named(lockbeat: Lockbeat, server: EmbeddedServer, command: str, url: str) -> None:
+    answer = lockbeat(command, "--url", url.format(server.socket_path))
+    assert answer.code == 1
+    assert one_line(answer.err)
+    assert f"{server.socket_path}" in answer.err
+    assert " refuses: " in answer.err
+    assert "wrong@" not in answer.err
+
+
 def test_to_look_for_an_embedded_store_makes_none(lockbeat: Lockbeat, tmp_path: Path) -> None:
     answer = lockbeat("ls", "--url", f"embedded://{tmp_path}/typo")
     assert answer.code == 1
     assert one_line(answer.err)
+    assert "lockbeat server" in answer.err
     assert not (tmp_path / "typo").exists()
 
 
@@ -109,6 +129,8 @@ def test_serving_a_missing_store_is_one_line_and_exit_code_1(
         ("@beat.every(-1)", "period"),
         ('@beat.every(1, overlap="maybe")', "overlap"),
         ("@beat.every(1, bogus=1)", "bogus"),
+        ('@beat.every(1, overlaps="skip")', "overlaps: no such option of a job; did you mean 'overlap'?"),
+        ("@beat.every(1, window_ms=1)", "window_ms: no such option of a job; did you mean 'window'?"),
     ],
 )
 def test_a_bad_line_in_a_module_is_told_with_its_place(lockbeat: Lockbeat, module: Module, line: str, said: str) -> None:
@@ -162,6 +184,7 @@ def test_help_fits_a_narrow_terminal_and_names_every_command(lockbeat: Lockbeat)
         assert told.code == 0
         assert max(map(len, told.out.splitlines())) <= 80
     assert "..." not in answer.out.partition("Commands:")[2]  # none is cut
+    assert "Exit code 2: the call is wrong" in answer.out
 
 
 def test_a_port_that_is_taken_is_one_line(lockbeat: Lockbeat, server: EmbeddedServer, raw: Any) -> None:

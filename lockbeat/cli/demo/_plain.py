@@ -32,13 +32,19 @@ class Plain:
         if stage.t0_ms and not self._row_ms:
             self._row_ms = stage.t0_ms
             self._tell()
+            letters = ", ".join(member.name for member in stage.members)
+            self._line("", f"{letters}: the instance that ran it; skip: overlap, the one before had not ended; .: not due")
             self._line("slot", "  ".join(stage.job_names))
-        while self._row_ms and self._row_ms + 1000 <= stage.t1_ms and now_ms >= self._row_ms + 1000 + SETTLED_MS:
+        self._rows(now_ms, now_ms - SETTLED_MS)
+        if not self._row_ms or now_ms > stage.t1_ms + SETTLED_MS:
+            self._tell()
+
+    def _rows(self, now_ms: float, until_ms: float) -> None:
+        """The rows up to a time that are not written yet."""
+        while self._row_ms and self._row_ms + 1000 <= min(self._stage.t1_ms, until_ms):
             self._row_ms += 1000
             self._tell(self._row_ms / 1000)
             self._row(now_ms)
-        if not self._row_ms or now_ms > stage.t1_ms + SETTLED_MS:
-            self._tell()
 
     def _row(self, now_ms: float) -> None:
         stage = self._stage
@@ -66,6 +72,7 @@ class Plain:
 
     def end(self, verdict: Verdict) -> None:
         """The summary."""
+        self._rows(time.time() * 1000, self._stage.t1_ms)
         self._tell()
         sys.stdout.write("\n")
         for name, count, comment in told(self._stage, verdict):

@@ -23,6 +23,7 @@ CONDITIONS = {
     "frozen": ("❄", "bright_blue"),
     "stopped": ("○", "dim"),
 }
+LEGEND = Text("letter: the instance that ran it   † cut short   - skipped   ○ waiting   · not due", "dim")
 EVENTS = 7
 """Lines of the story that are shown."""
 
@@ -70,7 +71,7 @@ class Screen:
         now = time.time()
         return Group(
             Panel(
-                Group(self._instances(), Text(), self._grid(now), Text(), self._lock(now), self._counts(now)),
+                Group(self._instances(), Text(), self._grid(now), LEGEND, Text(), self._lock(now), self._counts(now)),
                 title=Text.assemble(("lockbeat demo", "bold"), self._clock(now)),
                 title_align="left",
                 subtitle=Text("every instance runs the beat; the store's clock decides", "dim"),

@@ -26,7 +26,7 @@ from lockbeat.cli.demo._screen import Screen
 from lockbeat.cli.demo._stage import Blow, Stage, slot_name
 from lockbeat.client import Lockbeat
 from lockbeat.keys import job_lock
-from lockbeat.monitor import instances
+from lockbeat.monitor import engine, instances
 
 FRAME = 0.1
 LOOK_BACK = 20
@@ -130,7 +130,7 @@ class _Story:
     async def _act(self) -> None:
         stage, length = self._stage, self._stage.seconds
         count = len(stage.members)
-        stage.tell(f"starting {count} instances of {len(stage.job_names)} jobs on an embedded Valkey")
+        stage.tell(f"starting {count} instances of {len(stage.job_names)} jobs on an embedded {await engine(self._lb.store)}")
         for member in stage.members:
             member.start()
         for member in stage.members:
