@@ -25,6 +25,8 @@ from lockbeat.durations import Seconds, seconds
 from lockbeat.errors import DuplicateJob, InvalidArgument, InvalidType, LockbeatError, StoreError
 from lockbeat.jobs import Job, JobOptions
 from lockbeat.keys import check_name
+from lockbeat.lease import monotonic
+from lockbeat.monitor import HEARTBEAT, HEARTBEAT_TTL_MS
 from lockbeat.triggers import At, Cron, Every, Trigger
 from lockbeat.wakeup import LOOK_IN_MEMORY, Wakeup, at_most
 from lockbeat.worker import Function, Run, Worker
@@ -33,9 +35,8 @@ log = logging.getLogger("lockbeat")
 
 F = TypeVar("F", bound=Callable[[Run], Any] | Callable[[], Any])
 
-HEARTBEAT = 10.0
-"""Seconds between two signs of life; an instance without one for three of them is taken for dead in lists."""
-
+CLOCK_JUMP = 0.5
+"""Seconds by which the server's clock moves against ours when it is set, not when it drifts."""
 REPEATED = 0.5
 """Seconds in which a second signal is the first, sent twice: as `timeout` and supervisors do, to us and to our group."""
 
@@ -287,14 +288,17 @@ class Beat:
             "jobs": len(self.declared),
             "concurrency": self.concurrency,
         }
+        clock: float | None = None
         while True:
             try:
-                ttl_ms = round(HEARTBEAT * 3000)
                 await client.store.reassert()
-                _, epoch = await client.store.call("beat/heartbeat", 0, (client.owner, json.dumps(info), ttl_ms))
+                now_ms, epoch = await client.store.call("beat/heartbeat", 0, (client.owner, json.dumps(info), HEARTBEAT_TTL_MS))
+                # The next due time was told by a clock that has been set since: ask again, do not sleep it out.
+                was, clock = clock, now_ms / 1000 - monotonic()
+                jumped = was is not None and abs(clock - was) > CLOCK_JUMP
                 # A store that was emptied knows of no job that might be due: nobody would ask before the next slot.
                 for shard, wakeup in enumerate(wakeups):
-                    if shard > 0 or epoch != scheduler.epoch(shard, epoch):
+                    if jumped or shard > 0 or epoch != scheduler.epoch(shard, epoch):
                         wakeup.ring()
             except StoreError as problem:
                 log.debug("heartbeat: %s", problem)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,14 +70,20 @@ class Tasks:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def claim(self, queue: str, owner: str, shard: int, limit: int, lease_ms: int) -> tuple[list[Task], float | None]:
-        """Begin an attempt of up to `limit` tasks (`task/claim`). Also: seconds until there may be more; None: not by itself."""
+    async def claim(
+        self, queue: str, owner: str, shard: int, limit: int, lease_ms: int, strangers: Iterable[str] = ()
+    ) -> tuple[list[Task], float | None]:
+        """Begin an attempt of up to `limit` tasks (`task/claim`). Also: seconds until there may be more; None: not by itself.
+
+        `strangers`: names of functions whose tasks are left to others.
+        """
+        passed_over = json.dumps(list(strangers))
         store, call, repeated = self._store, self._store.new_call(), 0
         deadline = monotonic() + store.timeout
         while True:
             asked_at = monotonic()
             try:
-                args = (queue, owner, call, limit, lease_ms, repeated)
+                args = (queue, owner, call, limit, lease_ms, repeated, passed_over)
                 now_ms, wake_ms, *rows = await store.submit("task/claim", shard, args)
                 break
             except StoreUnavailable:

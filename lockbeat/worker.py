@@ -30,8 +30,6 @@ HANDFUL = 50
 CLAIM_LEASE_MS = 5000
 LOOK_AFTER = 15.0
 """Seconds. Looks again after this time though nobody rang: a message can be lost with the instance that was to send it."""
-UNKNOWN_DELAY_MS = 5000
-"""A task whose function is not here is left to others for this time (rolling deploys)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +155,7 @@ class Worker:
         self._queues = tuple(dict.fromkeys(queues))
         self._concurrency = concurrency
         self._attempts: dict[Task, _Attempt] = {}
+        self._strangers: set[str] = set()  # functions that others have: older or newer code, another program
         self._reserved = 0
         self._claiming: set[asyncio.Future[tuple[list[Task], float | None]]] = set()
         self._stopping = False
@@ -234,7 +233,8 @@ class Worker:
         limit = min(self.room, HANDFUL)
         self._reserved += limit
         # A cancelled claim would leave tasks leased to an instance that does not run them.
-        claiming = asyncio.ensure_future(self._tasks.claim(queue, self._store.owner, shard, limit, CLAIM_LEASE_MS))
+        claim = self._tasks.claim(queue, self._store.owner, shard, limit, CLAIM_LEASE_MS, self._strangers)
+        claiming = asyncio.ensure_future(claim)
         self._claiming.add(claiming)
         claiming.add_done_callback(self._claiming.discard)
         tasks: list[Task] = []
@@ -253,9 +253,9 @@ class Worker:
                 continue
             self.unreserve()
             if not self._stopping:
+                self._strangers.add(task.name)
                 log.info("task %s is left to others: no function %r here", task.id, task.name)
-            delay_ms = 0 if self._stopping else UNKNOWN_DELAY_MS
-            self._store.undo("task/release", shard, (task.id, task.owner, task.fence, 0, delay_ms))
+            self._store.undo("task/release", shard, (task.id, task.owner, task.fence, 0, 0))
         return 0 if len(tasks) == limit else wake
 
     def _give_back(self, claiming: asyncio.Future[tuple[list[Task], float | None]]) -> None:

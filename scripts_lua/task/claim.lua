@@ -21,6 +21,7 @@
 -- ARGV[4]  limit         int
 -- ARGV[5]  lease_ms      int
 -- ARGV[6]  repeated      int     1: the reply to this call was lost, begin with what it had claimed
+-- ARGV[7]  strangers     json    names of functions that the caller lacks: their tasks are passed over
 --
 -- Returns  {now_ms, wake_ms, {id, record, attempt, fence, expires_at_ms}, ...}  wake_ms: when there may be more without anybody
 --          saying so; 0: never
@@ -29,7 +30,8 @@
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task
 
 local queue, owner, call, limit, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
-local out = {now, 0}
+local out, strangers, passed = {now, 0}, {}, 0
+for _, name in ipairs(cjson.decode(ARGV[7])) do strangers[name] = true end
 
 local function claimed(id, record, lease)
   out[#out + 1] = {id, record.json, record.attempts, lease.fence, lease.expires}
@@ -51,14 +53,18 @@ for _, member in ipairs(redis.call('ZRANGEBYLEX', q.delayed, low, '(' .. queue .
   redis.call('ZADD', q.ready, 0, queue .. '\255' .. string.sub(member, at + 15, at + 16) .. string.sub(member, at, at + 14) .. string.sub(member, at + 17))
 end
 
-for _ = 1, limit + 100 do
+for _ = 1, limit + 200 do
   if #out - 2 >= limit then break end
-  local member = redis.call('ZRANGEBYLEX', q.ready, low, '(' .. queue .. '\255\255', 'LIMIT', 0, 1)[1]
+  local member = redis.call('ZRANGEBYLEX', q.ready, low, '(' .. queue .. '\255\255', 'LIMIT', passed, 1)[1]
   if not member then break end
-  redis.call('ZREM', q.ready, member)
   local id = string.sub(member, #queue + 2 + 33)
   local record = task_read(id)
-  if record then
+  if record and strangers[record.name] then
+    passed = passed + 1
+  else
+    redis.call('ZREM', q.ready, member)
+  end
+  if record and not strangers[record.name] then
     local lease, holder = task_start(id, record, owner, call, record.lease_ms or lease_ms)
     if lease then
       if record.job then

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from lockbeat import Beat, Exponential, Fixed, Lockbeat, Run, worker
+from lockbeat import Beat, Exponential, Fixed, Lockbeat, Run
 from lockbeat.errors import InvalidArgument
 from tests.beats import Beats, eventually, ledger, overdue, scheduler, states
 from tests.conftest import Connect, only, wait_until
@@ -314,10 +314,9 @@ async def test_an_attempt_that_was_started_too_late_is_not_begun(
 
 
 async def test_a_task_whose_function_is_not_here_is_left_to_others(
-    lb: Lockbeat, beats: Beats, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    lb: Lockbeat, beats: Beats, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A rolling deploy: the old code knows nothing of the new job."""
-    monkeypatch.setattr(worker, "UNKNOWN_DELAY_MS", 400)
     caplog.set_level(logging.INFO, logger="lockbeat")
     new, ran = beats(), []
 
@@ -336,6 +335,25 @@ async def test_a_task_whose_function_is_not_here_is_left_to_others(
     async with new.lifespan():
         await wait_until(lambda: ran, "the new instance runs it", timeout=8)
     assert ran == [1], "what the old one passed on was no attempt"
+
+
+async def test_two_programs_on_one_store_run_every_slot_of_both(lb: Lockbeat, beats: Beats) -> None:
+    """Any instance fires any job; what it can't run goes to those who can, at once."""
+    one, other = beats(owner="one"), beats(owner="other")
+    ran: list[tuple[str, int]] = []
+
+    @one.every(0.25)
+    async def ours(run: Run) -> None:
+        ran.append(("ours", run.attempt))
+
+    @other.every(0.25)
+    async def theirs(run: Run) -> None:
+        ran.append(("theirs", run.attempt))
+
+    async with one.lifespan(), other.lifespan():
+        await wait_until(lambda: min(ran.count(("ours", 1)), ran.count(("theirs", 1))) >= 8, "eight slots of each", timeout=10)
+    assert {attempt for _, attempt in ran} == {1}
+    assert "skipped" not in await states(lb, "ours") + await states(lb, "theirs")
 
 
 async def test_no_more_run_at_once_than_concurrency_allows(lb: Lockbeat, beats: Beats) -> None:

@@ -1,4 +1,4 @@
-"""Looks at a store from outside: which instances live, and whether the server is fit for its work. Writes nothing."""
+"""The checks of one server."""
 
 from __future__ import annotations
 
@@ -6,73 +6,24 @@ import json
 import re
 import statistics
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from redis.exceptions import NoPermissionError, RedisError
 
-from lockbeat.calls import Calls
 from lockbeat.connection import Connector
 from lockbeat.errors import StoreError, StoreUnavailable
 from lockbeat.keys import Keys
+from lockbeat.monitor._instances import fields
 from lockbeat.scripts import load, names
-from lockbeat.store import Store
 from lockbeat.wire import Wire
 
-HEARTBEAT_TTL_MS = 30_000
-"""How long a sign of life counts, see beat/heartbeat."""
-MOST_INSTANCES = 1000
-MOST_SERVERS = 32
-"""Shards whose servers are looked at; each takes a connection."""
 PINGS = 21
 SLOW_MS = 20.0
 """A slot is fired in two round trips: beyond this they are what makes it late."""
 OLDEST_REDIS = 7
 
 State = Literal["ok", "warn", "fail", "unknown"]
-
-
-@dataclass(frozen=True, slots=True)
-class Instance:
-    """One running process, as it said of itself."""
-
-    owner: str
-    pid: int | None
-    host: str | None
-    schedules: bool
-    queues: tuple[str, ...]
-    """What its worker serves; none: it has no worker."""
-    jobs: int | None
-    """How many it declares."""
-    concurrency: int | None
-    seen_ms: int
-    """Its last sign of life."""
-
-
-async def instances(store: Store) -> list[Instance]:
-    """Who lives, by owner (`beat/instances`). One that was killed stays for up to 30 s."""
-    found = []
-    for owner, text, dead_at_ms in await store.call("beat/instances", 0, (MOST_INSTANCES,)):
-        info = json.loads(text)
-        found.append(
-            Instance(
-                owner.decode(),
-                info.get("pid"),
-                info.get("host"),
-                bool(info.get("schedules")),
-                tuple(info.get("queues", ())),
-                info.get("jobs"),
-                info.get("concurrency"),
-                dead_at_ms - HEARTBEAT_TTL_MS,
-            )
-        )
-    return sorted(found, key=lambda instance: instance.owner)
-
-
-async def engine(store: Store) -> str:
-    """The server's name and version, as it says: Valkey 9.0.1."""
-    info = _fields(await store.calls.wire(0).command("INFO", "server"))
-    return f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {info.get('redis_version', '?')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,90 +36,7 @@ class Finding:
     remedy: str = ""
 
 
-async def examine(connector: Connector, namespace: str, timeout: float) -> list[Finding]:
-    """Every check, on every server of the store. Raises StoreUnavailable, and StoreError when the server refuses us."""
-    keys = Keys(namespace)
-    calls = Calls(connector, keys, timeout)
-    try:
-        await _greet(calls.wire(0))
-        first = _Server(connector, keys, 0, calls.wire(0))
-        first.info = await first.read_info()
-        if (role := first.role()).state == "fail":
-            return [first.version(), role]  # the rest would only tell of a server that can't be the store
-        shards = await _shards(calls.wire(0), keys)
-        servers: dict[str, _Server] = {}
-        for shard in range(min(shards, MOST_SERVERS)):
-            server = _Server(connector, keys, shard, calls.wire(shard))
-            server.info = await server.read_info()
-            servers.setdefault(server.info.get("run_id", ""), server)
-        findings = []
-        if connector.embedded is not None:
-            findings.append(_embedded(connector.embedded.directory))
-        for server in servers.values():
-            found = await server.examine()
-            if len(servers) > 1:
-                where = f"port {server.info.get('tcp_port', '?')}"
-                found = [replace(finding, says=f"{where}: {finding.says}") for finding in found]
-            findings += found
-        return [*findings, await _spread(next(iter(servers.values())), shards)]
-    finally:
-        await calls.aclose()
-
-
-async def _greet(wire: Wire) -> None:
-    """Reach the server; that it forbids PING is none of its faults here."""
-    try:
-        await wire.command("PING")
-    except StoreUnavailable:
-        raise
-    except StoreError as problem:
-        if not _denied(problem):
-            raise
-
-
-async def _shards(wire: Wire, keys: Keys) -> int:
-    try:
-        return int(await wire.command("GET", keys.key(0, "shards")) or 1)
-    except StoreUnavailable:
-        raise
-    except StoreError:  # that we may not read it is for the check of rights to say
-        return 1
-
-
-def _embedded(directory: object) -> Finding:
-    return Finding(
-        "store",
-        "warn",
-        f"the embedded store at {directory} guards this machine only",
-        "before running on a second host, set LOCKBEAT_URL to a Redis or Valkey that all of them reach",
-    )
-
-
-async def _spread(server: _Server, shards: int) -> Finding:
-    """How the shards lie on the servers."""
-    several = f"{shards} shard{'s' * (shards != 1)}"
-    if server.connector.kind != "cluster":
-        return Finding("shards", "ok", f"{several} on one server")
-    try:
-        state = _fields(await server.ask("CLUSTER", "INFO"))
-    except StoreError as problem:
-        return Finding("shards", "unknown", f"{several}; the server does not tell the cluster's state: {problem}")
-    primaries = int(state.get("cluster_size", "0"))
-    if state.get("cluster_state") != "ok":
-        return Finding(
-            "shards", "fail", f"the cluster is {state.get('cluster_state')}: slots are without an owner", "see CLUSTER NODES"
-        )
-    if shards == 1 and primaries > 1:
-        return Finding(
-            "shards",
-            "warn",
-            f"1 shard: one of the {primaries} primaries does all the work",
-            f"open a namespace that is not in use yet with shards={primaries * 2}",
-        )
-    return Finding("shards", "ok", f"{several} on a cluster of {primaries} primaries")
-
-
-class _Server:
+class Server:
     """One primary of the store."""
 
     def __init__(self, connector: Connector, keys: Keys, shard: int, wire: Wire) -> None:
@@ -184,7 +52,7 @@ class _Server:
     async def read_info(self) -> dict[str, str]:
         """What INFO says; nothing where that is forbidden."""
         try:
-            return _fields(await self.ask("INFO"))
+            return fields(await self.ask("INFO"))
         except StoreUnavailable:
             raise
         except StoreError:
@@ -270,7 +138,7 @@ class _Server:
         except StoreUnavailable:
             raise
         except StoreError as problem:
-            return not _denied(problem)
+            return not denied(problem)
         return True
 
     async def _subscribe(self, channel: str) -> list[str]:
@@ -301,10 +169,10 @@ class _Server:
         except StoreUnavailable:
             raise
         except StoreError as problem:
-            return [f"~{{{self._keys.namespace}:*"] if _denied(problem) else []
+            return [f"~{{{self._keys.namespace}:*"] if denied(problem) else []
         missing = []
         for word, said in ((word.decode().lower(), said.decode()) for word, said in replies):
-            if not _denied(said):
+            if not denied(said):
                 continue
             missing.append(self._channels if "channel" in said else word)
         return list(dict.fromkeys(missing))
@@ -318,7 +186,7 @@ class _Server:
             except StoreUnavailable:
                 raise
             except StoreError as problem:
-                if _denied(problem):
+                if denied(problem):
                     return Finding("scripts", "unknown", "SCRIPT LOAD is forbidden; it is not needed, since EVAL loads them")
                 return Finding("scripts", "fail", f"{name} does not load: {problem}", "use Valkey, or Redis 7.0 or newer")
             if sha != script.sha:
@@ -497,16 +365,10 @@ def commands() -> set[str]:
     return {word for name in names() for word in _CALL.findall(load(name).source)}
 
 
-def _denied(problem: object) -> bool:
+def denied(problem: object) -> bool:
     text = str(problem)
     # To a script Redis 7.0 says it in other words than Valkey.
     return text.startswith("NOPERM") or "ACL failure in script" in text or "user executing the script can't" in text
-
-
-def _fields(text: bytes) -> dict[str, str]:
-    """The `name:value` lines of INFO."""
-    pairs = (line.partition(":") for line in text.decode(errors="replace").splitlines() if line and line[0] != "#")
-    return {name: value for name, _, value in pairs}
 
 
 def _number(info: dict[str, str], name: str) -> int:

@@ -1,0 +1,99 @@
+"""Examines a store: every check on every server, and how the shards lie on them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lockbeat.calls import Calls
+from lockbeat.connection import Connector
+from lockbeat.errors import StoreError, StoreUnavailable
+from lockbeat.keys import Keys
+from lockbeat.monitor._instances import fields
+from lockbeat.monitor._server import Finding, Server, denied
+from lockbeat.wire import Wire
+
+MOST_SERVERS = 32
+"""Shards whose servers are looked at; each takes a connection."""
+
+
+async def examine(connector: Connector, namespace: str, timeout: float) -> list[Finding]:
+    """Every check, on every server of the store. Raises StoreUnavailable, and StoreError when the server refuses us."""
+    keys = Keys(namespace)
+    calls = Calls(connector, keys, timeout)
+    try:
+        await _greet(calls.wire(0))
+        first = Server(connector, keys, 0, calls.wire(0))
+        first.info = await first.read_info()
+        if (role := first.role()).state == "fail":
+            return [first.version(), role]  # the rest would only tell of a server that can't be the store
+        shards = await _shards(calls.wire(0), keys)
+        servers: dict[str, Server] = {}
+        for shard in range(min(shards, MOST_SERVERS)):
+            server = Server(connector, keys, shard, calls.wire(shard))
+            server.info = await server.read_info()
+            servers.setdefault(server.info.get("run_id", ""), server)
+        findings = []
+        if connector.embedded is not None:
+            findings.append(_embedded(connector.embedded.directory))
+        for server in servers.values():
+            found = await server.examine()
+            if len(servers) > 1:
+                where = f"port {server.info.get('tcp_port', '?')}"
+                found = [replace(finding, says=f"{where}: {finding.says}") for finding in found]
+            findings += found
+        return [*findings, await _spread(next(iter(servers.values())), shards)]
+    finally:
+        await calls.aclose()
+
+
+async def _greet(wire: Wire) -> None:
+    """Reach the server; that it forbids PING is none of its faults here."""
+    try:
+        await wire.command("PING")
+    except StoreUnavailable:
+        raise
+    except StoreError as problem:
+        if not denied(problem):
+            raise
+
+
+async def _shards(wire: Wire, keys: Keys) -> int:
+    try:
+        return int(await wire.command("GET", keys.key(0, "shards")) or 1)
+    except StoreUnavailable:
+        raise
+    except StoreError:  # that we may not read it is for the check of rights to say
+        return 1
+
+
+def _embedded(directory: object) -> Finding:
+    return Finding(
+        "store",
+        "warn",
+        f"the embedded store at {directory} guards this machine only",
+        "before running on a second host, set LOCKBEAT_URL to a Redis or Valkey that all of them reach",
+    )
+
+
+async def _spread(server: Server, shards: int) -> Finding:
+    """How the shards lie on the servers."""
+    several = f"{shards} shard{'s' * (shards != 1)}"
+    if server.connector.kind != "cluster":
+        return Finding("shards", "ok", f"{several} on one server")
+    try:
+        state = fields(await server.ask("CLUSTER", "INFO"))
+    except StoreError as problem:
+        return Finding("shards", "unknown", f"{several}; the server does not tell the cluster's state: {problem}")
+    primaries = int(state.get("cluster_size", "0"))
+    if state.get("cluster_state") != "ok":
+        return Finding(
+            "shards", "fail", f"the cluster is {state.get('cluster_state')}: slots are without an owner", "see CLUSTER NODES"
+        )
+    if shards == 1 and primaries > 1:
+        return Finding(
+            "shards",
+            "warn",
+            f"1 shard: one of the {primaries} primaries does all the work",
+            f"open a namespace that is not in use yet with shards={primaries * 2}",
+        )
+    return Finding("shards", "ok", f"{several} on a cluster of {primaries} primaries")

@@ -1,0 +1,63 @@
+"""Which instances live, by what they say of themselves."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from lockbeat.store import Store
+
+HEARTBEAT = 10.0
+"""Seconds between two signs of life of an instance."""
+HEARTBEAT_TTL_MS = round(HEARTBEAT * 3000)
+"""One without a sign of life for three of them is taken for dead."""
+MOST_INSTANCES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One running process, as it said of itself."""
+
+    owner: str
+    pid: int | None
+    host: str | None
+    schedules: bool
+    queues: tuple[str, ...]
+    """What its worker serves; none: it has no worker."""
+    jobs: int | None
+    """How many it declares."""
+    concurrency: int | None
+    seen_ms: int
+    """Its last sign of life."""
+
+
+async def instances(store: Store) -> list[Instance]:
+    """Who lives, by owner (`beat/instances`). One that was killed stays for up to 30 s."""
+    found = []
+    for owner, text, dead_at_ms in await store.call("beat/instances", 0, (MOST_INSTANCES,)):
+        info = json.loads(text)
+        found.append(
+            Instance(
+                owner.decode(),
+                info.get("pid"),
+                info.get("host"),
+                bool(info.get("schedules")),
+                tuple(info.get("queues", ())),
+                info.get("jobs"),
+                info.get("concurrency"),
+                dead_at_ms - HEARTBEAT_TTL_MS,
+            )
+        )
+    return sorted(found, key=lambda instance: instance.owner)
+
+
+async def engine(store: Store) -> str:
+    """The server's name and version, as it says: Valkey 9.0.1."""
+    info = fields(await store.calls.wire(0).command("INFO", "server"))
+    return f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {info.get('redis_version', '?')}"
+
+
+def fields(text: bytes) -> dict[str, str]:
+    """The `name:value` lines of INFO."""
+    pairs = (line.partition(":") for line in text.decode(errors="replace").splitlines() if line and line[0] != "#")
+    return {name: value for name, _, value in pairs}
