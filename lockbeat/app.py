@@ -308,9 +308,10 @@ class Beat:
         await worker.drain(self.grace)
         with anyio.move_on_after(client.store.timeout):
             try:
-                await client.tasks.release_all(client.owner)
-                if self._shared is None:
-                    await client.locks.release_all(client.owner)
+                if not worker.abandoned:  # else a thread still works under its lease
+                    await client.tasks.release_all(client.owner)
+                    if self._shared is None:
+                        await client.locks.release_all(client.owner)
                 await client.store.call("beat/heartbeat", 0, (client.owner, "", 0))
             except StoreError as problem:
                 log.warning("could not give everything back, leases end by themselves: %s", problem)

@@ -150,6 +150,8 @@ class Job:
         }
         if self.retry:
             record["retry"] = self.retry.to_json()
+        if self.fires_within_ms >= 0:
+            record["window_ms"] = self.fires_within_ms
         if self.timeout_ms:
             record["timeout_ms"] = self.timeout_ms
         return json.dumps(record, separators=(",", ":"))

@@ -69,6 +69,11 @@ class Tasks:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._lost: dict[int, set[str]] = {}
+
+    def reply_lost(self, shard: int, calls: Iterable[str]) -> None:
+        """These calls may have started attempts in our name; the next `claim` brings those that they did."""
+        self._lost.setdefault(shard, set()).update(calls)
 
     async def claim(
         self, queue: str, owner: str, shard: int, limit: int, lease_ms: int, strangers: Iterable[str] = ()
@@ -77,20 +82,22 @@ class Tasks:
 
         `strangers`: names of functions whose tasks are left to others.
         """
-        passed_over = json.dumps(list(strangers))
-        store, call, repeated = self._store, self._store.new_call(), 0
+        store, call = self._store, self._store.new_call()
+        lost = self._lost.setdefault(shard, set())
+        asked_about: frozenset[str] = frozenset()
         deadline = monotonic() + store.timeout
         while True:
-            asked_at = monotonic()
+            asked_at, asked_about = monotonic(), frozenset(lost)
+            args = (queue, owner, call, limit, lease_ms, json.dumps(list(asked_about)), json.dumps(list(strangers)))
             try:
-                args = (queue, owner, call, limit, lease_ms, repeated, passed_over)
                 now_ms, wake_ms, *rows = await store.submit("task/claim", shard, args)
                 break
             except StoreUnavailable:
+                lost.add(call)  # it may have claimed: the next that gets through says what
                 if monotonic() > deadline:
                     raise
-                repeated = 1
                 await asyncio.sleep(0.2)
+        lost -= asked_about
         tasks = [
             Task.of(task_id.decode(), json.loads(record), shard, attempt, owner, fence, asked_at)
             for task_id, record, attempt, fence, _ in rows

@@ -100,7 +100,9 @@ class WaitingRoom:
 
         def answered(done: asyncio.Future[Any]) -> None:
             if waiter.token not in self._waiters:
-                return  # left meanwhile, and its lock/release follows this call on the same wire
+                # Left meanwhile, and its lock/release follows this call on the same wire. Those it asked for, too, still wait.
+                self._set_timer(waiter.key, 0)
+                return
             if done.exception() is not None:
                 self._set_timer(waiter.key, random.uniform(0.2, 0.5))  # noqa: S311 - spreads retries
                 return

@@ -75,6 +75,8 @@ def error_of(problem: Exception) -> LockbeatError:
     """The one place where what a server or redis-py says becomes an error of ours."""
     text = str(problem)
     word = text.split(" ", 1)[0]
+    if word == "OOM":
+        return StoreError(text)
     if word in _AWAY or not isinstance(problem, (hiredis.ReplyError, RedisError)):
         return StoreUnavailable(text or type(problem).__name__)
     if word in ("ERR", "WRONGTYPE") or word.startswith("LOCKBEAT_") or "script:" in text:
@@ -187,6 +189,8 @@ class Wire:
         `last`: run it after every call made so far; it may run twice. Otherwise it may join a batch that goes ahead of another
         script's.
         """
+        if asyncio.get_running_loop() is not self.loop:
+            raise StoreError("this client was opened in another event loop; open one per loop")
         future = self.loop.create_future()
         batch = target.batch
         if batch is None or last or len(batch.calls) >= target.script.most or not target.script.batched:
@@ -295,7 +299,11 @@ class Wire:
 
 def _is_denial(problem: Exception) -> bool:
     """Credentials or rights: trying again will not help."""
-    return str(problem).split(" ", 1)[0] in ("WRONGPASS", "NOAUTH", "NOPERM") or "invalid username" in str(problem)
+    return (
+        str(problem).split(" ", 1)[0] in ("WRONGPASS", "NOAUTH", "NOPERM")
+        or "invalid username" in str(problem)
+        or "Authentication required" in str(problem)
+    )
 
 
 class MemoryWire(Wire):

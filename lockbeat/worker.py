@@ -9,7 +9,7 @@ import logging
 import random
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -61,7 +61,7 @@ class Function:
             raise InvalidType("function", f"must be callable, not {type(function).__name__}")
         needed = [
             parameter
-            for parameter in inspect.signature(function).parameters.values()
+            for parameter in _parameters(function)
             if parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         ]
         wrong = len(needed) > 1 or any(parameter.kind is parameter.KEYWORD_ONLY for parameter in needed)
@@ -72,7 +72,15 @@ class Function:
             raise InvalidArgument("function", f"{_name(function)} is a generator: called, it would run nothing")
         plain = inspect.isfunction(function) or inspect.ismethod(function) or isinstance(function, partial)
         called = function if plain else type(function).__call__  # an object that can be called
-        return cls(function, inspect.iscoroutinefunction(called), bool(needed))
+        takes_run = bool(needed) or any(parameter.name == "run" for parameter in _parameters(function))
+        return cls(function, inspect.iscoroutinefunction(called), takes_run)
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except ValueError:
+        raise InvalidArgument("function", f"{_name(function)} does not say what it takes; wrap it in a function") from None
 
 
 def _name(function: Any) -> str:
@@ -82,7 +90,7 @@ def _name(function: Any) -> str:
 class _Attempt:
     """One attempt: its lease, and why it is to stop, if it is."""
 
-    __slots__ = ("ended", "held", "runner", "running", "stopped", "task")
+    __slots__ = ("abandoned", "ended", "held", "runner", "running", "stopped", "task")
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -91,6 +99,7 @@ class _Attempt:
         self.held.taken(task.asked_at)
         self.runner: asyncio.Task[None] | None = None
         self.running = False
+        self.abandoned = False
         self.ended = False  # what is left is to report the outcome, which no loss makes untrue
         self.stopped: str | None = None
 
@@ -121,6 +130,8 @@ def _in_thread(name: str, call: Callable[[], Any]) -> asyncio.Future[Any]:
         try:
             result = call()
         except StopIteration as error:  # which a future can't carry
+            problem = RuntimeError(f"the function raised {error!r}")
+        except KeyboardInterrupt as error:  # the job's own: signals reach the main thread only
             problem = RuntimeError(f"the function raised {error!r}")
         except BaseException as error:  # noqa: BLE001 - carried over to the loop
             problem = error
@@ -165,6 +176,8 @@ class Worker:
         """Attempts that ended well, since it started."""
         self.failed = 0
         """Attempts that ended otherwise."""
+        self.abandoned = 0
+        """Attempts that a shutdown left running in their threads."""
 
     @property
     def room(self) -> int:
@@ -198,6 +211,11 @@ class Worker:
         attempt = self._attempts[task] = _Attempt(task)
         self._keeper.hold(attempt.held)  # from here on: its function may have to wait for one that blocks the event loop
         attempt.runner = self._store.loop.create_task(self._execute(attempt), name=task.id)
+
+    def reply_lost(self, shard: int, calls: Sequence[str]) -> None:
+        """These calls may have started attempts in this instance's name; the next claim brings them."""
+        self._tasks.reply_lost(shard, calls)
+        self.wake(shard)
 
     def wake(self, shard: int) -> None:
         """There may be something to claim on a shard."""
@@ -316,6 +334,8 @@ class Worker:
         self.failed += 1
         if attempt.stopped == LOST:
             log.warning("%s was cancelled: its lease was lost", task.id)
+        elif attempt.abandoned:
+            pass  # its thread still runs: the lease is left to expire
         elif attempt.stopped == SHUT_DOWN:
             await self._tasks.release(task, begun=attempt.running)
         else:
@@ -350,6 +370,8 @@ class Worker:
             # A thread can't be stopped. Its lease is kept until it ends, or another would start beside it.
             await asyncio.wait([thread])
             raise
+        if inspect.isgenerator(result) or inspect.isasyncgen(result):
+            raise TypeError("the function returned a generator, which nobody runs")
         if inspect.isawaitable(result):  # a lambda around an async function
             await result
 
@@ -364,7 +386,9 @@ class Worker:
             attempt.stop(SHUT_DOWN)
         await self._wait_for_attempts(self._store.timeout)
         for attempt in list(self._attempts.values()):
-            log.warning("%s does not end; its lease will", attempt.task.id)
+            log.warning("%s still runs and can't be stopped; its lease is left to expire", attempt.task.id)
+            attempt.abandoned = True
+            self.abandoned += 1
             if attempt.runner is not None:
                 attempt.runner.cancel()
 

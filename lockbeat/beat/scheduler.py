@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import anyio
 
 from lockbeat.beat.registry import Jobs, instant
-from lockbeat.errors import LockbeatError
+from lockbeat.errors import LockbeatError, StoreError
 from lockbeat.jobs import Job, task_id
 from lockbeat.keys import job_lock
 from lockbeat.lease import monotonic
@@ -47,6 +47,10 @@ class Runner(Protocol):
         """Give up a place."""
         ...
 
+    def reply_lost(self, shard: int, calls: Sequence[str]) -> None:
+        """These calls of ours may have started attempts in its name, and nobody was told."""
+        ...
+
     def begin(self, task: Task) -> None:
         """Run an attempt that has been started in its name, in a place that was reserved."""
         ...
@@ -57,6 +61,7 @@ class _Shot(NamedTuple):
     slot_ms: int
     next_due: int
     here: bool
+    call: str
     args: tuple[str | int, ...]
 
 
@@ -142,6 +147,7 @@ class Scheduler:
                 continue
             next_due = plan.next.due_ms if plan.next else 0
             here = runner is not None and runner.reserve(job.queue, name)
+            call = store.new_call()
             args = (
                 name,
                 expected,
@@ -156,10 +162,10 @@ class Scheduler:
                 job.overlap,
                 job.keep,
                 store.owner,
-                store.new_call(),
+                call,
                 job.lease_ms if here else 0,
             )
-            shots.append(_Shot(job, plan.fire, next_due, here, args))
+            shots.append(_Shot(job, plan.fire, next_due, here, call, args))
         return shots
 
     async def _shoot(self, shard: int, shots: Sequence[_Shot]) -> int:
@@ -181,6 +187,10 @@ class Scheduler:
                 if code == 2 and self._runner is not None:
                     reserved -= 1
                     self._runner.begin(_first_attempt(shot.job, shot.slot_ms, shard, self._store.owner, fence, asked_at))
+        except StoreError:
+            if self._runner is not None:
+                self._runner.reply_lost(shard, [shot.call for shot in shots if shot.here])
+            raise
         finally:
             for _ in range(reserved):
                 assert self._runner is not None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from lockbeat.app import HEARTBEAT
 from lockbeat.cli._output import Cell, iso, say, say_json, show, span
 from lockbeat.cli._store import Where
 from lockbeat.client import Lockbeat
 from lockbeat.lease import Lease
-from lockbeat.monitor import Instance, instances
+from lockbeat.monitor import HEARTBEAT, Instance, instances
 
 SILENT = HEARTBEAT + 2
 """Seconds without a sign of life after which one was due and did not come."""

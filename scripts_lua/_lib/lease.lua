@@ -92,7 +92,7 @@ end
 -- more than that, so what has ended stays a fraction of what there is, without an index to keep in order.
 local function lease_prune(t, added)
   if time[2] % 4 ~= 0 then return end
-  local sample = redis.call('HRANDFIELD', t.leases, -math.min(8 * added, 200), 'WITHVALUES')
+  local sample = redis.call('HRANDFIELD', t.leases, -math.min(8 * added, 1024), 'WITHVALUES')
   for i = 1, #sample, 2 do
     local expires, owner = string.match(sample[i + 1], '^(%d+) %d+ %S+ %S+ (.*)$')
     if expires and tonumber(expires) + TOMBSTONE_MS <= now then lease_drop(t, sample[i], {owner = owner}) end

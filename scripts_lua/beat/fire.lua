@@ -78,9 +78,13 @@ local function fire(i)
     return {0, 0, 0, now}
   end
   local open = overlap == 'skip' and redis.call('HGET', q.open, job)
-  if open then
-    local before = task_read(open)
-    return skip(open .. (before and before.started == 0 and ' is still waiting for a worker' or ' had not ended'))
+  local before = open and task_read(open)
+  if before then
+    if before.started == 0 then return skip(open .. ' is still waiting for a worker') end
+    local leased = redis.call('HEXISTS', q.leases.leases, open) == 1
+    if leased or before.attempts < before.max_attempts then return skip(open .. ' had not ended') end
+    -- Keys were evicted, or deleted by hand: nothing else will ever end it.
+    task_end(open, before, 'lost', nil, nil, 'its lease was deleted')
   end
 
   local record = lease_ms > 0 and {job = job, overlap = overlap} or cjson.decode(ARGV[i + 9])

@@ -72,6 +72,13 @@ for i = 1, #ARGV, 7 do
       place(job, slot, due, rev)
     end
   end
+  if code == 0 and slot > now and not old then
+    changed = true
+    place(job, slot, due, rev)  -- its slot was evicted, or deleted by hand
+  elseif code == 0 and old and not redis.call('ZSCORE', dues, job) then
+    changed = true
+    redis.call('ZADD', dues, string.match(old, '^%S+ (%S+)'), job)
+  end
   out[#out + 1] = {code, epoch}
 end
 if changed then redis.call('PUBLISH', KEYS[8], 'job') end

@@ -20,7 +20,7 @@
 -- ARGV[3]  call          id      of this call; the same again is the same call, repeated
 -- ARGV[4]  limit         int
 -- ARGV[5]  lease_ms      int
--- ARGV[6]  repeated      int     1: the reply to this call was lost, begin with what it had claimed
+-- ARGV[6]  lost          json    ids of calls whose replies were lost: begin with what they had started
 -- ARGV[7]  strangers     json    names of functions that the caller lacks: their tasks are passed over
 --
 -- Returns  {now_ms, wake_ms, {id, record, attempt, fence, expires_at_ms}, ...}  wake_ms: when there may be more without anybody
@@ -37,11 +37,13 @@ local function claimed(id, record, lease)
   out[#out + 1] = {id, record.json, record.attempts, lease.fence, lease.expires}
 end
 
-if ARGV[6] == '1' then
+if ARGV[6] ~= '[]' then
+  local lost = {}
+  for _, id in ipairs(cjson.decode(ARGV[6])) do lost[id] = true end
   for _, member in ipairs(redis.call('ZRANGEBYLEX', q.leases.owned, '[' .. owner .. '\255', '(' .. owner .. '\255\255', 'LIMIT', 0, 1000)) do
     local id = string.sub(member, #owner + 2)
     local lease = lease_read(q.leases, id)
-    if lease and lease.live and lease.token == call then claimed(id, task_read(id), lease) end
+    if lease and lease.live and lost[lease.token] then claimed(id, task_read(id), lease) end
   end
 end
 
@@ -64,7 +66,10 @@ for _ = 1, limit + 200 do
   else
     redis.call('ZREM', q.ready, member)
   end
-  if record and not strangers[record.name] then
+  local window, slot = record and record.window_ms or -1, tonumber(string.match(id, '@(%-?%d+)$'))
+  if record and record.attempts == 0 and window >= 0 and slot and now - slot > window then
+    task_end(id, record, 'missed', nil, nil, 'no worker began it within ' .. window .. ' ms')
+  elseif record and not strangers[record.name] then
     local lease, holder = task_start(id, record, owner, call, record.lease_ms or lease_ms)
     if lease then
       if record.job then

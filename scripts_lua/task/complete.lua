@@ -30,8 +30,8 @@ local out = {}
 for i = 1, #ARGV, 3 do
   local id, owner, fence = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
   local lease, ended = lease_read(q.leases, id), 0
-  if lease and lease.owner == owner and lease.fence == fence then
-    local record = task_read(id)
+  local record = lease and lease.owner == owner and lease.fence == fence and task_read(id)
+  if record then
     task_unlock(record, lease)
     lease_drop(q.leases, id, lease)
     task_end(id, record, 'done', owner, fence)

@@ -31,8 +31,8 @@ local out = {}
 for i = 1, #ARGV, 5 do
   local id, owner, fence, retry_at = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 4])
   local lease, said = lease_read(q.leases, id), 0
-  if lease and lease.owner == owner and lease.fence == fence then
-    local record = task_read(id)
+  local record = lease and lease.owner == owner and lease.fence == fence and task_read(id)
+  if record then
     task_unlock(record, lease)
     lease_drop(q.leases, id, lease)
     said = task_failed(id, record, 'failed', lease, ARGV[i + 3], retry_at > 0 and retry_at or nil) or -1

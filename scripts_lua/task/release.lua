@@ -33,8 +33,8 @@ local out = {}
 for i = 1, #ARGV, 5 do
   local id, owner, fence, due = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), now + tonumber(ARGV[i + 4])
   local lease, said = lease_read(q.leases, id), 0
-  if lease and lease.owner == owner and lease.fence == fence then
-    local record = task_read(id)
+  local record = lease and lease.owner == owner and lease.fence == fence and task_read(id)
+  if record then
     task_unlock(record, lease)
     lease_drop(q.leases, id, lease)
     if ARGV[i + 3] == '0' then
