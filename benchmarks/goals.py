@@ -107,7 +107,7 @@ GOALS = (
         lambda r: _ratio(r, "times redis-py's Lock, 64 callers", "lockbeat handle"),
         "x",
         least=True,
-        why="the handle also hands the lease to the keeper and guards the block with a cancel scope: Python, some tens of µs",
+        why="the handle also enters the waiting room and hands the lease to the keeper: Python, some tens of µs",
     ),
     Goal(
         "hand-off between processes, p99",

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -95,7 +96,8 @@ class Child:
 
     def said(self, lines: int = 3) -> str:
         """The last lines on stderr."""
-        return " | ".join(line.strip() for line in self._said[-lines:]) or f"exit code {self.process.poll()}"
+        text = " | ".join(line.strip() for line in self._said[-lines:])
+        return re.sub(r"/\S*/site-packages/", "", text) or f"exit code {self.process.poll()}"
 
     def kill(self) -> None:
         """kill -9. Idempotent."""

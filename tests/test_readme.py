@@ -107,6 +107,16 @@ def test_every_command_is_named() -> None:
     assert not missing
 
 
+def test_every_figure_of_speed_is_one_that_was_measured() -> None:
+    rows = README.split("## Speed")[1].split("`make bench`")[0]
+    figures = re.findall(
+        r"(?<![\w-])\d[\d,]*(?:\.\d+)?", re.sub(r"two PINGs|64 callers|50 wait|5,000 jobs|1,000 due|p99", "", rows)
+    )
+    measured = (ROOT / "benchmarks" / "RESULTS.md").read_text()
+    assert len(figures) >= 10
+    assert not [figure for figure in figures if figure.strip(",") not in measured]
+
+
 def test_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
