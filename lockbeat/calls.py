@@ -43,7 +43,7 @@ class Calls:
     def _new_wire(self, shard: int) -> Wire:
         connector = self._connector
         if connector.kind == "memory":
-            return MemoryWire(connector.async_client(), self.timeout)
+            return MemoryWire(connector.memory_client(), self.timeout)
         key = self.keys.key(shard, "fence")
         return Wire(lambda: connector.dedicated_for_key(key), self.timeout)
 

@@ -163,7 +163,7 @@ class Store:
     def _subscription(self, shard: int) -> Subscription:
         connector, key = self.connector, self.keys.key(shard, "fence")
         if connector.kind == "memory":
-            return over_client(connector.async_client(timeout=None))
+            return over_client(connector.memory_client())
         # On a Cluster PUBLISH counts only those who listen at the node that runs the script: be one of them.
         return over_connection(lambda: connector.dedicated_for_key(key))
 

@@ -15,11 +15,12 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import fakeredis
 import pytest
 import redis
 
 from lockbeat import Lockbeat
-from lockbeat.connection._memory import memory_server, sync_client
+from lockbeat.connection._memory import memory_server
 from lockbeat.keys import KEYS
 from tests import servers
 from tests.servers import Server
@@ -46,7 +47,7 @@ class Backend:
     def client(self) -> Any:
         """A blocking client of redis-py's, bytes in and out."""
         if self.name == "memory":
-            return sync_client(memory_server(self.url.removeprefix("memory://")))
+            return fakeredis.FakeRedis(server=memory_server(self.url.removeprefix("memory://")), protocol=2)
         if self.name == "cluster":
             return redis.RedisCluster(host="127.0.0.1", port=self.servers[0].port, protocol=2)
         return redis.Redis(port=self.servers[0].port, protocol=2, socket_timeout=5)

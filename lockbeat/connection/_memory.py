@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lockbeat.errors import MissingExtra
 
 if TYPE_CHECKING:
-    from fakeredis import FakeAsyncRedis, FakeRedis, FakeServer
-    from redis.asyncio.connection import AbstractConnection
+    from fakeredis import FakeAsyncRedis, FakeServer
 
 _servers: dict[str, FakeServer] = {}
 _lock = threading.Lock()
@@ -28,23 +27,10 @@ def memory_server(name: str | None) -> FakeServer:
     return server
 
 
-def async_client(server: FakeServer) -> FakeAsyncRedis:
+def client(server: FakeServer) -> FakeAsyncRedis:
     """An asyncio client of it: bytes in, bytes out."""
-    client: FakeAsyncRedis = _fakeredis().FakeAsyncRedis(server=server, decode_responses=False, protocol=2)
-    return client
-
-
-def connection(server: FakeServer) -> AbstractConnection:
-    """A connection of no pool; unlike a client's it takes raw commands and shows pushes as replies."""
-    pool = async_client(server).connection_pool
-    made: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
+    made: FakeAsyncRedis = _fakeredis().FakeAsyncRedis(server=server, decode_responses=False, protocol=2)
     return made
-
-
-def sync_client(server: FakeServer) -> FakeRedis:
-    """A blocking client of it: bytes in, bytes out."""
-    client: FakeRedis = _fakeredis().FakeRedis(server=server, decode_responses=False, protocol=2)
-    return client
 
 
 def _fakeredis() -> Any:

@@ -48,13 +48,6 @@ def _positive(text: str) -> float:
     return seconds
 
 
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise ValueError(text)
-    return count
-
-
 def _cert_reqs(text: str) -> str:
     if text not in ("none", "optional", "required"):
         raise ValueError(text)
@@ -65,7 +58,6 @@ def _cert_reqs(text: str) -> str:
 _CONNECTION_OPTIONS: Mapping[str, Callable[[str], Any]] = MappingProxyType(
     {
         "client_name": str,
-        "max_connections": _count,
         "socket_connect_timeout": _positive,
         "socket_keepalive": _flag,
         "socket_timeout": _positive,

