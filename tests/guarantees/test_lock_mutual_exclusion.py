@@ -101,7 +101,7 @@ async def test_leases_that_expire_under_their_holders_never_overlap(lb: Lockbeat
     history: list[tuple[int, float]] = []  # fence, and a time at which the lease surely still stood
 
     async def rival(client: Lockbeat, owner: str) -> None:
-        for _ in range(25):
+        while len(history) <= 30:  # grants, not tries: on a busy machine most tries find it held
             ttl = dice.choice([0.002, 0.005, 0.02])
             lease = await client.locks.try_acquire("k", owner, ttl)
             if lease is None:
@@ -119,7 +119,6 @@ async def test_leases_that_expire_under_their_holders_never_overlap(lb: Lockbeat
     async with connect() as other:
         await asyncio.gather(*(rival((lb, other)[n % 2], f"o{n}") for n in range(6)))
     history.sort()
-    assert len(history) > 10
     for (fence, until), (after, _) in itertools.pairwise(history):
         assert after > fence
         assert after / 1e6 >= until - 1e-6
