@@ -102,7 +102,7 @@ async def test_an_attempt_that_raised_is_not_repeated_unless_asked(
 async def test_retries_follow_the_policy(lb: Lockbeat, beats: Beats) -> None:
     beat, attempts = beats(), []
 
-    @beat.every(60, anchor=datetime.fromtimestamp(int(time.time()) + 1, UTC), max_attempts=4, retry=Exponential(0.1, 2))
+    @beat.every(60, anchor=datetime.fromtimestamp(int(time.time()) + 2, UTC), max_attempts=4, retry=Exponential(0.1, 2))
     async def flaky(run: Run) -> None:
         attempts.append((run.attempt, run.slot, run.fence, asyncio.get_running_loop().time()))
         if run.attempt < 4:
@@ -124,7 +124,7 @@ async def test_retries_follow_the_policy(lb: Lockbeat, beats: Beats) -> None:
 async def test_attempts_that_are_used_up_end_in_failure(lb: Lockbeat, beats: Beats) -> None:
     beat, attempts = beats(), []
 
-    @beat.every(60, anchor=datetime.fromtimestamp(int(time.time()) + 1, UTC), max_attempts=2, retry=Fixed(0))
+    @beat.every(60, anchor=datetime.fromtimestamp(int(time.time()) + 2, UTC), max_attempts=2, retry=Fixed(0))
     async def hopeless(run: Run) -> None:
         attempts.append(run.attempt)
         raise ValueError(f"attempt {run.attempt}")
@@ -320,7 +320,7 @@ async def test_a_task_whose_function_is_not_here_is_left_to_others(
     caplog.set_level(logging.INFO, logger="lockbeat")
     new, ran = beats(), []
 
-    @new.every(60, anchor=datetime.fromtimestamp(int(time.time()) + 1, UTC))
+    @new.every(60, anchor=datetime.fromtimestamp(int(time.time()) + 2, UTC))
     async def fresh(run: Run) -> None:
         ran.append(run.attempt)
 
@@ -360,7 +360,7 @@ async def test_no_more_run_at_once_than_concurrency_allows(lb: Lockbeat, beats: 
     beat, running, most, ended = beats(concurrency=3), [], [], []
 
     def declare(number: int) -> None:
-        @beat.every(60, name=f"job-{number}", anchor=datetime.fromtimestamp(int(time.time()) + 1, UTC))
+        @beat.every(60, name=f"job-{number}", anchor=datetime.fromtimestamp(int(time.time()) + 2, UTC))
         async def body(run: Run) -> None:
             running.append(number)
             most.append(len(running))
