@@ -105,8 +105,8 @@ async def test_a_block_that_ends_after_its_lock_was_taken_away_is_told(lb: Lockb
 
 
 async def test_a_block_that_blocks_the_event_loop_for_three_leases_keeps_its_lock(lb: Lockbeat, connect: Connect) -> None:
-    async with lb.lock("k", ttl=0.3) as lease:
-        time.sleep(0.9)  # noqa: ASYNC251 - the point
+    async with lb.lock("k", ttl=0.8) as lease:
+        time.sleep(2.4)  # noqa: ASYNC251 - the point
         async with connect() as other:
             assert await other.locks.owner("k") == lb.owner
             assert await other.locks.try_acquire("k", "rival", 1) is None
@@ -114,8 +114,8 @@ async def test_a_block_that_blocks_the_event_loop_for_three_leases_keeps_its_loc
 
 
 async def test_a_block_outlives_many_leases(lb: Lockbeat) -> None:
-    async with lb.lock("k", ttl=0.09) as lease:
-        await asyncio.sleep(0.5)
+    async with lb.lock("k", ttl=0.4) as lease:
+        await asyncio.sleep(2)
         assert [held.fence for held in await lb.locks.list()] == [lease.fence]
 
 
@@ -179,8 +179,8 @@ async def test_losing_one_lock_leaves_the_others_alone(lb: Lockbeat) -> None:
 
     async def body(key: str) -> None:
         try:
-            async with lb.lock(key, ttl=0.2):
-                await asyncio.sleep(0.35)
+            async with lb.lock(key, ttl=1.2):
+                await asyncio.sleep(1.5)
             done[key] = "held"
         except LeaseLost:
             done[key] = "lost"
