@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import os
-import random
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -28,7 +27,7 @@ from lockbeat.keys import check_name
 from lockbeat.lease import monotonic
 from lockbeat.monitor import HEARTBEAT, HEARTBEAT_TTL_MS
 from lockbeat.triggers import At, Cron, Every, Trigger
-from lockbeat.wakeup import LOOK_IN_MEMORY, Wakeup, at_most
+from lockbeat.wakeup import LOOK_IN_MEMORY, Wakeup
 from lockbeat.worker import Function, Run, Worker
 
 log = logging.getLogger("lockbeat")
@@ -253,23 +252,13 @@ class Beat:
 
     async def _schedule(self, scheduler: Scheduler, shard: int, wakeup: Wakeup, in_memory: bool) -> None:
         """Turn the scheduler for one shard, for ever. Losing the store ends nothing."""
-        pause, away = 0.1, False
-        look = LOOK_IN_MEMORY if in_memory else None
-        while True:
-            try:
-                again = await scheduler.tick(shard)
-                if away:
-                    log.info("the store is back; firing again")
-                pause, away = 0.1, False
-            except StoreError as problem:
-                if not away:
-                    log.warning("can't ask what is due: %s", problem)
-                away, again = True, pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries
-                pause = min(pause * 2, 1.0)
-            except Exception:
-                log.exception("scheduling failed, and goes on")
-                again = 1.0
-            await wakeup.wait(at_most(again, look))
+        await wakeup.keep_turning(
+            lambda: scheduler.tick(shard),
+            doing="firing",
+            blocked="can't ask what is due",
+            longest_pause=1.0,
+            look=LOOK_IN_MEMORY if in_memory else None,
+        )
 
     async def _heartbeat(
         self,

@@ -1,8 +1,16 @@
-"""The one thing that a loop of ours waits on: a time, or being woken before it."""
+"""The one thing that a loop of ours waits on, and how such a loop goes on whatever happens to the store."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+from lockbeat.errors import StoreError
+
+log = logging.getLogger("lockbeat")
 
 LOOK_IN_MEMORY = 0.1
 """Seconds. Against `memory://` a test may move time, which wakes nobody: look again this often."""
@@ -36,3 +44,34 @@ class Wakeup:
         rang = self._event.is_set()
         self._event.clear()
         return rang
+
+    async def keep_turning(
+        self,
+        tick: Callable[[], Awaitable[float | None]],
+        *,
+        doing: str,
+        blocked: str,
+        longest_pause: float,
+        look: float | None,
+    ) -> NoReturn:
+        """Take turns, and wait between them for as long as each says (None: for a ring), for at most `look` seconds.
+
+        Until cancelled: losing the store ends nothing, it is asked again after 0.1 s to `longest_pause`, and an error of ours
+        is logged. `doing` ("firing") and `blocked` ("can't ask what is due") are for the log.
+        """
+        pause, away = 0.1, False
+        while True:
+            try:
+                again = await tick()
+                if away:
+                    log.info("the store is back; %s again", doing)
+                pause, away = 0.1, False
+            except StoreError as problem:
+                if not away:
+                    log.warning("%s: %s", blocked, problem)
+                away, again = True, pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries
+                pause = min(pause * 2, longest_pause)
+            except Exception:
+                log.exception("%s failed, and goes on", doing)
+                again = 1.0
+            await self.wait(at_most(again, look))

@@ -21,7 +21,7 @@ from lockbeat.keeper import Keeper
 from lockbeat.lease import Held, monotonic
 from lockbeat.store import Store
 from lockbeat.tasks import Task, Tasks
-from lockbeat.wakeup import LOOK_IN_MEMORY, Wakeup, at_most
+from lockbeat.wakeup import LOOK_IN_MEMORY, Wakeup
 
 log = logging.getLogger("lockbeat")
 
@@ -226,23 +226,13 @@ class Worker:
         """Claim and run, until cancelled. Losing the store ends nothing."""
         wakeup = Wakeup()
         self._wakeups.setdefault(shard, []).append(wakeup)
-        pause, away = 0.1, False
-        look = LOOK_IN_MEMORY if self._store.connector.kind == "memory" else LOOK_AFTER
-        while True:
-            try:
-                again = await self.tick(queue, shard)
-                if away:
-                    log.info("the store is back; claiming again")
-                pause, away = 0.1, False
-            except StoreError as problem:
-                if not away:
-                    log.warning("can't claim from queue %r: %s", queue, problem)
-                away, again = True, pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries
-                pause = min(pause * 2, 2.0)
-            except Exception:
-                log.exception("claiming failed, and goes on")
-                again = 1.0
-            await wakeup.wait(at_most(again, look))
+        await wakeup.keep_turning(
+            lambda: self.tick(queue, shard),
+            doing="claiming",
+            blocked=f"can't claim from queue {queue!r}",
+            longest_pause=2.0,
+            look=LOOK_IN_MEMORY if self._store.connector.kind == "memory" else LOOK_AFTER,
+        )
 
     async def tick(self, queue: str, shard: int) -> float | None:
         """Claim what there is room for. Seconds until there may be more; None: when rung for. Raises StoreError."""
