@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, TypeVar, Unpack, cast
+from typing import Any, TypeVar, Unpack, cast, overload
 from zoneinfo import ZoneInfo
 
 import anyio
@@ -20,12 +20,14 @@ from anyio.abc import TaskStatus
 
 from lockbeat.beat import Jobs, Scheduler
 from lockbeat.client import Lockbeat
-from lockbeat.durations import Seconds, seconds
-from lockbeat.errors import DuplicateJob, InvalidArgument, InvalidType, LockbeatError, StoreError
+from lockbeat.durability import Durability
+from lockbeat.durations import Seconds, milliseconds, seconds
+from lockbeat.errors import DuplicateJob, InvalidArgument, InvalidType, LockbeatError, StoreError, UnknownTask
 from lockbeat.jobs import Job, JobOptions
 from lockbeat.keys import check_name
 from lockbeat.lease import monotonic
 from lockbeat.monitor import HEARTBEAT, HEARTBEAT_TTL_MS
+from lockbeat.tasks import NewTask, Spawned, SpawnOptions, TaskOptions
 from lockbeat.triggers import At, Cron, Every, Trigger
 from lockbeat.wakeup import LOOK_IN_MEMORY, Wakeup
 from lockbeat.worker import Function, Run, Worker
@@ -45,7 +47,8 @@ class Beat:
 
     store: a URL as Lockbeat takes it, or a Lockbeat that is open while the beat serves; None: $LOCKBEAT_URL, else embedded://.
     queue: where jobs put their tasks unless they say otherwise, and what this beat's worker serves. concurrency: how many
-    functions run at once. grace: seconds that running functions get to end on shutdown. The rest as for Lockbeat.
+    functions run at once. grace: seconds that running functions get to end on shutdown. durability: no function begins before
+    the store keeps its slot or claim so. The rest as for Lockbeat.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Beat:
         owner: str | None = None,
         shards: int | None = None,
         timeout: float = 5.0,
+        durability: Durability | None = None,
     ) -> None:
         if not isinstance(concurrency, int) or isinstance(concurrency, bool):
             raise InvalidType("concurrency", f"must be an int, not {type(concurrency).__name__}")
@@ -67,9 +71,13 @@ class Beat:
         self.queue = check_name("queue", queue)
         self.concurrency = concurrency
         self.grace = seconds("grace", grace, least=0)
+        if durability is not None and not isinstance(durability, Durability):
+            raise InvalidType("durability", f"must be a Durability, not {type(durability).__name__}")
+        self.durability = durability
         self.declared: dict[str, Job] = {}
         """The jobs of this program, by name."""
         self._functions: dict[str, Function] = {}
+        self._tasks: dict[str, SpawnOptions] = {}
         self._shared = store if isinstance(store, Lockbeat) else None
         self._options = {"namespace": namespace, "owner": owner, "shards": shards, "timeout": timeout}
         self.url = None if isinstance(store, Lockbeat) else store
@@ -110,16 +118,74 @@ class Beat:
             called = Function.of(function)
             job = declared
             if name is None:
-                if getattr(function, "__name__", "<lambda>") == "<lambda>":
-                    raise InvalidArgument("name", "this function has none: say name=...")
-                job = replace(declared, name=function.__name__)
-            if job.name in self.declared:
-                raise DuplicateJob(f"name: two jobs are named {job.name!r}; give one of them another: name=...")
+                job = replace(declared, name=_name_of(function))
+            if job.name in self._functions:
+                raise DuplicateJob(f"name: two functions are named {job.name!r}; give one of them another: name=...")
             self.declared[job.name] = job
             self._functions[job.name] = called
             return function
 
         return decorate
+
+    @overload
+    def task(self, function: F, /) -> F: ...
+    @overload
+    def task(
+        self, *, name: str | None = None, timeout: Seconds | None = None, **options: Unpack[TaskOptions]
+    ) -> Callable[[F], F]: ...
+    def task(  # type: ignore[misc]  # mypy does not match an unpacked TypedDict with itself here
+        self,
+        function: Any = None,
+        /,
+        *,
+        name: str | None = None,
+        timeout: Seconds | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> Any:
+        """`@beat.task` or `@beat.task(timeout=30)`: a function that this program's workers run when it is spawned.
+
+        It takes the `Run`, whose `params` are what it was spawned with, or nothing; what it returns is the task's result.
+        timeout: seconds after which an attempt is cancelled and has failed. The other options are what `beat.spawn` takes for
+        granted: queue, max_attempts, retry, headers, delay, priority, max_delay, max_duration, retention; see `NewTask`.
+        Raises InvalidArgument, DuplicateJob.
+        """
+        timeout_ms = None if timeout is None else milliseconds("timeout", timeout)
+        given = cast("SpawnOptions", {"queue": self.queue, **options})
+        declared = NewTask.declare("unnamed" if name is None else name, None, given)
+
+        def decorate(function: F) -> F:
+            called = Function.of(function, timeout_ms)
+            known = declared.name if name is not None else _name_of(function)
+            if known in self._functions:
+                raise DuplicateJob(f"name: two functions are named {known!r}; give one of them another: name=...")
+            self._functions[known] = called
+            self._tasks[known] = given
+            return function
+
+        return decorate if function is None else decorate(function)
+
+    async def spawn(self, function: Callable[..., Any] | str, params: Any = None, **options: Unpack[SpawnOptions]) -> Spawned:
+        """Spawn a task of this program, by its function or name; `options` win over those of `@beat.task`.
+
+        While the beat serves, or with a beat made with an open Lockbeat; elsewhere: `lb.tasks.spawn`. Raises UnknownTask for
+        what was not declared by `@beat.task`, LockbeatError outside of serving.
+        """
+        client = self._client or self._shared
+        if client is None:
+            raise LockbeatError("the beat is not serving: use `lb.tasks.spawn` of a Lockbeat")
+        name = function if isinstance(function, str) else self._name_of_task(function)
+        if name not in self._tasks:
+            raise UnknownTask(f"function: {name!r} was not declared by @beat.task; to spawn another program's: lb.tasks.spawn")
+        return (await client.tasks.spawn_many([NewTask.declare(name, params, self._tasks[name] | options)]))[0]
+
+    def _name_of_task(self, function: Callable[..., Any]) -> str:
+        for name in self._tasks:
+            if self._functions[name].call is function:
+                return name
+        return getattr(function, "__name__", repr(function))
+
+    def _task_queues(self) -> list[str]:
+        return [options["queue"] for options in self._tasks.values()]
 
     @property
     def jobs(self) -> Jobs:
@@ -201,9 +267,9 @@ class Beat:
     async def _serve(self, client: Lockbeat, schedule: bool, work: bool, task_status: TaskStatus[None]) -> None:
         store = client.store
         store.check_loop()
-        queues = dict.fromkeys([self.queue, *(job.queue for job in self.declared.values())])
-        worker = Worker(store, client.keeper, client.tasks, self._functions, queues, self.concurrency)
-        scheduler = Scheduler(store, client.jobs, self.declared, worker if work else None)
+        queues = dict.fromkeys([self.queue, *(job.queue for job in self.declared.values()), *self._task_queues()])
+        worker = Worker(store, client.keeper, client.tasks, self._functions, queues, self.concurrency, self.durability)
+        scheduler = Scheduler(store, client.jobs, self.declared, worker if work else None, self.durability)
         wakeups = [Wakeup() for _ in range(store.shards)]
 
         def on_message(channel: str, payload: bytes) -> None:
@@ -211,6 +277,8 @@ class Beat:
                 if channel == store.bell(shard):
                     if payload == b"job":
                         wakeup.ring()
+                    elif payload.startswith(b"cancel "):
+                        worker.cancel(payload[7:].decode())
                     else:
                         worker.wake(shard)
 
@@ -232,8 +300,7 @@ class Beat:
                         if schedule:
                             group.start_soon(self._schedule, scheduler, shard, wakeups[shard], store.connector.kind == "memory")
                         if work:
-                            for queue in queues:
-                                group.start_soon(worker.serve, queue, shard)
+                            group.start_soon(worker.serve, shard)
                     log.info(
                         "serving %d %s as %s on %s",
                         len(self.declared),
@@ -321,6 +388,13 @@ class Beat:
             serving.cancel()
             with anyio.CancelScope(shield=True):
                 await asyncio.wait([serving])
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    name: str = getattr(function, "__name__", "<lambda>")
+    if name == "<lambda>":
+        raise InvalidArgument("name", "this function has none: say name=...")
+    return name
 
 
 class _Started(TaskStatus[None]):

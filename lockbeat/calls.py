@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from lockbeat.connection import Connector
-from lockbeat.errors import StoreError, StoreUnavailable
+from lockbeat.durability import Durability, DurableWire
+from lockbeat.errors import NotDurable, StoreError, StoreUnavailable
 from lockbeat.keys import Keys
 from lockbeat.scripts import load
-from lockbeat.wire import MemoryWire, Target, Wire
-
-Args = Sequence[str | bytes | int]
+from lockbeat.wire import Args, MemoryWire, Target, Wire
 
 
 class Calls:
@@ -27,12 +26,14 @@ class Calls:
         self.timeout = timeout
         self._connector = connector
         self._wires: dict[int, Wire] = {}
+        self._durable: dict[int, DurableWire] = {}
         self._closed = False
         self._targets: dict[tuple[str, int], tuple[Wire, Target]] = {}
+        self._durable_targets: dict[tuple[str, int], tuple[DurableWire, Target]] = {}
 
     def wire(self, shard: int) -> Wire:
         """The connection that serves a shard: one for all, except on a Cluster."""
-        place = shard if self._connector.kind == "cluster" else 0
+        place = self._place(shard)
         wire = self._wires.get(place)
         if wire is None:
             if self._closed:
@@ -40,12 +41,15 @@ class Calls:
             wire = self._wires[place] = self._new_wire(place)
         return wire
 
-    def _new_wire(self, shard: int) -> Wire:
+    def _place(self, shard: int) -> int:
+        return shard if self._connector.kind == "cluster" else 0
+
+    def _new_wire(self, shard: int, *, heals: bool = True) -> Wire:
         connector = self._connector
         if connector.kind == "memory":
             return MemoryWire(connector.memory_client(), self.timeout)
         key = self.keys.key(shard, "fence")
-        return Wire(lambda: connector.dedicated_for_key(key), self.timeout)
+        return Wire(lambda: connector.dedicated_for_key(key), self.timeout, heals=heals)
 
     def _target(self, name: str, shard: int) -> tuple[Wire, Target]:
         pair = self._targets.get((name, shard))
@@ -53,6 +57,24 @@ class Calls:
             script = load(name)
             pair = self.wire(shard), Target(script, [self.keys.key(shard, key) for key in script.keys])
             self._targets[name, shard] = pair
+        return pair
+
+    def _durable_target(self, name: str, shard: int) -> tuple[DurableWire, Target]:
+        pair = self._durable_targets.get((name, shard))
+        if pair is None:
+            if self._connector.kind == "memory":
+                raise NotDurable("a store in memory has neither replicas nor a disk")
+            if self._closed:
+                raise StoreError("the store is closed")
+            place = self._place(shard)
+            wire = self._durable.get(place)
+            if wire is None:
+                # A script that healed would run behind the WAIT that is to count it.
+                made = self._new_wire(place, heals=False)
+                wire = self._durable[place] = DurableWire(made, self.keys.key(place, "durable"))
+            script = load(name)
+            pair = wire, Target(script, [self.keys.key(shard, key) for key in script.keys])
+            self._durable_targets[name, shard] = pair
         return pair
 
     def submit(self, name: str, shard: int, args: Args, *, last: bool = False) -> asyncio.Future[Any]:
@@ -77,7 +99,7 @@ class Calls:
         try:
             return await wire.submit(target, args)
         except StoreUnavailable:
-            return await self._repeat(wire, lambda: wire.submit(target, args))
+            return await self._repeat(lambda: wire.submit(target, args))
 
     async def call_groups(self, name: str, shard: int, groups: Sequence[Args]) -> list[Any]:
         """As `call`, for many calls of a batched script made as one."""
@@ -86,21 +108,66 @@ class Calls:
         try:
             return await wire.submit_groups(target, args)
         except StoreUnavailable:
-            replies: list[Any] = await self._repeat(wire, lambda: wire.submit_groups(target, args))
+            replies: list[Any] = await self._repeat(lambda: wire.submit_groups(target, args))
             return replies
 
-    async def call_once(self, name: str, shard: int, args: Args, call: str) -> Any:
-        """As `call`, for a script that keeps its answer under `reply:CALL`."""
+    async def call_named(self, name: str, shard: int, args: Args, word: str) -> Any:
+        """As `call`, for a script with a key such as `reply:CALL`: `word` takes the place of the one in capitals."""
         script = load(name)
-        keys = [self.keys.key(shard, key.replace("CALL", call)) for key in script.keys]
+        keys = [self.keys.key(shard, key, word) for key in script.keys]
         wire, target = self.wire(shard), Target(script, keys)
         try:
             return await wire.submit(target, args)
         except StoreUnavailable:
-            return await self._repeat(wire, lambda: wire.submit(target, args))
+            return await self._repeat(lambda: wire.submit(target, args))
 
-    async def _repeat(self, wire: Wire, submit: Callable[[], asyncio.Future[Any]]) -> Any:
-        loop = wire.loop
+    async def call_durably(
+        self,
+        name: str,
+        shard: int,
+        args: Args,
+        durability: Durability,
+        *,
+        changed: Callable[[Any], object] | None = None,
+    ) -> Any:
+        """As `call`, and wait until what it wrote is as durable as asked for.
+
+        Raises NotDurable when it is not in time: the call was made, its reply is the error's `reply`, and it is the caller's to
+        take it back; `reply` None: it was not made, this store can't do what is asked. `changed` is asked about the reply: where
+        nothing was, there is nothing to wait for. Ordinary calls go ahead meanwhile: await this one to have them follow it.
+        """
+        try:
+            [reply] = await self.call_groups_durably(name, shard, (args,), durability, changed=changed)
+        except NotDurable as problem:
+            if problem.reply is not None:
+                [problem.reply] = problem.reply
+            raise
+        return reply
+
+    async def call_groups_durably(
+        self,
+        name: str,
+        shard: int,
+        groups: Sequence[Args],
+        durability: Durability,
+        *,
+        changed: Callable[[Any], object] | None = None,
+    ) -> list[Any]:
+        """As `call_durably`, for many calls of a batched script made as one, up to its `most`; `changed` is asked about each."""
+        wire, target = self._durable_target(name, shard)
+        try:
+            return await wire.call(target, groups, durability, changed)
+        except StoreUnavailable:
+            replies: list[Any] = await self._repeat(lambda: wire.call(target, groups, durability, changed))
+            return replies
+
+    def unanswered(self, shard: int) -> set[asyncio.Future[Any]]:
+        """Durable calls to a shard that are on their way: each of the futures ends when one has been executed, or is lost."""
+        wire = self._durable.get(self._place(shard))
+        return set() if wire is None else wire.unanswered
+
+    async def _repeat(self, submit: Callable[[], Awaitable[Any]]) -> Any:
+        loop = asyncio.get_running_loop()
         deadline, pause = loop.time() + self.timeout, 0.02
         while True:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnects
@@ -114,5 +181,7 @@ class Calls:
     async def aclose(self) -> None:
         """Wait for the replies on their way, within the timeout, and hang up."""
         self._closed = True
+        for durable in self._durable.values():
+            await durable.aclose()
         for wire in self._wires.values():
             await wire.aclose()

@@ -7,16 +7,28 @@ LockbeatError
 │   └── InvalidURL                 a store URL that can't be read
 ├── StoreError                     the store could not be asked, or answered with an error
 │   ├── StoreUnavailable           not reached in time: repeating the call is safe
+│   ├── NotDurable                 the durability asked for was not met in time: nothing was done
 │   └── ScriptError                a script refused its own contract: a bug, or foreign data under our keys
 ├── MissingExtra (ImportError)     install the named extra
 ├── LockTimeout (TimeoutError)     `wait` ran out before the lock was free
 ├── LeaseLost                      stop writing: the lease is gone or can no longer be trusted
+├── ClaimError
+│   ├── ClaimBusy                  another is at it; ask again after `.expires_at`
+│   ├── ClaimDone                  it is done, and held: `.result` is what came of it
+│   └── ClaimRefused               the claim is not yours to change any more; `.refusal` says why
+├── TaskError
+│   └── UnknownTask (LookupError)  no task of that id in the store
 └── JobError
     ├── DuplicateJob (ValueError)  two jobs of one name in one program
     └── UnknownJob (LookupError)   no job of that name in the store
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class LockbeatError(Exception):
@@ -52,6 +64,15 @@ class StoreUnavailable(StoreError):
     """The store was not reached in time. Whether the call took effect is unknown; repeating it is safe."""
 
 
+class NotDurable(StoreError):
+    """The durability asked for was not met in time, or can't be met by this store. What was done has been taken back."""
+
+    def __init__(self, problem: str, reply: Any = None) -> None:
+        super().__init__(problem)
+        self.reply = reply
+        """What the call had answered; None where it was not made. For whoever takes it back."""
+
+
 class ScriptError(StoreError):
     """A script refused what it found or was given: a bug, or foreign data under lockbeat's keys."""
 
@@ -78,6 +99,54 @@ class LeaseLost(LockbeatError):
         self.owner = owner
         self.fence = fence
         self.reason = reason
+
+
+class ClaimError(LockbeatError):
+    """A unit of work can't be claimed, or is claimed no longer."""
+
+
+class ClaimBusy(ClaimError):
+    """Somebody is at it, be it the same owner. Nothing was claimed."""
+
+    def __init__(self, key: str, queue: str, owner: str, expires_at: float) -> None:
+        super().__init__(f"{key!r} in queue {queue!r} is claimed by {owner!r}")
+        self.key = key
+        self.queue = queue
+        self.owner = owner
+        self.expires_at = expires_at
+
+
+class ClaimDone(ClaimError):
+    """It is done, and held until `until`: no need to do it again. Nothing was claimed."""
+
+    def __init__(self, key: str, queue: str, owner: str, result: Any, completed_at: float, until: float) -> None:
+        super().__init__(f"{key!r} in queue {queue!r} has been completed by {owner!r}")
+        self.key = key
+        self.queue = queue
+        self.owner = owner
+        self.result = result
+        self.completed_at = completed_at
+        self.until = until
+
+
+class ClaimRefused(ClaimError):
+    """The claim is not this holder's to change any more, so nothing was changed; stop writing in its name."""
+
+    def __init__(self, key: str, queue: str, owner: str, fence: int, refusal: str) -> None:
+        super().__init__(f"claim on {key!r} in queue {queue!r} (fence {fence}) is refused: {refusal}")
+        self.key = key
+        self.queue = queue
+        self.owner = owner
+        self.fence = fence
+        self.refusal = refusal
+
+
+class TaskError(LockbeatError):
+    """Something is wrong with a task."""
+
+
+class UnknownTask(TaskError, LookupError):
+    """The store has no task of that id: it never had, or its retention is over."""
 
 
 class JobError(LockbeatError):

@@ -138,13 +138,12 @@ class Job:
 
     @cached_property
     def record(self) -> str:
-        """What each of its tasks carries, as JSON."""
+        """What each of its tasks carries: `MAX_ATTEMPTS JSON`."""
         record: dict[str, Any] = {
             "name": self.name,
             "job": self.name,
             "queue": self.queue,
             "overlap": self.overlap,
-            "max_attempts": self.max_attempts,
             "priority": self.priority,
             "lease_ms": self.lease_ms,
         }
@@ -154,7 +153,7 @@ class Job:
             record["window_ms"] = self.fires_within_ms
         if self.timeout_ms:
             record["timeout_ms"] = self.timeout_ms
-        return json.dumps(record, separators=(",", ":"))
+        return f"{self.max_attempts} {json.dumps(record, separators=(',', ':'))}"
 
     @classmethod
     def from_definition(cls, name: str, text: str | bytes) -> Job:

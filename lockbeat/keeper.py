@@ -23,6 +23,7 @@ from lockbeat.scripts import load
 log = logging.getLogger("lockbeat")
 
 GONE = "the server no longer knows it"
+CANCELLED = "it was cancelled"
 LINGER = 1.0  # seconds
 OVERDUE = "it could not be renewed in time"
 
@@ -150,10 +151,10 @@ class Keeper:
             log.log(level, "could not renew %d leases: %s", len(asked), problem)
             return
         for held, expires_at_ms in zip(asked, done.result(), strict=True):
-            if expires_at_ms:
+            if expires_at_ms > 0:
                 held.taken(asked_at)
             else:
-                self._lost(held, GONE)
+                self._lost(held, CANCELLED if expires_at_ms == -1 else GONE)
 
     def _lost(self, held: Held, reason: str) -> None:
         loop = self._held.pop(held, None)

@@ -14,11 +14,22 @@ KEYS = {
     "epoch": "string  when this shard was first written: a new one means that the store was emptied",
     "fence": "string  the last fence that was minted, and until when the keys of the locks live",
     "bell": "channel rung when there may be something to do",
+    "durable": "string  PX; written before WAIT, which counts what its own connection has written",
     "reply:CALL": "string  PX; what a call answered, for when it is repeated",
     "lock": "hash    lock -> lease",
     "lock:owned": "zset    owner and lock, in lexical order",
     "lock:queue": "zset    lock and waiter, in order of arrival",
     "lock:waiters": "hash    waiter -> what it waits with",
+    "fenced:NAME": "string  PX; what was last written under a name, and by which fence",
+    "claim": "hash    queue and key -> lease",
+    "claim:live": "zset    queue and key by expiry, while claimed",
+    "claim:owned": "zset    owner, queue and key, in lexical order",
+    "claim:order": "zset    queue and key, in lexical order",
+    "claim:expired": "zset    queue and key by expiry, once it ran out unfinished",
+    "claim:state": "hash    queue and key -> attempt, and how it ended",
+    "claim:result": "hash    queue and key -> the result it is held with, or its last error",
+    "claim:ended": "zset    queue and key by when to forget it",
+    "claim:stats": "hash    what happened to claims -> how often",
     "job": "hash    job -> its definition",
     "job:order": "zset    job, in lexical order",
     "job:slot": "hash    job -> its next slot",
@@ -32,6 +43,12 @@ KEYS = {
     "task:owned": "zset    owner and task id, in lexical order",
     "task:ready": "zset    queue, order and task id: to be claimed",
     "task:delayed": "zset    queue, due time and task id: not yet to be claimed",
+    "task:outcome": "hash    task id -> how its last attempt ended",
+    "task:params": "hash    task id -> params and headers",
+    "task:ended": "zset    task id by when to forget it",
+    "task:dead": "zset    queue, end and task id, in lexical order",
+    "task:until": "zset    task id by when it is cancelled",
+    "task:stats": "hash    what happened to tasks -> how often",
     "instance": "hash    owner -> what the instance said of itself",
     "instance:live": "zset    owner by when it is taken for dead",
 }
@@ -50,8 +67,10 @@ class Keys:
             raise InvalidArgument("namespace", f"{namespace!r} must be 1 to 64 letters, digits, or any of . _ : / -")
         self.namespace = namespace
 
-    def key(self, shard: int, name: str) -> str:
-        """The key `name` of `shard`."""
+    def key(self, shard: int, name: str, word: str = "") -> str:
+        """The key `name` of `shard`; `word` takes the place of the one in capitals."""
+        if word and name[-1].isupper():
+            name = name[: name.rindex(":") + 1] + word
         return f"{{{self.namespace}:{shard}}}:{name}"
 
     def channel(self, name: str) -> str:
@@ -67,6 +86,11 @@ def shard_of(name: str, shards: int) -> int:
 def job_lock(job: str) -> str:
     """The lock that a running job holds. A job, its slots, tasks and ledger live in the shard of this name."""
     return f"job:{job}"
+
+
+def claim_place(queue: str, key: str) -> str:
+    """What the shard of a claim is picked by; no two claims share it."""
+    return f"claim:{len(queue)}:{queue}{key}"
 
 
 def check_name(argument: str, value: object) -> str:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from operator import itemgetter
 from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
 
+from lockbeat.durability import Durability, check_durability
 from lockbeat.durations import Seconds, milliseconds, seconds
-from lockbeat.errors import LeaseLost, LockbeatError, LockTimeout, StoreError
-from lockbeat.keeper import OVERDUE, Keeper
+from lockbeat.errors import LockbeatError, LockTimeout, NotDurable, StoreError
+from lockbeat.holding import Holding
+from lockbeat.keeper import Keeper
 from lockbeat.keys import check_name
-from lockbeat.lease import Held, Lease, monotonic
+from lockbeat.lease import Lease, monotonic
 from lockbeat.store import Store
 from lockbeat.waiting import Waiter, WaitingRoom
+from lockbeat.wire import Args
 
 log = logging.getLogger("lockbeat")
 
@@ -45,24 +49,37 @@ class Locks:
         self._keeper = keeper
         self._room = WaitingRoom(store)
 
-    async def try_acquire(self, key: str, owner: str, ttl: Seconds) -> Lease | None:
+    async def try_acquire(self, key: str, owner: str, ttl: Seconds, durability: Durability | None = None) -> Lease | None:
         """Take the lock if it is free or expired; None while another owner holds it (`lock/try_acquire`).
 
         The same owner again: the same fence, ttl set anew, longer or shorter. Nothing renews it but you.
-        A cancelled call leaves no lock behind that it took itself.
+        A cancelled call leaves no lock behind that it took itself. `durability` that is not met: NotDurable, and the same.
         """
         check_name("key", key)
         check_name("owner", owner)
         ttl_ms = milliseconds("ttl", ttl)
+        check_durability(durability, ttl_ms)
         store, token = self._store, self._store.new_call()
         shard = store.shard_of(key)
 
         try:
-            reply = await store.call("lock/try_acquire", shard, (key, owner, token, ttl_ms, 1, ""))
-        except BaseException:
-            store.undo("lock/release", shard, (key, owner, token, store.new_call()))
+            reply = await self._acquire(shard, (key, owner, token, ttl_ms, 1, ""), durability)
+        except BaseException as problem:
+            await self._take_back(shard, (key, owner, token), durability, problem)
             raise
         return Lease(key, owner, reply[0], reply[1] / 1000) if reply[0] else None
+
+    async def _acquire(self, shard: int, args: Args, durability: Durability | None) -> Any:
+        if durability is None:
+            return await self._store.call("lock/try_acquire", shard, args)
+        return await self._store.call_durably("lock/try_acquire", shard, args, durability, changed=itemgetter(0))
+
+    async def _take_back(self, shard: int, args: Args, durability: Durability | None, problem: BaseException) -> None:
+        """End what an acquire had begun, be it a lock taken or a place in the queue. Awaits nothing when it was cancelled."""
+        store = self._store
+        undone = store.undo("lock/release", shard, (*args, store.new_call()), durably=durability is not None)
+        if isinstance(problem, NotDurable):
+            await asyncio.wait((undone,))
 
     async def release(self, key: str, owner: str) -> bool:
         """Give the lock back. True only for its live owner; expired, missing or another's: False (`lock/release`)."""
@@ -103,7 +120,7 @@ class Locks:
             count, more = 0, 1
             while more:
                 call = store.new_call()
-                released, more = await store.calls.call_once("lock/release_all", shard, (owner, call, PAGE), call)
+                released, more = await store.calls.call_named("lock/release_all", shard, (owner, call, PAGE), call)
                 count += released
             return count
 
@@ -123,9 +140,16 @@ class Locks:
                     break
         return sorted(found, key=lambda lease: (lease.owner, lease.key))
 
-    def lock(self, key: str, ttl: Seconds = 30, wait: Seconds | None = None, owner: str | None = None) -> Lock:
+    def lock(
+        self,
+        key: str,
+        ttl: Seconds = 30,
+        wait: Seconds | None = None,
+        owner: str | None = None,
+        durability: Durability | None = None,
+    ) -> Lock:
         """A handle that takes the lock, renews it by itself and gives it back: see `Lock`."""
-        return Lock(self, key, ttl, wait, self._store.owner if owner is None else owner)
+        return Lock(self, key, ttl, wait, self._store.owner if owner is None else owner, durability)
 
 
 class Lock:
@@ -134,22 +158,22 @@ class Lock:
     Renewed by the keeper. When it is lost all the same, the block is cancelled and LeaseLost raised; an error that the block
     itself raised comes first, with the loss as a note. `wait`: None waits as long as it takes, first come, first served; 0 tries
     once; else seconds, and LockTimeout. Handles exclude each other, within a process and an owner, too; one handle is
-    for one block at a time.
+    for one block at a time. `durability`: the block is entered when the lock is as durable as asked for, or NotDurable raised.
     """
 
-    def __init__(self, locks: Locks, key: str, ttl: Seconds, wait: Seconds | None, owner: str) -> None:
+    def __init__(
+        self, locks: Locks, key: str, ttl: Seconds, wait: Seconds | None, owner: str, durability: Durability | None
+    ) -> None:
         self._locks = locks
         self.key = check_name("key", key)
         self.owner = check_name("owner", owner)
         self._ttl_ms = milliseconds("ttl", ttl)
         self._wait = None if wait is None else seconds("wait", wait, least=0)
+        self._durability = check_durability(durability, self._ttl_ms)
         self._token = ""
         self._shard = locks._store.shard_of(key)
-        self._held: Held | None = None
+        self._holding: Holding | None = None
         self._lease: Lease | None = None
-        self._body: asyncio.Task[Any] | None = None
-        self._cancelling = 0
-        self._lost: str | None = None
 
     @property
     def lease(self) -> Lease | None:
@@ -159,7 +183,7 @@ class Lock:
     @property
     def lost(self) -> bool:
         """Whether the lease was lost while the block ran."""
-        return self._lost is not None
+        return self._holding is not None and self._holding.lost is not None
 
     async def __aenter__(self) -> Lease:
         if self._token:
@@ -170,55 +194,39 @@ class Lock:
         except BaseException:
             self._token = ""
             raise
-        self._lease, self._lost = lease, None
+        self._lease = lease
         args = (self.key, self.owner, self._token + "+", self._ttl_ms)
-        self._held = Held("lock/renew", self._shard, args, self._ttl_ms / 1000, 0.0, self._on_lost)
-        self._held.taken(asked_at, ttl)
-        self._body = asyncio.current_task()
-        self._cancelling = self._body.cancelling() if self._body is not None else 0
-        self._locks._keeper.hold(self._held)
+        self._holding = Holding(
+            self._locks._keeper, "lock/renew", self._shard, args, ttl=self._ttl_ms / 1000, granted=ttl, asked_at=asked_at
+        )
         return lease
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        held, lease, body, token = self._held, self._lease, self._body, self._token
-        assert held is not None
+        holding, lease, token = self._holding, self._lease, self._token
+        assert holding is not None
         assert lease is not None
-        # Ours alone: nobody else asked the block to stop. As asyncio.timeout tells it.
-        ours = self._lost is not None and body is not None and body.uncancel() <= self._cancelling
-        swallowed = ours and isinstance(error, asyncio.CancelledError)
-        if not self._locks._keeper.drop(held) and self._lost is None:
-            self._lost = OVERDUE  # found while the block kept the event loop from being told
-        self._token, self._held, self._lease, self._body = "", None, None, None
-        if self._lost is not None:
+        holding.leave()
+        self._token, self._lease = "", None
+        if holding.lost is not None:
             # It may still stand in the store. Whoever lost it is told now, not when a store that is away answers.
             store = self._locks._store
             store.undo("lock/release", self._shard, (self.key, self.owner, token, store.new_call()))
         # Nothing is awaited before this call is on its way: a caller that is cancelled here still gives the lock back.
-        elif not await self._release(token, held):
-            self._lost = "it had ended before the block did"
-        if self._lost is None:
-            return
-        loss = LeaseLost(lease.key, lease.owner, lease.fence, self._lost)
-        if error is None or swallowed:
-            raise loss from None
-        error.add_note(str(loss))
+        elif not await self._release(token, holding):
+            holding.lost = "it had ended before the block did"
+        holding.report(lease.key, lease.owner, lease.fence, error)
 
-    async def _release(self, token: str, held: Held) -> bool:
+    async def _release(self, token: str, holding: Holding) -> bool:
         store, asked_at = self._locks._store, monotonic()
         try:
             args = (self.key, self.owner, token + "+", store.new_call())
             return bool(await store.call("lock/release", self._shard, args))
         except StoreError as problem:
-            if asked_at >= held.trusted_until:
+            if asked_at >= holding.trusted_until:
                 return False
             # The work is done, and was done under the lock: not worth an error. Others wait until the lease ends.
             log.warning("could not release %r, it ends within %g s: %s", self.key, self._ttl_ms / 1000, problem)
             return True
-
-    def _on_lost(self, reason: str) -> None:
-        if self._body is not None:
-            self._lost = reason
-            self._body.cancel()
 
     async def _acquire(self, token: str) -> tuple[Lease, float, float]:
         """The lease, for how many seconds it was granted, and when it was asked for."""
@@ -232,19 +240,24 @@ class Lock:
             async with asyncio.timeout(self._wait or None):
                 if channel:
                     await store.listening(shard)
-                asked_at = monotonic()
-                fence, until_ms, server_ms = await store.call("lock/try_acquire", shard, args)
-                if fence:
-                    return Lease(self.key, self.owner, fence, until_ms / 1000), ttl, asked_at
-                if self._wait == 0:
-                    raise LockTimeout(self.key, 0)
-                room.refused(waiter, until_ms, asked_at, server_ms)
-                return await waiter.granted
+                while True:
+                    asked_at = monotonic()
+                    fence, until_ms, server_ms = await self._locks._acquire(shard, args, self._durability)
+                    if fence:
+                        return Lease(self.key, self.owner, fence, until_ms / 1000), ttl, asked_at
+                    if self._wait == 0:
+                        raise LockTimeout(self.key, 0)
+                    room.refused(waiter, until_ms, asked_at, server_ms)
+                    granted = await waiter.granted
+                    if self._durability is None:
+                        return granted
+                    # Handed over by whoever released it, and nobody waited for that to be durable: the same call again does.
+                    waiter.granted = store.loop.create_future()
         except LockTimeout:
             raise
         except BaseException as problem:
-            # Ends what the call had begun, be it a lock taken or a place in the queue.
-            store.undo("lock/release", shard, (self.key, self.owner, token, store.new_call()))
+            room.leave(waiter)  # first: one that asks again for it would follow what ends it
+            await self._locks._take_back(shard, (self.key, self.owner, token), self._durability, problem)
             if isinstance(problem, TimeoutError) and self._wait is not None:
                 raise LockTimeout(self.key, self._wait) from None
             raise

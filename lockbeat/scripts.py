@@ -16,6 +16,7 @@ from pathlib import Path
 from lockbeat.keys import KEYS
 
 _LINE = re.compile(r"-- (KEYS|ARGV)\[(\d+)\] +(\S+) +(\S+)")
+_KEYS_OF = re.compile(r"-- KEYS\[1\.\.(\d+)\] of (\S+)")
 _BATCH = re.compile(r"-- Batch: ARGV\[1\.\.(\d+)\] repeat, one group a call, at most (\d+) a run\.")
 _INCLUDE = re.compile(r"-- include: (.+)")
 
@@ -75,6 +76,10 @@ def parse(name: str, text: str, libraries: dict[str, str]) -> Script:
             if kind == "KEYS" and argument not in KEYS:
                 raise HeaderError(f"{name}: keys.py knows no key {argument!r}")
             named[kind].append(argument)
+        elif match := _KEYS_OF.match(line):
+            named["KEYS"] = [key[3] for key in map(_LINE.match, header(libraries.get(match[2], ""))) if key]
+            if len(named["KEYS"]) != int(match[1]):
+                raise HeaderError(f"{name}: {match[2]} declares {len(named['KEYS'])} keys, not {match[1]}")
         elif match := _BATCH.match(line):
             batch, most = int(match[1]), int(match[2])
         elif match := _INCLUDE.match(line):

@@ -11,12 +11,13 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from lockbeat.calls import Args, Calls
+from lockbeat.calls import Calls
 from lockbeat.connection import Connector
 from lockbeat.durations import seconds
 from lockbeat.errors import InvalidArgument, InvalidType, StoreError
 from lockbeat.keys import Keys, check_name, shard_of
 from lockbeat.listener import Listener, Subscription, over_client, over_connection
+from lockbeat.wire import Args
 
 log = logging.getLogger("lockbeat")
 
@@ -48,7 +49,10 @@ class Store:
         self.loop = asyncio.get_running_loop()
         self.calls = Calls(connector, keys, timeout)
         self.call = self.calls.call
+        self.call_durably = self.calls.call_durably
+        self.call_groups_durably = self.calls.call_groups_durably
         self.submit = self.calls.submit
+        self._undoing: set[asyncio.Task[Any]] = set()
         self._instance = secrets.token_hex(5)
         self._numbers = itertools.count(1)
         self.channel = keys.channel(f"to:{self._instance}")
@@ -118,12 +122,26 @@ class Store:
         """An id for a call, never used before by anybody."""
         return f"{self._instance}.{next(self._numbers)}"
 
-    def undo(self, name: str, shard: int, args: Args) -> None:
-        """Send a call that takes back an earlier one whose caller has gone; nobody waits for it.
+    def undo(self, name: str, shard: int, args: Args, *, durably: bool = False) -> asyncio.Future[Any]:
+        """Send a call that takes back an earlier one whose caller has gone; nobody need wait for the future.
 
-        When it can't be sent, the lease that it would have given back ends by itself.
+        When it can't be sent, the lease that it would have given back ends by itself. `durably`: the earlier one was a durable
+        call, which travels on another connection: let those on their way there be executed first.
         """
-        self.calls.submit(name, shard, args, last=True).add_done_callback(_note)
+        before = self.calls.unanswered(shard) if durably else None
+        if before:
+            task = self.loop.create_task(self._undo_after(set(before), name, shard, args))
+            self._undoing.add(task)
+            task.add_done_callback(self._undoing.discard)
+            future: asyncio.Future[Any] = task
+        else:
+            future = self.calls.submit(name, shard, args, last=True)
+        future.add_done_callback(_note)
+        return future
+
+    async def _undo_after(self, before: set[asyncio.Future[Any]], name: str, shard: int, args: Args) -> Any:
+        await asyncio.wait(before)
+        return await self.calls.submit(name, shard, args, last=True)
 
     async def on_every_shard(self, name: str, args: Args) -> list[Any]:
         """Call a script on all shards at once; replies in order of shards."""
@@ -182,5 +200,7 @@ class Store:
         listeners, self._listeners = self._listeners, {}
         for listener in listeners.values():
             await listener.aclose()
+        if self._undoing:
+            await asyncio.wait(self._undoing, timeout=self.timeout)
         await self.calls.aclose()
         await self.connector.aclose()

@@ -25,8 +25,21 @@ from lockbeat.scripts import Script
 log = logging.getLogger("lockbeat")
 
 # The server refused before it did anything, and another server, or a later try, may not.
-_AWAY = ("READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "MOVED", "ASK", "TRYAGAIN", "NOREPLICAS", "BUSY")
+_AWAY = (
+    "READONLY",
+    "LOADING",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "MOVED",
+    "ASK",
+    "TRYAGAIN",
+    "NOREPLICAS",
+    "BUSY",
+    "NOSCRIPT",
+    "UNBLOCKED",
+)
 
+Args = Sequence[str | bytes | int]
 
 ENOUGH = 32
 """Calls that are sent without waiting for the end of the turn: the server runs them while the rest are being made."""
@@ -46,13 +59,14 @@ class Target:
 class Batch:
     """Calls that share one run of a script, or one plain command."""
 
-    __slots__ = ("args", "calls", "head", "last", "shared", "target")
+    __slots__ = ("args", "calls", "head", "last", "patience", "shared", "target")
 
     def __init__(self, target: Target | None, head: tuple[str | bytes, ...], *, shared: bool = False) -> None:
         self.target = target
         self.head = head
         self.shared = shared
         self.last = False
+        self.patience = 0.0
         self.args: list[str | bytes | int] = []
         self.calls: list[asyncio.Future[Any]] = []
 
@@ -133,7 +147,8 @@ class _Line(asyncio.Protocol):
             self.drop(f"the server does not speak the protocol: {problem}")
 
     def refused(self, batch: Batch, reply: hiredis.ReplyError) -> None:
-        if str(reply).startswith("NOSCRIPT") and batch.target is not None and batch.head[0] == "EVALSHA":
+        forgotten = str(reply).startswith("NOSCRIPT") and self.wire.heals
+        if forgotten and batch.target is not None and batch.head[0] == "EVALSHA":
             # SCRIPT FLUSH emptied the cache. EVAL fills it and runs in one step.
             batch.head = ("EVAL", batch.target.script.source, *batch.head[2:])
             behind = [later for later, _ in self.sent if later.last]
@@ -169,12 +184,14 @@ class _Line(asyncio.Protocol):
 class Wire:
     """The shared connection to one server.
 
-    `connect` opens a redis-py connection; `timeout`, in seconds, bounds connecting and waiting for a reply.
+    `connect` opens a redis-py connection; `timeout`, in seconds, bounds connecting and waiting for a reply. `heals`: a script
+    that the server has forgotten is sent again, behind what was sent meanwhile; else its callers get StoreUnavailable.
     """
 
-    def __init__(self, connect: Callable[[], Awaitable[Any]], timeout: float) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[Any]], timeout: float, *, heals: bool = True) -> None:
         self.loop = asyncio.get_running_loop()
         self.timeout = timeout
+        self.heals = heals
         self.line: _Line | None = None
         self._connect = connect
         self._connecting: asyncio.Task[None] | None = None
@@ -183,7 +200,7 @@ class Wire:
         self._watch: asyncio.TimerHandle | None = None
         self._closed = False
 
-    def submit(self, target: Target, args: Sequence[str | bytes | int], *, last: bool = False) -> asyncio.Future[Any]:
+    def submit(self, target: Target, args: Args, *, last: bool = False) -> asyncio.Future[Any]:
         """Make a call; the future gets its reply. It is on its way even if the future is cancelled.
 
         `last`: run it after every call made so far; it may run twice. Otherwise it may join a batch that goes ahead of another
@@ -203,7 +220,7 @@ class Wire:
             self._send_waiting(self.line)
         return future
 
-    def submit_groups(self, target: Target, args: Sequence[str | bytes | int]) -> asyncio.Future[list[Any]]:
+    def submit_groups(self, target: Target, args: Args) -> asyncio.Future[list[Any]]:
         """Make many calls of a batched script as one; the future gets the list of their replies."""
         batch = Batch(target, target.head)
         batch.args.extend(args)
@@ -212,9 +229,10 @@ class Wire:
         self._enqueue(batch)
         return future
 
-    def command(self, *args: str | bytes) -> asyncio.Future[Any]:
-        """Make a plain command, such as `PING`."""
+    def command(self, *args: str | bytes, patience: float = 0.0) -> asyncio.Future[Any]:
+        """Make a plain command, such as `PING`; `patience`: seconds that it may take longer than others."""
         batch = Batch(None, args)
+        batch.patience = patience
         future = self.loop.create_future()
         batch.calls.append(future)
         self._enqueue(batch)
@@ -272,7 +290,8 @@ class Wire:
         self._watch = None
         if self.line is None or not self.line.sent:
             return
-        overdue = self.line.sent[0][1] + self.timeout - self.loop.time()
+        batch, sent_at = self.line.sent[0]
+        overdue = sent_at + self.timeout + batch.patience - self.loop.time()
         if overdue <= 0:
             self.line.drop(f"no answer within {self.timeout:g} s")
         else:
@@ -335,6 +354,8 @@ class MemoryWire(Wire):
                     batch.succeed(await self._reply(batch))
                 except (RedisError, OSError) as problem:
                     batch.fail(error_of(problem))
+                except Exception as problem:  # noqa: BLE001 - what fakeredis makes of a script's own error is a lupa one
+                    batch.fail(ScriptError(str(problem)))
         finally:
             self._running = None
 

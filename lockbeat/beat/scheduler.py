@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import anyio
 
 from lockbeat.beat.registry import Jobs, instant
-from lockbeat.errors import LockbeatError, StoreError
+from lockbeat.durability import Durability
+from lockbeat.errors import LockbeatError, NotDurable, StoreError
 from lockbeat.jobs import Job, task_id
 from lockbeat.keys import job_lock
 from lockbeat.lease import monotonic
@@ -55,6 +56,10 @@ class Runner(Protocol):
         """Run an attempt that has been started in its name, in a place that was reserved."""
         ...
 
+    def put_off(self, task: Task) -> None:
+        """Give back an attempt that has been started in its name, for a while."""
+        ...
+
 
 class _Shot(NamedTuple):
     job: Job
@@ -68,11 +73,19 @@ class _Shot(NamedTuple):
 class Scheduler:
     """Fires jobs of one store. `declared`: the jobs of this program; others are read from the store."""
 
-    def __init__(self, store: Store, jobs: Jobs, declared: Mapping[str, Job], runner: Runner | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        jobs: Jobs,
+        declared: Mapping[str, Job],
+        runner: Runner | None,
+        durability: Durability | None = None,
+    ) -> None:
         self._store = store
         self._jobs = jobs
         self._declared = declared
         self._runner = runner
+        self._durability = durability
         self._read: dict[str, tuple[str, Job]] = {}
         self._epochs: dict[int, int] = {}
         self._seen: dict[int, int] = {}
@@ -175,8 +188,8 @@ class Scheduler:
             return 0
         reserved, telling = sum(shot.here for shot in shots), log.isEnabledFor(logging.DEBUG)
         try:
-            replies = await self._store.calls.call_groups("beat/fire", shard, [shot.args for shot in shots])
-            for shot, (code, fence, _, now) in zip(shots, replies, strict=True):
+            replies, durable = await self._shots(shard, [shot.args for shot in shots])
+            for shot, (code, fence, expires_ms, now) in zip(shots, replies, strict=True):
                 # Not fired may mean that another is at it, or that the ledger says why and the next slot is as planned.
                 due_ms = shot.next_due if code else min(shot.next_due or now + HIDE_MS, now + HIDE_MS)
                 if due_ms and (not soonest or due_ms < soonest):
@@ -185,8 +198,12 @@ class Scheduler:
                 if telling and code > 0:
                     log.debug("fired %s of %s", instant(shot.slot_ms).isoformat(timespec="milliseconds"), shot.job.name)
                 if code == 2 and self._runner is not None:
-                    reserved -= 1
-                    self._runner.begin(_first_attempt(shot.job, shot.slot_ms, shard, self._store.owner, fence, asked_at))
+                    task = _first_attempt(shot.job, shot.slot_ms, shard, self._store.owner, fence, expires_ms, asked_at)
+                    if durable:
+                        reserved -= 1
+                        self._runner.begin(task)
+                    else:
+                        self._runner.put_off(task)
         except StoreError:
             if self._runner is not None:
                 self._runner.reply_lost(shard, [shot.call for shot in shots if shot.here])
@@ -196,6 +213,19 @@ class Scheduler:
                 assert self._runner is not None
                 self._runner.unreserve()
         return soonest
+
+    async def _shots(self, shard: int, groups: Sequence[Sequence[str | int]]) -> tuple[Sequence[Any], bool]:
+        """Fire. Also: whether it is as durable as asked for; else what was started must not be begun, it might be fired again."""
+        if self._durability is None:
+            return await self._store.calls.call_groups("beat/fire", shard, groups), True
+        try:
+            fired = self._store.call_groups_durably("beat/fire", shard, groups, self._durability, changed=lambda reply: reply[0])
+            return await fired, True
+        except NotDurable as problem:
+            if problem.reply is None:
+                raise
+            log.error("fired, and put off: %s", problem)
+            return problem.reply, False
 
     async def _definitions(self, shard: int, pairs: Sequence[tuple[str, str]]) -> dict[str, Job]:
         """The jobs as the store has them: the slots were reckoned by that definition, whatever the code here says."""
@@ -226,18 +256,23 @@ class Scheduler:
         return known
 
 
-def _first_attempt(job: Job, slot_ms: int, shard: int, owner: str, fence: int, asked_at: float) -> Task:
+def _first_attempt(job: Job, slot_ms: int, shard: int, owner: str, fence: int, expires_ms: int, asked_at: float) -> Task:
     return Task(
         id=task_id(job.name, slot_ms),
-        shard=shard,
         name=job.name,
+        queue=job.queue,
+        params=None,
+        headers={},
         attempt=1,
+        max_attempts=job.max_attempts,
         owner=owner,
         fence=fence,
+        expires_at=expires_ms / 1000,
+        shard=shard,
         lease_ms=job.lease_ms,
         asked_at=asked_at,
-        job=job.name,
         slot_ms=slot_ms,
+        job=job.name,
         lock=job_lock(job.name) if job.overlap == "skip" else "",
         timeout_ms=job.timeout_ms,
     )

@@ -81,6 +81,13 @@ local function lease_freed_by(lease, call)
   return string.find(',' .. lease.freed, ',' .. call .. ',', 1, true) ~= nil
 end
 
+-- What an owner holds, up to `most` keys: its own index, and nobody else's.
+local function lease_owned(t, owner, most)
+  local keys = redis.call('ZRANGEBYLEX', t.owned, '[' .. owner .. '\255', '(' .. owner .. '\255\255', 'LIMIT', 0, most)
+  for i, member in ipairs(keys) do keys[i] = string.sub(member, #owner + 2) end
+  return keys
+end
+
 -- Forget a lease without a tombstone.
 local function lease_drop(t, key, lease)
   redis.call('HDEL', t.leases, key)

@@ -1,11 +1,29 @@
--- _lib/task: the life of a task: ready -> leased -> ended, or back to ready.
+-- _lib/task: the life of a task: waiting -> running -> done, dead or cancelled; or back to waiting.
 --
---   records   hash  ID -> "ATTEMPTS STARTED_MS FIRED_MS JSON"; JSON: name, queue, job, overlap, max_attempts, retry
---   ready     zset  QUEUE \255 PRIORITY DUE_MS SEQ ID: claimable, first the most urgent, then the longest due
---   delayed   zset  QUEUE \255 DUE_MS PRIORITY SEQ ID: not before DUE_MS
---   open      hash  JOB -> ID of its unfinished task, under overlap skip
--- All members have score 0 and fixed widths (2, 15, 16 digits), so lexical order is the order wanted. A script that includes
--- this declares the 15 keys below first, in this order. A running job under overlap skip holds the lock `job:NAME`.
+-- KEYS[1]  task          hash    ID -> "ATTEMPTS STARTED SPAWNED DUE SEQ UNTIL MAX JSON"; times in ms, 0: none; SEQ 0: in no queue;
+--                                UNTIL: cancelled then, if it has not begun (ended) by then; JSON: its name, queue and policies
+-- KEYS[2]  task:ready    zset    QUEUE \255 PRIORITY DUE SEQ ID: claimable, first the most urgent, then the longest due
+-- KEYS[3]  task:delayed  zset    QUEUE \255 DUE PRIORITY SEQ ID: not before DUE
+-- KEYS[4]  task:lease    hash    a running task is leased, see _lib/lease; FREED says "cancelled", or until when it may run
+-- KEYS[5]  task:live     zset
+-- KEYS[6]  task:owned    zset
+-- KEYS[7]  job:open      hash    JOB -> ID of its unfinished task, under overlap skip
+-- KEYS[8]  ledger        hash    what became of each slot, see _lib/ledger
+-- KEYS[9]  ledger:order  zset
+-- KEYS[10] fence         string  the last fence of this shard
+-- KEYS[11] lock          hash    a running job under overlap skip holds the lock `job:NAME`
+-- KEYS[12] lock:owned    zset
+-- KEYS[13] lock:queue    zset    who waits, see _lib/waiting
+-- KEYS[14] lock:waiters  hash
+-- KEYS[15] bell          channel "task": one can be claimed; "cancel ID": stop it, if you run it
+-- KEYS[16] task:outcome  hash    ID -> JSON: how its last attempt ended, see task_told; not for tasks of jobs, which have the ledger
+-- KEYS[17] task:params   hash    ID -> JSON: params and headers, which no script reads
+-- KEYS[18] task:ended    zset    ID by when to forget it
+-- KEYS[19] task:dead     zset    QUEUE \255 ENDED ID
+-- KEYS[20] task:until    zset    ID by UNTIL
+-- KEYS[21] task:stats    hash    what happened -> how often
+--
+-- Members of the zsets in lexical order have score 0 and fixed widths (2, 15, 16 digits): that order is the order wanted.
 -- needs: _lib/lease _lib/waiting _lib/ledger
 
 local q = {
@@ -17,69 +35,142 @@ local q = {
   locks = {leases = KEYS[11], owned = KEYS[12]},
   waiting = {queue = KEYS[13], waiters = KEYS[14]},
   bell = KEYS[15],
+  outcomes = KEYS[16], params = KEYS[17], ended = KEYS[18], dead = KEYS[19], untils = KEYS[20], stats = KEYS[21],
 }
-local claimable = false
+local DEAD_MS = 7 * 86400 * 1000
+local claimable, tallied = false, {}
 
-local function task_seq()
-  return string.format('%016.0f', mint(q.counter))
-end
-
--- Let a task be claimed from `due` on.
-local function task_queue(id, record, due)
-  local priority = string.format('%02d', 50 - (record.priority or 0))
-  local when, seq = string.format('%015.0f', due), task_seq()
-  claimable = true
-  if due <= now then
-    redis.call('ZADD', q.ready, 0, record.queue .. '\255' .. priority .. when .. seq .. id)
-  else
-    redis.call('ZADD', q.delayed, 0, record.queue .. '\255' .. when .. priority .. seq .. id)
-  end
+local function tally(what)
+  tallied[what] = (tallied[what] or 0) + 1
 end
 
 local function task_read(id)
   local value = redis.call('HGET', q.records, id)
   if not value then return nil end
-  local attempts, started, fired, json = string.match(value, '^(%d+) (%d+) (%d+) (.*)$')
+  local attempts, started, spawned, due, seq, till, text = string.match(value, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (.*)$')
+  local max, json = string.match(text, '^(%d+) (.*)$')
   local record = cjson.decode(json)
-  record.attempts, record.started, record.fired, record.json = tonumber(attempts), tonumber(started), tonumber(fired), json
+  record.attempts, record.started, record.spawned, record.due = tonumber(attempts), tonumber(started), tonumber(spawned), tonumber(due)
+  record.seq, record.till, record.max, record.text, record.json = tonumber(seq), tonumber(till), tonumber(max), text, json
   return record
 end
 
+-- `record.text` is "MAX JSON".
 local function task_write(id, record)
-  redis.call('HSET', q.records, id,
-    record.attempts .. ' ' .. int(record.started) .. ' ' .. int(record.fired) .. ' ' .. record.json)
+  redis.call('HSET', q.records, id, record.attempts .. ' ' .. int(record.started) .. ' ' .. int(record.spawned) .. ' '
+    .. int(record.due) .. ' ' .. int(record.seq) .. ' ' .. int(record.till) .. ' ' .. record.text)
 end
 
-local function task_lock(record)
-  return record.job and record.overlap == 'skip' and 'job:' .. record.job
+local function task_places(id, record)
+  local priority, when = string.format('%02d', 50 - (record.priority or 0)), string.format('%015.0f', record.due)
+  local seq = string.format('%016.0f', record.seq) .. id
+  return record.queue .. '\255' .. priority .. when .. seq, record.queue .. '\255' .. when .. priority .. seq
+end
+
+-- Let a task be claimed from `due` on.
+local function task_queue(id, record, due)
+  record.due, record.seq = due, mint(q.counter)
+  local ready, delayed = task_places(id, record)
+  if due <= now then
+    redis.call('ZADD', q.ready, 0, ready)
+  else
+    redis.call('ZADD', q.delayed, 0, delayed)
+  end
+  claimable = true  -- whoever sleeps has to know of a later time as well
+  task_write(id, record)
+end
+
+local function task_unqueue(id, record)
+  if record.seq == 0 then return end
+  local ready, delayed = task_places(id, record)
+  if redis.call('ZREM', q.ready, ready) == 0 then redis.call('ZREM', q.delayed, delayed) end
+  record.seq = 0
+end
+
+local function task_until(id, record, till)
+  if till > 0 then
+    redis.call('ZADD', q.untils, int(till), id)
+  elseif record.till > 0 then
+    redis.call('ZREM', q.untils, id)
+  end
+  record.till = till
+end
+
+-- What is known of a task besides its record: how its last attempt ended, or what was done to it last. Read by patterns, so the order
+-- of the fields is fixed, and only JSON that scripts made comes before the ones that they look for.
+local function task_told(id)
+  local text = redis.call('HGET', q.outcomes, id)
+  if not text then return nil end
+  local state, ended, calls, rest = string.match(text, '^{"state":"(%a+)","ended":(%d+),"calls":"([^"]*)"(.*)}$')
+  return {state = state, ended = tonumber(ended), calls = calls, rest = rest, failure = string.match(rest, '("failure":.*)$')}
+end
+
+-- `call` (nil: none) is answered with `answer`: if it is repeated because its reply was lost, it is given that again, even
+-- when the task has gone on since. `more` is a field, as JSON.
+local function task_tell(id, state, call, answer, by, fence, more)
+  local told = task_told(id)
+  local calls = string.sub((call and call .. '=' .. int(answer) .. ',' or '') .. (told and told.calls or ''), 1, 240)
+  redis.call('HSET', q.outcomes, id, '{"state":"' .. state .. '","ended":' .. int(now) .. ',"calls":"' .. calls .. '"'
+    .. (by and ',"by":' .. quote(by) or '') .. (fence and ',"fence":' .. int(fence) or '') .. (more and ',' .. more or '') .. '}')
+end
+
+-- What this very call was answered before; nil: it is new.
+local function task_answered(id, call)
+  local told = task_told(id)
+  local _, at = string.find(',' .. (told and told.calls or ''), ',' .. call .. '=', 1, true)
+  return at and tonumber(string.match(told.calls, '^(%-?%d+),', at))
+end
+
+-- Whether the task was done by this attempt.
+local function task_done_by(id, owner, fence)
+  local told, mine = task_told(id), ',"by":' .. quote(owner) .. ',"fence":' .. int(fence)
+  if told then return told.state == 'done' and string.sub(told.rest .. ',', 1, #mine + 1) == mine .. ',' end
+  local entry = string.find(id, '@', 1, true) and redis.call('HGET', q.ledger.ledger, id)
+  return entry and string.sub(entry, 1, 15) == '{"state":"done"' and string.find(entry, mine .. ',', 1, true) ~= nil
+end
+
+local function task_dead_member(id, record, ended)
+  return record.queue .. '\255' .. string.format('%015.0f', ended) .. id
+end
+
+local function failure(kind, message)
+  return '"failure":{"type":"' .. kind .. '","message":' .. quote(message) .. ',"traceback":null}'
 end
 
 -- Begin the next attempt: lease the task and, under overlap skip, its job's lock, with one fence for both. Returns the lease,
 -- or nil and who holds the lock.
 local locked = now
 local function task_start(id, record, owner, token, lease_ms)
-  local name, fence = task_lock(record), mint(q.counter)
-  if name then
+  local fence = mint(q.counter)
+  if record.job and record.overlap == 'skip' then
+    local name = 'job:' .. record.job
     local lock = lease_read(q.locks, name)
     if lock and lock.live then return nil, lock.owner end
     lease_grant(q.locks, fence, name, lock, owner, token, lease_ms)
     locked = math.max(locked, now + lease_ms)
   end
-  record.attempts, record.started = record.attempts + 1, now
+  record.attempts, record.started, record.seq = record.attempts + 1, now, 0
+  if record.attempts == 1 and (record.till > 0 or record.max_duration_ms) then
+    task_until(id, record, record.max_duration_ms and now + record.max_duration_ms or 0)
+  end
   task_write(id, record)
-  return lease_grant(q.leases, fence, id, nil, owner, token, lease_ms)
+  tally('begun')
+  return lease_grant(q.leases, fence, id, record.till > 0 and {freed = int(record.till), owner = owner} or nil, owner, token, lease_ms)
 end
 
 -- What the run did that others must see: its locks outlive their TTL, and workers are woken, once a run.
 local function task_finish()
   if locked > now then lease_keep(q.locks, q.counter, locked + TOMBSTONE_MS) end
   if claimable then redis.call('PUBLISH', q.bell, 'task') end
+  for what, count in pairs(tallied) do redis.call('HINCRBY', q.stats, what, count) end
 end
 
--- The job's lock goes with the attempt that took it.
+-- The attempt is over: its lease goes, and with it the job's lock, if the attempt took one.
 local awaited
-local function task_unlock(record, lease)
-  local name = task_lock(record)
+local function task_leave(id, lease)
+  lease_drop(q.leases, id, lease)
+  local job = string.match(id, '^(.*)@%-?%d+$')
+  local name = job and 'job:' .. job
   local lock = name and lease_read(q.locks, name)
   if lock and lock.live and lock.owner == lease.owner and lock.token == lease.token then
     lease_drop(q.locks, name, lock)
@@ -88,12 +179,41 @@ local function task_unlock(record, lease)
   end
 end
 
--- Forget a task that has ended; the ledger keeps what became of its slot: `state`, by whom, and why.
-local function task_end(id, record, state, by, fence, reason)
-  redis.call('HDEL', q.records, id)
-  if not record.job then return end
-  if redis.call('HGET', q.open, record.job) == id then redis.call('HDEL', q.open, record.job) end
-  ledger_replace(q.ledger, id, ledger_entry(state, record.fired, by, fence, record.attempts, record.started, now, reason))
+-- A task has ended. Of a slot the ledger keeps what became of it; a spawned task stays, with its outcome, until its retention is
+-- over, dead ones for a week.
+local function task_end(id, record, state, by, fence, reason, more, call, answer)
+  tally(state)
+  if record.job then
+    redis.call('HDEL', q.records, id)
+    if redis.call('HGET', q.open, record.job) == id then redis.call('HDEL', q.open, record.job) end
+    ledger_replace(q.ledger, id, ledger_entry(state, record.spawned, by, fence, record.attempts, record.started, now, reason))
+    return
+  end
+  if record.till > 0 then
+    task_until(id, record, 0)
+    task_write(id, record)
+  end
+  local dead = state == 'failed' or state == 'lost'
+  task_tell(id, dead and 'dead' or state, call, answer, by, fence, more)
+  redis.call('ZADD', q.ended, int(now + (dead and DEAD_MS or math.max(record.retention_ms, TOMBSTONE_MS))), id)
+  if dead then redis.call('ZADD', q.dead, 0, task_dead_member(id, record, now)) end
+end
+
+-- Which limit a task has met whose UNTIL is over.
+local function task_limit(record)
+  return record.attempts == 0 and 'max_delay: nobody began it in time' or 'max_duration: it had not ended in time'
+end
+
+-- End a task that may be running. The attempt keeps its lease until its body has stopped: so long nothing starts beside it.
+local function task_cancel(id, record, lease, reason, call)
+  task_unqueue(id, record)
+  if not record.job then task_write(id, record) end
+  task_end(id, record, 'cancelled', lease and lease.owner, lease and lease.fence, reason, failure('Cancelled', reason), call, 1)
+  if lease then
+    lease.freed = 'cancelled'
+    lease_put(q.leases, id, lease)
+    redis.call('PUBLISH', q.bell, 'cancel ' .. id)
+  end
 end
 
 -- delay after attempt n = base * factor^(n-1), capped; a power too large for a number is infinite, and so the cap.
@@ -106,29 +226,70 @@ local function retry_delay(retry, attempt)
 end
 
 -- An attempt failed, or its owner is gone. Another, after the policy's delay or at `retry_at`; or the end, with the reason.
--- Returns when it is retried, or nil.
-local function task_failed(id, record, state, lease, reason, retry_at)
-  if record.attempts < record.max_attempts then
-    local due = math.max(retry_at or now + retry_delay(record.retry, record.attempts), now)
-    task_queue(id, record, due)
-    if record.job then
-      ledger_replace(q.ledger, id,
-        ledger_entry('retrying', record.fired, lease.owner, lease.fence, record.attempts, record.started, nil, reason))
-    end
-    return due
+-- Returns when it is retried; -1: its attempts are used up; -2: cancelled, for a retry would come too late.
+local function task_failed(id, record, state, lease, reason, retry_at, more, call)
+  if record.attempts >= record.max then
+    task_end(id, record, state, lease.owner, lease.fence, reason, more, call, -1)
+    return -1
   end
-  task_end(id, record, state, lease.owner, lease.fence, reason)
-  return nil
+  local due = math.ceil(math.max(retry_at or now + retry_delay(record.retry, record.attempts), now))
+  if record.till > 0 and due >= record.till then
+    task_end(id, record, 'cancelled', lease.owner, lease.fence, 'max_duration: a retry would come too late', more, call, -2)
+    return -2
+  end
+  tally('retried')
+  task_queue(id, record, due)
+  if record.job then
+    ledger_replace(q.ledger, id,
+      ledger_entry('retrying', record.spawned, lease.owner, lease.fence, record.attempts, record.started, nil, reason))
+  else
+    task_tell(id, 'waiting', call, due, lease.owner, lease.fence, more)
+  end
+  return due
 end
 
--- Take back up to `most` leases whose owners let them expire.
+-- Take back an attempt whose owner will not end it: `reason` says why.
+local function task_lost(id, lease, reason, retry_at)
+  local record = lease.freed ~= 'cancelled' and task_read(id)
+  task_leave(id, lease)
+  if record then task_failed(id, record, 'lost', lease, reason, retry_at, failure('Lost', reason)) end
+end
+
+-- Whether it has ended, and its retention is over: what is left of it is for repeated calls only.
+local function task_over(id, record)
+  local told = redis.call('ZSCORE', q.ended, id) and task_told(id)
+  return told and told.ended + (told.state == 'dead' and DEAD_MS or record.retention_ms) <= now
+end
+
+local function task_forget(id)
+  local told = task_told(id)
+  if told and told.state == 'dead' then
+    local record = task_read(id)
+    if record then redis.call('ZREM', q.dead, task_dead_member(id, record, told.ended)) end
+  end
+  redis.call('HDEL', q.records, id)
+  redis.call('HDEL', q.params, id)
+  redis.call('HDEL', q.outcomes, id)
+  redis.call('ZREM', q.ended, id)
+end
+
+-- What time has brought, up to `most` of each: attempts whose owners let them expire, tasks that were to have begun or ended by
+-- now, and ended ones to forget.
 local function task_sweep(most)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', q.leases.live, '-inf', int(now), 'LIMIT', 0, most)) do
-    local lease, record = lease_read(q.leases, id), task_read(id)
-    if lease then lease_drop(q.leases, id, lease) else redis.call('ZREM', q.leases.live, id) end
-    if lease and record then
-      task_unlock(record, lease)
-      task_failed(id, record, 'lost', lease, 'its lease expired: the instance died or lost the store')
+    local lease = lease_read(q.leases, id)
+    if lease then
+      task_lost(id, lease, 'its lease expired: the instance died or lost the store')
+    else
+      redis.call('ZREM', q.leases.live, id)
     end
   end
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', q.untils, '-inf', int(now), 'LIMIT', 0, most)) do
+    local record = task_read(id)
+    if record and record.till > 0 then
+      task_cancel(id, record, lease_read(q.leases, id), task_limit(record))
+    end
+    redis.call('ZREM', q.untils, id)
+  end
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', q.ended, '-inf', int(now), 'LIMIT', 0, most)) do task_forget(id) end
 end

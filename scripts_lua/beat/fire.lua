@@ -1,22 +1,8 @@
 -- beat/fire: for each job: if its slot is still the expected one and has come due, create the task and move on to the next.
 --
--- KEYS[1]  task          hash    the tasks, see _lib/task
--- KEYS[2]  task:ready    zset
--- KEYS[3]  task:delayed  zset
--- KEYS[4]  task:lease    hash    their leases, see _lib/lease
--- KEYS[5]  task:live     zset
--- KEYS[6]  task:owned    zset
--- KEYS[7]  job:open      hash
--- KEYS[8]  ledger        hash    what became of each slot, see _lib/ledger
--- KEYS[9]  ledger:order  zset
--- KEYS[10] fence         string  the last fence of this shard
--- KEYS[11] lock          hash    a running job's lock is one of these
--- KEYS[12] lock:owned    zset
--- KEYS[13] lock:queue    zset    who waits, see _lib/waiting
--- KEYS[14] lock:waiters  hash
--- KEYS[15] bell          channel  rung when a task can be claimed
--- KEYS[16] job:slot      hash    job -> "SLOT DUE REV"
--- KEYS[17] job:due       zset
+-- KEYS[1..21] of _lib/task
+-- KEYS[22] job:slot      hash    job -> "SLOT DUE REV"
+-- KEYS[23] job:due       zset
 -- ARGV[1]  job           str
 -- ARGV[2]  expected      str     what the caller saw in job:slot
 -- ARGV[3]  slot          int     ms; the one to fire, the latest that came due
@@ -26,7 +12,7 @@
 -- ARGV[7]  window        int     ms; fire only within this time of the slot; -1: however late
 -- ARGV[8]  next          str     what job:slot is to say; empty: the job has ended
 -- ARGV[9]  next_due      int     ms; when to look at the job next
--- ARGV[10] record        json    of the task
+-- ARGV[10] record        text    of the task: "MAX JSON"
 -- ARGV[11] overlap       str     skip or allow
 -- ARGV[12] keep          int     ledger entries of the job to keep
 -- ARGV[13] owner         str     of the attempt
@@ -42,7 +28,7 @@
 -- Losing the comparison is the normal lot of all instances but one.
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task
 
-local slots, due_at = KEYS[16], KEYS[17]
+local slots, due_at = KEYS[22], KEYS[23]
 local out = {}
 
 local function fire(i)
@@ -82,20 +68,21 @@ local function fire(i)
   if before then
     if before.started == 0 then return skip(open .. ' is still waiting for a worker') end
     local leased = redis.call('HEXISTS', q.leases.leases, open) == 1
-    if leased or before.attempts < before.max_attempts then return skip(open .. ' had not ended') end
+    if leased or before.attempts < before.max then return skip(open .. ' had not ended') end
     -- Keys were evicted, or deleted by hand: nothing else will ever end it.
     task_end(open, before, 'lost', nil, nil, 'its lease was deleted')
   end
 
-  local record = lease_ms > 0 and {job = job, overlap = overlap} or cjson.decode(ARGV[i + 9])
-  record.attempts, record.started, record.fired, record.json = 0, 0, now, ARGV[i + 9]
+  local text = ARGV[i + 9]
+  local record = lease_ms > 0 and {job = job, overlap = overlap} or cjson.decode(string.match(text, ' (.*)$'))
+  record.attempts, record.started, record.spawned, record.due, record.seq, record.till, record.text = 0, 0, now, slot, 0, 0, text
   local lease, holder
   if lease_ms > 0 then
     lease, holder = task_start(id, record, owner, call, lease_ms)
     if not lease then return skip('the job\'s lock is held by ' .. holder) end
   else
-    task_write(id, record)
     task_queue(id, record, slot)
+    tally('spawned')
   end
   if overlap == 'skip' then redis.call('HSET', q.open, job, id) end
   ledger_write(q.ledger, job, slot, ledger_entry('fired', now, owner, lease and lease.fence, nil, lease and now), keep)

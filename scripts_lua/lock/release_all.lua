@@ -25,20 +25,18 @@ if said then
 end
 
 local queued = redis.call('EXISTS', w.queue) == 1
-local members = redis.call('ZRANGEBYLEX', t.owned, '[' .. owner .. '\255', '(' .. owner .. '\255\255', 'LIMIT', 0, limit)
-local released = 0
-for _, member in ipairs(members) do
-  local key = string.sub(member, #owner + 2)
+local keys, released = lease_owned(t, owner, limit), 0
+for _, key in ipairs(keys) do
   local lease = lease_read(t, key)
   if lease and lease.live and lease.owner == owner then
     lease_free(t, key, lease, call)
     if queued then hand_off(t, w, KEYS[3], key, lease, '') end
     released = released + 1
   else
-    redis.call('ZREM', t.owned, member)
+    redis.call('ZREM', t.owned, owner .. '\255' .. key)
   end
 end
 
-local more = #members == limit and 1 or 0
+local more = #keys == limit and 1 or 0
 redis.call('SET', KEYS[6], released .. ' ' .. more, 'PX', TOMBSTONE_MS)
 return {released, more}

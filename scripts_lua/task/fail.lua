@@ -1,41 +1,34 @@
 -- task/fail: end each attempt that failed: the task is tried again by its policy, or has failed.
 --
--- KEYS[1]  task          hash    the tasks, see _lib/task
--- KEYS[2]  task:ready    zset
--- KEYS[3]  task:delayed  zset
--- KEYS[4]  task:lease    hash    their leases, see _lib/lease
--- KEYS[5]  task:live     zset
--- KEYS[6]  task:owned    zset
--- KEYS[7]  job:open      hash
--- KEYS[8]  ledger        hash    what became of each slot, see _lib/ledger
--- KEYS[9]  ledger:order  zset
--- KEYS[10] fence         string  the last fence of this shard
--- KEYS[11] lock          hash    a running job's lock is one of these
--- KEYS[12] lock:owned    zset
--- KEYS[13] lock:queue    zset    who waits, see _lib/waiting
--- KEYS[14] lock:waiters  hash
--- KEYS[15] bell          channel  rung when a task can be claimed
+-- KEYS[1..21] of _lib/task
 -- ARGV[1]  id            str
 -- ARGV[2]  owner         str
 -- ARGV[3]  fence         int
--- ARGV[4]  error         str
--- ARGV[5]  retry_at      int     ms; 0: by the task's policy
--- Batch: ARGV[1..5] repeat, one group a call, at most 64 a run.
+-- ARGV[4]  error         str     for the ledger
+-- ARGV[5]  failure       json    type, message and traceback, for the outcome
+-- ARGV[6]  retry_at      int     ms; -1: by the task's policy
+-- ARGV[7]  call          id      of this call; the same again is the same call, repeated
+-- Batch: ARGV[1..7] repeat, one group a call, at most 64 a run.
 --
 -- Returns  retry_at_ms  it is tried again then
---          -1           it has failed, its attempts are used up
+--          -1           it is dead, its attempts are used up
+--          -2           it is cancelled: a retry would come too late
 --          0            not this attempt's to end
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task
 
 local out = {}
-for i = 1, #ARGV, 5 do
-  local id, owner, fence, retry_at = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 4])
+for i = 1, #ARGV, 7 do
+  local id, owner, fence, retry_at, call = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 5]), ARGV[i + 6]
   local lease, said = lease_read(q.leases, id), 0
-  local record = lease and lease.owner == owner and lease.fence == fence and task_read(id)
-  if record then
-    task_unlock(record, lease)
-    lease_drop(q.leases, id, lease)
-    said = task_failed(id, record, 'failed', lease, ARGV[i + 3], retry_at > 0 and retry_at or nil) or -1
+  if lease and lease.owner == owner and lease.fence == fence then
+    local record = lease.freed ~= 'cancelled' and task_read(id)
+    task_leave(id, lease)
+    if record then
+      local more = '"failure":' .. ARGV[i + 4]
+      said = task_failed(id, record, 'failed', lease, ARGV[i + 3], retry_at >= 0 and retry_at or nil, more, call)
+    end
+  else
+    said = task_answered(id, call) or 0
   end
   out[#out + 1] = said
 end

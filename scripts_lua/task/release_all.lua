@@ -1,20 +1,7 @@
 -- task/release_all: take back what an owner that is gone had claimed, up to `limit` at a time, as if its leases had expired.
 --
--- KEYS[1]  task          hash    the tasks, see _lib/task
--- KEYS[2]  task:ready    zset
--- KEYS[3]  task:delayed  zset
--- KEYS[4]  task:lease    hash    their leases, see _lib/lease
--- KEYS[5]  task:live     zset
--- KEYS[6]  task:owned    zset
--- KEYS[7]  job:open      hash
--- KEYS[8]  ledger        hash    what became of each slot, see _lib/ledger
--- KEYS[9]  ledger:order  zset
--- KEYS[10] fence         string  the last fence of this shard
--- KEYS[11] lock          hash    a running job's lock is one of these
--- KEYS[12] lock:owned    zset
--- KEYS[13] lock:queue    zset    who waits, see _lib/waiting
--- KEYS[14] lock:waiters  hash
--- KEYS[15] bell          channel  rung when a task can be claimed
+-- KEYS[1..21] of _lib/task
+-- KEYS[22] reply:CALL    string  PX: what this call answered, for when it is repeated
 -- ARGV[1]  owner         str
 -- ARGV[2]  limit         int
 --
@@ -24,19 +11,23 @@
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task
 
 local owner, limit = ARGV[1], tonumber(ARGV[2])
-local members = redis.call('ZRANGEBYLEX', q.leases.owned, '[' .. owner .. '\255', '(' .. owner .. '\255\255', 'LIMIT', 0, limit)
-local released = 0
-for _, member in ipairs(members) do
-  local id = string.sub(member, #owner + 2)
-  local lease, record = lease_read(q.leases, id), task_read(id)
-  if lease and record then
-    task_unlock(record, lease)
-    lease_drop(q.leases, id, lease)
-    task_failed(id, record, 'lost', lease, 'all leases of its owner were released', now)
+local said = redis.call('GET', KEYS[22])
+if said then
+  local before, more = string.match(said, '^(%d+) (%d)$')
+  return {tonumber(before), tonumber(more)}
+end
+
+local ids, released = lease_owned(q.leases, owner, limit), 0
+for _, id in ipairs(ids) do
+  local lease = lease_read(q.leases, id)
+  if lease then
+    task_lost(id, lease, 'all leases of its owner were released', now)
     if lease.live then released = released + 1 end
   else
-    redis.call('ZREM', q.leases.owned, member)
+    redis.call('ZREM', q.leases.owned, owner .. '\255' .. id)
   end
 end
 task_finish()
-return {released, #members == limit and 1 or 0}
+local more = #ids == limit and 1 or 0
+redis.call('SET', KEYS[22], released .. ' ' .. more, 'PX', TOMBSTONE_MS)
+return {released, more}

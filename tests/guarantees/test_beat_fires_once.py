@@ -123,7 +123,7 @@ async def test_what_it_has_no_room_for_waits_for_any_worker(lb: Lockbeat, connec
     async with connect() as other:
         for shard in range(lb.store.shards):
             await beat.tick(shard)
-            claimed += (await other.tasks.claim("default", other.owner, shard, 50, 5000))[0]
+            claimed += (await other.tasks.claim_on(shard, ["default"], other.owner, 50, 5000))[0]
     assert len(hands.tasks) == 4
     assert len(claimed) == 2
     assert {task.name for task in (*hands.tasks, *claimed)} == {job.name for job in jobs}

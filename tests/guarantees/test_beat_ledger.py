@@ -133,7 +133,7 @@ async def test_a_slot_while_the_last_one_waits_to_be_retried_is_skipped(lb: Lock
     job, hands = minutely(max_attempts=2, retry=Fixed(60)), Hands("report")
     slot = await overdue(lb, raw, job)
     assert await tick(lb, job, hands) == 1
-    assert await lb.tasks.fail(hands.tasks[0], "no luck") is not None
+    assert (await lb.tasks.fail(hands.tasks[0], "no luck")).outcome == "requeued"
     await backdate(lb, raw, "report", slot + 1)
     assert await tick(lb, job, hands) == 0
     assert (await states(lb, "report"))[-1] == "skipped"
@@ -170,7 +170,7 @@ async def test_who_holds_the_jobs_lock_keeps_a_worker_from_claiming_it(lb: Lockb
     assert await tick(lb, job) == 1
     shard = lb.jobs.shard_of("report")
     async with lb.lock("job:report", ttl=30):
-        tasks, _ = await lb.tasks.claim("default", "w", shard, 10, 5000)
+        tasks, _ = await lb.tasks.claim_on(shard, ["default"], "w", 10, 5000)
         assert tasks == []
     assert tasks_of(raw, lb) == []
     [entry] = await ledger(lb, "report")
@@ -187,7 +187,7 @@ async def test_the_attempt_of_an_instance_that_died_is_lost(lb: Lockbeat, connec
         shard = lb.jobs.shard_of("report")
 
     async def swept() -> bool:
-        await lb.tasks.claim("default", "w", shard, 10, 5000)
+        await lb.tasks.claim_on(shard, ["default"], "w", 10, 5000)
         return await states(lb, "report") == ["lost"]
 
     await eventually(swept, "the lease ends and the ledger says so")
@@ -224,7 +224,7 @@ async def test_it_says_when_who_and_how_it_ended(lb: Lockbeat, raw: Any) -> None
     await tick(lb, job, hands)
     good, bad = hands.tasks
     assert await lb.tasks.complete(good)
-    assert await lb.tasks.fail(bad, "Traceback …\nValueError: äöü \x00") is None
+    assert (await lb.tasks.fail(bad, "Traceback …\nValueError: äöü \x00")).outcome == "dead_lettered"
     after = await now_ms(lb)
     done, failed = await ledger(lb, "report")
     for entry, task, state in ((done, good, "done"), (failed, bad, "failed")):

@@ -59,12 +59,12 @@ async def test_attempts_that_were_claimed_while_the_store_went_away_are_begun_wh
 
     monkeypatch.setattr(lb.store, "submit", lossy)
     with pytest.raises(StoreUnavailable):
-        await lb.tasks.claim("default", "me", 0, 10, 5000)
+        await lb.tasks.claim_on(0, ["default"], "me", 10, 5000)
     monkeypatch.setattr(lb.store, "submit", submit)
-    tasks, _ = await lb.tasks.claim("default", "me", 0, 10, 5000)
+    tasks, _ = await lb.tasks.claim_on(0, ["default"], "me", 10, 5000)
     assert [task.name for task in tasks] == ["late"]
     assert tasks[0].attempt == 1
-    tasks, _ = await lb.tasks.claim("default", "me", 0, 10, 5000)
+    tasks, _ = await lb.tasks.claim_on(0, ["default"], "me", 10, 5000)
     assert tasks == []
     assert await lb.tasks.release_all("me") == 1
 
@@ -84,7 +84,7 @@ async def test_a_slot_outside_of_its_window_is_missed_though_it_was_fired_in_tim
     shard = lb.jobs.shard_of("tight")
     name = lb.store.keys.key(shard, "task")
     for task_id, value in raw.hgetall(name).items():
-        head = value.split(b" ", 3)[:3]
+        head = value.split(b" ", 6)[:6]
         raw.hset(name, task_id, b" ".join([*head, raw_record.encode()]))  # as if fired by this definition
     async with beat.lifespan(schedule=False):
 

@@ -194,7 +194,7 @@ async def test_a_batch_decides_each_job_by_itself(lb: Lockbeat, raw: Any) -> Non
 async def claim(bench: Bench, owner: str = "w", call: str = "k", limit: int = 10, repeated: int = 0) -> list[Any]:
     """The rows of a claim."""
     return list(
-        await bench.call("task/claim", "default", owner, call, limit, 5000, json.dumps([call] if repeated else []), "[]")
+        await bench.call("task/claim", '["default"]', owner, call, limit, 5000, json.dumps([call] if repeated else []), "[]")
     )[2:]
 
 
@@ -203,9 +203,9 @@ async def test_claim_leases_for_as_long_as_the_task_says(lb: Lockbeat, raw: Any)
     bench = Bench(lb, raw, minutely(lease=60))
     await bench.due()
     await bench.fire()
-    [[task_id, record, attempt, fence, expires]] = await claim(bench)
+    [[task_id, record, attempt, fence, expires, *_]] = await claim(bench)
     assert (task_id.decode(), attempt) == (bench.id, 1)
-    assert json.loads(record)["lease_ms"] == 60_000
+    assert json.loads(record.partition(b" ")[2])["lease_ms"] == 60_000
     assert expires > await now_ms(lb) + 55_000
     [lease] = await lb.locks.list()
     assert (lease.fence, round(lease.expires_at * 1000)) == (fence, expires)
@@ -225,7 +225,7 @@ async def test_claim_takes_the_most_urgent_and_then_the_longest_due(lb: Lockbeat
         made = Bench(lb, raw, minutely(name, priority=(0, 0, 5, 0, -5, 49)[number]))
         await made.due((await now_ms(lb)) - (1000, 3000, 0, 2000, 9000, 0)[number])
         await made.fire()
-    rows = await lb.store.call("task/claim", 0, ("default", "w", "k", 10, 5000, "[]", "[]"))
+    rows = await lb.store.call("task/claim", 0, ('["default"]', "w", "k", 10, 5000, "[]", "[]"))
     order = [names.index(row[0].decode().partition("@")[0]) for row in rows[2:]]
     assert order == [5, 2, 1, 3, 0, 4]
 
@@ -233,7 +233,7 @@ async def test_claim_takes_the_most_urgent_and_then_the_longest_due(lb: Lockbeat
 @pytest.mark.parametrize("queue", ["default", "x", "default\n", "d"])
 async def test_queues_are_kept_apart(bench: Bench, queue: str) -> None:
     await bench.fire()
-    rows = await bench.call("task/claim", queue, "w", "k", 10, 5000, "[]", "[]")
+    rows = await bench.call("task/claim", json.dumps([queue]), "w", "k", 10, 5000, "[]", "[]")
     assert len(rows) - 2 == (1 if queue == "default" else 0)
 
 
@@ -241,15 +241,15 @@ async def test_queues_are_kept_apart(bench: Bench, queue: str) -> None:
 async def test_only_the_newest_attempt_ends_renews_or_gives_back(bench: Bench, owner: str, shift: int) -> None:
     _, fence, *_ = await bench.fire(lease_ms=5000)
     stale = fence + shift
-    assert await bench.call("task/renew", bench.id, owner, stale, 5000, "job:report") == 0
-    assert await bench.call("task/complete", bench.id, owner, stale) == 0
-    assert await bench.call("task/fail", bench.id, owner, stale, "no", 0) == 0
-    assert await bench.call("task/release", bench.id, owner, stale, 0, 0) == 0
+    assert await bench.call("task/renew", bench.id, owner, stale, 5000, "job:report") == -2
+    assert await bench.call("task/complete", bench.id, owner, stale, "") == 0
+    assert await bench.call("task/fail", bench.id, owner, stale, "no", "{}", -1, "c") == 0
+    assert await bench.call("task/release", bench.id, owner, stale, 0, 0, "c") == 0
     assert await states(bench.lb, "report") == ["fired"]
     assert await bench.call("task/renew", bench.id, "o", fence, 5000, "job:report") > 0
-    assert await bench.call("task/complete", bench.id, "o", fence) == 1
-    assert await bench.call("task/complete", bench.id, "o", fence) == 1, "the same call, repeated"
-    assert await bench.call("task/complete", bench.id, owner, stale) in ((0, 1) if shift == 0 else (0,))
+    assert await bench.call("task/complete", bench.id, "o", fence, "") == 1
+    assert await bench.call("task/complete", bench.id, "o", fence, "") == 1, "the same call, repeated"
+    assert await bench.call("task/complete", bench.id, owner, stale, "") in ((0, 1) if shift == 0 else (0,))
 
 
 async def test_renewing_sets_the_task_and_the_lock_anew_and_revives_neither(bench: Bench) -> None:
@@ -287,7 +287,7 @@ async def test_the_work_counts_though_its_lease_had_ended_if_nobody_took_over(be
         return not await bench.lb.locks.is_locked("job:report")
 
     await eventually(over, "it ends")
-    assert await bench.call("task/complete", bench.id, "o", fence) == 1
+    assert await bench.call("task/complete", bench.id, "o", fence, "") == 1
     assert await states(bench.lb, "report") == ["done"]
 
 
@@ -301,7 +301,7 @@ async def test_a_renewal_does_not_outlive_the_jobs_lock(bench: Bench) -> None:
 @pytest.mark.parametrize("begun", [0, 1])
 async def test_released_before_it_began_it_waits_again_else_that_was_its_only_attempt(bench: Bench, begun: int) -> None:
     _, fence, *_ = await bench.fire(lease_ms=5000)
-    assert await bench.call("task/release", bench.id, "o", fence, begun, 0) == (1 if begun else 2)
+    assert await bench.call("task/release", bench.id, "o", fence, begun, 0, "c") == (1 if begun else 2)
     rows = await claim(bench)
     assert [(row[0].decode(), row[2]) for row in rows] == ([] if begun else [(bench.id, 1)])
     assert (await states(bench.lb, "report")) == (["failed"] if begun else ["fired"])

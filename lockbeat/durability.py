@@ -1,0 +1,268 @@
+"""Durability: whether what was answered outlives the server that answered it.
+
+A server answers before its replicas have what it wrote, and maybe before its disk has it: a failover, or a crash, can undo a
+call that was answered. `Durability` says what to wait for; WAIT and WAITAOF do the waiting, on a connection of its own, for the
+server reads nothing more from one that waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from lockbeat.durations import Seconds, milliseconds
+from lockbeat.errors import InvalidArgument, InvalidType, LockbeatError, NotDurable, StoreError, StoreUnavailable
+from lockbeat.wire import Args, Target, Wire
+
+MARK_MS = 60_000
+MOST_REPLICAS = 100
+LONGEST = 60.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Durability:
+    """What must have been written before a call counts: `durability=Durability(replicas=1)`.
+
+    replicas: how many must have it in memory. fsync: it must be on the server's disk, and on that of the replicas if there are to
+    be any; needs Redis 7.2 or Valkey, and `appendonly yes`. timeout: how long to wait for that, seconds or a timedelta, up to
+    60 s; then the call is taken back and NotDurable raised.
+    """
+
+    replicas: int = 0
+    fsync: bool = False
+    timeout: Seconds = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.replicas, int) or isinstance(self.replicas, bool):
+            raise InvalidType("replicas", f"must be an int, not {type(self.replicas).__name__}")
+        if not 0 <= self.replicas <= MOST_REPLICAS:
+            raise InvalidArgument("replicas", f"must be between 0 and {MOST_REPLICAS}, not {self.replicas}")
+        if not isinstance(self.fsync, bool):
+            raise InvalidType("fsync", f"must be a bool, not {type(self.fsync).__name__}")
+        if not self.replicas and not self.fsync:
+            raise InvalidArgument("replicas", "must be 1 or more, or fsync True: else there is nothing to wait for")
+        milliseconds("timeout", self.timeout, most=LONGEST)
+
+    @property
+    def timeout_ms(self) -> int:
+        """`timeout` in whole milliseconds."""
+        return milliseconds("timeout", self.timeout, most=LONGEST)
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """What waits for the writes of its connection."""
+        if self.fsync:
+            return ("WAITAOF", "1", str(self.replicas), str(self.timeout_ms))
+        return ("WAIT", str(self.replicas), str(self.timeout_ms))
+
+    def missing(self, reply: Any) -> str | None:
+        """What its reply lacks, in words; None: nothing."""
+        synced, replicas = reply if self.fsync else (1, reply)
+        if synced < 1:
+            return f"not on the server's disk after {self.timeout_ms / 1000:g} s"
+        if replicas < self.replicas:
+            return f"{replicas} of {self.replicas} replicas have it after {self.timeout_ms / 1000:g} s"
+        return None
+
+
+def check_durability(durability: object, ttl_ms: int | None = None) -> Durability | None:
+    """Whether it is one, and leaves something of a lease of `ttl_ms`. Raises InvalidType, InvalidArgument."""
+    if durability is None:
+        return None
+    if not isinstance(durability, Durability):
+        raise InvalidType("durability", f"must be a Durability or None, not {type(durability).__name__}")
+    if ttl_ms is not None and durability.timeout_ms >= ttl_ms:
+        waits, lasts = durability.timeout_ms / 1000, ttl_ms / 1000
+        raise InvalidArgument("durability", f"may take {waits:g} s, and the lease lasts {lasts:g} s: shorten its timeout")
+    return durability
+
+
+class _Call:
+    """One call, from when it is made until its writes are acknowledged."""
+
+    __slots__ = ("acknowledged", "args", "count", "durability", "replies", "target")
+
+    def __init__(self, target: Target, args: list[str | bytes | int], count: int, durability: Durability) -> None:
+        loop = asyncio.get_running_loop()
+        self.target = target
+        self.args = args
+        self.count = count  # groups
+        self.durability = durability
+        self.replies: asyncio.Future[list[Any]] = loop.create_future()
+        self.acknowledged: asyncio.Future[LockbeatError | None] = loop.create_future()
+
+    @property
+    def over(self) -> bool:
+        """Nobody waits for it: it has ended, or its caller has gone."""
+        return self.acknowledged.done()
+
+    def leave(self) -> None:
+        if not self.acknowledged.done():
+            self.acknowledged.set_result(None)
+
+    def end(self, problem: LockbeatError | None) -> None:
+        if not self.replies.done():
+            self.replies.set_exception(_copy(problem or StoreError("no reply")))
+        if not self.acknowledged.done():
+            self.acknowledged.set_result(problem)
+
+
+class DurableWire:
+    """Makes calls that are acknowledged, over a connection of its own to one server.
+
+    What is called while another call is waited for goes when that is over, all at once and before one WAIT. A call whose caller
+    is cancelled by then is never sent.
+    """
+
+    def __init__(self, wire: Wire, mark: str) -> None:
+        self._wire = wire
+        self._mark = mark
+        self._queue: deque[_Call] = deque()
+        self._group: list[_Call] = []
+        self._waiting: asyncio.Future[Any] | None = None
+        self._working: asyncio.Task[None] | None = None
+        self._probed: object = None
+        self._closed = False
+        self.unanswered: set[asyncio.Future[Any]] = set()
+        """Runs of scripts that are on their way: whether they were executed is not known yet."""
+
+    async def call(
+        self,
+        target: Target,
+        groups: Sequence[Args],
+        durability: Durability,
+        changed: Callable[[Any], object] | None,
+    ) -> list[Any]:
+        """The replies to the groups. Raises NotDurable with the replies, StoreUnavailable, StoreError, ScriptError.
+
+        Replies none of which says that something has `changed` are not waited for.
+        """
+        if self._closed:
+            raise StoreError("the store is closed")
+        call = _Call(target, [arg for group in groups for arg in group], len(groups), durability)
+        self._queue.append(call)
+        if self._working is None:
+            self._working = self._wire.loop.create_task(self._work())
+        try:
+            replies = await call.replies
+            if changed is not None and not any(changed(reply) for reply in replies):
+                return replies
+            problem = await call.acknowledged
+        finally:
+            call.leave()
+        if isinstance(problem, StoreUnavailable):
+            raise _copy(problem)
+        if problem is not None:
+            raise NotDurable(str(problem), replies)
+        return replies
+
+    async def _work(self) -> None:
+        try:
+            while group := self._take():
+                problem: LockbeatError | None = StoreError("no outcome")
+                try:
+                    problem = await self._send(group)
+                except LockbeatError as error:
+                    problem = error
+                finally:
+                    for call in group:
+                        call.end(problem)
+        finally:
+            self._working = None
+
+    def _take(self) -> list[_Call]:
+        """Those that ask for the same as the one that has waited longest."""
+        calls = [call for call in self._queue if not call.over]
+        self._group = [call for call in calls if call.durability == calls[0].durability]
+        self._queue = deque(call for call in calls if call.durability != calls[0].durability)
+        return self._group
+
+    async def _send(self, group: list[_Call]) -> LockbeatError | None:
+        """Why they are not durable; None: they are."""
+        durability, wire = group[0].durability, self._wire
+        if durability.fsync:
+            await self._probe()
+        # Nothing is awaited from here to WAIT, so that all of it goes over one line, or fails.
+        group = [call for call in group if not call.over]
+        if not group:
+            return None
+        for run in _runs(group):
+            future = wire.submit_groups(run[0].target, [arg for call in run for arg in call.args])
+            self.unanswered.add(future)
+            future.add_done_callback(self.unanswered.discard)
+            future.add_done_callback(partial(_answer, run))
+        # WAIT counts what its own connection has written, and a call that is repeated may find all done and write nothing.
+        # Whoever has what was written last has everything before it, too, by all connections.
+        mark = wire.command("SET", self._mark, "", "PX", str(MARK_MS))
+        self._waiting = wire.command(*durability.command, patience=durability.timeout_ms / 1000)
+        await asyncio.wait((mark, self._waiting))
+        for done in (mark, self._waiting):
+            if done.cancelled():
+                return StoreError("the store is closed")
+            if isinstance(problem := done.exception(), LockbeatError):
+                return problem
+        missing = durability.missing(self._waiting.result())
+        return None if missing is None else NotDurable(missing)
+
+    async def _probe(self) -> None:
+        """Ask a server that is new to us whether it knows WAITAOF and has a disk, before anything is written."""
+        if self._wire.line is not None and self._wire.line is self._probed:
+            return
+        try:
+            await self._wire.command("WAITAOF", "1", "0", "1")
+        except StoreUnavailable:
+            raise
+        except StoreError as problem:
+            raise NotDurable(f"the server can't tell what is on its disk: {problem}") from None
+        self._probed = self._wire.line
+
+    async def aclose(self) -> None:
+        """Wait for the replies on their way, within the timeout, and hang up."""
+        self._closed = True
+        queue, self._queue = self._queue, deque()
+        for call in queue:
+            call.end(StoreError("the store is closed"))
+        if self._waiting is not None and all(call.over for call in self._group):
+            self._waiting.cancel()
+        await self._wire.aclose()
+        if self._working is not None:
+            await asyncio.wait((self._working,))
+
+
+def _runs(group: list[_Call]) -> Iterator[list[_Call]]:
+    """Calls of one batched script share runs of it, up to its `most`."""
+    by_target: dict[Target, list[_Call]] = {}
+    for call in group:
+        by_target.setdefault(call.target, []).append(call)
+    for target, calls in by_target.items():
+        run: list[_Call] = []
+        for call in calls:
+            if run and (not target.script.batched or sum(other.count for other in run) + call.count > target.script.most):
+                yield run
+                run = []
+            run.append(call)
+        yield run
+
+
+def _answer(run: list[_Call], done: asyncio.Future[Any]) -> None:
+    problem = done.exception()
+    replies = [] if problem is not None else done.result() if run[0].target.script.batched else [done.result()]
+    place = 0
+    for call in run:
+        mine = replies[place : place + call.count]
+        place += call.count
+        if call.replies.done():
+            continue  # its caller was cancelled
+        if isinstance(problem, LockbeatError):
+            call.replies.set_exception(_copy(problem))
+        else:
+            call.replies.set_result(mine)
+
+
+def _copy(problem: LockbeatError) -> LockbeatError:
+    """Every caller gets its own."""
+    return type(problem)(*problem.args)

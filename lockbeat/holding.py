@@ -1,0 +1,71 @@
+"""Holding a lease while a block of code runs: what the handles of locks and claims share."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from lockbeat.errors import LeaseLost
+from lockbeat.keeper import OVERDUE, Keeper
+from lockbeat.lease import Held
+
+
+class Holding:
+    """A lease from the entry of a block to its exit. Renewed by the keeper; when it is lost, the block is cancelled.
+
+    Begins when made, in the task that runs the block. At the exit `leave`, then give the lease back unless it is `lost`,
+    then `report`.
+    """
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        script: str,
+        shard: int,
+        args: tuple[str | int, ...],
+        *,
+        ttl: float,
+        granted: float,
+        asked_at: float,
+    ) -> None:
+        """`script` and `args` renew it for `ttl` seconds; it was granted for `granted`, to a request sent at `asked_at`."""
+        self.lost: str | None = None
+        """Why it was lost; None while it was not."""
+        self.unnoticed = False
+        """Lost, and the block got to its end without an await at which it could have been told."""
+        self._keeper = keeper
+        self._held = Held(script, shard, args, ttl, 0.0, self._on_lost)
+        self._held.taken(asked_at, granted)
+        self._task: asyncio.Task[Any] | None = asyncio.current_task()
+        self._cancelling = self._task.cancelling() if self._task is not None else 0
+        self._over = self._ours = False
+        keeper.hold(self._held)
+
+    @property
+    def trusted_until(self) -> float:
+        """Until when the lease is trusted, in monotonic seconds."""
+        return self._held.trusted_until
+
+    def leave(self) -> None:
+        """The block is left: renew the lease no longer. Before anything is awaited; again changes nothing."""
+        if self._over:
+            return
+        self._over = True
+        # Ours alone: nobody else asked the block to stop. As asyncio.timeout tells it.
+        self._ours = self.lost is not None and self._task is not None and self._task.uncancel() <= self._cancelling
+        if not self._keeper.drop(self._held) and self.lost is None:
+            self.lost, self.unnoticed = OVERDUE, True  # found while the block kept the event loop from being told
+
+    def report(self, key: str, owner: str, fence: int, error: BaseException | None) -> None:
+        """Raise LeaseLost if it was lost; an error of the block's own goes first, with the loss as a note."""
+        if self.lost is None:
+            return
+        loss = LeaseLost(key, owner, fence, self.lost)
+        if error is None or (self._ours and isinstance(error, asyncio.CancelledError)):
+            raise loss from None
+        error.add_note(str(loss))
+
+    def _on_lost(self, reason: str) -> None:
+        if self._task is not None and not self._over:
+            self.lost = reason
+            self._task.cancel()

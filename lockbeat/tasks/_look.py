@@ -1,0 +1,180 @@
+"""Looking at tasks, and tending those that have ended."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, get_args
+
+from lockbeat.durations import Seconds, milliseconds
+from lockbeat.errors import InvalidArgument, UnknownTask
+from lockbeat.keys import check_name, job_lock
+from lockbeat.scripts import load
+from lockbeat.store import Store
+from lockbeat.tasks._values import STATES, Counts, EndState, State, TaskInfo, whole
+
+PAGE = 100
+PLACES = {
+    "waiting": ("ready", "delayed"),
+    "running": ("running",),
+    "dead": ("dead",),
+    "done": ("ended",),
+    "cancelled": ("ended",),
+    None: ("running", "ready", "delayed", "ended"),
+}
+
+
+class Look:
+    """The verbs of `Tasks` that need no attempt: they name tasks by id, or queues."""
+
+    _store: Store
+
+    def shard_of(self, task_id: str) -> int:
+        """Where a task lives: that of a slot with its job, any other by its id."""
+        job, at, slot = task_id.rpartition("@")
+        return self._store.shard_of(job_lock(job) if at and slot.lstrip("-").isdigit() else task_id)
+
+    async def _by_id(self, script: str, task_id: str, *args: str | int) -> int:
+        check_name("task_id", task_id)
+        reply: int = await self._store.call(script, self.shard_of(task_id), (task_id, *args))
+        if reply < 0:
+            raise self._unknown(task_id)
+        return reply
+
+    def _unknown(self, task_id: str) -> UnknownTask:
+        return UnknownTask(f"task_id: no task {task_id!r} in {self._store.connector.location}")
+
+    async def get(self, task_id: str) -> TaskInfo:
+        """What is known of a task, until its retention is over (`task/get`). Raises UnknownTask.
+
+        Of the task of a slot that has ended, what the ledger says.
+        """
+        check_name("task_id", task_id)
+        found = TaskInfo.of(task_id, await self._store.call("task/get", self.shard_of(task_id), (task_id,)))
+        if found is None:
+            raise self._unknown(task_id)
+        return found
+
+    async def cancel(self, task_id: str) -> bool:
+        """End a task that has not ended; False: it had. Raises UnknownTask (`task/cancel`).
+
+        Waiting, it is gone at once. Running, it has ended in the store; its worker is told at once, cancels the body, and is
+        refused whatever that attempt still asks for. Until the body has stopped, nothing else runs under its lease.
+        """
+        return bool(await self._by_id("task/cancel", task_id, self._store.new_call()))
+
+    async def retry(self, task_id: str, *, attempts: int = 1, delay: Seconds = 0) -> bool:
+        """Try a dead task again, for up to so many attempts more; False: it is not dead. Raises UnknownTask (`task/retry`)."""
+        whole("attempts", attempts, 1, 1000)
+        delay_ms = milliseconds("delay", delay, least=0)
+        return bool(await self._by_id("task/retry", task_id, self._store.new_call(), attempts, delay_ms))
+
+    async def redrive(self, queue: str = "default", limit: int | None = None) -> int:
+        """Let the dead tasks of a queue be tried again, each with all its attempts anew, the oldest first; how many."""
+        check_name("queue", queue)
+        left = 1 << 53 if limit is None else whole("limit", limit, 1, 1 << 53)
+        count = 0
+        for shard in range(self._store.shards):
+            async for ids in self._pages(shard, "dead", queue):
+                rows = [(task_id, self._store.new_call(), 0, 0) for task_id in ids[: left - count]]
+                count += sum(map(int, await self._groups("task/retry", shard, rows)))
+                if count >= left:
+                    return count
+        return count
+
+    async def purge(self, queue: str = "default", *, state: EndState | None = None) -> int:
+        """Forget the tasks of a queue that have ended (`done`, `dead`, `cancelled`; None: all three); how many."""
+        check_name("queue", queue)
+        if state is not None and state not in get_args(EndState):
+            raise InvalidArgument("state", f"must be one of {', '.join(get_args(EndState))}, not {state!r}")
+        count = 0
+        for shard in range(self._store.shards):
+            # All are listed before any goes: these pages go by rank.
+            ended = [
+                info async for info in self._infos(shard, "ended", "") if info.queue == queue and state in (None, info.state)
+            ]
+            count += sum(await self._groups("task/purge", shard, [(info.id, state or "") for info in ended]))
+        return count
+
+    async def dead(self, queue: str = "default", limit: int = PAGE) -> builtins.list[TaskInfo]:
+        """The dead tasks of a queue, up to `limit`, the oldest first."""
+        check_name("queue", queue)
+        whole("limit", limit, 1, 1_000_000)
+        found = await self._gather(["dead"], queue, "dead", limit)
+        return sorted(found, key=lambda info: info.ended_at or 0)[:limit]
+
+    async def list(self, queue: str | None = None, *, state: State | None = None, limit: int = PAGE) -> builtins.list[TaskInfo]:
+        """Up to `limit` tasks of a queue, or of all: running, then waiting in the order in which they are claimed, then ended."""
+        if queue is not None:
+            check_name("queue", queue)
+        if state is not None and state not in STATES:
+            raise InvalidArgument("state", f"must be one of {', '.join(STATES)}, not {state!r}")
+        whole("limit", limit, 1, 1_000_000)
+        return await self._gather(PLACES[state], queue or "", state, limit)
+
+    async def _gather(self, places: Sequence[str], queue: str, state: str | None, limit: int) -> builtins.list[TaskInfo]:
+        found: dict[str, TaskInfo] = {}
+        for place in places:
+            for shard in range(self._store.shards):
+                count = 0
+                async for info in self._infos(shard, place, queue):
+                    if queue in ("", info.queue) and state in (None, info.state):
+                        found.setdefault(info.id, info)
+                        count += 1
+                        if count == limit:
+                            break
+            if len(found) >= limit:
+                break
+        return [*found.values()][:limit]
+
+    async def counts(self, queue: str = "default") -> Counts:
+        """How many tasks a queue holds (`task/counts`; O(log n), and O(running) of all queues)."""
+        check_name("queue", queue)
+        ready = delayed = running = dead = 0
+        for shard in range(self._store.shards):
+            reply = await self._store.call("task/counts", shard, (queue, "", 1))
+            ready, delayed, dead = ready + reply[3][1], delayed + reply[3][2], dead + reply[3][3]
+            if reply[1]:
+                infos = [info async for info in self._infos(shard, "running", "")]
+                running += sum(info.queue == queue and info.state == "running" for info in infos)
+        return Counts(ready, delayed, running, dead)
+
+    async def queues(self) -> builtins.list[str]:
+        """The queues that hold waiting, running or dead tasks, in order of name."""
+        names: set[str] = set()
+        for shard in range(self._store.shards):
+            after = b""
+            while True:
+                _, running, _, *page = await self._store.call("task/counts", shard, ("", after, PAGE))
+                names.update(row[0].decode() for row in page)
+                if len(page) < PAGE:
+                    break
+                after = page[-1][0]
+            if running:
+                names.update([info.queue async for info in self._infos(shard, "running", "")])
+        return sorted(names)
+
+    async def _pages(self, shard: int, place: str, queue: str) -> AsyncIterator[builtins.list[str]]:
+        cursor = b""
+        while True:
+            cursor, *ids = await self._store.call("task/list", shard, (place, queue, cursor, PAGE))
+            if ids:
+                yield [task_id.decode() for task_id in ids]
+            if not cursor:
+                return
+
+    async def _infos(self, shard: int, place: str, queue: str) -> AsyncIterator[TaskInfo]:
+        async for ids in self._pages(shard, place, queue):
+            rows = await self._store.calls.call_groups("task/get", shard, [(task_id,) for task_id in ids])
+            for task_id, row in zip(ids, rows, strict=True):
+                info = TaskInfo.of(task_id, row)
+                if info is not None:  # else it has ended since it was listed
+                    yield info
+
+    async def _groups(self, script: str, shard: int, rows: Sequence[Sequence[str | int]]) -> builtins.list[Any]:
+        """Many calls of a batched script, in runs that share the way."""
+        most = load(script).most
+        runs = [rows[at : at + most] for at in range(0, len(rows), most)]
+        replies = await asyncio.gather(*(self._store.calls.call_groups(script, shard, run) for run in runs))
+        return [reply for run in replies for reply in run]

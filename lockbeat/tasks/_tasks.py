@@ -1,0 +1,289 @@
+"""The verbs of tasks: every transition is one script that checks owner and fence, by the server's clock."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, Unpack
+
+from lockbeat.durability import Durability
+from lockbeat.durations import Seconds, milliseconds
+from lockbeat.errors import InvalidArgument, InvalidType, NotDurable, StoreUnavailable
+from lockbeat.keys import check_name
+from lockbeat.lease import monotonic
+from lockbeat.payload import dump
+from lockbeat.scripts import load
+from lockbeat.store import Store
+from lockbeat.tasks._look import PAGE, Look
+from lockbeat.tasks._values import Failed, Failure, Heartbeat, NewTask, Refusal, Spawned, SpawnOptions, Task, whole
+
+REFUSALS: dict[int, Refusal] = {0: "expired", -1: "cancelled", -2: "not the owner"}
+NOT_DURABLE_MS = 1000
+"""What was claimed and may be lost is put off for so long: the replica may be back by then."""
+LAST = 253_402_300_799  # seconds; the end of the year 9999
+HANDFUL = 50
+"""Tasks that one run of the claiming script begins; keeps it under 5 ms."""
+
+
+class Tasks(Look):
+    """The tasks of a store.
+
+    All verbs raise StoreUnavailable when the store could not be reached for its timeout: repeating the call is then safe. Bad
+    arguments raise InvalidArgument or InvalidType before anything is sent.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lost: dict[tuple[int, str], set[str]] = defaultdict(set)
+        self._first = 0
+
+    # -- spawning
+
+    async def spawn(
+        self, name: str, params: Any = None, *, durability: Durability | None = None, **options: Unpack[SpawnOptions]
+    ) -> Spawned:
+        """Put a task into its queue (`task/spawn`). The options are the fields of `NewTask`.
+
+        With an `idempotency_key` that the queue knows: the first task, with `created` False, also after it ended, until its
+        retention is over. A cancelled call has spawned it, or has not; never twice.
+        """
+        return (await self.spawn_many([NewTask.declare(name, params, options)], durability=durability))[0]
+
+    async def spawn_many(self, tasks: Iterable[NewTask], *, durability: Durability | None = None) -> list[Spawned]:
+        """Spawn tasks in one round trip a shard (64 share a run of the script); the answers in their order.
+
+        Each is spawned once or not at all; if the store is lost on the way, some may be, and others not. With `durability`:
+        nobody may claim one before it is as durable as asked for; where that is not met in time, they are withdrawn, and
+        NotDurable raised.
+        """
+        if not isinstance(tasks, Iterable):
+            raise InvalidType("tasks", f"must be NewTasks in a list, not {type(tasks).__name__}")
+        rows: list[tuple[str | int, ...]] = []
+        hold_ms = durability.timeout_ms + round(3000 * self._store.timeout) if durability is not None else 0
+        by_shard: dict[int, list[int]] = defaultdict(list)
+        delays = []
+        for at, task in enumerate(tasks):
+            if not isinstance(task, NewTask):
+                raise InvalidType("tasks", f"must be NewTask, not {type(task).__name__}")
+            call = self._store.new_call()
+            task_id = call if task.idempotency_key is None else _keyed(task.queue, task.idempotency_key)
+            held = max(task.delay_ms, hold_ms)
+            rows.append((task_id, call, task.record(call), task.queue, task.priority, held, task.max_delay_ms, task.payload))
+            by_shard[self.shard_of(task_id)].append(at)
+            delays.append(task.delay_ms)
+        found: dict[int, Spawned] = {}
+
+        async def one_shard(shard: int, places: list[int]) -> None:
+            given = [rows[at] for at in places]
+            if durability is None:
+                replies = await self._groups("task/spawn", shard, given)
+            else:
+                replies = await self._spawn_durably(shard, given, [delays[at] for at in places], durability)
+            for at, (created, attempt) in zip(places, replies, strict=True):
+                found[at] = Spawned(str(rows[at][0]), attempt, bool(created))
+
+        if len(rows) == 1 and durability is None:
+            [shard] = by_shard
+            created, attempt = await self._store.call("task/spawn", shard, rows[0])
+            return [Spawned(str(rows[0][0]), attempt, bool(created))]
+        await asyncio.gather(*(one_shard(shard, places) for shard, places in by_shard.items()))
+        return [found[at] for at in range(len(rows))]
+
+    async def _spawn_durably(
+        self, shard: int, rows: Sequence[Sequence[str | int]], delays: Sequence[int], durability: Durability
+    ) -> list[Any]:
+        """Spawned with a delay longer than the wait; then let go, or withdrawn. If we die in between they go by themselves."""
+        replies: list[Any] = []
+        most = load("task/spawn").most
+        try:
+            for start in range(0, len(rows), most):
+                run = rows[start : start + most]
+                replies += await self._store.call_groups_durably(
+                    "task/spawn", shard, run, durability, changed=lambda reply: reply[0]
+                )
+        except BaseException:
+            for task_id, call, *_ in rows:
+                self._store.undo("task/confirm", shard, (task_id, call, -1), durably=True)
+            raise
+        created = [(row[0], row[1], delay) for row, delay, reply in zip(rows, delays, replies, strict=True) if reply[0]]
+        await self._groups("task/confirm", shard, created)
+        return replies
+
+    # -- claiming
+
+    def reply_lost(self, shard: int, owner: str, calls: Iterable[str]) -> None:
+        """These calls may have started attempts in the owner's name; its next claim brings those that they did."""
+        self._lost[shard, owner].update(calls)
+
+    async def claim(self, queue: str, owner: str, limit: int = 1, lease: Seconds = 30) -> list[Task]:
+        """Begin an attempt of up to `limit` tasks (`task/claim`), by priority, then due time, then order of spawning.
+
+        Expired leases are swept first. Nothing renews the leases but you (`heartbeat`); a worker does it by itself. A cancelled
+        call gives back what it had claimed.
+        """
+        check_name("queue", queue)
+        check_name("owner", owner)
+        whole("limit", limit, 1, 10_000)
+        lease_ms = milliseconds("lease", lease)
+        found: list[Task] = []
+        shards, self._first = self._store.shards, self._first + 1
+        for at in range(shards):
+            shard = (self._first + at) % shards
+            while len(found) < limit:
+                ask = min(limit - len(found), HANDFUL)
+                claiming = asyncio.ensure_future(self.claim_on(shard, [queue], owner, ask, lease_ms))
+                try:
+                    tasks, _ = await asyncio.shield(claiming)
+                except BaseException:
+                    for task in found:
+                        self.give_back(task)
+                    claiming.add_done_callback(self.give_all_back)
+                    raise
+                found += tasks
+                if len(tasks) < ask:
+                    break
+        return found
+
+    async def claim_on(
+        self,
+        shard: int,
+        queues: Iterable[str],
+        owner: str,
+        limit: int,
+        lease_ms: int,
+        strangers: Iterable[str] = (),
+        durability: Durability | None = None,
+    ) -> tuple[list[Task], float | None]:
+        """`claim` on one shard, from queues in turn. Also: seconds until there may be more; None: not by itself.
+
+        `strangers`: names of functions whose tasks are left to others. Not to be cancelled: shield it, and `give_all_back`.
+        """
+        store, call = self._store, self._store.new_call()
+        # Taken, not shared: two claims at a time that asked about the same calls would both get what those had begun.
+        lost = self._lost.pop((shard, owner), set())
+        deadline = monotonic() + store.timeout
+        names, passed = json.dumps(list(queues)), json.dumps(list(strangers))
+        while True:
+            asked_at = monotonic()
+            asked_about = lost if durability is None else lost | {call}  # which repeats it by itself
+            args = (names, owner, call, limit, lease_ms, json.dumps(list(asked_about)), passed)
+            try:
+                if durability is None:
+                    now_ms, wake_ms, *rows = await store.submit("task/claim", shard, args)
+                else:
+                    now_ms, wake_ms, *rows = await store.call_durably(
+                        "task/claim", shard, args, durability, changed=lambda reply: len(reply) > 2
+                    )
+                break
+            except NotDurable as problem:
+                for row in (problem.reply or [])[2:]:
+                    self.give_back(Task.of(row, 0, owner, shard, lease_ms, asked_at), delay_ms=NOT_DURABLE_MS)
+                raise
+            except StoreUnavailable:
+                lost.add(call)  # it may have claimed: the next that gets through says what
+                if monotonic() > deadline:
+                    self._lost[shard, owner] |= lost
+                    raise
+                await asyncio.sleep(0.2)
+            except BaseException:
+                self._lost[shard, owner] |= lost
+                raise
+        tasks = [Task.of(row, now_ms, owner, shard, lease_ms, asked_at) for row in rows]
+        return tasks, (wake_ms - now_ms) / 1000 if wake_ms else None
+
+    def give_back(self, task: Task, delay_ms: int = 0) -> None:
+        """Send an attempt back that was never begun; nobody waits for the answer."""
+        self._store.undo("task/release", task.shard, (*_attempt(task), 0, delay_ms, self._store.new_call()))
+
+    def give_all_back(self, claiming: asyncio.Future[tuple[list[Task], float | None]]) -> None:
+        """What a claim brought whose caller has gone."""
+        if not claiming.cancelled() and claiming.exception() is None:
+            for task in claiming.result()[0]:
+                self.give_back(task)
+
+    # -- ending an attempt
+
+    async def heartbeat(self, task: Task, lease: Seconds = 30) -> Heartbeat:
+        """Set the time left of an attempt anew: now + `lease` (`task/renew`). Refused once it expired or was cancelled."""
+        args = (*_attempt(task), milliseconds("lease", lease), task.lock)
+        said = await self._store.call("task/renew", task.shard, args)
+        return Heartbeat(said / 1000) if said > 0 else Heartbeat(None, REFUSALS[said])
+
+    async def complete(self, task: Task, result: Any = None) -> bool:
+        """End the task with a result, any JSON value (`task/complete`).
+
+        Accepted after the lease expired, while nobody took it over; the same again by the same attempt is accepted, too.
+        False: the attempt was no longer the newest, or the task was cancelled.
+        """
+        args = (*_attempt(task), "" if result is None else dump("result", result))
+        return bool(await self._store.call("task/complete", task.shard, args))
+
+    async def fail(self, task: Task, error: str | BaseException | Failure, retry_at: datetime | float | None = None) -> Failed:
+        """The attempt failed: the task is tried again, or is dead when its attempts are used up (`task/fail`).
+
+        `retry_at` (aware, or seconds since the Unix epoch) wins over the task's policy; past means now.
+        """
+        failure = Failure.of(error)
+        at = -1 if retry_at is None else _instant_ms("retry_at", retry_at)
+        args = (*_attempt(task), failure.text, failure.to_json(), at, self._store.new_call())
+        said = await self._store.call("task/fail", task.shard, args)
+        if said > 0:
+            return Failed("requeued", said / 1000)
+        return Failed("refused" if said == 0 else "dead_lettered" if said == -1 else "cancelled")
+
+    async def defer(self, task: Task, seconds: Seconds) -> bool:
+        """Put an attempt off, uncounted: nobody may claim the task for that long. False: not this attempt's to give back."""
+        return await self._release(task, begun=False, delay_ms=milliseconds("seconds", seconds, least=0))
+
+    async def release(self, task: Task, *, begun: bool = False) -> bool:
+        """Give an attempt back, so that others go on at once (`task/release`). Counted only if its body had `begun`.
+
+        False: not this attempt's to give back, or it was the last.
+        """
+        return await self._release(task, begun=begun, delay_ms=0)
+
+    async def _release(self, task: Task, *, begun: bool, delay_ms: int) -> bool:
+        args = (*_attempt(task), int(begun), delay_ms, self._store.new_call())
+        return bool(await self._store.call("task/release", task.shard, args) == 2)
+
+    async def release_all(self, owner: str) -> int:
+        """Take back all that an owner, now gone, had claimed: as if its leases had expired (`task/release_all`)."""
+        check_name("owner", owner)
+
+        async def one_shard(shard: int) -> int:
+            count, more = 0, 1
+            while more:
+                call = self._store.new_call()
+                released, more = await self._store.calls.call_named("task/release_all", shard, (owner, PAGE), call)
+                count += released
+            return count
+
+        return sum(await asyncio.gather(*(one_shard(shard) for shard in range(self._store.shards))))
+
+
+def _keyed(queue: str, key: str) -> str:
+    """The id of the task that a key names: the same for everybody."""
+    return f"k{hashlib.blake2b(json.dumps([queue, key]).encode(), digest_size=16).hexdigest()}"
+
+
+def _attempt(task: Task) -> tuple[str, str, int]:
+    if not isinstance(task, Task):
+        raise InvalidType("task", f"must be a Task that was claimed, not {type(task).__name__}")
+    return task.id, task.owner, task.fence
+
+
+def _instant_ms(argument: str, when: datetime | float) -> int:
+    if isinstance(when, datetime):
+        if when.tzinfo is None:
+            raise InvalidArgument(argument, "must be aware: a datetime without a time zone names no instant")
+        when = when.timestamp()
+    elif isinstance(when, bool) or not isinstance(when, (int, float)):
+        raise InvalidType(argument, f"must be an aware datetime or seconds, not {type(when).__name__}")
+    if not when <= LAST or when == -math.inf:  # NaN is refused as well; an int may be too large to be a float
+        raise InvalidArgument(argument, "must be an instant before the year 10000")
+    return max(round(when * 1000), 0)

@@ -1,0 +1,390 @@
+"""Tasks as values: what is spawned, claimed, answered and looked at."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import traceback
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from functools import cached_property
+from typing import Any, Literal, TypedDict, get_args
+
+from lockbeat.durations import Seconds, milliseconds
+from lockbeat.errors import InvalidArgument, InvalidType
+from lockbeat.jobs import MOST_ATTEMPTS
+from lockbeat.keys import check_name, job_lock
+from lockbeat.payload import dump
+from lockbeat.retry import Exponential, Fixed, Retry
+
+State = Literal["waiting", "running", "done", "dead", "cancelled"]
+EndState = Literal["done", "dead", "cancelled"]
+STATES: tuple[str, ...] = get_args(State)
+RETRY = Exponential(1, factor=2, max=60)
+MOST_ERROR = 4000
+"""Characters of an error's text that are kept: the end, where a traceback says what happened."""
+
+
+def whole(argument: str, value: object, least: int, most: int) -> int:
+    """An int within bounds. Raises InvalidType or InvalidArgument, naming `argument`."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidType(argument, f"must be an int, not {type(value).__name__}")
+    if not least <= value <= most:
+        raise InvalidArgument(argument, f"must be between {least} and {most}, not {value}")
+    return value
+
+
+class TaskOptions(TypedDict, total=False):
+    """What a function declares for all its tasks; see the fields of `NewTask`."""
+
+    queue: str
+    max_attempts: int
+    retry: Retry | None
+    headers: Mapping[str, Any] | None
+    delay: Seconds
+    priority: int
+    max_delay: Seconds | None
+    max_duration: Seconds | None
+    retention: Seconds
+
+
+class SpawnOptions(TaskOptions, total=False):
+    """What spawning takes besides the name and the params; see the fields of `NewTask`."""
+
+    idempotency_key: str | None
+
+
+@dataclass(frozen=True)
+class NewTask:
+    """A task to spawn; validated when made: InvalidArgument names what is wrong. Durations: seconds or timedelta."""
+
+    name: str
+    """Of the function that is to run."""
+    params: Any = None
+    """Any JSON value, at most 1 MiB of it."""
+    _: KW_ONLY
+    queue: str = "default"
+    max_attempts: int = 5
+    """Attempts, those that end with a crash included; then it is dead."""
+    retry: Retry | None = RETRY
+    """When it is tried again; None: at once."""
+    idempotency_key: str | None = None
+    """The same key in the same queue names the same task, until its retention is over."""
+    headers: Mapping[str, Any] | None = None
+    """What goes with it and is not for the function: trace ids, the tenant. JSON."""
+    delay: Seconds = 0
+    """Nobody may claim it before, to the millisecond of the server's clock."""
+    priority: int = 0
+    """From -49 to 49; the higher, the sooner."""
+    max_delay: Seconds | None = None
+    """Cancelled if nobody has begun it this long after its spawn."""
+    max_duration: Seconds | None = None
+    """Cancelled if it has not ended this long after it was first begun, or if a retry would come later."""
+    retention: Seconds = 3600
+    """How long it can be looked at when it is done or cancelled; dead ones for a week."""
+
+    @classmethod
+    def declare(cls, name: str, params: Any, options: SpawnOptions) -> NewTask:
+        """A task from options by name, of which a wrong one is said to be wrong."""
+        for unknown in sorted(options.keys() - _OPTIONS):
+            near = difflib.get_close_matches(unknown, _OPTIONS, 1)
+            raise InvalidArgument(unknown, f"no such option of a task{f'; did you mean {near[0]!r}?' if near else ''}")
+        return cls(name, params, **options)
+
+    def __post_init__(self) -> None:
+        check_name("name", self.name)
+        check_name("queue", self.queue)
+        whole("max_attempts", self.max_attempts, 1, MOST_ATTEMPTS)
+        whole("priority", self.priority, -49, 49)
+        if self.retry is not None and not isinstance(self.retry, (Fixed, Exponential)):
+            raise InvalidType("retry", f"must be Fixed or Exponential, not {type(self.retry).__name__}")
+        if self.idempotency_key is not None:
+            check_name("idempotency_key", self.idempotency_key)
+        if self.headers is not None and not isinstance(self.headers, Mapping):
+            raise InvalidType("headers", f"must be a dict, not {type(self.headers).__name__}")
+        if self.headers is not None and not all(isinstance(key, str) for key in self.headers):
+            raise InvalidType("headers", "must have str keys")
+        _ = self.payload, self.delay_ms, self.max_delay_ms, self.policies
+
+    @cached_property
+    def payload(self) -> str:
+        """Params and headers as JSON; empty: neither."""
+        if self.params is None and not self.headers:
+            return ""
+        params = dump("params", self.params)
+        return f'{{"params":{params},"headers":{dump("headers", dict(self.headers or {}))}}}'
+
+    @cached_property
+    def delay_ms(self) -> int:
+        return milliseconds("delay", self.delay, least=0)
+
+    @cached_property
+    def max_delay_ms(self) -> int:
+        return 0 if self.max_delay is None else milliseconds("max_delay", self.max_delay)
+
+    @cached_property
+    def policies(self) -> dict[str, Any]:
+        """What its record says of it, and scripts read."""
+        data: dict[str, Any] = {
+            "name": self.name,
+            "queue": self.queue,
+            "priority": self.priority,
+            "retention_ms": milliseconds("retention", self.retention, least=0),
+        }
+        if self.retry is not None:
+            data["retry"] = self.retry.to_json()
+        if self.max_duration is not None:
+            data["max_duration_ms"] = milliseconds("max_duration", self.max_duration)
+        return data
+
+    def record(self, call: str) -> str:
+        """The task's record, as the store has it: `MAX_ATTEMPTS JSON`."""
+        return f"{self.max_attempts} {json.dumps({**self.policies, 'call': call}, separators=(',', ':'))}"
+
+
+_OPTIONS = {*TaskOptions.__annotations__, *SpawnOptions.__annotations__}
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """What `spawn` made, or found under the idempotency key."""
+
+    task_id: str
+    attempt: int
+    """The one that it is in, or waits for: 1 for a new task."""
+    created: bool
+    """False: it was there already."""
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """One attempt of a task, claimed under a lease: what the verbs that end it want back."""
+
+    id: str
+    name: str
+    """Of the function to run."""
+    queue: str
+    params: Any
+    headers: dict[str, Any]
+    attempt: int
+    """1 for the first."""
+    max_attempts: int
+    owner: str
+    fence: int
+    """Grows with each attempt: hand it to whatever the attempt writes to."""
+    expires_at: float
+    """Of the lease as claimed: seconds since the Unix epoch, by the server's clock."""
+    shard: int = field(repr=False)
+    lease_ms: int = field(repr=False)
+    asked_at: float = field(repr=False)
+    """Monotonic time before the request that claimed it."""
+    slot_ms: int = field(repr=False)
+    """The slot of its job; of a spawned task: when it was due."""
+    job: str = ""
+    """The job whose slot this is; empty: it was spawned."""
+    lock: str = field(default="", repr=False)
+    """The job's lock that goes with the attempt; empty: none."""
+    timeout_ms: int | None = field(default=None, repr=False)
+    ends_in: float | None = field(default=None, repr=False)
+    """Seconds from the claim to when max_duration is over; None: no limit."""
+
+    @classmethod
+    def of(cls, row: list[Any], now_ms: int, owner: str, shard: int, lease_ms: int, asked_at: float) -> Task:
+        """From a row of `task/claim`."""
+        task_id, record, attempt, fence, expires_ms, due_ms, until_ms, payload = row
+        most, _, text = record.decode().partition(" ")
+        policies = json.loads(text)
+        data = json.loads(payload) if payload else {}
+        job = policies.get("job", "")
+        return cls(
+            id=task_id.decode(),
+            name=policies["name"],
+            queue=policies["queue"],
+            params=data.get("params"),
+            headers=data.get("headers", {}),
+            attempt=attempt,
+            max_attempts=int(most),
+            owner=owner,
+            fence=fence,
+            expires_at=expires_ms / 1000,
+            shard=shard,
+            lease_ms=policies.get("lease_ms", lease_ms),
+            asked_at=asked_at,
+            slot_ms=int(task_id.rpartition(b"@")[2]) if job else due_ms,
+            job=job,
+            lock=job_lock(job) if policies.get("overlap") == "skip" else "",
+            timeout_ms=policies.get("timeout_ms"),
+            ends_in=(until_ms - now_ms) / 1000 if until_ms else None,
+        )
+
+
+Refusal = Literal["expired", "cancelled", "not the owner"]
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Whether an attempt was renewed: true if so."""
+
+    expires_at: float | None
+    """The new end of the lease: seconds since the Unix epoch, by the server's clock."""
+    refusal: Refusal | None = None
+    """Why it was not."""
+
+    def __bool__(self) -> bool:
+        return self.refusal is None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """What became of a task whose attempt failed; false if that was not this attempt's to say."""
+
+    outcome: Literal["requeued", "dead_lettered", "cancelled", "refused"]
+    retry_at: float | None = None
+    """requeued: when it may be claimed again, in seconds since the Unix epoch."""
+
+    def __bool__(self) -> bool:
+        return self.outcome != "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an attempt failed, as text: nothing of the error itself is kept but its words."""
+
+    type: str
+    """The exception's class; "Lost": its lease ended; "CutShort": a shutdown; "Cancelled"; "Error": only a text was given."""
+    message: str
+    traceback: str | None = None
+
+    @classmethod
+    def of(cls, error: str | BaseException | Failure) -> Failure:
+        """Raises InvalidType for anything else."""
+        if isinstance(error, Failure):
+            return error
+        if isinstance(error, BaseException):
+            trace = "".join(traceback.format_exception(error)).rstrip()
+            return cls(type(error).__qualname__, _clip(str(error)), _clip(trace))
+        if not isinstance(error, str):
+            raise InvalidType("error", f"must be a str or an exception, not {type(error).__name__}")
+        return cls("Error", _clip(error))
+
+    @property
+    def text(self) -> str:
+        return self.traceback or self.message
+
+    def to_json(self) -> str:
+        return dump("error", {"type": self.type, "message": self.message, "traceback": self.traceback})
+
+
+def _clip(text: str) -> str:
+    # A file name may hold what UTF-8 can't carry.
+    return text.encode(errors="backslashreplace").decode()[-MOST_ERROR:]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many tasks a queue holds."""
+
+    ready: int
+    """Claimable now."""
+    delayed: int
+    """Waiting for their time: a delay, or a retry."""
+    running: int
+    dead: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskInfo:
+    """A task as the store has it. Times: seconds since the Unix epoch by the server's clock, None where there is none."""
+
+    id: str
+    name: str
+    queue: str
+    state: State
+    params: Any
+    headers: dict[str, Any]
+    priority: int
+    attempts: int
+    """Begun so far."""
+    max_attempts: int
+    spawned_at: float | None
+    due_at: float | None
+    started_at: float | None
+    """Of the latest attempt."""
+    ended_at: float | None
+    owner: str | None
+    """Of the latest attempt, once it has ended or while it runs."""
+    fence: int | None
+    expires_at: float | None
+    """running: when its lease ends unless renewed."""
+    result: Any
+    failure: Failure | None
+    """Of the latest attempt that failed; also while the task waits for another."""
+
+    @classmethod
+    def of(cls, task_id: str, row: list[Any]) -> TaskInfo | None:
+        """From a reply of `task/get`; None: there is no such task."""
+        record, lease, outcome, payload, ledger, _ = (part.decode() if isinstance(part, bytes) else part for part in row)
+        if not record:
+            return _of_slot(task_id, json.loads(ledger)) if ledger else None
+        attempts, started, spawned, due, _, _, most, text = record.split(" ", 7)
+        policies, told = json.loads(text), json.loads(outcome) if outcome else {}
+        data = json.loads(payload) if payload else {}
+        state: State = told.get("state", "waiting")
+        owner, fence, expires = told.get("by"), told.get("fence") or None, None
+        if lease and state == "waiting":
+            state = "running"
+            expires_ms, fence_text, _, _, owner = lease.split(" ", 4)
+            fence, expires = int(fence_text), int(expires_ms) / 1000
+        failure = told.get("failure")
+        return cls(
+            id=task_id,
+            name=policies["name"],
+            queue=policies["queue"],
+            state=state,
+            params=data.get("params"),
+            headers=data.get("headers", {}),
+            priority=policies.get("priority", 0),
+            attempts=int(attempts),
+            max_attempts=int(most),
+            spawned_at=_seconds(int(spawned)),
+            due_at=_seconds(int(due)),
+            started_at=_seconds(int(started)),
+            ended_at=_seconds(told.get("ended", 0)) if state in get_args(EndState) else None,
+            owner=owner,
+            fence=fence,
+            expires_at=expires,
+            result=told.get("result"),
+            failure=Failure(**failure) if failure else None,
+        )
+
+
+def _seconds(ms: int) -> float | None:
+    return ms / 1000 if ms else None
+
+
+def _of_slot(task_id: str, entry: dict[str, Any]) -> TaskInfo:
+    """The task of a slot has ended: the ledger alone knows of it."""
+    job, _, slot_ms = task_id.rpartition("@")
+    told = entry.get("state", "unknown")
+    state: EndState = "done" if told == "done" else "dead" if told in ("failed", "lost") else "cancelled"
+    reason = entry.get("reason")
+    return TaskInfo(
+        id=task_id,
+        name=job,
+        queue="",
+        state=state,
+        params=None,
+        headers={},
+        priority=0,
+        attempts=entry.get("attempt", 0),
+        max_attempts=entry.get("attempt", 0),
+        spawned_at=_seconds(entry.get("at", 0)),
+        due_at=_seconds(int(slot_ms)),
+        started_at=_seconds(entry.get("started", 0)),
+        ended_at=_seconds(entry.get("ended", 0)),
+        owner=entry.get("by"),
+        fence=entry.get("fence"),
+        expires_at=None,
+        result=None,
+        failure=None if reason is None else Failure(told.capitalize(), reason),
+    )

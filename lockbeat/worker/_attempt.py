@@ -1,0 +1,151 @@
+"""One attempt: runs the function under the lease, and stops it when there is reason to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from lockbeat.beat.registry import instant
+from lockbeat.keeper import CANCELLED
+from lockbeat.lease import Held, monotonic
+from lockbeat.tasks import Failure, Task
+from lockbeat.worker._functions import Function, Run
+
+log = logging.getLogger("lockbeat")
+
+LOST, TIMED_OUT, SHUT_DOWN = "its lease is lost", "timed out", "the instance is shut down"
+
+
+class Attempt:
+    """One attempt: its lease, and why it is to stop, if it is."""
+
+    __slots__ = ("abandoned", "ended", "function", "held", "result", "runner", "running", "stopped", "task")
+
+    def __init__(self, task: Task, function: Function) -> None:
+        self.task = task
+        self.function = function
+        args = (task.id, task.owner, task.fence, task.lease_ms, task.lock)
+        self.held = Held("task/renew", task.shard, args, task.lease_ms / 1000, 0.0, self._lost)
+        self.held.taken(task.asked_at)
+        self.runner: asyncio.Task[None] | None = None
+        self.running = False
+        self.abandoned = False
+        self.ended = False  # what is left is to report the outcome, which no loss makes untrue
+        self.stopped: str | None = None
+        self.result: Any = None
+
+    def _lost(self, reason: str) -> None:
+        self.stop(CANCELLED if reason == CANCELLED else LOST)
+
+    def stop(self, reason: str) -> None:
+        """Cancel the function, once; one that has not begun never does."""
+        if self.stopped is None and not self.ended:
+            self.stopped = reason
+            if self.running and self.runner is not None:
+                self.runner.cancel()
+
+    def why(self) -> str | None:
+        """Why it is to stop, asked from any thread: the event loop may be too busy to say so."""
+        return LOST if self.stopped is None and monotonic() >= self.held.trusted_until else self.stopped
+
+    async def outcome(self) -> Failure | None:
+        """Run the function. What went wrong; None: nothing, and `result` is what it returned."""
+        loop, task = asyncio.get_running_loop(), self.task
+        timeout_ms = task.timeout_ms or self.function.timeout_ms
+        if monotonic() >= self.held.trusted_until:
+            self.stop(LOST)  # the process was frozen, or the answer came late: it may be another's by now
+        timer = loop.call_later(timeout_ms / 1000, self.stop, TIMED_OUT) if timeout_ms else None
+        try:
+            if self.stopped is not None:
+                return Failure("Cancelled", "it was not begun")
+            self.running = True
+            self.result = await self._call()
+        except asyncio.CancelledError:
+            if self.stopped is None or self.runner is None:
+                return Failure("Cancelled", "the function was cancelled")
+            self.runner.uncancel()
+            if self.stopped == TIMED_OUT:
+                return Failure("TimedOut", f"timed out after {timeout_ms or 0:g} ms")
+            return Failure("Cancelled", self.stopped)
+        except KeyboardInterrupt:
+            raise  # Ctrl-C in a program that left it to Python, and hit while this function ran
+        except BaseException as problem:  # noqa: BLE001 - whatever a function raises is its outcome, sys.exit() too
+            return Failure.of(problem)
+        finally:
+            self.ended = True
+            if timer is not None:
+                timer.cancel()
+        return None
+
+    async def _call(self) -> Any:
+        function = self.function
+        args = (self._run(),) if function.takes_run else ()
+        if function.is_async:
+            return await function.call(*args)
+        thread = _in_thread(self.task.id, partial(contextvars.copy_context().run, function.call, *args))
+        try:
+            result = await asyncio.shield(thread)
+        except asyncio.CancelledError:
+            # A thread can't be stopped. Its lease is kept until it ends, or another would start beside it.
+            await asyncio.wait([thread])
+            raise
+        if inspect.isgenerator(result) or inspect.isasyncgen(result):
+            raise TypeError("the function returned a generator, which nobody runs")
+        if inspect.isawaitable(result):  # a lambda around an async function
+            return await result
+        return result
+
+    def _run(self) -> Run:
+        task = self.task
+        return Run(
+            job=task.job,
+            slot=instant(task.slot_ms),
+            attempt=task.attempt,
+            fence=task.fence,
+            task_id=task.id,
+            name=task.name,
+            queue=task.queue,
+            params=task.params,
+            headers=task.headers,
+            owner=task.owner,
+            stopped=self.why,
+        )
+
+
+def _in_thread(name: str, call: Callable[[], Any]) -> asyncio.Future[Any]:
+    """Run a plain function in a thread of its own. A pool's threads are waited for when Python exits: one that hangs would
+    hold up a shutdown for ever, a daemon's does not.
+    """
+    loop = asyncio.get_running_loop()
+    future = loop.create_future()
+
+    def settle(result: Any, problem: BaseException | None) -> None:
+        if problem is None:
+            future.set_result(result)
+        else:
+            future.set_exception(problem)
+
+    def run() -> None:
+        result: Any = None
+        problem: BaseException | None = None
+        try:
+            result = call()
+        except StopIteration as error:  # which a future can't carry
+            problem = RuntimeError(f"the function raised {error!r}")
+        except KeyboardInterrupt as error:  # the job's own: signals reach the main thread only
+            problem = RuntimeError(f"the function raised {error!r}")
+        except BaseException as error:  # noqa: BLE001 - carried over to the loop
+            problem = error
+        try:
+            loop.call_soon_threadsafe(settle, result, problem)
+        except RuntimeError:
+            pass  # the loop has ended: the shutdown did not wait for us
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return future

@@ -1,0 +1,268 @@
+"""Claims what there is room for, runs it, and reports how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from lockbeat.durability import Durability
+from lockbeat.errors import InvalidArgument, StoreError
+from lockbeat.keeper import CANCELLED, Keeper
+from lockbeat.lease import monotonic
+from lockbeat.payload import dump
+from lockbeat.store import Store
+from lockbeat.tasks import NOT_DURABLE_MS, Failure, Task, Tasks
+from lockbeat.wakeup import LOOK_IN_MEMORY, Wakeup
+from lockbeat.worker._attempt import LOST, SHUT_DOWN, Attempt
+from lockbeat.worker._functions import Function
+
+log = logging.getLogger("lockbeat")
+
+HANDFUL = 50
+"""Tasks that one claim takes; keeps its script under 5 ms."""
+CLAIM_LEASE_MS = 5000
+LOOK_AFTER = 15.0
+"""Seconds. Looks again after this time though nobody rang: a message can be lost with the instance that was to send it."""
+
+
+class Worker:
+    """Runs tasks of some queues, at most `concurrency` at a time. The queues take turns."""
+
+    def __init__(
+        self,
+        store: Store,
+        keeper: Keeper,
+        tasks: Tasks,
+        functions: Mapping[str, Function],
+        queues: Iterable[str],
+        concurrency: int,
+        durability: Durability | None = None,
+    ) -> None:
+        self._store = store
+        self._keeper = keeper
+        self._tasks = tasks
+        self._functions = functions
+        self._queues = tuple(dict.fromkeys(queues))
+        self._concurrency = concurrency
+        self._durability = durability
+        self._attempts: dict[Task, Attempt] = {}
+        self._busy = 0  # attempts whose functions have not ended
+        self._strangers: set[str] = set()  # functions that others have: older or newer code, another program
+        self._reserved = 0
+        self._claiming: set[asyncio.Future[tuple[list[Task], float | None]]] = set()
+        self._stopping = False
+        self._room = Wakeup()  # a function has ended
+        self._wakeups: dict[int, list[Wakeup]] = {}
+        self.completed = 0
+        """Attempts that ended well, since it started."""
+        self.failed = 0
+        """Attempts that ended otherwise."""
+        self.abandoned = 0
+        """Attempts that a shutdown left running in their threads."""
+
+    @property
+    def room(self) -> int:
+        """How many more attempts it would take now."""
+        return 0 if self._stopping else self._concurrency - self._busy - self._reserved
+
+    def reserve(self, queue: str, name: str) -> bool:
+        """Keep a place for an attempt of this function; False: it would not run it now."""
+        if self.room <= 0 or queue not in self._queues or name not in self._functions:
+            return False
+        self._reserved += 1
+        return True
+
+    def unreserve(self, places: int = 1) -> None:
+        """Give up places; who waits for one is told."""
+        self._reserved -= places
+        self._room.ring()
+
+    def knows(self, name: str) -> bool:
+        """Whether it has the function."""
+        return name in self._functions
+
+    @property
+    def running(self) -> int:
+        """Attempts that are running now."""
+        return len(self._attempts)
+
+    def begin(self, task: Task) -> None:
+        """Run an attempt that has been claimed, or started by `beat/fire`, in this instance's name, in a reserved place."""
+        self._reserved -= 1
+        self._busy += 1
+        attempt = self._attempts[task] = Attempt(task, self._functions[task.name])
+        self._keeper.hold(attempt.held)  # from here on: its function may have to wait for one that blocks the event loop
+        attempt.runner = self._store.loop.create_task(self._execute(attempt), name=task.id)
+
+    def put_off(self, task: Task) -> None:
+        """Give back an attempt that `beat/fire` started, for it is not durable yet; the place stays reserved."""
+        self._tasks.give_back(task, NOT_DURABLE_MS)
+
+    def cancel(self, task_id: str) -> None:
+        """A task was cancelled in the store: stop it, if it runs here."""
+        for task, attempt in self._attempts.items():
+            if task.id == task_id:
+                attempt.stop(CANCELLED)
+
+    def reply_lost(self, shard: int, calls: Sequence[str]) -> None:
+        """These calls may have started attempts in this instance's name; the next claim brings them."""
+        self._tasks.reply_lost(shard, self._store.owner, calls)
+        self.wake(shard)
+
+    def wake(self, shard: int) -> None:
+        """There may be something to claim on a shard."""
+        for wakeup in self._wakeups.get(shard, ()):
+            wakeup.ring()
+
+    async def serve(self, shard: int) -> None:
+        """Claim and run, until cancelled. Losing the store ends nothing."""
+        wakeup = Wakeup()
+        self._wakeups.setdefault(shard, []).append(wakeup)
+        await wakeup.keep_turning(
+            lambda: self.tick(shard),
+            doing="claiming",
+            blocked=f"can't claim from {', '.join(map(repr, self._queues))}",
+            longest_pause=2.0,
+            look=LOOK_IN_MEMORY if self._store.connector.kind == "memory" else LOOK_AFTER,
+        )
+
+    async def tick(self, shard: int) -> float | None:
+        """Claim what there is room for. Seconds until there may be more; None: when rung for. Raises StoreError."""
+        while self.room <= 0:
+            await self._room.wait(None)
+        limit = min(self.room, HANDFUL)
+        self._reserved += limit
+        # Another queue is the first each time: with room for one, all get their turn.
+        queues = self._queues = (*self._queues[1:], self._queues[0])
+        claim = self._tasks.claim_on(shard, queues, self._store.owner, limit, CLAIM_LEASE_MS, self._strangers, self._durability)
+        # A cancelled claim would leave tasks leased to an instance that does not run them.
+        claiming = asyncio.ensure_future(claim)
+        self._claiming.add(claiming)
+        claiming.add_done_callback(self._claiming.discard)
+        tasks: list[Task] = []
+        try:
+            tasks, wake = await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            claiming.add_done_callback(self._tasks.give_all_back)
+            raise
+        finally:
+            self.unreserve(limit - len(tasks))
+        if tasks and log.isEnabledFor(logging.DEBUG):
+            log.debug("claimed %d", len(tasks))
+        for task in tasks:
+            if self.knows(task.name) and not self._stopping:
+                self.begin(task)
+                continue
+            self.unreserve()
+            if not self._stopping:
+                self._strangers.add(task.name)
+                log.info("task %s is left to others: no function %r here", task.id, task.name)
+            self._tasks.give_back(task)
+        return 0 if len(tasks) == limit else wake
+
+    async def _execute(self, attempt: Attempt) -> None:
+        task = attempt.task
+        began = monotonic() if log.isEnabledFor(logging.DEBUG) else None
+        limit = None if task.ends_in is None else self._store.loop.call_later(task.ends_in, self._ask, attempt)
+        busy = 1
+        try:
+            failure = await attempt.outcome()
+            # The next may begin: it is claimed in the same write that reports the end of this one.
+            self._busy -= busy
+            busy = 0
+            self._room.ring()
+            await self._report(attempt, failure)
+        except StoreError as problem:
+            log.error("the outcome of %s is lost: %s", task.id, problem)
+        except asyncio.CancelledError:
+            pass  # the worker is closed, its grace is over: release_all has the last word
+        finally:
+            if began is not None:
+                log.debug("ended %s in %.0f ms", task.id, (monotonic() - began) * 1000)
+            if limit is not None:
+                limit.cancel()
+            self._busy -= busy
+            self._keeper.drop(attempt.held)
+            del self._attempts[task]
+            self._room.ring()
+
+    def _ask(self, attempt: Attempt) -> None:
+        """Its max_duration should be over: the script says so, by the server's clock."""
+        asking = self._store.submit("task/renew", attempt.task.shard, attempt.held.args)
+
+        def answered(done: asyncio.Future[int]) -> None:
+            if not done.cancelled() and done.exception() is None and done.result() == -1:
+                attempt.stop(CANCELLED)
+
+        asking.add_done_callback(answered)
+
+    async def _report(self, attempt: Attempt, failure: Failure | None) -> None:
+        task = attempt.task
+        if failure is None:
+            self.completed += 1
+            result = self._result(attempt)
+            if not await self._patiently(lambda: self._tasks.complete(task, result)):
+                log.warning("%s had been taken from this instance before it ended; its writes may come twice", task.id)
+            return
+        self.failed += 1
+        if attempt.stopped == CANCELLED:
+            log.info("%s was cancelled", task.id)
+            # Refused, but it ends the lease: the body has stopped, and others need not wait for that.
+            await self._tasks.release(task, begun=attempt.running)
+        elif attempt.stopped == LOST:
+            log.warning("%s was cancelled: its lease was lost", task.id)
+        elif attempt.abandoned:
+            pass  # its thread still runs: the lease is left to expire
+        elif attempt.stopped == SHUT_DOWN:
+            await self._tasks.release(task, begun=attempt.running)
+        else:
+            log.error("%s failed in attempt %d: %s", task.id, task.attempt, failure.text)
+            await self._patiently(lambda: self._tasks.fail(task, failure))
+
+    def _result(self, attempt: Attempt) -> Any:
+        """What it returned, if the store can keep it. The work is done: doing it again for want of a result would be worse."""
+        if attempt.task.job or attempt.result is None:
+            return None
+        try:
+            dump("result", attempt.result)
+        except InvalidArgument as problem:
+            log.error("%s is done, without its result: %s", attempt.task.id, problem)
+            return None
+        return attempt.result
+
+    async def _patiently(self, report: Callable[[], Any]) -> Any:
+        """An outcome is worth more patience than a question: the work is done."""
+        left = 5
+        while True:
+            try:
+                return await report()
+            except StoreError:
+                if not left or self._stopping:
+                    raise
+                left -= 1
+                await asyncio.sleep(random.uniform(0.5, 1.0))  # noqa: S311 - spreads retries
+
+    async def drain(self, grace: float) -> None:
+        """Stop claiming, let what runs end within `grace` seconds, cancel the rest and give it back."""
+        self._stopping = True
+        self._room.ring()
+        if self._claiming:  # what they claim is given back, before release_all takes it for begun
+            await asyncio.wait(self._claiming, timeout=self._store.timeout)
+        await self._wait_for_attempts(grace)
+        for attempt in list(self._attempts.values()):
+            attempt.stop(SHUT_DOWN)
+        await self._wait_for_attempts(self._store.timeout)
+        for attempt in list(self._attempts.values()):
+            log.warning("%s still runs and can't be stopped; its lease is left to expire", attempt.task.id)
+            attempt.abandoned = True
+            self.abandoned += 1
+            if attempt.runner is not None:
+                attempt.runner.cancel()
+
+    async def _wait_for_attempts(self, seconds: float) -> None:
+        runners = [attempt.runner for attempt in self._attempts.values() if attempt.runner is not None]
+        if runners:
+            await asyncio.wait(runners, timeout=seconds)

@@ -1,0 +1,81 @@
+-- _lib/queue: taking tasks from queues in turn.
+--
+-- Where strangers (tasks whose functions the caller lacks) have piled up at the head of a queue nobody is there for them: they are
+-- put off for half of what they have waited, 1 s to 60 s, so that the rest is reached.
+-- needs: _lib/lease _lib/waiting _lib/ledger _lib/task
+
+local PILE = 100
+
+-- What has come due in a queue can be claimed.
+local function queue_promote(queue, most)
+  local at = #queue + 2
+  local high = '(' .. queue .. '\255' .. string.format('%015.0f', now + 1)
+  for _, member in ipairs(redis.call('ZRANGEBYLEX', q.delayed, '[' .. queue .. '\255', high, 'LIMIT', 0, most)) do
+    redis.call('ZREM', q.delayed, member)
+    redis.call('ZADD', q.ready, 0, queue .. '\255' .. string.sub(member, at + 15, at + 16) .. string.sub(member, at, at + 14)
+      .. string.sub(member, at + 17))
+  end
+end
+
+-- The task is next in its queue: begin an attempt. Returns its lease; nil: it has ended instead, or is none.
+local function queue_begin(id, record, owner, call, lease_ms)
+  if not record or record.seq == 0 then return nil end
+  if record.till > 0 and record.till <= now then
+    record.seq = 0
+    task_cancel(id, record, nil, task_limit(record))
+    return nil
+  end
+  local window, slot = record.window_ms or -1, tonumber(string.match(id, '@(%-?%d+)$'))
+  if record.attempts == 0 and window >= 0 and slot and now - slot > window then
+    task_end(id, record, 'missed', nil, nil, 'no worker began it within ' .. window .. ' ms')
+    return nil
+  end
+  local lease, holder = task_start(id, record, owner, call, record.lease_ms or lease_ms)
+  if not lease then
+    task_end(id, record, 'skipped', nil, nil, 'overlap: the job\'s lock is held by ' .. holder)
+  elseif record.job then
+    ledger_replace(q.ledger, id, ledger_entry('fired', record.spawned, owner, lease.fence, record.attempts, now))
+  end
+  return lease
+end
+
+-- Where a run stands in a queue.
+local function queue_line(queue)
+  queue_promote(queue, 200)
+  return {queue = queue, low = '[' .. queue .. '\255', high = '(' .. queue .. '\255\255', passed = {}, members = {}, at = 0}
+end
+
+-- Begin the first task of the queue that is no stranger, looking at no more than `by.looks` of them. Returns id, record and lease, or nil.
+local function queue_take(line, by)
+  while #line.passed < PILE and by.looks > 0 do
+    line.at, by.looks = line.at + 1, by.looks - 1
+    if line.at > #line.members then
+      line.members = redis.call('ZRANGEBYLEX', q.ready, line.low, line.high, 'LIMIT', #line.passed, 20)
+      line.at = 1
+    end
+    local member = line.members[line.at]
+    if not member then return nil end
+    local id = string.sub(member, #line.queue + 2 + 33)
+    local record = task_read(id)
+    if record and by.strangers[record.name] then
+      line.passed[#line.passed + 1] = {id, record}
+    else
+      redis.call('ZREM', q.ready, member)
+      local lease = queue_begin(id, record, by.owner, by.call, by.lease_ms)
+      if lease then return id, record, lease end
+    end
+  end
+end
+
+-- When there may be more, without anybody saying so.
+local function queue_wake(line)
+  if #line.passed == PILE then
+    for _, pair in ipairs(line.passed) do
+      task_unqueue(pair[1], pair[2])
+      task_queue(pair[1], pair[2], now + math.min(math.max((now - pair[2].spawned) / 2, 1000), 60000))
+    end
+    return now
+  end
+  local delayed = redis.call('ZRANGEBYLEX', q.delayed, line.low, line.high, 'LIMIT', 0, 1)[1]
+  return delayed and tonumber(string.sub(delayed, #line.queue + 2, #line.queue + 16))
+end

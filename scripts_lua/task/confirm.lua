@@ -1,0 +1,30 @@
+-- task/confirm: let each task go on that was spawned with a delay until its durability was known; or withdraw it.
+--
+-- KEYS[1..21] of _lib/task
+-- ARGV[1]  id            str
+-- ARGV[2]  call          id      that spawned it
+-- ARGV[3]  delay_ms      int     from its spawn on, as its caller wanted it; -1: withdraw it
+-- Batch: ARGV[1..3] repeat, one group a call, at most 64 a run.
+--
+-- Returns  1  done
+--          0  too late: it was claimed, or is no longer there
+-- include: _lib/lease _lib/waiting _lib/ledger _lib/task
+
+local out = {}
+for i = 1, #ARGV, 3 do
+  local id, delay = ARGV[i], tonumber(ARGV[i + 2])
+  local record, said = task_read(id), 0
+  if record and record.call == ARGV[i + 1] and record.seq > 0 and record.attempts == 0 then
+    task_unqueue(id, record)
+    if delay < 0 then
+      task_until(id, record, 0)
+      task_forget(id)
+    else
+      task_queue(id, record, record.spawned + delay)
+    end
+    said = 1
+  end
+  out[#out + 1] = said
+end
+task_finish()
+return out

@@ -1,0 +1,46 @@
+-- task/counts: the queues, and how many tasks they hold; one queue, or a page of them.
+--
+-- KEYS[1]  task:ready    zset
+-- KEYS[2]  task:delayed  zset
+-- KEYS[3]  task:dead     zset
+-- KEYS[4]  task:live     zset
+-- KEYS[5]  task:stats    hash
+-- ARGV[1]  queue         str   empty: all that hold any
+-- ARGV[2]  after         str   the last queue of the page before; empty: the first page
+-- ARGV[3]  limit         int
+--
+-- Returns  {now_ms, running, {what, count, ...}, {queue, ready, delayed, dead}, ...}  running: of all queues. what: what happened
+--          so often since the shard was first used
+-- include: _lib/lease
+
+local out = {now, redis.call('ZCARD', KEYS[4]),
+  redis.call('HMGET', KEYS[5], 'spawned', 'begun', 'done', 'retried', 'failed', 'lost', 'cancelled')}
+
+local function add(queue)
+  local low, high = '[' .. queue .. '\255', '(' .. queue .. '\255\255'
+  local due = redis.call('ZLEXCOUNT', KEYS[2], low, '(' .. queue .. '\255' .. string.format('%015.0f', now + 1))
+  local delayed = redis.call('ZLEXCOUNT', KEYS[2], low, high) - due
+  out[#out + 1] = {queue, redis.call('ZLEXCOUNT', KEYS[1], low, high) + due, delayed, redis.call('ZLEXCOUNT', KEYS[3], low, high)}
+end
+
+local function first(key, after)
+  local member = redis.call('ZRANGEBYLEX', key, after == '' and '-' or '(' .. after .. '\255\255', '+', 'LIMIT', 0, 1)[1]
+  return member and string.match(member, '^([^\255]+)')
+end
+
+if ARGV[1] ~= '' then
+  add(ARGV[1])
+else
+  local after = ARGV[2]
+  for _ = 1, tonumber(ARGV[3]) do
+    local soonest
+    for _, key in ipairs({KEYS[1], KEYS[2], KEYS[3]}) do
+      local queue = first(key, after)
+      if queue and (not soonest or queue < soonest) then soonest = queue end
+    end
+    if not soonest then break end
+    add(soonest)
+    after = soonest
+  end
+end
+return out

@@ -1,0 +1,37 @@
+-- task/retry: let each dead task be tried again, for some more attempts.
+--
+-- KEYS[1..21] of _lib/task
+-- ARGV[1]  id            str
+-- ARGV[2]  call          id      of this call; the same again is the same call, repeated
+-- ARGV[3]  attempts      int     how many more; 0: as many as it had, counted anew
+-- ARGV[4]  delay_ms      int     nobody may claim it before
+-- Batch: ARGV[1..4] repeat, one group a call, at most 64 a run.
+--
+-- Returns  1   it waits again, by this call
+--          0   it is not dead
+--          -1  no such task
+-- include: _lib/lease _lib/waiting _lib/ledger _lib/task
+
+local out = {}
+for i = 1, #ARGV, 4 do
+  local id, call, more = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
+  local record, told, said = task_read(id), task_told(id), -1
+  if record then
+    said = task_answered(id, call) or 0
+    if said == 0 and told and told.state == 'dead' then
+      redis.call('ZREM', q.dead, task_dead_member(id, record, told.ended))
+      redis.call('ZREM', q.ended, id)
+      if more == 0 then record.attempts = 0 else record.max = record.attempts + more end
+      record.text = record.max .. ' ' .. record.json
+      task_queue(id, record, now + tonumber(ARGV[i + 3]))
+      task_tell(id, 'waiting', call, 1, nil, nil, told.failure)
+      tally('redriven')
+      said = 1
+    end
+  elseif redis.call('HEXISTS', q.ledger.ledger, id) == 1 then
+    said = 0
+  end
+  out[#out + 1] = said
+end
+task_finish()
+return out

@@ -1,0 +1,40 @@
+-- task/spawn: put each task into its queue, once for an id.
+--
+-- KEYS[1..21] of _lib/task
+-- ARGV[1]  id            str     made from the idempotency key, where there is one
+-- ARGV[2]  call          id      of this call; the same again is the same call, repeated
+-- ARGV[3]  record        text    "MAX JSON", with the call in it
+-- ARGV[4]  queue         str
+-- ARGV[5]  priority      int
+-- ARGV[6]  delay_ms      int     nobody may claim it before
+-- ARGV[7]  max_delay_ms  int     cancelled if nobody has begun it by then; 0: however late
+-- ARGV[8]  payload       json    params and headers; empty: none
+-- Batch: ARGV[1..8] repeat, one group a call, at most 64 a run.
+--
+-- Returns  {created, attempt}  created 1: by this call; 0: it was there, in or after this attempt
+-- include: _lib/lease _lib/waiting _lib/ledger _lib/task
+
+local out = {}
+for i = 1, #ARGV, 8 do
+  local id, call, max_delay = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 6])
+  local known = task_read(id)
+  if known and known.call ~= call and task_over(id, known) then
+    task_forget(id)
+    known = nil
+  end
+  if known and known.call == call then
+    out[#out + 1] = {1, 1}
+  elseif known then
+    out[#out + 1] = {0, math.max(known.attempts + (known.seq > 0 and 1 or 0), 1)}
+  else
+    local record = {text = ARGV[i + 2], queue = ARGV[i + 3], priority = tonumber(ARGV[i + 4]), attempts = 0, started = 0, spawned = now, till = 0}
+    if max_delay > 0 then task_until(id, record, now + max_delay) end
+    task_queue(id, record, now + tonumber(ARGV[i + 5]))
+    if ARGV[i + 7] ~= '' then redis.call('HSET', q.params, id, ARGV[i + 7]) end
+    tally('spawned')
+    out[#out + 1] = {1, 1}
+  end
+end
+task_sweep(2 * #out)  -- so that what has ended goes at least as fast as new ones come
+task_finish()
+return out
