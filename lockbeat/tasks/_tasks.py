@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Collection, Coroutine, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Unpack
 
@@ -149,52 +149,57 @@ class Tasks(Look):
                     break
         return found
 
-    async def claim_on(
+    def claim_on(
         self,
         shard: int,
         queues: Iterable[str],
         owner: str,
         limit: int,
         lease_ms: int,
-        strangers: Iterable[str] = (),
+        strangers: Collection[str] = (),
         durability: Durability | None = None,
-    ) -> tuple[list[Task], float | None]:
+    ) -> Coroutine[Any, Any, tuple[list[Task], float | None]]:
         """`claim` on one shard, from queues in turn. Also: seconds until there may be more; None: not by itself.
 
-        `strangers`: names of functions whose tasks are left to others. Not to be cancelled: shield it, and `give_all_back`.
+        `strangers`: names of functions whose tasks are left to others. Asked at once, so that it shares the way with what was
+        asked just before, such as the end of an attempt. Not to be cancelled: shield it, and `give_all_back`.
         """
-        store, call = self._store, self._store.new_call()
+        call = self._store.new_call()
         # Taken, not shared: two claims at a time that asked about the same calls would both get what those had begun.
         lost = self._lost.pop((shard, owner), set())
-        deadline = monotonic() + store.timeout
-        names, passed = json.dumps(list(queues)), json.dumps(list(strangers))
-        while True:
-            asked_at = monotonic()
-            asked_about = lost if durability is None else lost | {call}  # which repeats it by itself
-            args = (names, owner, call, limit, lease_ms, json.dumps(list(asked_about)), passed)
-            try:
-                if durability is None:
-                    now_ms, wake_ms, *rows = await store.submit("task/claim", shard, args)
-                else:
-                    now_ms, wake_ms, *rows = await store.call_durably(
-                        "task/claim", shard, args, durability, changed=lambda reply: len(reply) > 2
-                    )
-                break
-            except NotDurable as problem:
-                for row in (problem.reply or [])[2:]:
-                    self.give_back(Task.of(row, 0, owner, shard, lease_ms, asked_at), delay_ms=NOT_DURABLE_MS)
-                raise
-            except StoreUnavailable:
-                lost.add(call)  # it may have claimed: the next that gets through says what
-                if monotonic() > deadline:
-                    self._lost[shard, owner] |= lost
+        head = (_names(queues), owner, call, limit, lease_ms)
+        passed = _names(strangers)
+        asked_at = monotonic()
+
+        def ask() -> Awaitable[Any]:
+            if durability is None:
+                return self._store.submit("task/claim", shard, (*head, _names(lost), passed))
+            args = (*head, _names(lost | {call}), passed)  # which is repeated by itself
+            return self._store.call_durably("task/claim", shard, args, durability, changed=lambda reply: len(reply) > 2)
+
+        async def answer(asked: Awaitable[Any]) -> tuple[list[Task], float | None]:
+            nonlocal asked_at
+            deadline = asked_at + self._store.timeout
+            while True:
+                try:
+                    now_ms, wake_ms, *rows = await asked
+                    break
+                except NotDurable as problem:
+                    for row in (problem.reply or [])[2:]:
+                        self.give_back(Task.of(row, 0, owner, shard, lease_ms, asked_at), NOT_DURABLE_MS)
                     raise
-                await asyncio.sleep(0.2)
-            except BaseException:
-                self._lost[shard, owner] |= lost
-                raise
-        tasks = [Task.of(row, now_ms, owner, shard, lease_ms, asked_at) for row in rows]
-        return tasks, (wake_ms - now_ms) / 1000 if wake_ms else None
+                except BaseException as problem:
+                    lost.add(call)  # it may have claimed: the next that gets through says what
+                    if not isinstance(problem, StoreUnavailable) or monotonic() > deadline:
+                        self._lost[shard, owner] |= lost
+                        raise
+                    await asyncio.sleep(0.2)
+                asked_at = monotonic()
+                asked = ask()
+            tasks = [Task.of(row, now_ms, owner, shard, lease_ms, asked_at) for row in rows]
+            return tasks, (wake_ms - now_ms) / 1000 if wake_ms else None
+
+        return answer(ask())
 
     def give_back(self, task: Task, delay_ms: int = 0) -> None:
         """Send an attempt back that was never begun; nobody waits for the answer."""
@@ -264,6 +269,10 @@ class Tasks(Look):
             return count
 
         return sum(await asyncio.gather(*(one_shard(shard) for shard in range(self._store.shards))))
+
+
+def _names(names: Iterable[str]) -> str:
+    return json.dumps([*names]) if names else "[]"
 
 
 def _keyed(queue: str, key: str) -> str:

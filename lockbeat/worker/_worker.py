@@ -137,17 +137,20 @@ class Worker:
         self._reserved += limit
         # Another queue is the first each time: with room for one, all get their turn.
         queues = self._queues = (*self._queues[1:], self._queues[0])
-        claim = self._tasks.claim_on(shard, queues, self._store.owner, limit, CLAIM_LEASE_MS, self._strangers, self._durability)
-        # A cancelled claim would leave tasks leased to an instance that does not run them.
-        claiming = asyncio.ensure_future(claim)
-        self._claiming.add(claiming)
-        claiming.add_done_callback(self._claiming.discard)
         tasks: list[Task] = []
         try:
-            tasks, wake = await asyncio.shield(claiming)
-        except asyncio.CancelledError:
-            claiming.add_done_callback(self._tasks.give_all_back)
-            raise
+            claim = self._tasks.claim_on(
+                shard, queues, self._store.owner, limit, CLAIM_LEASE_MS, self._strangers, self._durability
+            )
+            # A cancelled claim would leave tasks leased to an instance that does not run them.
+            claiming = asyncio.ensure_future(claim)
+            self._claiming.add(claiming)
+            claiming.add_done_callback(self._claiming.discard)
+            try:
+                tasks, wake = await asyncio.shield(claiming)
+            except asyncio.CancelledError:
+                claiming.add_done_callback(self._tasks.give_all_back)
+                raise
         finally:
             self.unreserve(limit - len(tasks))
         if tasks and log.isEnabledFor(logging.DEBUG):
