@@ -164,7 +164,14 @@ class Beat:
 
         return decorate if function is None else decorate(function)
 
-    async def spawn(self, function: Callable[..., Any] | str, params: Any = None, **options: Unpack[SpawnOptions]) -> Spawned:
+    async def spawn(
+        self,
+        function: Callable[..., Any] | str,
+        params: Any = None,
+        *,
+        durability: Durability | None = None,
+        **options: Unpack[SpawnOptions],
+    ) -> Spawned:
         """Spawn a task of this program, by its function or name; `options` win over those of `@beat.task`.
 
         While the beat serves, or with a beat made with an open Lockbeat; elsewhere: `lb.tasks.spawn`. Raises UnknownTask for
@@ -176,13 +183,20 @@ class Beat:
         name = function if isinstance(function, str) else self._name_of_task(function)
         if name not in self._tasks:
             raise UnknownTask(f"function: {name!r} was not declared by @beat.task; to spawn another program's: lb.tasks.spawn")
-        return (await client.tasks.spawn_many([NewTask.declare(name, params, self._tasks[name] | options)]))[0]
+        return (
+            await client.tasks.spawn_many([NewTask.declare(name, params, self._tasks[name] | options)], durability=durability)
+        )[0]
 
     def _name_of_task(self, function: Callable[..., Any]) -> str:
         for name in self._tasks:
             if self._functions[name].call is function:
                 return name
         return getattr(function, "__name__", repr(function))
+
+    @property
+    def task_names(self) -> list[str]:
+        """The functions that `@beat.task` declared."""
+        return [*self._tasks]
 
     def _task_queues(self) -> list[str]:
         return [options["queue"] for options in self._tasks.values()]
@@ -302,9 +316,11 @@ class Beat:
                         if work:
                             group.start_soon(worker.serve, shard)
                     log.info(
-                        "serving %d %s as %s on %s",
-                        len(self.declared),
-                        "job" if len(self.declared) == 1 else "jobs",
+                        "serving %s as %s on %s",
+                        " and ".join(
+                            _several(len(of), word) for of, word in ((self.declared, "job"), (self._tasks, "task")) if of
+                        )
+                        or "what others declared",
                         store.owner,
                         store.connector.location,
                     )
@@ -395,6 +411,10 @@ def _name_of(function: Callable[..., Any]) -> str:
     if name == "<lambda>":
         raise InvalidArgument("name", "this function has none: say name=...")
     return name
+
+
+def _several(count: int, word: str) -> str:
+    return f"{count} {word}{'s' * (count != 1)}"
 
 
 class _Started(TaskStatus[None]):

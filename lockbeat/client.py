@@ -6,8 +6,11 @@ from types import TracebackType
 from typing import Self
 
 from lockbeat.beat import Jobs
+from lockbeat.claims import Claims
+from lockbeat.durability import Durability
 from lockbeat.durations import Seconds
 from lockbeat.errors import LockbeatError
+from lockbeat.fences import Fenced
 from lockbeat.keeper import Keeper
 from lockbeat.locks import Lock, Locks
 from lockbeat.store import Store
@@ -62,6 +65,8 @@ class Lockbeat:
         self._store = store = await Store.open(self._url, **self._options)  # type: ignore[arg-type]
         self._keeper = Keeper(store.connector, store.keys, store.timeout)
         self.locks = Locks(store, self._keeper)
+        self.claims = Claims(store, self._keeper)
+        self.fenced = Fenced(store)
         self.tasks = Tasks(store)
         self.jobs = Jobs(store)
         return self
@@ -76,7 +81,7 @@ class Lockbeat:
             self._store = None
             await store.aclose()
 
-    def lock(self, key: str, ttl: Seconds = 30, wait: Seconds | None = None) -> Lock:
+    def lock(self, key: str, ttl: Seconds = 30, wait: Seconds | None = None, *, durability: Durability | None = None) -> Lock:
         """`async with lb.lock("report", ttl=30) as lease:` see `Lock`."""
         self.store.check_loop()
-        return self.locks.lock(key, ttl, wait)
+        return self.locks.lock(key, ttl, wait, durability=durability)

@@ -17,7 +17,8 @@ LockbeatError
 │   ├── ClaimDone                  it is done, and held: `.result` is what came of it
 │   └── ClaimRefused               the claim is not yours to change any more; `.refusal` says why
 ├── TaskError
-│   └── UnknownTask (LookupError)  no task of that id in the store
+│   ├── UnknownTask (LookupError)  no task of that id in the store
+│   └── TaskTimeout (TimeoutError) `timeout` ran out before the task ended
 └── JobError
     ├── DuplicateJob (ValueError)  two jobs of one name in one program
     └── UnknownJob (LookupError)   no job of that name in the store
@@ -147,6 +148,15 @@ class TaskError(LockbeatError):
 
 class UnknownTask(TaskError, LookupError):
     """The store has no task of that id: it never had, or its retention is over."""
+
+
+class TaskTimeout(TaskError, TimeoutError):
+    """The task had not ended within `timeout` seconds; it goes on."""
+
+    def __init__(self, task_id: str, timeout: float) -> None:
+        super().__init__(f"task {task_id!r} did not end within {timeout:g} s")
+        self.task_id = task_id
+        self.timeout = timeout
 
 
 class JobError(LockbeatError):

@@ -48,12 +48,14 @@ KEYS = {
     "task:ended": "zset    task id by when to forget it",
     "task:dead": "zset    queue, end and task id, in lexical order",
     "task:until": "zset    task id by when it is cancelled",
+    "task:awaited": "zset    task id and channel, in lexical order: whom to tell when it ends",
     "task:stats": "hash    what happened to tasks -> how often",
     "instance": "hash    owner -> what the instance said of itself",
     "instance:live": "zset    owner by when it is taken for dead",
 }
 
 MAX_NAME_BYTES = 1024
+_TAG = re.compile(r"[0-9a-f]{3}")
 _NAMESPACE = re.compile(r"[A-Za-z0-9._:/-]{1,64}")
 
 
@@ -81,6 +83,20 @@ class Keys:
 def shard_of(name: str, shards: int) -> int:
     """The shard that `name` lives in: the same in every process and every release."""
     return crc32(name.encode()) % shards if shards > 1 else 0
+
+
+def queue_tag(queue: str) -> str:
+    """What the ids of a queue's tasks begin with: by it they are found, in the one shard that keeps the queue's order."""
+    return f"{crc32(queue.encode()) & 0xFFF:03x}"
+
+
+def shard_of_task(task_id: str, shards: int) -> int:
+    """The shard that a task lives in: that of a slot with its job, one that was spawned with its queue."""
+    job, at, slot = task_id.rpartition("@")
+    if at and slot.lstrip("-").isdigit():
+        return shard_of(job_lock(job), shards)
+    tag = task_id.partition("-")[0]
+    return int(tag, 16) % shards if _TAG.fullmatch(tag) else shard_of(task_id, shards)
 
 
 def job_lock(job: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from lockbeat.durability import Durability, check_durability
 from lockbeat.durations import Seconds, milliseconds, seconds
-from lockbeat.errors import LockbeatError, LockTimeout, NotDurable, StoreError
+from lockbeat.errors import LockbeatError, LockTimeout, StoreError
 from lockbeat.holding import Holding
 from lockbeat.keeper import Keeper
 from lockbeat.keys import check_name
@@ -65,7 +65,8 @@ class Locks:
         try:
             reply = await self._acquire(shard, (key, owner, token, ttl_ms, 1, ""), durability)
         except BaseException as problem:
-            await self._take_back(shard, (key, owner, token), durability, problem)
+            args = (key, owner, token, store.new_call())
+            await store.take_back(problem, "lock/release", shard, args, durably=durability is not None)
             raise
         return Lease(key, owner, reply[0], reply[1] / 1000) if reply[0] else None
 
@@ -73,13 +74,6 @@ class Locks:
         if durability is None:
             return await self._store.call("lock/try_acquire", shard, args)
         return await self._store.call_durably("lock/try_acquire", shard, args, durability, changed=itemgetter(0))
-
-    async def _take_back(self, shard: int, args: Args, durability: Durability | None, problem: BaseException) -> None:
-        """End what an acquire had begun, be it a lock taken or a place in the queue. Awaits nothing when it was cancelled."""
-        store = self._store
-        undone = store.undo("lock/release", shard, (*args, store.new_call()), durably=durability is not None)
-        if isinstance(problem, NotDurable):
-            await asyncio.wait((undone,))
 
     async def release(self, key: str, owner: str) -> bool:
         """Give the lock back. True only for its live owner; expired, missing or another's: False (`lock/release`)."""
@@ -256,8 +250,11 @@ class Lock:
         except LockTimeout:
             raise
         except BaseException as problem:
-            room.leave(waiter)  # first: one that asks again for it would follow what ends it
-            await self._locks._take_back(shard, (self.key, self.owner, token), self._durability, problem)
+            # Ends what the call had begun, be it a lock taken or a place in the queue. Whoever asks again would follow that, so
+            # it leaves the room first.
+            room.leave(waiter)
+            undoing = (self.key, self.owner, token, store.new_call())
+            await store.take_back(problem, "lock/release", shard, undoing, durably=self._durability is not None)
             if isinstance(problem, TimeoutError) and self._wait is not None:
                 raise LockTimeout(self.key, self._wait) from None
             raise

@@ -14,7 +14,7 @@ from typing import Any
 from lockbeat.calls import Calls
 from lockbeat.connection import Connector
 from lockbeat.durations import seconds
-from lockbeat.errors import InvalidArgument, InvalidType, StoreError
+from lockbeat.errors import InvalidArgument, InvalidType, NotDurable, StoreError
 from lockbeat.keys import Keys, check_name, shard_of
 from lockbeat.listener import Listener, Subscription, over_client, over_connection
 from lockbeat.wire import Args
@@ -142,6 +142,15 @@ class Store:
     async def _undo_after(self, before: set[asyncio.Future[Any]], name: str, shard: int, args: Args) -> Any:
         await asyncio.wait(before)
         return await self.calls.submit(name, shard, args, last=True)
+
+    async def take_back(self, problem: BaseException, name: str, shard: int, args: Args, *, durably: bool) -> None:
+        """`undo` a call that ended in `problem`. NotDurable is for the caller to raise only when that has run: nothing is held.
+
+        Otherwise nothing is awaited, for the caller may have been cancelled.
+        """
+        undone = self.undo(name, shard, args, durably=durably)
+        if isinstance(problem, NotDurable):
+            await asyncio.wait((undone,))
 
     async def on_every_shard(self, name: str, args: Args) -> list[Any]:
         """Call a script on all shards at once; replies in order of shards."""

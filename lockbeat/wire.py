@@ -35,7 +35,6 @@ _AWAY = (
     "TRYAGAIN",
     "NOREPLICAS",
     "BUSY",
-    "NOSCRIPT",
     "UNBLOCKED",
 )
 
@@ -159,7 +158,8 @@ class _Line(asyncio.Protocol):
                 again.calls[0].add_done_callback(asyncio.Future.exception)
                 self.send(again)
             return
-        error = error_of(reply)
+        # Where calls are not healed one by one they are all made anew, over a connection that sends the scripts again.
+        error = StoreUnavailable(str(reply)) if str(reply).startswith("NOSCRIPT") and batch.target else error_of(reply)
         batch.fail(error)
         if isinstance(error, StoreUnavailable):
             self.drop(str(error))  # connect anew: the address may lead to another server now

@@ -159,11 +159,13 @@ def leaks(client: Any, namespace: str) -> Iterator[str]:
         if not tag.startswith("{" + namespace) or not brace:
             yield f"{text!r} lies outside of the namespace {namespace!r}"
             continue
-        family = "reply:CALL" if name.startswith("reply:") else name
+        family = next((key for key in KEYS if key[-1].isupper() and name.startswith(key.rpartition(":")[0] + ":")), name)
         if family not in KEYS:
             yield f"{text!r} is not in keys.py"
         # -2: it expired after it was listed.
-        elif client.pttl(key) == -1 and (family.startswith("lock") or any(map(str.isupper, family))):
+        elif client.pttl(key) == -1 and (
+            (family.startswith(("lock", "claim")) and family != "claim:stats") or any(map(str.isupper, family))
+        ):
             yield f"{text!r} has no TTL"
 
 

@@ -217,6 +217,15 @@ def standalone(
             server.kill()
 
 
+@contextlib.contextmanager
+def replica(primary: Server, *, extra: Sequence[str] = ()) -> Iterator[Server]:
+    """A replica of a server, which knows that it has caught up."""
+    with standalone(primary.binary, extra=[f"replicaof 127.0.0.1 {primary.port}", *extra]) as server:
+        _wait_for(server, ("INFO", "replication"), "master_link_status:up")
+        _wait_for(primary, ("INFO", "replication"), f"port={server.port},state=online")
+        yield server
+
+
 @dataclass
 class Cluster:
     """Primaries that share the slots, and their replicas, if any."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lockbeat.cli._output import Cell, iso, say, say_json, show, span
+from lockbeat.cli._output import Cell, iso, say, say_json, several, show, span
 from lockbeat.cli._store import Where
 from lockbeat.client import Lockbeat
 from lockbeat.lease import Lease
@@ -45,18 +45,19 @@ def list_locks(where: Where, owner: str | None, as_json: bool) -> None:
 def release_all(where: Where, owner: str, as_json: bool) -> None:
     """Give back all that an owner holds."""
 
-    async def question(lb: Lockbeat) -> tuple[int, int]:
+    async def question(lb: Lockbeat) -> tuple[int, int, int]:
         # A running job's lock goes with its task, so tasks come first and their locks are not counted again.
         tasks = await lb.tasks.release_all(owner)
-        return tasks, await lb.locks.release_all(owner)
+        return await lb.locks.release_all(owner), tasks, await lb.claims.release_all(owner)
 
-    tasks, locks = where.ask(question)
+    locks, tasks, claims = where.ask(question)
     if as_json:
-        say_json({"owner": owner, "tasks": tasks, "locks": locks})
-    elif not tasks and not locks:
+        say_json({"owner": owner, "tasks": tasks, "locks": locks, "claims": claims})
+    elif not locks and not tasks and not claims:
         say(f"{owner} held nothing")
     else:
-        say(f"released {locks} lock{'s' * (locks != 1)} and {tasks} task{'s' * (tasks != 1)} of {owner}")
+        said = f"{several(locks, 'lock')}, {several(tasks, 'task')} and {several(claims, 'claim')}"
+        say(f"released {said} of {owner}")
 
 
 def list_instances(where: Where, as_json: bool) -> None:
@@ -94,7 +95,7 @@ def list_instances(where: Where, as_json: bool) -> None:
             "yes" if instance.schedules else "no",
             " ".join(instance.queues) or "-",
             str(instance.jobs if instance.jobs is not None else "-"),
-            _heard(now - instance.seen_ms / 1000),
+            heard(now - instance.seen_ms / 1000),
             f"{span(max(now - instance.seen_ms / 1000, 0))} ago",
         ]
         for instance in found
@@ -103,5 +104,6 @@ def list_instances(where: Where, as_json: bool) -> None:
     show(columns, rows, spare=("SEEN", "HOST", "PID", "JOBS"))
 
 
-def _heard(ago: float) -> Cell:
+def heard(ago: float) -> Cell:
+    """What its last sign of life, so many seconds ago, says of an instance."""
     return ("alive", "green") if ago <= SILENT else (f"silent {span(ago)}", "yellow")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +19,8 @@ Cell = str | tuple[str, str]
 """Text, or text and a rich style that only a terminal shows."""
 WRAPPED = 20
 """What a column that is wrapped gets at least, in characters."""
+UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Categories of characters that a name may hold, and a table may not."""
 JUST = 2.0
 """Seconds that a slot is `now`, and not late yet."""
 
@@ -48,25 +51,57 @@ def show(columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, spare: Seque
     Where the window is too narrow, the columns in `wraps` are broken between words, and those in `spare` are left
     out, the first of them first.
     """
-    plain = [list(columns), *([cell if isinstance(cell, str) else cell[0] for cell in row] for row in rows)]
-    widths = [max(len(row[at]) for row in plain) for at in range(len(columns))]
     if is_terminal():
-        console, shown = Console(), list(range(len(columns)))
-        for name in spare:
-            needed = sum(min(widths[at], WRAPPED) if columns[at] in wraps else widths[at] for at in shown)
-            if needed + 3 * len(shown) <= console.width:
-                break
-            shown.remove(columns.index(name))
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-        for at in shown:
-            wrapped = columns[at] in wraps
-            table.add_column(columns[at], overflow="fold" if wrapped else "ellipsis", no_wrap=not wrapped)
-        for row in rows:
-            table.add_row(*(Text(cell) if isinstance(cell, str) else Text(*cell) for cell in (row[at] for at in shown)))
-        console.print(table)
+        console = Console()
+        console.print(table(columns, rows, console.width, spare=spare, wraps=wraps))
         return
+    plain = _plain(columns, rows)
+    widths = _widths(plain)
     for row in plain:
         say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[Cell]], width: int, *, spare: Sequence[str] = (), wraps: Sequence[str] = ()
+) -> Table:
+    """What `show` shows in a window so many characters wide."""
+    widths, shown = _widths(_plain(columns, rows)), list(range(len(columns)))
+    for name in spare:
+        needed = sum(min(widths[at], WRAPPED) if columns[at] in wraps else widths[at] for at in shown)
+        if needed + 3 * len(shown) <= width:
+            break
+        shown.remove(columns.index(name))
+    found = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for at in shown:
+        wrapped = columns[at] in wraps
+        found.add_column(columns[at], overflow="fold" if wrapped else "ellipsis", no_wrap=not wrapped)
+    for row in rows:
+        styled = ((cell, "") if isinstance(cell, str) else cell for cell in (row[at] for at in shown))
+        found.add_row(*(Text(visible(text), style) for text, style in styled))
+    return found
+
+
+def _plain(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[list[str]]:
+    return [list(columns), *([visible(cell if isinstance(cell, str) else cell[0]) for cell in row] for row in rows)]
+
+
+def _widths(plain: list[list[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*plain, strict=True)]
+
+
+def visible(text: str, keep: str = "") -> str:
+    """Text of a user's, without what moves a terminal's cursor, breaks a line or can't be written; but what is to be kept."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char.encode("unicode_escape").decode() if unicodedata.category(char) in UNSEEN and char not in keep else char
+        for char in text
+    )
+
+
+def several(count: int, noun: str) -> str:
+    """1 task, 2 tasks."""
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def iso(ms: int | None) -> str | None:

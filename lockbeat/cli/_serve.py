@@ -19,8 +19,8 @@ def serve(target: str, url: str | None, namespace: str | None, verbose: int, *, 
     _log_to_stderr(verbose)
     if url is not None or namespace is not None:
         beat.move(url, namespace=namespace)
-    if not beat.declared:
-        logging.getLogger("lockbeat").warning("%s declares no jobs; it serves what others declared", target)
+    if not beat.declared and not (work and beat.task_names):
+        logging.getLogger("lockbeat").warning("%s declares nothing of its own to do here; it serves what others declared", target)
     try:
         beat.run(schedule=schedule, work=work)
     except BaseException as error:

@@ -1,7 +1,8 @@
-"""Looks at a store from outside: which instances live, and whether the server is fit for its work. Changes nothing."""
+"""Looks at a store from outside: what it is at, which instances live, whether the server is fit. Changes nothing."""
 
 from lockbeat.monitor._doctor import examine
 from lockbeat.monitor._instances import HEARTBEAT, HEARTBEAT_TTL_MS, Instance, engine, instances
+from lockbeat.monitor._overview import Overview, QueueLoad, TaskStats, overview
 from lockbeat.monitor._server import TRIALS, Finding, State, commands
 
 __all__ = [
@@ -10,9 +11,13 @@ __all__ = [
     "TRIALS",
     "Finding",
     "Instance",
+    "Overview",
+    "QueueLoad",
     "State",
+    "TaskStats",
     "commands",
     "engine",
     "examine",
     "instances",
+    "overview",
 ]

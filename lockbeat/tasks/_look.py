@@ -7,9 +7,9 @@ import builtins
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, get_args
 
-from lockbeat.durations import Seconds, milliseconds
-from lockbeat.errors import InvalidArgument, UnknownTask
-from lockbeat.keys import check_name, job_lock
+from lockbeat.durations import Seconds, milliseconds, seconds
+from lockbeat.errors import InvalidArgument, TaskTimeout, UnknownTask
+from lockbeat.keys import check_name, shard_of_task
 from lockbeat.scripts import load
 from lockbeat.store import Store
 from lockbeat.tasks._values import STATES, Counts, EndState, State, TaskInfo, whole
@@ -28,12 +28,13 @@ PLACES = {
 class Look:
     """The verbs of `Tasks` that need no attempt: they name tasks by id, or queues."""
 
-    _store: Store
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._awaited: dict[str, set[asyncio.Future[None]]] = {}
 
     def shard_of(self, task_id: str) -> int:
-        """Where a task lives: that of a slot with its job, any other by its id."""
-        job, at, slot = task_id.rpartition("@")
-        return self._store.shard_of(job_lock(job) if at and slot.lstrip("-").isdigit() else task_id)
+        """Where a task lives."""
+        return shard_of_task(task_id, self._store.shards)
 
     async def _by_id(self, script: str, task_id: str, *args: str | int) -> int:
         check_name("task_id", task_id)
@@ -55,6 +56,52 @@ class Look:
         if found is None:
             raise self._unknown(task_id)
         return found
+
+    async def wait(self, task_id: str, timeout: Seconds | None = None) -> TaskInfo:
+        """Wait until a task has ended, and return what is known of it. Raises UnknownTask; TaskTimeout after `timeout` seconds.
+
+        Nothing is polled: the script that ends the task tells who waits for it.
+        """
+        check_name("task_id", task_id)
+        limit = None if timeout is None else seconds("timeout", timeout, least=0)
+        store, shard = self._store, self.shard_of(task_id)
+        if not self._awaited:
+            store.listen(self._on_message, self._on_gap)
+        ended = store.loop.create_future()
+        waiting = self._awaited.setdefault(task_id, set())
+        waiting.add(ended)
+        try:
+            async with asyncio.timeout(limit):
+                await store.listening(shard)
+                while await self._by_id("task/await", task_id, store.channel):
+                    # A message can be lost with the connection; `_on_gap` makes us ask again.
+                    await ended
+                    waiting.discard(ended)
+                    ended = store.loop.create_future()
+                    waiting.add(ended)
+                return await self.get(task_id)
+        except TimeoutError:
+            raise TaskTimeout(task_id, limit or 0) from None
+        finally:
+            waiting.discard(ended)
+            if not waiting:
+                self._awaited.pop(task_id, None)
+            if not self._awaited:
+                store.unlisten(self._on_message, self._on_gap)
+
+    def _on_message(self, channel: str, payload: bytes) -> None:
+        word, _, task_id = payload.partition(b" ")
+        if word == b"ended" and channel == self._store.channel:
+            self._rouse(task_id.decode())
+
+    def _on_gap(self) -> None:
+        for task_id in list(self._awaited):
+            self._rouse(task_id)
+
+    def _rouse(self, task_id: str) -> None:
+        for future in self._awaited.get(task_id, ()):
+            if not future.done():
+                future.set_result(None)
 
     async def cancel(self, task_id: str) -> bool:
         """End a task that has not ended; False: it had. Raises UnknownTask (`task/cancel`).

@@ -14,7 +14,7 @@ from typing import Any, Unpack
 from lockbeat.durability import Durability
 from lockbeat.durations import Seconds, milliseconds
 from lockbeat.errors import InvalidArgument, InvalidType, NotDurable, StoreUnavailable
-from lockbeat.keys import check_name
+from lockbeat.keys import check_name, queue_tag
 from lockbeat.lease import monotonic
 from lockbeat.payload import dump
 from lockbeat.scripts import load
@@ -33,12 +33,13 @@ HANDFUL = 50
 class Tasks(Look):
     """The tasks of a store.
 
-    All verbs raise StoreUnavailable when the store could not be reached for its timeout: repeating the call is then safe. Bad
-    arguments raise InvalidArgument or InvalidType before anything is sent.
+    All verbs raise StoreUnavailable when the store could not be reached for its timeout. Whether the call took effect is then
+    unknown; repeat a spawn with the same idempotency key, and it is spawned once. Bad arguments raise InvalidArgument or
+    InvalidType before anything is sent.
     """
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        super().__init__(store)
         self._lost: dict[tuple[int, str], set[str]] = defaultdict(set)
         self._first = 0
 
@@ -71,7 +72,8 @@ class Tasks(Look):
             if not isinstance(task, NewTask):
                 raise InvalidType("tasks", f"must be NewTask, not {type(task).__name__}")
             call = self._store.new_call()
-            task_id = call if task.idempotency_key is None else _keyed(task.queue, task.idempotency_key)
+            rest = call if task.idempotency_key is None else _digest(task.queue, task.idempotency_key)
+            task_id = f"{queue_tag(task.queue)}-{rest}"
             held = max(task.delay_ms, hold_ms)
             rows.append((task_id, call, task.record(call), task.queue, task.priority, held, task.max_delay_ms, task.payload))
             by_shard[self.shard_of(task_id)].append(at)
@@ -275,9 +277,9 @@ def _names(names: Iterable[str]) -> str:
     return json.dumps([*names]) if names else "[]"
 
 
-def _keyed(queue: str, key: str) -> str:
-    """The id of the task that a key names: the same for everybody."""
-    return f"k{hashlib.blake2b(json.dumps([queue, key]).encode(), digest_size=16).hexdigest()}"
+def _digest(queue: str, key: str) -> str:
+    """Names the task of a key: the same for everybody."""
+    return hashlib.blake2b(json.dumps([queue, key]).encode(), digest_size=16).hexdigest()
 
 
 def _attempt(task: Task) -> tuple[str, str, int]:

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
+from types import TracebackType
 from typing import Any, Literal, TypedDict, get_args
 
 from lockbeat.durations import Seconds, milliseconds
@@ -104,7 +105,9 @@ class NewTask:
             raise InvalidType("headers", f"must be a dict, not {type(self.headers).__name__}")
         if self.headers is not None and not all(isinstance(key, str) for key in self.headers):
             raise InvalidType("headers", "must have str keys")
-        _ = self.payload, self.delay_ms, self.max_delay_ms, self.policies
+        _ = self.payload, self.policies
+        if self.max_delay is not None and self.max_delay_ms <= self.delay_ms:
+            raise InvalidArgument("max_delay", "must be longer than the delay: nobody could begin it in time")
 
     @cached_property
     def payload(self) -> str:
@@ -133,6 +136,8 @@ class NewTask:
         }
         if self.retry is not None:
             data["retry"] = self.retry.to_json()
+        if self.max_delay is not None:
+            data["max_delay_ms"] = self.max_delay_ms
         if self.max_duration is not None:
             data["max_duration_ms"] = milliseconds("max_duration", self.max_duration)
         return data
@@ -261,7 +266,7 @@ class Failure:
         if isinstance(error, Failure):
             return error
         if isinstance(error, BaseException):
-            trace = "".join(traceback.format_exception(error)).rstrip()
+            trace = "".join(traceback.format_exception(type(error), error, _below(error.__traceback__))).rstrip()
             return cls(type(error).__qualname__, _clip(str(error)), _clip(trace))
         if not isinstance(error, str):
             raise InvalidType("error", f"must be a str or an exception, not {type(error).__name__}")
@@ -273,6 +278,13 @@ class Failure:
 
     def to_json(self) -> str:
         return dump("error", {"type": self.type, "message": self.message, "traceback": self.traceback})
+
+
+def _below(trace: TracebackType | None) -> TracebackType | None:
+    """A traceback without the frames of ours that called the function."""
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("lockbeat.worker"):
+        trace = trace.tb_next
+    return trace
 
 
 def _clip(text: str) -> str:

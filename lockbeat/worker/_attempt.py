@@ -94,6 +94,8 @@ class Attempt:
         except asyncio.CancelledError:
             # A thread can't be stopped. Its lease is kept until it ends, or another would start beside it.
             await asyncio.wait([thread])
+            if thread.done() and not thread.cancelled():
+                thread.exception()  # LeaseLost, if it asked run.heartbeat(): not worth a complaint of asyncio's
             raise
         if inspect.isgenerator(result) or inspect.isasyncgen(result):
             raise TypeError("the function returned a generator, which nobody runs")
@@ -136,7 +138,7 @@ def _in_thread(name: str, call: Callable[[], Any]) -> asyncio.Future[Any]:
         problem: BaseException | None = None
         try:
             result = call()
-        except StopIteration as error:  # which a future can't carry
+        except (StopIteration, GeneratorExit) as error:  # which end whoever awaits the future, and tell him nothing
             problem = RuntimeError(f"the function raised {error!r}")
         except KeyboardInterrupt as error:  # the job's own: signals reach the main thread only
             problem = RuntimeError(f"the function raised {error!r}")

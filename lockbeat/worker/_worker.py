@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -55,6 +56,8 @@ class Worker:
         self._claiming: set[asyncio.Future[tuple[list[Task], float | None]]] = set()
         self._stopping = False
         self._room = Wakeup()  # a function has ended
+        self._next = asyncio.Lock()  # held by the shard whose turn it is to take what room there is
+        self._turns: defaultdict[int, int] = defaultdict(int)  # of the queues, shard by shard
         self._wakeups: dict[int, list[Wakeup]] = {}
         self.completed = 0
         """Attempts that ended well, since it started."""
@@ -131,12 +134,15 @@ class Worker:
 
     async def tick(self, shard: int) -> float | None:
         """Claim what there is room for. Seconds until there may be more; None: when rung for. Raises StoreError."""
-        while self.room <= 0:
-            await self._room.wait(None)
-        limit = min(self.room, HANDFUL)
-        self._reserved += limit
-        # Another queue is the first each time: with room for one, all get their turn.
-        queues = self._queues = (*self._queues[1:], self._queues[0])
+        async with self._next:  # first come, first served: a shard that has claimed is last in line
+            while self.room <= 0:
+                await self._room.wait(None)
+            limit = min(self.room, HANDFUL)
+            self._reserved += limit
+        # Another queue is the first each time: with room for one, all get their turn. Each shard counts for itself, or shards
+        # and queues of the same number would go round in step.
+        first = self._turns[shard] = (self._turns[shard] + 1) % len(self._queues)
+        queues = (*self._queues[first:], *self._queues[:first])
         tasks: list[Task] = []
         try:
             claim = self._tasks.claim_on(
@@ -222,8 +228,13 @@ class Worker:
         elif attempt.stopped == SHUT_DOWN:
             await self._tasks.release(task, begun=attempt.running)
         else:
-            log.error("%s failed in attempt %d: %s", task.id, task.attempt, failure.text)
-            await self._patiently(lambda: self._tasks.fail(task, failure))
+            said = await self._patiently(lambda: self._tasks.fail(task, failure))
+            if said.outcome == "requeued":
+                log.warning(
+                    "%s (%s) failed in attempt %d, and is tried again: %s", task.id, task.name, task.attempt, failure.text
+                )
+            else:
+                log.error("%s (%s) failed in attempt %d, its last: %s", task.id, task.name, task.attempt, failure.text)
 
     def _result(self, attempt: Attempt) -> Any:
         """What it returned, if the store can keep it. The work is done: doing it again for want of a result would be worse."""

@@ -4,7 +4,7 @@
 -- put off for half of what they have waited, 1 s to 60 s, so that the rest is reached.
 -- needs: _lib/lease _lib/waiting _lib/ledger _lib/task
 
-local PILE = 100
+local PILE = 50
 
 -- What has come due in a queue can be claimed.
 local function queue_promote(queue, most)
@@ -41,7 +41,7 @@ end
 
 -- Where a run stands in a queue.
 local function queue_line(queue)
-  queue_promote(queue, 200)
+  queue_promote(queue, 100)
   return {queue = queue, low = '[' .. queue .. '\255', high = '(' .. queue .. '\255\255', passed = {}, members = {}, at = 0}
 end
 
@@ -68,8 +68,8 @@ local function queue_take(line, by)
 end
 
 -- When there may be more, without anybody saying so.
-local function queue_wake(line)
-  if #line.passed == PILE then
+local function queue_wake(line, by)
+  if #line.passed == PILE or (#line.passed > 0 and by.looks == 0) then
     for _, pair in ipairs(line.passed) do
       task_unqueue(pair[1], pair[2])
       task_queue(pair[1], pair[2], now + math.min(math.max((now - pair[2].spawned) / 2, 1000), 60000))

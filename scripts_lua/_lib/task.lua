@@ -22,6 +22,7 @@
 -- KEYS[19] task:dead     zset    QUEUE \255 ENDED ID
 -- KEYS[20] task:until    zset    ID by UNTIL
 -- KEYS[21] task:stats    hash    what happened -> how often
+-- KEYS[22] task:awaited  zset    ID \255 CHANNEL: whom to tell when it ends
 --
 -- Members of the zsets in lexical order have score 0 and fixed widths (2, 15, 16 digits): that order is the order wanted.
 -- needs: _lib/lease _lib/waiting _lib/ledger
@@ -35,7 +36,7 @@ local q = {
   locks = {leases = KEYS[11], owned = KEYS[12]},
   waiting = {queue = KEYS[13], waiters = KEYS[14]},
   bell = KEYS[15],
-  outcomes = KEYS[16], params = KEYS[17], ended = KEYS[18], dead = KEYS[19], untils = KEYS[20], stats = KEYS[21],
+  outcomes = KEYS[16], params = KEYS[17], ended = KEYS[18], dead = KEYS[19], untils = KEYS[20], stats = KEYS[21], awaited = KEYS[22],
 }
 local DEAD_MS = 7 * 86400 * 1000
 local claimable, tallied = false, {}
@@ -69,7 +70,7 @@ end
 
 -- Let a task be claimed from `due` on.
 local function task_queue(id, record, due)
-  record.due, record.seq = due, mint(q.counter)
+  record.due, record.seq = math.floor(due), mint(q.counter)
   local ready, delayed = task_places(id, record)
   if due <= now then
     redis.call('ZADD', q.ready, 0, ready)
@@ -179,10 +180,22 @@ local function task_leave(id, lease)
   end
 end
 
+-- Tell who waits for the end of a task.
+local any_awaited
+local function task_announce(id)
+  if any_awaited == nil then any_awaited = redis.call('EXISTS', q.awaited) == 1 end
+  if not any_awaited then return end
+  for _, member in ipairs(redis.call('ZRANGEBYLEX', q.awaited, '[' .. id .. '\255', '(' .. id .. '\255\255', 'LIMIT', 0, 100)) do
+    redis.call('ZREM', q.awaited, member)
+    redis.call('PUBLISH', string.sub(member, #id + 2), 'ended ' .. id)
+  end
+end
+
 -- A task has ended. Of a slot the ledger keeps what became of it; a spawned task stays, with its outcome, until its retention is
 -- over, dead ones for a week.
 local function task_end(id, record, state, by, fence, reason, more, call, answer)
   tally(state)
+  task_announce(id)
   if record.job then
     redis.call('HDEL', q.records, id)
     if redis.call('HGET', q.open, record.job) == id then redis.call('HDEL', q.open, record.job) end
@@ -255,8 +268,10 @@ local function task_lost(id, lease, reason, retry_at)
   if record then task_failed(id, record, 'lost', lease, reason, retry_at, failure('Lost', reason)) end
 end
 
--- Whether it has ended, and its retention is over: what is left of it is for repeated calls only.
+-- Whether it has ended, and its retention is over: what is left of it is for repeated calls only. Not while a cancelled body
+-- has yet to stop.
 local function task_over(id, record)
+  if redis.call('HEXISTS', q.leases.leases, id) == 1 then return false end
   local told = redis.call('ZSCORE', q.ended, id) and task_told(id)
   return told and told.ended + (told.state == 'dead' and DEAD_MS or record.retention_ms) <= now
 end
@@ -267,6 +282,7 @@ local function task_forget(id)
     local record = task_read(id)
     if record then redis.call('ZREM', q.dead, task_dead_member(id, record, told.ended)) end
   end
+  task_announce(id)
   redis.call('HDEL', q.records, id)
   redis.call('HDEL', q.params, id)
   redis.call('HDEL', q.outcomes, id)

@@ -1,8 +1,8 @@
 -- beat/fire: for each job: if its slot is still the expected one and has come due, create the task and move on to the next.
 --
--- KEYS[1..21] of _lib/task
--- KEYS[22] job:slot      hash    job -> "SLOT DUE REV"
--- KEYS[23] job:due       zset
+-- KEYS[1..22] of _lib/task
+-- KEYS[23] job:slot      hash    job -> "SLOT DUE REV"
+-- KEYS[24] job:due       zset
 -- ARGV[1]  job           str
 -- ARGV[2]  expected      str     what the caller saw in job:slot
 -- ARGV[3]  slot          int     ms; the one to fire, the latest that came due
@@ -28,7 +28,7 @@
 -- Losing the comparison is the normal lot of all instances but one.
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task
 
-local slots, due_at = KEYS[22], KEYS[23]
+local slots, due_at = KEYS[23], KEYS[24]
 local out = {}
 
 local function fire(i)
@@ -82,8 +82,8 @@ local function fire(i)
     if not lease then return skip('the job\'s lock is held by ' .. holder) end
   else
     task_queue(id, record, slot)
-    tally('spawned')
   end
+  tally('spawned')
   if overlap == 'skip' then redis.call('HSET', q.open, job, id) end
   ledger_write(q.ledger, job, slot, ledger_entry('fired', now, owner, lease and lease.fence, nil, lease and now), keep)
   return lease and {2, lease.fence, lease.expires, now} or {1, 0, 0, now}

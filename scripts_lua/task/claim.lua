@@ -1,6 +1,6 @@
 -- task/claim: begin an attempt of up to `limit` tasks of some queues, after taking back what expired.
 --
--- KEYS[1..21] of _lib/task
+-- KEYS[1..22] of _lib/task
 -- ARGV[1]  queues        json    names; they take turns, beginning with the first
 -- ARGV[2]  owner         str
 -- ARGV[3]  call          id      of this call; the same again is the same call, repeated
@@ -16,7 +16,7 @@
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task _lib/queue
 
 local limit, out, lines, took = tonumber(ARGV[4]), {now, 0}, {}, true
-local by = {owner = ARGV[2], call = ARGV[3], lease_ms = tonumber(ARGV[5]), strangers = {}, looks = limit + 200}
+local by = {owner = ARGV[2], call = ARGV[3], lease_ms = tonumber(ARGV[5]), strangers = {}, looks = limit + 60}
 for _, name in ipairs(cjson.decode(ARGV[7])) do by.strangers[name] = true end
 
 local function claimed(id, record, lease)
@@ -29,12 +29,12 @@ if ARGV[6] ~= '[]' then
   for _, id in ipairs(cjson.decode(ARGV[6])) do lost[id] = true end
   for _, id in ipairs(lease_owned(q.leases, by.owner, 1000)) do
     local lease = lease_read(q.leases, id)
-    local record = lease and lease.live and lost[lease.token] and task_read(id)
+    local record = lease and lease.live and lost[lease.token] and lease.freed ~= 'cancelled' and task_read(id)
     if record then claimed(id, record, lease) end
   end
 end
 
-task_sweep(100)
+task_sweep(40)
 for _, queue in ipairs(cjson.decode(ARGV[1])) do lines[#lines + 1] = queue_line(queue) end
 while took do
   took = false
@@ -50,7 +50,7 @@ end
 local function sooner(at)
   if at and (out[2] == 0 or tonumber(at) < out[2]) then out[2] = tonumber(at) end
 end
-for _, line in ipairs(lines) do sooner(queue_wake(line)) end
+for _, line in ipairs(lines) do sooner(queue_wake(line, by)) end
 if by.looks == 0 then sooner(now) end
 sooner(redis.call('ZRANGE', q.leases.live, 0, 0, 'WITHSCORES')[2])
 sooner(redis.call('ZRANGE', q.untils, 0, 0, 'WITHSCORES')[2])

@@ -36,7 +36,8 @@ else
     local soonest
     for _, key in ipairs({KEYS[1], KEYS[2], KEYS[3]}) do
       local queue = first(key, after)
-      if queue and (not soonest or queue < soonest) then soonest = queue end
+      -- As members are ordered: q\255 comes after any longer name that begins with q.
+      if queue and (not soonest or queue .. '\255' < soonest .. '\255') then soonest = queue end
     end
     if not soonest then break end
     add(soonest)

@@ -1,6 +1,6 @@
 -- task/release: give each attempt back that was not begun, or was cut short by a shutdown, so that others go on at once.
 --
--- KEYS[1..21] of _lib/task
+-- KEYS[1..22] of _lib/task
 -- ARGV[1]  id            str
 -- ARGV[2]  owner         str
 -- ARGV[3]  fence         int
@@ -26,6 +26,7 @@ for i = 1, #ARGV, 6 do
     task_leave(id, lease)
     if record and ARGV[i + 3] == '0' then
       record.attempts, record.started = record.attempts - 1, 0
+      if record.attempts == 0 then task_until(id, record, record.max_delay_ms and record.spawned + record.max_delay_ms or 0) end
       task_queue(id, record, due)
       if record.job then
         ledger_replace(q.ledger, id, ledger_entry('fired', record.spawned))

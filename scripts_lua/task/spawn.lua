@@ -1,6 +1,6 @@
 -- task/spawn: put each task into its queue, once for an id.
 --
--- KEYS[1..21] of _lib/task
+-- KEYS[1..22] of _lib/task
 -- ARGV[1]  id            str     made from the idempotency key, where there is one
 -- ARGV[2]  call          id      of this call; the same again is the same call, repeated
 -- ARGV[3]  record        text    "MAX JSON", with the call in it
@@ -35,6 +35,6 @@ for i = 1, #ARGV, 8 do
     out[#out + 1] = {1, 1}
   end
 end
-task_sweep(2 * #out)  -- so that what has ended goes at least as fast as new ones come
+task_sweep(math.min(2 * #out, 40))  -- so that what has ended goes at least as fast as new ones come
 task_finish()
 return out

@@ -1,0 +1,136 @@
+"""Claims as values: what is acquired, refused and looked at; and how what callers give is checked."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lockbeat.errors import InvalidArgument, InvalidType
+from lockbeat.keys import check_name
+from lockbeat.payload import dump
+
+MOST_LISTED = 10_000
+MOST_EXPIRED = 1_000
+MOST_ERROR = 4_000
+"""Characters of an error's text that are kept."""
+
+REFUSALS = {0: "unknown", -2: "expired", -3: "finished", -4: "wrong owner", -5: "stale token"}
+"""Why a claim is not the caller's to change, by what the scripts answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A unit of work that an owner is at, for a limited time. Always true, where `Busy` and `Done` are false."""
+
+    key: str
+    queue: str
+    owner: str
+    fence: int
+    """Grows with each new claim of the key; hand it to whatever the work writes to."""
+    attempt: int
+    """1 for new work; one more after a failure, and after an attempt that ran out."""
+    expires_at: float
+    """When it ends unless renewed: seconds since the Unix epoch, by the server's clock; as it was when this was answered."""
+    outcome: Literal["acquired", "took_over", "passthrough"]
+    """took_over: `previous_owner` had it, and let it run out. passthrough: of a Gate with nothing behind it."""
+    previous_owner: str | None = None
+    last_error: str | None = None
+    """How the last attempt failed that did, if one has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Somebody is at it, be it the same owner. False."""
+
+    key: str
+    queue: str
+    owner: str
+    expires_at: float
+    """Until when at least nobody else gets it, unless it is finished or given back: seconds since the epoch."""
+
+    def __bool__(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """It was completed, and is held: no need to do it again. False."""
+
+    key: str
+    queue: str
+    owner: str
+    """Who completed it."""
+    result: Any
+    completed_at: float
+    until: float
+    """Until when it is held: seconds since the epoch, as all these times, by the server's clock."""
+
+    def __bool__(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimStats:
+    """What happened to the claims of a store since it was made. A call that was repeated counts once.
+
+    attempts = acquired + contended + took_over; and each claim ends in one way:
+    acquired + took_over = completed + failed + released + expired + those that are still claimed.
+    """
+
+    attempts: int
+    """Calls of acquire."""
+    acquired: int
+    contended: int
+    """Answered Busy or Done."""
+    took_over: int
+    completed: int
+    failed: int
+    released: int
+    """By release, release_all, or because the acquire was cancelled."""
+    renewed: int
+    expired: int
+    """Ran out, and were then taken over, swept by cleanup, or forgotten after 7 days."""
+
+
+def check_place(key: object, queue: object) -> None:
+    """Raises InvalidArgument for what can't be the key and queue of a claim."""
+    check_name("key", key)
+    check_name("queue", queue)
+
+
+def check_claim(claim: object) -> Claim:
+    """Raises InvalidArgument for what is no claim."""
+    if not isinstance(claim, Claim):
+        raise InvalidType("claim", f"must be a Claim, as acquire returns it, not {type(claim).__name__}")
+    check_place(claim.key, claim.queue)
+    check_name("owner", claim.owner)
+    check_fence(claim.fence)
+    return claim
+
+
+def check_fence(fence: object) -> int:
+    """Raises InvalidArgument for what can't be a fence."""
+    if not isinstance(fence, int) or isinstance(fence, bool):
+        raise InvalidType("fence", f"must be an int, such as claim.fence, not {type(fence).__name__}")
+    if not 0 < fence < 2**53:
+        raise InvalidArgument("fence", "must be between 1 and 2**53 - 1")
+    return fence
+
+
+def check_limit(limit: object, most: int) -> int:
+    """Raises InvalidArgument for what can't be a limit."""
+    if not isinstance(limit, int) or isinstance(limit, bool):
+        raise InvalidType("limit", f"must be an int, not {type(limit).__name__}")
+    if not 1 <= limit <= most:
+        raise InvalidArgument("limit", f"must be between 1 and {most:,}")
+    return limit
+
+
+def error_json(error: object) -> str:
+    """The text of an error, as JSON; what is too long is cut, and what UTF-8 can't carry is escaped."""
+    if isinstance(error, BaseException):
+        error = "".join(traceback.format_exception_only(error)).rstrip()
+    if not isinstance(error, str):
+        raise InvalidType("error", f"must be a str or an exception, not {type(error).__name__}")
+    return dump("error", error[:MOST_ERROR].encode(errors="backslashreplace").decode())

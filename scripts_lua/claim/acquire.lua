@@ -1,0 +1,54 @@
+-- claim/acquire: begin a unit of work unless somebody is at it, or it is done and held; take over what ran out.
+--
+-- KEYS[1..10] of _lib/claim
+-- ARGV[1] queue     str
+-- ARGV[2] key       str
+-- ARGV[3] owner     str
+-- ARGV[4] token     id   of this call; the same again is the same call, repeated
+-- ARGV[5] lease_ms  int
+-- Batch: ARGV[1..5] repeat, one group a call, at most 64 a run.
+--
+-- Returns  {1, QUEUE, KEY, OWNER, FENCE, EXPIRES_AT_MS, ATTEMPT, PREVIOUS, ERROR}  claimed by this call. PREVIOUS: whose it was
+--                                   and ran out, else empty; ERROR: JSON, how it last failed, else empty
+--          {0, OWNER, EXPIRES_AT_MS}                       somebody's, be it the same owner's
+--          {2, OWNER, COMPLETED_AT_MS, UNTIL_MS, RESULT}   done, and held until then
+--
+-- Test and set are one script: of many racers for what is free or ran out, one gets it. Each run also forgets a few old ones.
+-- include: _lib/lease _lib/claim
+
+local out = {}
+for i = 1, #ARGV, 5 do
+  local member, owner, token = ARGV[i] .. '\255' .. ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  local claim = claim_read(member)
+  local claimed = claim and claim.state == 'claimed'
+  local held = claim and claim.state == 'done' and claim.till > now
+  local refused_before = claim and string.find(',' .. claim.refused, ',' .. token .. ',', 1, true)
+  local reply
+
+  if (claimed and claim.lease.live and claim.lease.token ~= token) or held then
+    if claimed then
+      reply = {0, claim.lease.owner, claim.lease.expires}
+    else
+      reply = {2, claim.lease.owner, claim.since, claim.till, redis.call('HGET', c.results, member) or 'null'}
+    end
+    if not refused_before then
+      claim_count('contended', 1)
+      claim.refused = string.sub(token .. ',' .. claim.refused, 1, 160)
+      claim_write(member, claim)
+    end
+  else
+    if not (claimed and claim.lease.token == token) then
+      if refused_before then claim_count('contended', -1) end  -- a reply that nobody heard: this one counts
+      claim = claim_grant(member, claim, owner, token, tonumber(ARGV[i + 4]))
+    end
+    reply = claim_row(member, claim)
+    table.insert(reply, 1, 1)
+  end
+  out[#out + 1] = reply
+end
+
+-- A few more than were begun, so that what is over goes faster than it comes.
+claim_settle(#out + 2)
+claim_forget(#out + 2)
+claim_close()
+return out

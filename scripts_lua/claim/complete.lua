@@ -1,0 +1,39 @@
+-- claim/complete: the work of each claim is done; for `hold_ms` to come, `acquire` answers so.
+--
+-- KEYS[1..10] of _lib/claim
+-- ARGV[1] queue    str
+-- ARGV[2] key      str
+-- ARGV[3] owner    str
+-- ARGV[4] fence    int
+-- ARGV[5] call     id    of this call; the same again is the same call, repeated
+-- ARGV[6] result   json  kept while it is held
+-- ARGV[7] hold_ms  int   0: not at all, the key is free at once
+-- Batch: ARGV[1..7] repeat, one group a call, at most 64 a run.
+--
+-- Returns  1            done by this call
+--          0            nothing is known of such a claim
+--          -2 -3 -4 -5  it ran out and was swept, has ended, is another owner's, is of another fence
+--
+-- Accepted after it ran out while nobody took it over: the work was done, and doing it again would be worse. The fence keeps
+-- one who was overtaken from ending the claim of its successor, on the same owner too.
+-- include: _lib/lease _lib/claim
+
+local out = {}
+for i = 1, #ARGV, 7 do
+  local member, call = ARGV[i] .. '\255' .. ARGV[i + 1], ARGV[i + 4]
+  local claim = claim_read(member)
+  local said = 1
+  if not (claim and lease_freed_by(claim.lease, call)) then
+    local refusal, hold_ms = claim_refusal(claim, ARGV[i + 2], tonumber(ARGV[i + 3])), tonumber(ARGV[i + 6])
+    if refusal then
+      said = refusal
+    else
+      claim_end(member, claim, 'done', 0, hold_ms, call)
+      if hold_ms > 0 then redis.call('HSET', c.results, member, ARGV[i + 5]) end
+    end
+  end
+  out[#out + 1] = said
+end
+
+claim_close()
+return out

@@ -1,0 +1,37 @@
+-- claim/fail: the work of each claim failed; the next acquire gets it at once, as its next attempt.
+--
+-- KEYS[1..10] of _lib/claim
+-- ARGV[1] queue  str
+-- ARGV[2] key    str
+-- ARGV[3] owner  str
+-- ARGV[4] fence  int
+-- ARGV[5] call   id    of this call; the same again is the same call, repeated
+-- ARGV[6] error  json  told to whoever acquires it next
+-- Batch: ARGV[1..6] repeat, one group a call, at most 64 a run.
+--
+-- Returns  1            failed by this call
+--          0            nothing is known of such a claim
+--          -2 -3 -4 -5  it ran out and was swept, has ended, is another owner's, is of another fence
+--
+-- Accepted after it ran out while nobody took it over, as claim/complete is.
+-- include: _lib/lease _lib/claim
+
+local out = {}
+for i = 1, #ARGV, 6 do
+  local member, call = ARGV[i] .. '\255' .. ARGV[i + 1], ARGV[i + 4]
+  local claim = claim_read(member)
+  local said = 1
+  if not (claim and lease_freed_by(claim.lease, call)) then
+    local refusal = claim_refusal(claim, ARGV[i + 2], tonumber(ARGV[i + 3]))
+    if refusal then
+      said = refusal
+    else
+      claim_end(member, claim, 'failed', claim.attempt, FORGET_MS, call)
+      redis.call('HSET', c.results, member, ARGV[i + 5])
+    end
+  end
+  out[#out + 1] = said
+end
+
+claim_close()
+return out

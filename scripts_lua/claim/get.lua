@@ -1,0 +1,18 @@
+-- claim/get: each claim as it stands now, if it is live.
+--
+-- KEYS[1..10] of _lib/claim
+-- ARGV[1] queue  str
+-- ARGV[2] key    str
+-- Batch: ARGV[1..2] repeat, one group a call, at most 128 a run.
+--
+-- Returns  {QUEUE, KEY, OWNER, FENCE, EXPIRES_AT_MS, ATTEMPT, PREVIOUS, ERROR}  claimed, see claim/acquire
+--          {}                                                                   not claimed, or it ran out
+-- include: _lib/lease _lib/claim
+
+local out = {}
+for i = 1, #ARGV, 2 do
+  local member = ARGV[i] .. '\255' .. ARGV[i + 1]
+  local claim = claim_read(member)
+  out[#out + 1] = claim and claim.state == 'claimed' and claim.lease.live and claim_row(member, claim) or {}
+end
+return out

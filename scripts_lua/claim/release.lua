@@ -1,0 +1,37 @@
+-- claim/release: give each claim back as if it had not been acquired: its attempt does not count.
+--
+-- KEYS[1..10] of _lib/claim
+-- ARGV[1] queue  str
+-- ARGV[2] key    str
+-- ARGV[3] owner  str
+-- ARGV[4] fence  int  "-": whichever the call `token` was given
+-- ARGV[5] token  id   of the call that acquired it, to undo that; "-": whichever
+-- ARGV[6] call   id   of this call; the same again is the same call, repeated
+-- Batch: ARGV[1..6] repeat, one group a call, at most 64 a run.
+--
+-- Returns  1            released by this call
+--          0            nothing is known of such a claim
+--          -2 -3 -4 -5  it ran out, has ended, is another owner's, is of another fence or call
+--
+-- What ran out stays to be taken over, as the work may have begun; but a call that is undone began none.
+-- include: _lib/lease _lib/claim
+
+local out = {}
+for i = 1, #ARGV, 6 do
+  local member, token, call = ARGV[i] .. '\255' .. ARGV[i + 1], ARGV[i + 4], ARGV[i + 5]
+  local claim, fence = claim_read(member), tonumber(ARGV[i + 3])
+  if claim and token ~= '-' then fence = claim.lease.token == token and claim.lease.fence end
+  local said = 1
+  if not (claim and lease_freed_by(claim.lease, call)) then
+    said = claim_refusal(claim, ARGV[i + 2], fence)
+    if not said and not claim.lease.live and token == '-' then said = EXPIRED end
+    if not said then
+      claim_release(member, claim, call)
+      said = 1
+    end
+  end
+  out[#out + 1] = said
+end
+
+claim_close()
+return out

@@ -1,0 +1,37 @@
+-- claim/release_all: give back what an owner has claimed, up to `limit` at a time.
+--
+-- KEYS[1..10] of _lib/claim
+-- KEYS[11] reply:CALL  string  PX: what this call answered, for when it is repeated
+-- ARGV[1]  owner       str
+-- ARGV[2]  call        id      of this call; the same again is the same call, repeated
+-- ARGV[3]  limit       int     bounds the script's time; ask again while more is 1
+--
+-- Returns  {released, more}  live ones only are counted; more is 1 when some are left
+--
+-- The owner's own index makes this O(owned): nothing is scanned, and no other owner's claim is looked at.
+-- include: _lib/lease _lib/claim
+
+local owner, call, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local said = redis.call('GET', KEYS[11])
+if said then
+  local released, more = string.match(said, '^(%d+) (%d)$')
+  return {tonumber(released), tonumber(more)}
+end
+
+local members = redis.call('ZRANGEBYLEX', t.owned, '[' .. owner .. '\255', '(' .. owner .. '\255\255', 'LIMIT', 0, limit)
+local released = 0
+for _, owned in ipairs(members) do
+  local member = string.sub(owned, #owner + 2)
+  local claim = claim_read(member)
+  if claim and claim.state == 'claimed' and claim.lease.live and claim.lease.owner == owner then
+    claim_release(member, claim, call)
+    released = released + 1
+  else
+    redis.call('ZREM', t.owned, owned)
+  end
+end
+
+claim_close()
+local more = #members == limit and 1 or 0
+redis.call('SET', KEYS[11], released .. ' ' .. more, 'PX', TOMBSTONE_MS)
+return {released, more}

@@ -1,0 +1,42 @@
+-- claim/renew: set the time left of each claim anew, for its live owner and fence only; what ran out is never revived.
+--
+-- KEYS[1..10] of _lib/claim
+-- ARGV[1] queue     str
+-- ARGV[2] key       str
+-- ARGV[3] owner     str
+-- ARGV[4] fence     int
+-- ARGV[5] call      id   of this call; the same again is the same call, repeated; "-": each is a renewal of its own
+-- ARGV[6] lease_ms  int
+-- Batch: ARGV[1..6] repeat, one group a call, at most 64 a run.
+--
+-- Returns  expires_at_ms  renewed
+--          0              nothing is known of such a claim
+--          -2 -3 -4 -5    it ran out, has ended, is another owner's, is of another fence
+-- include: _lib/lease _lib/claim
+
+local out = {}
+for i = 1, #ARGV, 6 do
+  local member, call = ARGV[i] .. '\255' .. ARGV[i + 1], ARGV[i + 4]
+  local claim = claim_read(member)
+  local said = claim_refusal(claim, ARGV[i + 2], tonumber(ARGV[i + 3]))
+  if said then
+    out[#out + 1] = said
+  elseif call ~= '-' and claim.renewed == call then
+    out[#out + 1] = claim.lease.expires
+  elseif not claim.lease.live then
+    out[#out + 1] = EXPIRED
+  else
+    claim.lease.expires = now + tonumber(ARGV[i + 5])
+    lease_put(t, member, claim.lease)
+    if call ~= '-' then
+      claim.renewed = call
+      claim_write(member, claim)
+    end
+    claim_count('renewed', 1)
+    furthest = math.max(furthest, claim.lease.expires + FORGET_MS)
+    out[#out + 1] = claim.lease.expires
+  end
+end
+
+claim_close()
+return out

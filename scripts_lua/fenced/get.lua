@@ -1,0 +1,10 @@
+-- fenced/get: what was last written under the name, and by which fence.
+--
+-- KEYS[1] fenced:NAME  string  "FENCE VALUE", see _lib/fenced
+--
+-- Returns  {fence, value}  the newest fence that wrote or was checked, and the value; empty: none
+--          {0, ''}         nothing is known of the name
+-- include: _lib/lease _lib/fenced
+
+local newest, value = fenced_read(KEYS[1])
+return {newest or 0, value}

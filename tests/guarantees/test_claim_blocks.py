@@ -1,0 +1,303 @@
+"""A block holds its claim while it runs, ends it as the block ends, and is told by the deadline when it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from lockbeat import ClaimBusy, ClaimDone, ClaimRefused, Done, LeaseLost, Lockbeat
+from lockbeat.claims import ClaimHandle
+from lockbeat.errors import InvalidArgument, InvalidType, LockbeatError, StoreUnavailable
+from lockbeat.keeper import GONE, OVERDUE
+from tests.claims import acquired, left_behind
+from tests.conftest import Connect
+from tests.servers import Server
+
+
+async def test_a_block_that_gets_to_its_end_completes_with_its_result(lb: Lockbeat) -> None:
+    async with lb.claims.hold("k", lease=30, queue="q", hold=30) as claim:
+        assert (claim.key, claim.queue, claim.owner, claim.attempt, claim.outcome) == ("k", "q", lb.owner, 1, "acquired")
+        assert await lb.claims.owns("k", lb.owner, claim.fence, queue="q")
+        claim.result = {"rows": 3}
+    answer = await lb.claims.acquire("k", "bob", queue="q")
+    assert isinstance(answer, Done)
+    assert (answer.owner, answer.result) == (lb.owner, {"rows": 3})
+
+
+async def test_without_hold_and_result_it_just_completes(lb: Lockbeat) -> None:
+    async with lb.claims.hold("k"):
+        pass
+    assert (await lb.claims.stats()).completed == 1
+    assert (await acquired(lb.claims, "k")).attempt == 1
+
+
+async def test_a_block_that_raises_fails_with_the_text_of_the_error(lb: Lockbeat) -> None:
+    with pytest.raises(RuntimeError, match="boo") as caught:
+        async with lb.claims.hold("k"):
+            raise RuntimeError("boo")
+    assert not hasattr(caught.value, "__notes__")
+    async with lb.claims.hold("k") as claim:
+        assert (claim.attempt, claim.outcome, claim.previous_owner) == (2, "acquired", None)
+        assert claim.last_error == "RuntimeError: boo"
+    assert (await lb.claims.stats()).failed == 1
+
+
+async def test_a_block_that_is_cancelled_from_outside_gives_it_back(lb: Lockbeat) -> None:
+    entered = asyncio.Event()
+
+    async def body() -> None:
+        async with lb.claims.hold("k"):
+            entered.set()
+            await asyncio.sleep(10)
+
+    task = asyncio.create_task(body())
+    await entered.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    stats = await lb.claims.stats()
+    assert (stats.released, stats.failed, stats.completed) == (1, 0, 0)
+    assert (await acquired(lb.claims, "k")).attempt == 1
+
+
+async def test_a_block_that_takes_over_is_told_from_whom(lb: Lockbeat) -> None:
+    await left_behind(lb, "k", "dead")
+    async with lb.claims.hold("k") as claim:
+        assert (claim.outcome, claim.previous_owner, claim.attempt) == ("took_over", "dead", 2)
+
+
+async def test_entering_raises_while_somebody_is_at_it(lb: Lockbeat) -> None:
+    busy = await acquired(lb.claims, "k", lb.owner)
+    with pytest.raises(ClaimBusy) as caught:
+        async with lb.claims.hold("k"):
+            pytest.fail("it was claimed")
+    assert (caught.value.key, caught.value.queue, caught.value.owner) == ("k", "default", lb.owner)
+    assert caught.value.expires_at == busy.expires_at
+    assert len(lb.keeper) == 0
+
+
+async def test_entering_raises_while_it_is_done_and_held(lb: Lockbeat) -> None:
+    await lb.claims.complete(await acquired(lb.claims, "k"), [1, 2], hold=30)
+    with pytest.raises(ClaimDone) as caught:
+        async with lb.claims.hold("k"):
+            pytest.fail("it was claimed")
+    assert (caught.value.key, caught.value.owner, caught.value.result) == ("k", "alice", [1, 2])
+    assert caught.value.until > caught.value.completed_at
+
+
+async def test_a_block_outlives_many_leases(lb: Lockbeat) -> None:
+    async with lb.claims.hold("k", lease=0.4) as claim:
+        await asyncio.sleep(1.5)
+        assert await lb.claims.owns("k", lb.owner, claim.fence)
+        time.sleep(1)  # noqa: ASYNC251 - a block that blocks the event loop keeps its claim, too
+        assert await lb.claims.owns("k", lb.owner, claim.fence)
+    assert (await lb.claims.stats()).renewed > 3
+
+
+async def test_a_block_is_cancelled_when_its_claim_is_gone(lb: Lockbeat) -> None:
+    handle = lb.claims.hold("k", lease=0.2)
+
+    async def body() -> None:
+        async with handle:
+            await lb.claims.release_all(lb.owner)
+            await asyncio.sleep(10)
+
+    with pytest.raises(LeaseLost) as caught:
+        await asyncio.wait_for(body(), 2)
+    assert (caught.value.key, caught.value.owner, caught.value.reason) == ("k", lb.owner, GONE)
+    assert handle.lost
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    assert (await lb.claims.stats()).completed == 0
+
+
+async def test_a_block_that_swallows_the_cancelling_does_not_complete(lb: Lockbeat) -> None:
+    """It was told to stop while the claim still stood: nobody can say that it got to its end."""
+    with pytest.raises(LeaseLost):
+        async with lb.claims.hold("k", hold=30):
+            held = next(iter(lb.keeper._held))
+            lb.keeper.drop(held)
+            asyncio.get_running_loop().call_soon(held.lost, OVERDUE)
+            try:
+                await asyncio.sleep(10)
+            except asyncio.CancelledError:
+                pass
+    assert (await lb.claims.stats()).completed == 0
+    assert await lb.claims.get("k", lb.owner)
+
+
+async def test_the_blocks_own_error_comes_first_with_the_loss_as_a_note(lb: Lockbeat) -> None:
+    with pytest.raises(RuntimeError, match="my own") as caught:
+        async with lb.claims.hold("k", lease=0.2):
+            await lb.claims.release_all(lb.owner)
+            try:
+                await asyncio.sleep(10)
+            except asyncio.CancelledError:
+                raise RuntimeError("my own") from None
+    assert any("lease on 'k'" in note and "is lost" in note for note in caught.value.__notes__)
+
+
+async def test_a_block_that_ends_after_it_was_taken_away_is_told_why(lb: Lockbeat) -> None:
+    handle = lb.claims.hold("k")
+    with pytest.raises(LeaseLost, match="before the block did"):
+        async with handle:
+            await lb.claims.release_all(lb.owner)
+    assert (handle.lost, handle.refusal) == (True, "finished")
+
+    with pytest.raises(RuntimeError, match="boo") as caught:
+        async with lb.claims.hold("k"):
+            await lb.claims.release_all(lb.owner)
+            raise RuntimeError("boo")
+    assert "before the block did" in caught.value.__notes__[0]
+
+
+async def test_work_that_got_to_its_end_after_the_lease_ran_out_is_done_while_nobody_took_over(
+    lb: Lockbeat, connect: Connect
+) -> None:
+    """The block kept the event loop, and with the keeper gone nothing renewed: it was never told."""
+    async with lb.claims.hold("k", lease=0.2, hold=30) as claim:
+        held = next(iter(lb.keeper._held))
+        lb.keeper.drop(held)
+        time.sleep(0.3)  # noqa: ASYNC251 - the point
+        claim.result = "late"
+    answer = await lb.claims.acquire("k", "bob")
+    assert isinstance(answer, Done)
+    assert answer.result == "late"
+
+    with pytest.raises(LeaseLost):
+        async with lb.claims.hold("k2", lease=0.2) as claim:
+            lb.keeper.drop(next(iter(lb.keeper._held)))
+            time.sleep(0.3)  # noqa: ASYNC251 - the point
+            async with connect() as other:
+                assert (await acquired(other.claims, "k2", "bob")).previous_owner == lb.owner
+    assert await lb.claims.get("k2", "bob")
+
+
+async def test_while_the_store_hangs_a_block_is_cancelled_by_the_deadline(server: Server, namespace: str) -> None:
+    async with Lockbeat(server.url, namespace=namespace, timeout=3) as lb:
+        began = time.monotonic()
+        with pytest.raises(LeaseLost) as caught:
+            async with lb.claims.hold("k", lease=0.6):
+                server.freeze()
+                try:
+                    await asyncio.sleep(10)
+                finally:
+                    spent = time.monotonic() - began
+        told = time.monotonic() - began
+        server.thaw()
+        assert caught.value.reason == OVERDUE
+        assert 0.5 < spent < 0.6
+        assert told < 0.8
+
+
+async def test_work_that_is_done_and_can_not_be_recorded_is_an_error(server: Server, namespace: str) -> None:
+    """Unlike a lock that can't be released: it will be done again unless the caller sees to it."""
+    async with Lockbeat(server.url, namespace=namespace, timeout=0.2) as lb:
+        with pytest.raises(StoreUnavailable):
+            async with lb.claims.hold("k"):
+                server.kill()
+
+
+async def test_an_error_is_not_masked_by_a_store_that_is_away(
+    server: Server, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Lockbeat(server.url, namespace=namespace, timeout=0.2) as lb:
+        with pytest.raises(RuntimeError, match="boo"):
+            async with lb.claims.hold("k"):
+                server.kill()
+                raise RuntimeError("boo")
+        assert "could not end the claim on 'k'" in caplog.text
+
+
+@pytest.mark.parametrize("verb", ["complete", "fail", "release"])
+async def test_a_block_may_end_it_by_itself(lb: Lockbeat, verb: str) -> None:
+    async with lb.claims.hold("k", lease=0.6, hold=30) as claim:
+        if verb == "complete":
+            await claim.complete("early")
+        else:
+            await (claim.fail("boo") if verb == "fail" else claim.release())
+        assert await lb.claims.is_claimed("k") is None
+        await asyncio.sleep(0.8)  # what has ended is not taken for lost
+    stats = await lb.claims.stats()
+    assert (stats.completed, stats.failed, stats.released) == (verb == "complete", verb == "fail", verb == "release")
+    answer = await lb.claims.acquire("k", "bob")
+    assert bool(answer) is (verb != "complete")
+
+
+async def test_a_claim_that_is_there_already_can_be_held_on_to(lb: Lockbeat) -> None:
+    claim = await acquired(lb.claims, "k", "alice")
+    async with lb.claims.handle(claim, lease=0.6, hold=30) as handle:
+        assert handle.claim == claim
+        await asyncio.sleep(1)
+        assert await lb.claims.owns("k", "alice", claim.fence)
+        handle.result = "result"
+    answer = await lb.claims.acquire("k", "bob")
+    assert isinstance(answer, Done)
+    assert answer.result == "result"
+    with pytest.raises(ClaimRefused) as caught:
+        async with lb.claims.handle(claim):
+            pytest.fail("it has ended")
+    assert caught.value.refusal == "finished"
+    assert len(lb.keeper) == 0
+
+
+async def test_a_verb_of_the_block_that_is_refused_says_why(lb: Lockbeat) -> None:
+    with pytest.raises(LeaseLost):
+        async with lb.claims.hold("k") as claim:
+            await refused_in(lb, claim)
+
+
+async def refused_in(lb: Lockbeat, claim: ClaimHandle) -> None:
+    await claim.renew()
+    await lb.claims.release_all(lb.owner)
+    with pytest.raises(ClaimRefused) as caught:
+        await claim.renew()
+    assert caught.value.refusal == claim.refusal == "finished"
+    with pytest.raises(InvalidArgument, match=r"^lease: "):
+        await claim.renew(99)
+
+
+async def test_a_result_that_is_not_json_fails_the_claim(lb: Lockbeat) -> None:
+    with pytest.raises(InvalidType, match=r"^result: "):
+        async with lb.claims.hold("k") as claim:
+            claim.result = object()
+    again = await acquired(lb.claims, "k")
+    assert again.attempt == 2
+    assert "result" in str(again.last_error)
+
+
+async def test_a_handle_is_for_one_block_at_a_time_and_may_be_used_again(lb: Lockbeat) -> None:
+    handle = lb.claims.hold("k")
+    with pytest.raises(LockbeatError, match="not claimed yet"):
+        _ = handle.fence
+    async with handle as claim:
+        first = claim.fence
+        with pytest.raises(LockbeatError, match="in use"):
+            await handle.__aenter__()
+    async with handle as claim:
+        assert claim.fence > first
+    assert (await lb.claims.stats()).completed == 2
+
+
+async def test_handles_of_one_process_exclude_each_other(lb: Lockbeat) -> None:
+    async with lb.claims.hold("k"):
+        with pytest.raises(ClaimBusy):
+            async with lb.claims.hold("k"):
+                pass
+
+
+async def test_release_all_gives_back_what_an_owner_has_and_nothing_else(lb: Lockbeat) -> None:
+    for n in range(8):
+        await acquired(lb.claims, f"k{n}", "alice", queue=f"q{n % 2}")
+    old = await left_behind(lb, "old", "alice")
+    for owner in ("alic", "alice\xff", "alice2"):
+        await acquired(lb.claims, "k", owner, queue=f"of {owner}")
+    assert await lb.claims.release_all("alice") == 8
+    assert await lb.claims.release_all("alice") == 0
+    assert await lb.claims.expired() == [old]
+    assert (await acquired(lb.claims, "k0", "bob", queue="q0")).attempt == 1
+    for owner in ("alic", "alice\xff", "alice2"):
+        assert await lb.claims.get("k", owner, f"of {owner}")
