@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 Results = dict[str, Any]
@@ -65,9 +66,39 @@ def _tick(results: Results) -> float:
     return float(many / few)
 
 
+def _against(results: Results, key: str) -> float:
+    return float(results["against"][key]["ratio"]["median"])
+
+
+def ahead(what: str, key: str, *, most: bool = False, why: str = "") -> Goal:
+    """lockbeat beside the best of the other task queues, whichever that is."""
+    best = f"{{against[{key}][best]}}"
+    measured = partial(_against, key=key)
+    if most:
+        return Goal(f"{what}, times the most of all peers ({best})", "tasks", "≥ 1", 1, measured, "x", least=True, why=why)
+    return Goal(f"{what}, over the least of all peers ({best})", "tasks", "≤ 1", 1, measured, "x", why=why)
+
+
+def _idle_task_queue(results: Results) -> float:
+    idle = results["idle"]
+    return max(float(idle["lockbeat"]["commands_per_second"] - idle[results["quietest"]]["commands_per_second"]), 0.0)
+
+
 SERVER_BOUND = (
     "the server runs scripts on one core, and a fired slot with its task, lock and ledger costs it the time shown below; "
     "those of a burst wait for one another"
+)
+
+KEEPS_MORE = (
+    "a task of lockbeat has a lease with a fence, attempts, a state that can be asked for and a result that is kept; "
+    "a message that is popped or acknowledged and forgotten needs none of those writes"
+)
+ONE_BY_ONE = (
+    "with nothing to do beside, each task waits for its claim and its completion; taskiq's stream reads 100 messages ahead, "
+    "which no other worker can have meanwhile, and its list acknowledges nothing"
+)
+CLAIM_AFTER_BELL = (
+    "a spawn rings a bell, and the worker that hears it claims: one turn more than a blocking read, which is served at once"
 )
 
 GOALS = (
@@ -184,6 +215,26 @@ GOALS = (
         _tick,
         "x",
         why="a larger index is not found in the processor's cache",
+    ),
+    ahead("tasks a second, concurrency 1", "tasks/s, 1", most=True, why=ONE_BY_ONE),
+    ahead("tasks a second, concurrency 10", "tasks/s, 10", most=True),
+    ahead("tasks a second, concurrency 100", "tasks/s, 100", most=True),
+    ahead("spawns a second, one after the other", "spawns/s", most=True),
+    ahead("spawns a second, many at once", "spawns/s, many", most=True),
+    ahead("from spawn to start, p50", "p50", why=CLAIM_AFTER_BELL),
+    ahead("from spawn to start, p99", "p99", why=CLAIM_AFTER_BELL),
+    ahead("commands sent for a task", "sent"),
+    ahead("commands executed for a task, those in scripts included", "executed", why=KEEPS_MORE),
+    ahead("round trips of the worker for a task, concurrency 1", "round trips, 1", why=ONE_BY_ONE),
+    ahead("round trips of the worker for a task, concurrency 10", "round trips, 10"),
+    ahead("round trips of the worker for a task, concurrency 100", "round trips, 100"),
+    Goal(
+        "idle worker: commands a second more than the quietest peer ({quietest})",
+        "tasks",
+        "0",
+        0,
+        _idle_task_queue,
+        "/s",
     ),
 )
 

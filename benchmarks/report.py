@@ -10,7 +10,7 @@ from typing import Any
 import pictures
 from goals import GOALS, LONGEST_SCRIPT_MS
 
-ORDER = ("locks", "waiting", "renew", "fire", "lateness", "idle", "registry")
+ORDER = ("locks", "waiting", "renew", "fire", "lateness", "idle", "registry", "tasks")
 
 
 def number(value: float | None) -> str:
@@ -184,6 +184,84 @@ def registry(result: dict[str, Any]) -> str:
     return f"{starts}\n\nlockbeat with {result['due']:,} jobs due every second, among others:\n\n{ticks}"
 
 
+def tasks(result: dict[str, Any]) -> str:
+    rows, commands, latency, idle = (result[part] for part in ("rows", "commands", "latency", "idle"))
+    sizes = list(dict.fromkeys(size for row in rows.values() for size in row["run"]))
+    at = str(result["commands_at"])
+    apart = " and ".join(f"{name} {versions[name]} (redis-py {versions['redis']})" for name, versions in result["apart"].items())
+    note = (
+        "Tasks that do nothing, one worker process. They are spawned before it starts: one after the other, then many at once, "
+        f"by the queue's own call for that or by {result['callers']} callers. tasks/s: from the start of the first function to "
+        "that of the last. Peers by their defaults but for the concurrency; where a row says otherwise, by settings that their "
+        "documentation, tests or benchmarks have for speed. All on asyncio's own loop, with hiredis where they use redis-py, "
+        f"without logging. {apart} have environments of their own, as they don't take the redis-py that the others want. docket "
+        "is given the connections that its documentation asks for."
+    )
+    speed = table(
+        ("queue", "kept of a task", *(f"tasks/s, concurrency {size}" for size in sizes), "spawns/s, one by one", "many at once"),
+        [
+            (
+                emphasised(name),
+                row["keeps"],
+                *(row["run"].get(size, {}).get("tasks_per_second") for size in sizes),
+                row["spawns_per_second"],
+                row["spawns_per_second_many"],
+            )
+            for name, row in rows.items()
+        ],
+    )
+    counted = (
+        f"Commands by MONITOR, concurrency {at}; what the worker sends at its start and in pauses is included. Round trips: "
+        "requests as the server read them from sockets."
+    )
+    cost = table(
+        (
+            "queue",
+            "sent to spawn one",
+            "sent to run it",
+            "more inside scripts",
+            *(f"round trips to run it, concurrency {size}" for size in sizes),
+            f"server CPU to run it, µs ({at})",
+            f"worker CPU, µs ({at})",
+        ),
+        [
+            (
+                emphasised(name),
+                commands[name]["spawn"]["sent"],
+                commands[name]["run"]["sent"],
+                commands[name]["spawn"]["inside"] + commands[name]["run"]["inside"],
+                *(row["run"].get(size, {}).get("round_trips") for size in sizes),
+                row["run"].get(at, {}).get("server_us"),
+                row["run"].get(at, {}).get("worker_us"),
+            )
+            for name, row in rows.items()
+            if name in commands
+        ],
+    )
+    paced = (
+        "From the call that spawns to the start of the function in another process, whose worker is idle: one task at a time, "
+        f"after pauses of different lengths. Idle: commands sent, by MONITOR, in {result['watched_s']:.0f} s. Both at each "
+        "queue's default concurrency. redis-py 8 gives up a read after 5 s unless told otherwise: taskiq's list, which waits for "
+        "longer, connects anew each time."
+    )
+    head = ["queue", "spawn to start, p50 ms", "p99 ms", "max ms", "samples", "idle commands/s", "most of them"]
+    waits = table(
+        [*head, "idle worker CPU, ms/s"],
+        [
+            (
+                emphasised(name),
+                *(latency.get(name, {}).get(key) for key in ("p50_ms", "p99_ms", "max_ms")),
+                str(latency.get(name, {}).get("samples", "")),
+                idle.get(name, {}).get("commands_per_second"),
+                ", ".join(sorted(sent := idle.get(name, {}).get("commands", {}), key=lambda word: -sent[word])[:3]) or "nothing",
+                idle.get(name, {}).get("worker_cpu_ms_per_second"),
+            )
+            for name in rows
+        ],
+    )
+    return "\n\n".join([note, speed, counted, cost, paced, waits, *problems(result)])
+
+
 def scripts(results: dict[str, Any]) -> str:
     slowest: dict[str, float] = {}
     calls = over = 0
@@ -206,8 +284,12 @@ def goals(results: dict[str, Any]) -> str:
     rows = []
     for goal in GOALS:
         if goal.suite in results:
-            value = goal.measured(results[goal.suite])
-            what, measured = goal.what.format(**results[goal.suite]), f"{number(value)} {goal.unit}".rstrip()
+            try:
+                value, what = goal.measured(results[goal.suite]), goal.what.format(**results[goal.suite])
+            except KeyError:  # by a quick run, or because somebody ended
+                rows.append((goal.what.partition(" ({")[0], goal.goal, "", "not measured", ""))
+                continue
+            measured = f"{number(value)} {goal.unit}".rstrip()
             rows.append((what, goal.goal, measured, goal.verdict(value), "" if goal.met(value) else goal.why))
     return table(("what", "goal", "measured", "", "why not"), rows)
 
@@ -220,6 +302,7 @@ TITLES = {
     "lateness": "Lateness",
     "idle": "Idle",
     "registry": "Many jobs",
+    "tasks": "Tasks",
 }
 
 

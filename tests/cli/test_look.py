@@ -110,9 +110,9 @@ def test_release_all_gives_back_what_one_owner_holds(lockbeat: Lockbeat, store: 
         await lb.locks.try_acquire("d", "alive", 60)
 
     using(store, take)
-    assert lockbeat("release-all", "gone", "--url", store).out == "released 3 locks and 0 tasks of gone\n"
+    assert lockbeat("release-all", "gone", "--url", store).out == "released 3 locks, 0 tasks and 0 claims of gone\n"
     assert lockbeat("release-all", "gone", "--url", store).out == "gone held nothing\n"
-    assert lockbeat("release-all", "gone", "--url", store, "--json").json == {"owner": "gone", "tasks": 0, "locks": 0}
+    assert lockbeat("release-all", "gone", "--url", store, "--json").json == {"owner": "gone", "tasks": 0, "locks": 0, "claims": 0}
     assert [lock["lock"] for lock in lockbeat("locks", "--url", store, "--json").json] == ["d"]
 
 
@@ -152,8 +152,8 @@ def fire(store: str, slot: int, *, claim: bool) -> None:
     async def turn(lb: Client) -> None:
         for shard in range(lb.store.shards):
             await Scheduler(lb.store, lb.jobs, {}, None).tick(shard)
-            if claim:
-                await lb.tasks.claim("default", "them", shard, 1, 60_000)
+        if claim:
+            await lb.tasks.claim("default", "them", 1, 60)
 
     using(store, turn)
 

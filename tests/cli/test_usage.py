@@ -16,7 +16,8 @@ Module = Callable[..., str]
 
 SERVING = ("run", "beat", "worker", "demo")
 LOOKING = ("ls", "next", "ledger", "why", "delete", "locks", "release-all", "instances")
-COMMANDS = (*SERVING, *LOOKING, "server", "doctor")
+TENDING = ("tasks", "task", "spawn", "cancel", "dead", "retry", "redrive", "purge", "claims", "top")
+COMMANDS = (*SERVING, *LOOKING, *TENDING, "server", "doctor")
 
 
 def one_line(text: str) -> bool:
