@@ -383,6 +383,7 @@ class Beat:
                 if not worker.abandoned:  # else a thread still works under its lease
                     await client.tasks.release_all(client.owner)
                     if self._shared is None:
+                        await client.claims.release_all(client.owner)
                         await client.locks.release_all(client.owner)
                 await client.store.call("beat/heartbeat", 0, (client.owner, "", 0))
             except StoreError as problem:

@@ -40,7 +40,7 @@ class Tasks(Look):
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
-        self._lost: dict[tuple[int, str], set[str]] = defaultdict(set)
+        self._lost: dict[tuple[int, str, str], set[str]] = defaultdict(set)
         self._first = 0
 
     # -- spawning
@@ -120,13 +120,13 @@ class Tasks(Look):
 
     def reply_lost(self, shard: int, owner: str, calls: Iterable[str]) -> None:
         """These calls may have started attempts in the owner's name; its next claim brings those that they did."""
-        self._lost[shard, owner].update(calls)
+        self._lost[shard, owner, ""].update(calls)
 
     async def claim(self, queue: str, owner: str, limit: int = 1, lease: Seconds = 30) -> list[Task]:
         """Begin an attempt of up to `limit` tasks (`task/claim`), by priority, then due time, then order of spawning.
 
         Expired leases are swept first. Nothing renews the leases but you (`heartbeat`); a worker does it by itself. A cancelled
-        call gives back what it had claimed.
+        call gives back what it had claimed; what one had claimed that ended with StoreUnavailable comes with the next.
         """
         check_name("queue", queue)
         check_name("owner", owner)
@@ -138,7 +138,7 @@ class Tasks(Look):
             shard = (self._first + at) % shards
             while len(found) < limit:
                 ask = min(limit - len(found), HANDFUL)
-                claiming = asyncio.ensure_future(self.claim_on(shard, [queue], owner, ask, lease_ms))
+                claiming = asyncio.ensure_future(self.claim_on(shard, [queue], owner, ask, lease_ms, memory=queue))
                 try:
                     tasks, _ = await asyncio.shield(claiming)
                 except BaseException:
@@ -149,7 +149,9 @@ class Tasks(Look):
                 found += tasks
                 if len(tasks) < ask:
                     break
-        return found
+        for task in found[limit:]:
+            self.give_back(task)
+        return found[:limit]
 
     def claim_on(
         self,
@@ -160,15 +162,18 @@ class Tasks(Look):
         lease_ms: int,
         strangers: Collection[str] = (),
         durability: Durability | None = None,
+        *,
+        memory: str = "",
     ) -> Coroutine[Any, Any, tuple[list[Task], float | None]]:
         """`claim` on one shard, from queues in turn. Also: seconds until there may be more; None: not by itself.
 
+        What was begun by calls whose replies were lost comes with the owner's next claim of the same `memory`, beyond the limit.
         `strangers`: names of functions whose tasks are left to others. Asked at once, so that it shares the way with what was
         asked just before, such as the end of an attempt. Not to be cancelled: shield it, and `give_all_back`.
         """
         call = self._store.new_call()
         # Taken, not shared: two claims at a time that asked about the same calls would both get what those had begun.
-        lost = self._lost.pop((shard, owner), set())
+        lost = self._lost.pop((shard, owner, memory), set())
         head = (_names(queues), owner, call, limit, lease_ms)
         passed = _names(strangers)
         asked_at = monotonic()
@@ -193,7 +198,7 @@ class Tasks(Look):
                 except BaseException as problem:
                     lost.add(call)  # it may have claimed: the next that gets through says what
                     if not isinstance(problem, StoreUnavailable) or monotonic() > deadline:
-                        self._lost[shard, owner] |= lost
+                        self._lost[shard, owner, memory] |= lost
                         raise
                     await asyncio.sleep(0.2)
                 asked_at = monotonic()

@@ -105,7 +105,7 @@ class NewTask:
             raise InvalidType("headers", f"must be a dict, not {type(self.headers).__name__}")
         if self.headers is not None and not all(isinstance(key, str) for key in self.headers):
             raise InvalidType("headers", "must have str keys")
-        _ = self.payload, self.policies
+        _ = self.payload, self.policies, self.delay_ms
         if self.max_delay is not None and self.max_delay_ms <= self.delay_ms:
             raise InvalidArgument("max_delay", "must be longer than the delay: nobody could begin it in time")
 

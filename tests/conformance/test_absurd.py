@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -167,7 +168,14 @@ async def test_a_key_is_free_again_when_its_tasks_retention_is_over(lb: Lockbeat
     await until(lb, ended + 0.301)
     again = await lb.tasks.spawn("job", idempotency_key="k")
     assert again.created
-    assert [task.id for task in await claim(lb)] == [again.task_id]
+    second = await claim_one(lb)
+    assert (second.id, second.attempt) == (again.task_id, 1)
+    assert second.fence > first.fence
+    # The old attempt is not the new task's, whether or not that has the same id.
+    assert not await lb.tasks.heartbeat(first)
+    assert not await lb.tasks.fail(first, "late")
+    info = await lb.tasks.get(second.id)
+    assert (info.state, info.fence) == ("running", second.fence)
 
 
 @only("memory")
@@ -549,16 +557,18 @@ async def test_a_released_task_is_given_back_at_once_and_not_counted(lb: Lockbea
 
 
 @pytest.mark.parametrize("verb", ["defer", "release"])
-async def test_an_expired_or_ended_attempt_gives_nothing_back(lb: Lockbeat, verb: str) -> None:
+@pytest.mark.parametrize("owner", ["alice", "bob"])
+async def test_nothing_is_given_back_but_by_the_newest_attempt(lb: Lockbeat, verb: str, owner: str) -> None:
     async def give_back(task: Task) -> bool:
         return await (lb.tasks.release(task) if verb == "release" else lb.tasks.defer(task, 0))
 
     lost = await begun(lb, lease=SHORT, retry=None)
     await until(lb, lost.expires_at)
-    await claim_one(lb, owner="bob")
+    newest = await claim_one(lb, owner=owner)
     done = await begun(lb)
     assert await lb.tasks.complete(done)
-    assert [await give_back(lost), await give_back(done)] == [False, False]
+    for task in (lost, done, replace(newest, owner="carol"), replace(newest, fence=newest.fence + 1)):
+        assert await give_back(task) is False
     assert [await state(lb, task.id) for task in (lost, done)] == ["running", "done"]
 
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from lockbeat import Fixed, Lockbeat
+from lockbeat.errors import StoreUnavailable
 from lockbeat.scripts import load, names
 from lockbeat.tasks import NewTask, Task
 from tests.conftest import Backend, only, wait_until
@@ -131,6 +132,29 @@ async def test_a_claim_cancelled_after_its_reply_was_lost_leaves_no_leased_task(
     assert found[0].attempt == 1
 
 
+@pytest.mark.parametrize(("queue", "limit"), [("default", 1), ("default", 10), ("other", 10)])
+async def test_a_claim_after_one_that_never_heard_keeps_to_its_own_queue_and_limit(
+    lossy: Proxy, namespace: str, lb: Lockbeat, queue: str, limit: int
+) -> None:
+    """What the lost one had begun is not orphaned either."""
+    tasks = [NewTask("job", max_attempts=1, queue=of) for of in ["default"] * 5 + ["other"] * 5]
+    ids = {spawned.task_id for spawned in await lb.tasks.spawn_many(tasks)}
+    async with Lockbeat(lossy.url, namespace=namespace, timeout=0.4) as client:
+        lose(lossy, 1000)
+        with pytest.raises(StoreUnavailable):
+            await client.tasks.claim("default", "alice", 3, 30)
+        lossy._matches.clear()
+        claimed = await client.tasks.claim(queue, "alice", limit, 30)
+        assert len(claimed) <= limit
+        assert {task.queue for task in claimed} == {queue}
+        for of in ("default", "other"):
+            async with asyncio.timeout(10):
+                while more := await client.tasks.claim(of, "alice", 10, 30):
+                    claimed += more
+        assert {task.id for task in claimed} == ids
+        assert [await client.tasks.complete(task) for task in claimed] == [True] * 10
+
+
 @TIMES
 async def test_heartbeat_is_true(client: Lockbeat, lossy: Proxy, lb: Lockbeat, times: int) -> None:
     task = await begun(client)
@@ -148,6 +172,17 @@ async def test_complete_is_true(client: Lockbeat, lossy: Proxy, lb: Lockbeat, ti
     assert await client.tasks.complete(task, "result") is True
     assert lossy.lost == times
     assert (await lb.tasks.get(task.id)).result == "result"
+
+
+@TIMES
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_complete_is_true_though_the_task_was_not_to_be_kept(
+    client: Lockbeat, lossy: Proxy, times: int, key: str | None
+) -> None:
+    task = await begun(client, idempotency_key=key, retention=0)
+    lose(lossy, times)
+    assert await client.tasks.complete(task, "first") is True
+    assert lossy.lost == times
 
 
 @TIMES
