@@ -23,6 +23,7 @@ STYLES = {
     "failed": "red",
     "lost": "red",
     "skipped": "yellow",
+    "cancelled": "yellow",
     "missed": "red bold",
 }
 ABREAST = 200
