@@ -30,7 +30,7 @@ from lockbeat.monitor import HEARTBEAT, HEARTBEAT_TTL_MS
 from lockbeat.tasks import NewTask, Spawned, SpawnOptions, TaskOptions
 from lockbeat.triggers import At, Cron, Every, Trigger
 from lockbeat.wakeup import LOOK_IN_MEMORY, Wakeup
-from lockbeat.worker import Function, Run, Worker
+from lockbeat.worker import CLAIM_LEASE_MS, Function, Run, Worker
 
 log = logging.getLogger("lockbeat")
 
@@ -282,7 +282,8 @@ class Beat:
         store = client.store
         store.check_loop()
         queues = dict.fromkeys([self.queue, *(job.queue for job in self.declared.values()), *self._task_queues()])
-        worker = Worker(store, client.keeper, client.tasks, self._functions, queues, self.concurrency, self.durability)
+        shortest = min((job.lease_ms for job in self.declared.values()), default=CLAIM_LEASE_MS)
+        worker = Worker(store, client.keeper, client.tasks, self._functions, queues, self.concurrency, self.durability, shortest)
         scheduler = Scheduler(store, client.jobs, self.declared, worker if work else None, self.durability)
         wakeups = [Wakeup() for _ in range(store.shards)]
 

@@ -44,10 +44,13 @@ class Held:
     lost: Callable[[str], None] = field(repr=False)
     """Called once, in the event loop that holds the lease, with the reason."""
     renew_at: float = 0.0
+    asked_at: float = 0.0
+    """Monotonic time before the request that took or last renewed it."""
 
     def taken(self, asked_at: float, ttl: float | None = None) -> None:
         """The server granted the lease, or renewed it, in answer to a request sent at `asked_at` (monotonic)."""
         ttl = self.ttl if ttl is None else ttl
+        self.asked_at = asked_at
         self.trusted_until = asked_at + ttl - margin(ttl)
         self.renew_at = asked_at + ttl / 3
 

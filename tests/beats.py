@@ -10,6 +10,7 @@ from typing import Any
 from lockbeat import Beat, Lockbeat
 from lockbeat.beat import JobState, LedgerEntry, Scheduler
 from lockbeat.jobs import Job
+from lockbeat.lease import Held
 from lockbeat.store import Store
 from lockbeat.tasks import Task
 from lockbeat.triggers import Every
@@ -35,8 +36,8 @@ class Hands:
         self.places -= 1
         return True
 
-    def unreserve(self) -> None:
-        self.places += 1
+    def unreserve(self, places: int = 1) -> None:
+        self.places += places
 
     def knows(self, name: str) -> bool:
         return name in self.names
@@ -44,8 +45,17 @@ class Hands:
     def reply_lost(self, shard: int, calls: Any) -> None:
         raise AssertionError("no reply is lost here")
 
-    def begin(self, task: Task) -> None:
+    def expect(self, shard: int, call: str, lease_ms: int) -> Held:
+        return Held("task/keep", shard, ("nobody", call, lease_ms), lease_ms / 1000, 0.0, lambda reason: None)
+
+    def expected(self, held: Held) -> None:
+        pass
+
+    def begin(self, task: Task, held: Held) -> None:
         self.tasks.append(task)
+
+    def put_off(self, task: Task) -> None:
+        raise AssertionError("nothing is durable here")
 
 
 def minutely(name: str = "report", **options: Any) -> Job:

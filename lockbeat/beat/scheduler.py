@@ -18,7 +18,7 @@ from lockbeat.durability import Durability
 from lockbeat.errors import LockbeatError, NotDurable, StoreError
 from lockbeat.jobs import Job, task_id
 from lockbeat.keys import job_lock
-from lockbeat.lease import monotonic
+from lockbeat.lease import Held, monotonic
 from lockbeat.scripts import load
 from lockbeat.store import Store
 from lockbeat.tasks import Task
@@ -44,16 +44,24 @@ class Runner(Protocol):
         """Keep a place for an attempt of this function; False: it would not run it now."""
         ...
 
-    def unreserve(self) -> None:
-        """Give up a place."""
+    def unreserve(self, places: int = 1) -> None:
+        """Give up places."""
+        ...
+
+    def expect(self, shard: int, call: str, lease_ms: int) -> Held:
+        """Have renewed what a call is about to start in its name, until it is `expected` no more."""
+        ...
+
+    def expected(self, held: Held) -> None:
+        """All that the call started is begun, or it started nothing."""
         ...
 
     def reply_lost(self, shard: int, calls: Sequence[str]) -> None:
         """These calls of ours may have started attempts in its name, and nobody was told."""
         ...
 
-    def begin(self, task: Task) -> None:
-        """Run an attempt that has been started in its name, in a place that was reserved."""
+    def begin(self, task: Task, held: Held) -> None:
+        """Run an attempt that has been started in its name, in a place that was reserved; `held` has renewed it since."""
         ...
 
     def put_off(self, task: Task) -> None:
@@ -147,7 +155,7 @@ class Scheduler:
 
     def _aim(self, now_ms: int, pairs: Sequence[tuple[str, str]], known: Mapping[str, Job]) -> list[_Shot]:
         store, runner = self._store, self._runner
-        shots = []
+        shots, call = [], store.new_call()
         for name, expected in pairs:
             job = known.get(name)
             if job is None:
@@ -160,7 +168,6 @@ class Scheduler:
                 continue
             next_due = plan.next.due_ms if plan.next else 0
             here = runner is not None and runner.reserve(job.queue, name)
-            call = store.new_call()
             args = (
                 name,
                 expected,
@@ -183,9 +190,12 @@ class Scheduler:
 
     async def _shoot(self, shard: int, shots: Sequence[_Shot]) -> int:
         """Fire a chunk, and begin what was started in our name. Returns the earliest due time of what follows."""
-        asked_at, soonest = monotonic(), 0
         if not shots:
             return 0
+        asked_at, soonest, held = monotonic(), 0, None
+        leases = [shot.job.lease_ms for shot in shots if shot.here]
+        if leases and self._runner is not None:
+            held = self._runner.expect(shard, shots[0].call, min(leases))
         reserved, telling = sum(shot.here for shot in shots), log.isEnabledFor(logging.DEBUG)
         try:
             replies, durable = await self._shots(shard, [shot.args for shot in shots])
@@ -197,21 +207,21 @@ class Scheduler:
                 self.fired += code > 0
                 if telling and code > 0:
                     log.debug("fired %s of %s", instant(shot.slot_ms).isoformat(timespec="milliseconds"), shot.job.name)
-                if code == 2 and self._runner is not None:
+                if code == 2 and self._runner is not None and held is not None:
                     task = _first_attempt(shot.job, shot.slot_ms, shard, self._store.owner, fence, expires_ms, asked_at)
                     if durable:
                         reserved -= 1
-                        self._runner.begin(task)
+                        self._runner.begin(task, held)
                     else:
                         self._runner.put_off(task)
         except StoreError:
             if self._runner is not None:
-                self._runner.reply_lost(shard, [shot.call for shot in shots if shot.here])
+                self._runner.reply_lost(shard, [shots[0].call] if leases else [])
             raise
         finally:
-            for _ in range(reserved):
-                assert self._runner is not None
-                self._runner.unreserve()
+            if self._runner is not None and held is not None:
+                self._runner.expected(held)
+                self._runner.unreserve(reserved)
         return soonest
 
     async def _shots(self, shard: int, groups: Sequence[Sequence[str | int]]) -> tuple[Sequence[Any], bool]:

@@ -164,6 +164,7 @@ class Tasks(Look):
         durability: Durability | None = None,
         *,
         memory: str = "",
+        call: str = "",
     ) -> Coroutine[Any, Any, tuple[list[Task], float | None]]:
         """`claim` on one shard, from queues in turn. Also: seconds until there may be more; None: not by itself.
 
@@ -171,7 +172,7 @@ class Tasks(Look):
         `strangers`: names of functions whose tasks are left to others. Asked at once, so that it shares the way with what was
         asked just before, such as the end of an attempt. Not to be cancelled: shield it, and `give_all_back`.
         """
-        call = self._store.new_call()
+        call = call or self._store.new_call()
         # Taken, not shared: two claims at a time that asked about the same calls would both get what those had begun.
         lost = self._lost.pop((shard, owner, memory), set())
         head = (_names(queues), owner, call, limit, lease_ms)

@@ -27,12 +27,12 @@ class Attempt:
 
     __slots__ = ("abandoned", "ended", "function", "held", "result", "runner", "running", "stopped", "task")
 
-    def __init__(self, task: Task, function: Function) -> None:
+    def __init__(self, task: Task, function: Function, asked_at: float) -> None:
         self.task = task
         self.function = function
         args = (task.id, task.owner, task.fence, task.lease_ms, task.lock)
         self.held = Held("task/renew", task.shard, args, task.lease_ms / 1000, 0.0, self._lost)
-        self.held.taken(task.asked_at)
+        self.held.taken(asked_at)
         self.runner: asyncio.Task[None] | None = None
         self.running = False
         self.abandoned = False

@@ -12,7 +12,7 @@ from typing import Any
 from lockbeat.durability import Durability
 from lockbeat.errors import InvalidArgument, StoreError
 from lockbeat.keeper import CANCELLED, Keeper
-from lockbeat.lease import monotonic
+from lockbeat.lease import Held, monotonic
 from lockbeat.payload import dump
 from lockbeat.store import Store
 from lockbeat.tasks import NOT_DURABLE_MS, Failure, Task, Tasks
@@ -41,6 +41,7 @@ class Worker:
         queues: Iterable[str],
         concurrency: int,
         durability: Durability | None = None,
+        shortest_lease_ms: int = CLAIM_LEASE_MS,
     ) -> None:
         self._store = store
         self._keeper = keeper
@@ -49,6 +50,7 @@ class Worker:
         self._queues = tuple(dict.fromkeys(queues))
         self._concurrency = concurrency
         self._durability = durability
+        self._lease_ms = min(CLAIM_LEASE_MS, shortest_lease_ms)
         self._attempts: dict[Task, Attempt] = {}
         self._busy = 0  # attempts whose functions have not ended
         self._strangers: set[str] = set()  # functions that others have: older or newer code, another program
@@ -92,11 +94,29 @@ class Worker:
         """Attempts that are running now."""
         return len(self._attempts)
 
-    def begin(self, task: Task) -> None:
-        """Run an attempt that has been claimed, or started by `beat/fire`, in this instance's name, in a reserved place."""
+    def expect(self, shard: int, call: str, lease_ms: int) -> Held:
+        """Have the keeper renew what a call is about to claim: its reply may come while a function blocks the event loop.
+
+        `expected`, once all of it is begun.
+        """
+        args = (self._store.owner, call, lease_ms)
+        held = Held("task/keep", shard, args, lease_ms / 1000, 0.0, lambda reason: None)
+        held.taken(monotonic())
+        self._keeper.hold(held)
+        return held
+
+    def expected(self, held: Held) -> None:
+        """What a call claimed is looked after one by one, or there was nothing."""
+        self._keeper.drop(held)
+
+    def begin(self, task: Task, held: Held) -> None:
+        """Run an attempt that has been claimed, or started by `beat/fire`, in this instance's name, in a reserved place.
+
+        `held`: what has renewed it since.
+        """
         self._reserved -= 1
         self._busy += 1
-        attempt = self._attempts[task] = Attempt(task, self._functions[task.name])
+        attempt = self._attempts[task] = Attempt(task, self._functions[task.name], max(task.asked_at, held.asked_at))
         self._keeper.hold(attempt.held)  # from here on: its function may have to wait for one that blocks the event loop
         attempt.runner = self._store.loop.create_task(self._execute(attempt), name=task.id)
 
@@ -144,9 +164,11 @@ class Worker:
         first = self._turns[shard] = (self._turns[shard] + 1) % len(self._queues)
         queues = (*self._queues[first:], *self._queues[:first])
         tasks: list[Task] = []
+        call = self._store.new_call()
+        held = self.expect(shard, call, self._lease_ms)
         try:
             claim = self._tasks.claim_on(
-                shard, queues, self._store.owner, limit, CLAIM_LEASE_MS, self._strangers, self._durability
+                shard, queues, self._store.owner, limit, CLAIM_LEASE_MS, self._strangers, self._durability, call=call
             )
             # A cancelled claim would leave tasks leased to an instance that does not run them.
             claiming = asyncio.ensure_future(claim)
@@ -157,20 +179,22 @@ class Worker:
             except asyncio.CancelledError:
                 claiming.add_done_callback(self._tasks.give_all_back)
                 raise
+            for task in tasks:
+                self._begin_claimed(task, held)
         finally:
+            self.expected(held)
             self.unreserve(limit - len(tasks))
-        if tasks and log.isEnabledFor(logging.DEBUG):
-            log.debug("claimed %d", len(tasks))
-        for task in tasks:
-            if self.knows(task.name) and not self._stopping:
-                self.begin(task)
-                continue
-            self.unreserve()
-            if not self._stopping:
-                self._strangers.add(task.name)
-                log.info("task %s is left to others: no function %r here", task.id, task.name)
-            self._tasks.give_back(task)
         return 0 if len(tasks) == limit else wake
+
+    def _begin_claimed(self, task: Task, held: Held) -> None:
+        if self.knows(task.name) and not self._stopping:
+            self.begin(task, held)
+            return
+        self.unreserve()
+        if not self._stopping:
+            self._strangers.add(task.name)
+            log.info("task %s is left to others: no function %r here", task.id, task.name)
+        self._tasks.give_back(task)
 
     async def _execute(self, attempt: Attempt) -> None:
         task = attempt.task

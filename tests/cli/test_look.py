@@ -112,7 +112,12 @@ def test_release_all_gives_back_what_one_owner_holds(lockbeat: Lockbeat, store: 
     using(store, take)
     assert lockbeat("release-all", "gone", "--url", store).out == "released 3 locks, 0 tasks and 0 claims of gone\n"
     assert lockbeat("release-all", "gone", "--url", store).out == "gone held nothing\n"
-    assert lockbeat("release-all", "gone", "--url", store, "--json").json == {"owner": "gone", "tasks": 0, "locks": 0, "claims": 0}
+    assert lockbeat("release-all", "gone", "--url", store, "--json").json == {
+        "owner": "gone",
+        "tasks": 0,
+        "locks": 0,
+        "claims": 0,
+    }
     assert [lock["lock"] for lock in lockbeat("locks", "--url", store, "--json").json] == ["d"]
 
 

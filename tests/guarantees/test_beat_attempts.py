@@ -15,6 +15,9 @@ import pytest
 
 from lockbeat import Beat, Exponential, Fixed, Lockbeat, Run
 from lockbeat.errors import InvalidArgument
+from lockbeat.lease import Held
+from lockbeat.tasks import Task
+from lockbeat.worker import Worker
 from tests.beats import Beats, eventually, ledger, overdue, scheduler, states
 from tests.conftest import Connect, only, wait_until
 
@@ -291,8 +294,6 @@ async def test_an_attempt_that_was_started_too_late_is_not_begun(
     lb: Lockbeat, beats: Beats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The reply came after the lease had ended, as after a freeze: it may be another's by now."""
-    from lockbeat.beat import scheduler
-
     began: list[Run] = []
     beat = beats()
 
@@ -300,14 +301,14 @@ async def test_an_attempt_that_was_started_too_late_is_not_begun(
     async def late(run: Run) -> None:
         began.append(run)
 
-    real = scheduler._first_attempt
+    real = Worker.begin
 
-    def aged(*args: Any) -> Any:
-        task = real(*args)
-        task.asked_at -= 0.29  # as if the reply had been on its way for all but the margin
-        return task
+    def aged(self: Worker, task: Task, held: Held) -> None:
+        # As if the reply had been on its way for all but the margin, and the keeper without the store.
+        task.asked_at, held.asked_at = task.asked_at - 0.29, 0.0
+        real(self, task, held)
 
-    monkeypatch.setattr(scheduler, "_first_attempt", aged)
+    monkeypatch.setattr(Worker, "begin", aged)
     async with beat.lifespan():
         await ends(lb, "late", "lost")
     assert began == []
