@@ -150,6 +150,8 @@ class Beat:
         Raises InvalidArgument, DuplicateJob.
         """
         timeout_ms = None if timeout is None else milliseconds("timeout", timeout)
+        if "idempotency_key" in options:
+            raise InvalidArgument("idempotency_key", "would make all tasks of the function one: give it to `beat.spawn`")
         given = cast("SpawnOptions", {"queue": self.queue, **options})
         declared = NewTask.declare("unnamed" if name is None else name, None, given)
 
@@ -189,7 +191,7 @@ class Beat:
 
     def _name_of_task(self, function: Callable[..., Any]) -> str:
         for name in self._tasks:
-            if self._functions[name].call is function:
+            if self._functions[name].call == function:
                 return name
         return getattr(function, "__name__", repr(function))
 

@@ -151,13 +151,17 @@ class Keeper:
             log.log(level, "could not renew %d leases: %s", len(asked), problem)
             return
         for held, expires_at_ms in zip(asked, done.result(), strict=True):
-            if expires_at_ms > 0:
+            if expires_at_ms:
                 held.taken(asked_at)
-            else:
-                self._lost(held, CANCELLED if expires_at_ms == -1 else GONE)
+            if expires_at_ms < 0:
+                self._tell(held, CANCELLED, self._held.get(held))  # kept until dropped: its body has yet to stop
+            elif not expires_at_ms:
+                self._lost(held, GONE)
 
     def _lost(self, held: Held, reason: str) -> None:
-        loop = self._held.pop(held, None)
+        self._tell(held, reason, self._held.pop(held, None))
+
+    def _tell(self, held: Held, reason: str, loop: asyncio.AbstractEventLoop | None) -> None:
         if loop is not None:
             try:
                 loop.call_soon_threadsafe(held.lost, reason)

@@ -35,7 +35,7 @@ class Held:
     """
 
     script: str
-    """The batched script that renews it; its reply is the new expiry in ms, or 0; -1: cancelled."""
+    """The batched script that renews it; its reply is the new expiry in ms, or 0; -1: renewed, and its holder is to stop."""
     shard: int
     args: tuple[str | int, ...]
     """One group of the script's arguments."""

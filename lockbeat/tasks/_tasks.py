@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Collection, Coroutine, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Unpack
 
+import anyio
+
 from lockbeat.durability import Durability
 from lockbeat.durations import Seconds, milliseconds
 from lockbeat.errors import InvalidArgument, InvalidType, NotDurable, StoreUnavailable
@@ -75,7 +77,18 @@ class Tasks(Look):
             rest = call if task.idempotency_key is None else _digest(task.queue, task.idempotency_key)
             task_id = f"{queue_tag(task.queue)}-{rest}"
             held = max(task.delay_ms, hold_ms)
-            rows.append((task_id, call, task.record(call), task.queue, task.priority, held, task.max_delay_ms, task.payload))
+            rows.append(
+                (
+                    task_id,
+                    call,
+                    task.record(call, held=hold_ms > 0),
+                    task.queue,
+                    task.priority,
+                    held,
+                    task.max_delay_ms,
+                    task.payload,
+                )
+            )
             by_shard[self.shard_of(task_id)].append(at)
             delays.append(task.delay_ms)
         found: dict[int, Spawned] = {}
@@ -87,12 +100,12 @@ class Tasks(Look):
             else:
                 replies = await self._spawn_durably(shard, given, [delays[at] for at in places], durability)
             for at, (created, attempt) in zip(places, replies, strict=True):
-                found[at] = Spawned(str(rows[at][0]), attempt, bool(created))
+                found[at] = Spawned(str(rows[at][0]), attempt, created == 1)
 
         if len(rows) == 1 and durability is None:
             [shard] = by_shard
             created, attempt = await self._store.call("task/spawn", shard, rows[0])
-            return [Spawned(str(rows[0][0]), attempt, bool(created))]
+            return [Spawned(str(rows[0][0]), attempt, created == 1)]
         await asyncio.gather(*(one_shard(shard, places) for shard, places in by_shard.items()))
         return [found[at] for at in range(len(rows))]
 
@@ -109,8 +122,10 @@ class Tasks(Look):
                     "task/spawn", shard, run, durability, changed=lambda reply: reply[0]
                 )
         except BaseException:
-            for task_id, call, *_ in rows:
-                self._store.undo("task/confirm", shard, (task_id, call, -1), durably=True)
+            undone = [self._store.undo("task/confirm", shard, (task_id, call, -1), durably=True) for task_id, call, *_ in rows]
+            # Before it is spawned again under the same key.
+            with anyio.move_on_after(self._store.timeout, shield=True):
+                await asyncio.wait(undone)
             raise
         created = [(row[0], row[1], delay) for row, delay, reply in zip(rows, delays, replies, strict=True) if reply[0]]
         await self._groups("task/confirm", shard, created)

@@ -142,9 +142,10 @@ class NewTask:
             data["max_duration_ms"] = milliseconds("max_duration", self.max_duration)
         return data
 
-    def record(self, call: str) -> str:
-        """The task's record, as the store has it: `MAX_ATTEMPTS JSON`."""
-        return f"{self.max_attempts} {json.dumps({**self.policies, 'call': call}, separators=(',', ':'))}"
+    def record(self, call: str, *, held: bool = False) -> str:
+        """The task's record, as the store has it: `MAX_ATTEMPTS JSON`. `held`: until `task/confirm`."""
+        data = self.policies | {"call": call} | ({"held": True} if held else {})
+        return f"{self.max_attempts} {json.dumps(data, separators=(',', ':'))}"
 
 
 _OPTIONS = {*TaskOptions.__annotations__, *SpawnOptions.__annotations__}
@@ -267,7 +268,11 @@ class Failure:
             return error
         if isinstance(error, BaseException):
             trace = "".join(traceback.format_exception(type(error), error, _below(error.__traceback__))).rstrip()
-            return cls(type(error).__qualname__, _clip(str(error)), _clip(trace))
+            try:
+                message = str(error)
+            except Exception:  # noqa: BLE001 - the user's own __str__
+                message = "its message can't be read"
+            return cls(type(error).__qualname__, _clip(message), _clip(trace))
         if not isinstance(error, str):
             raise InvalidType("error", f"must be a str or an exception, not {type(error).__name__}")
         return cls("Error", _clip(error))

@@ -21,9 +21,13 @@ class _RunLog(logging.LoggerAdapter[logging.Logger]):
     """Names the task in front of each message, and in the record's `task_id`, `attempt` and `fence`."""
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        extra = dict(self.extra or {})
-        kwargs["extra"] = {**extra, **(kwargs.get("extra") or {})}
-        return f"{str(extra['task_id']).replace('%', '%%')}: {msg}", kwargs
+        kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
+        return msg, kwargs
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        task_id = str((self.extra or {})["task_id"])
+        # A message without arguments is not formatted.
+        super().log(level, f"{task_id.replace('%', '%%') if args else task_id}: {msg}", *args, **kwargs)
 
 
 @dataclass(frozen=True)

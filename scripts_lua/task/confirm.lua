@@ -7,19 +7,20 @@
 -- Batch: ARGV[1..3] repeat, one group a call, at most 64 a run.
 --
 -- Returns  1  done
---          0  too late: it was claimed, or is no longer there
+--          0  too late: it was claimed or confirmed, is another call's to withdraw, or is no longer there
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task
 
 local out = {}
 for i = 1, #ARGV, 3 do
   local id, delay = ARGV[i], tonumber(ARGV[i + 2])
   local record, said = task_read(id), 0
-  if record and record.call == ARGV[i + 1] and record.seq > 0 and record.attempts == 0 then
+  if record and record.held and record.seq > 0 and (delay >= 0 or record.call == ARGV[i + 1]) then
     task_unqueue(id, record)
     if delay < 0 then
       task_until(id, record, 0)
       task_forget(id)
     else
+      record.text = string.gsub(record.text, ',"held":true', '', 1)
       task_queue(id, record, record.spawned + delay)
     end
     said = 1

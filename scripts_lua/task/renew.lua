@@ -10,7 +10,7 @@
 --
 -- Returns  expires_at_ms  renewed
 --          0              expired, and perhaps taken back or ended since
---          -1             cancelled: the body is to stop
+--          -1             cancelled: the body is to stop, and is kept company off by the lease until it has
 --          -2             another attempt's, or another owner's
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task
 
@@ -27,20 +27,21 @@ for i = 1, #ARGV, 5 do
   end
   if lease and not mine then
     said = -2
-  elseif mine and lease.freed == 'cancelled' then
-    said = -1
   elseif mine and lease.live then
     local held = lock ~= '' and lease_read(q.locks, lock) or nil
     if lock == '' or (held and held.live and held.owner == owner and held.token == lease.token) then
-      said = now + tonumber(ARGV[i + 3])
-      lease.expires = said
+      lease.expires = now + tonumber(ARGV[i + 3])
       lease_put(q.leases, id, lease)
       if held then
-        held.expires = said
+        held.expires = lease.expires
         lease_put(q.locks, lock, held)
-        locked = math.max(locked, said)
+        locked = math.max(locked, lease.expires)
       end
+      said = lease.expires
     end
+    if lease.freed == 'cancelled' then said = -1 end
+  elseif mine and lease.freed == 'cancelled' then
+    said = -1
   elseif not lease then
     local told = task_told(id)
     if told and told.state == 'cancelled' then said = -1 end

@@ -11,7 +11,8 @@
 -- ARGV[8]  payload       json    params and headers; empty: none
 -- Batch: ARGV[1..8] repeat, one group a call, at most 64 a run.
 --
--- Returns  {created, attempt}  created 1: by this call; 0: it was there, in or after this attempt
+-- Returns  {created, attempt}  created 1: by this call; 0: it was there, in or after this attempt; 2: it was there, held until its
+--                              durability is known, and is now this call's to confirm or withdraw
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task
 
 local out = {}
@@ -24,6 +25,11 @@ for i = 1, #ARGV, 8 do
   end
   if known and known.call == call then
     out[#out + 1] = {1, 1}
+  elseif known and known.held then
+    -- Who is told of it can count on it: the call that made it no longer withdraws it.
+    known.text = string.gsub(known.text, '"call":"[^"]*"', '"call":"' .. call .. '"', 1)
+    task_write(id, known)
+    out[#out + 1] = {2, 1}
   elseif known then
     out[#out + 1] = {0, math.max(known.attempts + (known.seq > 0 and 1 or 0), 1)}
   else

@@ -1,0 +1,576 @@
+"""Tasks against a model of what each script answers and leaves behind; the server's clock is moved by the test.
+
+LOCKBEAT_TEST_EXAMPLES=1000 looks longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import math
+import os
+from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import fakeredis
+import pytest
+import time_machine
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, MultipleResults, RuleBasedStateMachine, invariant, multiple, rule
+
+from lockbeat import Exponential, Fixed, Lockbeat
+from lockbeat.connection._memory import memory_server
+from lockbeat.errors import UnknownTask
+from lockbeat.tasks import NewTask, Task, TaskInfo
+from tests.conftest import CHOSEN
+
+T = TypeVar("T")
+EXAMPLES = int(os.environ.get("LOCKBEAT_TEST_EXAMPLES", "25"))
+START_MS = 1_935_000_000_000
+WEEK_MS = 7 * 86_400_000
+REMEMBERED_MS = 20_000
+"""How long a call may be repeated."""
+QUEUES = st.sampled_from(["q", "q", "q\xff"])
+OWNERS = st.sampled_from(["a", "ab"])
+LEASES = st.sampled_from([0.5, 3, 60])
+
+_numbers = itertools.count()
+
+
+@dataclass
+class Lease:
+    owner: str
+    fence: int
+    until_ms: int
+    token: str
+    may_run_until: int
+    """0: without limit."""
+    cancelled: bool = False
+    """The task has ended, but perhaps not the body."""
+
+
+@dataclass
+class Record:
+    """A task."""
+
+    id: str
+    call: str
+    """That spawned it."""
+    queue: str
+    priority: int
+    max_attempts: int
+    policies: dict[str, Any]
+    spawned_ms: int
+    due_ms: int = 0
+    place: int = 0
+    """Among those of the same priority and time."""
+    state: str = "waiting"
+    """waiting, running, done, dead or cancelled."""
+    attempts: int = 0
+    till: int = 0
+    """0: without limit; else cancelled then."""
+    ended_ms: int = 0
+    ended_by: tuple[str, int] = ("", 0)
+    result: Any = None
+    answers: dict[str, int] = field(default_factory=dict)
+    """What calls were told that may be repeated."""
+
+    @property
+    def keep_ms(self) -> int:
+        return WEEK_MS if self.state == "dead" else int(self.policies["retention_ms"])
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ("done", "dead", "cancelled")
+
+
+class Model:
+    """What the store holds; a method for each script, which returns what it answers."""
+
+    def __init__(self) -> None:
+        self.now = START_MS
+        self.tasks: dict[str, Record] = {}
+        self.leases: dict[str, Lease] = {}
+        self.last_fence: dict[str, int] = {}
+        self._places = itertools.count(1)
+
+    # -- what happens to a task
+
+    def enqueue(self, task: Record, due: int) -> None:
+        task.state, task.due_ms, task.place = "waiting", due, next(self._places)
+
+    def finish(self, task: Record, state: str, by: tuple[str, int] = ("", 0)) -> None:
+        task.state, task.ended_ms, task.ended_by, task.till = state, self.now, by, 0
+
+    def cancelled(self, task: Record) -> None:
+        lease = self.leases.get(task.id)
+        self.finish(task, "cancelled")
+        if lease:
+            lease.cancelled = True
+
+    def failed(self, task: Record, due: int | None) -> int:
+        """When it is tried again; -1: dead; -2: cancelled."""
+        if task.attempts >= task.max_attempts:
+            self.finish(task, "dead")
+            return -1
+        when = math.ceil(max(self.now, self.now + delay_ms(task) if due is None else due))
+        if task.till and when >= task.till:
+            self.finish(task, "cancelled")
+            return -2
+        self.enqueue(task, when)
+        return when
+
+    def lost(self, task_id: str, due: int | None = None) -> None:
+        lease = self.leases.pop(task_id)
+        if not lease.cancelled:
+            self.failed(self.tasks[task_id], due)
+
+    def sweep(self, most: int) -> None:
+        """What time has brought."""
+        for task_id in soonest({one: lease.until_ms for one, lease in self.leases.items()}, self.now, most):
+            self.lost(task_id)
+        for task_id in soonest({task.id: task.till for task in self.tasks.values() if task.till}, self.now, most):
+            self.cancelled(self.tasks[task_id])
+        kept = {task.id: task.ended_ms + max(task.keep_ms, REMEMBERED_MS) for task in self.tasks.values() if task.ended}
+        for task_id in soonest(kept, self.now, most):
+            self.forget(task_id)
+
+    def forget(self, task_id: str) -> None:
+        """With the lease that a body holds which was told to stop: its id may come again."""
+        del self.tasks[task_id]
+        self.leases.pop(task_id, None)
+
+    def mine(self, task_id: str, owner: str, fence: int) -> Lease | None:
+        lease = self.leases.get(task_id)
+        return lease if lease and (lease.owner, lease.fence) == (owner, fence) else None
+
+    def leave(self, lease: Lease, task_id: str) -> Record | None:
+        """The attempt is over. Its task, unless that had been cancelled."""
+        del self.leases[task_id]
+        return None if lease.cancelled else self.tasks[task_id]
+
+    def answered(self, task_id: str, call: str) -> int:
+        return self.tasks[task_id].answers.get(call, 0) if task_id in self.tasks else 0
+
+    # -- the scripts
+
+    def spawn(
+        self, task_id: str, call: str, record: str, queue: str, priority: int, delay: int, max_delay: int, _: str
+    ) -> list[int]:
+        known = self.tasks.get(task_id)
+        if known and known.call != call and known.ended and known.ended_ms + known.keep_ms <= self.now:
+            self.forget(task_id)
+            known = None
+        if known:
+            return [1, 1] if known.call == call else [0, max(known.attempts + (known.state == "waiting"), 1)]
+        most, _, policies = record.partition(" ")
+        task = Record(task_id, call, queue, priority, int(most), json.loads(policies), self.now)
+        task.till = self.now + max_delay if max_delay else 0
+        self.tasks[task_id] = task
+        self.enqueue(task, self.now + delay)
+        return [1, 1]
+
+    def claim(self, queue: str, owner: str, call: str, limit: int, lease_ms: int, lost: Sequence[str]) -> list[list[Any]]:
+        """Rows of id, attempt, expiry, due time and limit."""
+        found = [
+            task_id
+            for task_id, lease in sorted(self.leases.items())
+            if lease.owner == owner and lease.until_ms > self.now and lease.token in lost and task_id in self.tasks
+        ]
+        self.sweep(100)
+        ready = [
+            task for task in self.tasks.values() if (task.state, task.queue) == ("waiting", queue) and task.due_ms <= self.now
+        ]
+        ready.sort(key=lambda task: (-task.priority, task.due_ms, task.place))
+        for task in ready[: max(limit - len(found), 0)]:
+            task.state, task.attempts = "running", task.attempts + 1
+            if task.attempts == 1:
+                longest = task.policies.get("max_duration_ms")
+                task.till = self.now + longest if longest else 0
+            self.leases[task.id] = Lease(owner, 0, self.now + lease_ms, call, task.till)
+            found.append(task.id)
+        return [
+            [one.id, one.attempts, self.leases[one.id].until_ms, one.due_ms, one.till]
+            for one in map(self.tasks.__getitem__, found)
+        ]
+
+    def renew(self, task_id: str, owner: str, fence: int, lease_ms: int, _: str) -> int:
+        lease, task = self.leases.get(task_id), self.tasks.get(task_id)
+        if lease is None:
+            return -1 if task and task.state == "cancelled" else 0
+        if not self.mine(task_id, owner, fence):
+            return -2
+        if lease.may_run_until and lease.may_run_until <= self.now and not lease.cancelled:
+            self.cancelled(self.tasks[task_id])
+        if lease.cancelled:
+            return -1
+        if lease.until_ms <= self.now:
+            return 0
+        lease.until_ms = self.now + lease_ms
+        return lease.until_ms
+
+    def complete(self, task_id: str, owner: str, fence: int, result: str) -> int:
+        lease, task = self.mine(task_id, owner, fence), self.tasks.get(task_id)
+        if lease:
+            task = self.leave(lease, task_id)
+            if task:
+                self.finish(task, "done", (owner, fence))
+                task.result = json.loads(result) if result else None
+            return int(task is not None)
+        return int(task_id not in self.leases and task is not None and task.state == "done" and task.ended_by == (owner, fence))
+
+    def fail(self, task_id: str, owner: str, fence: int, _: str, __: str, retry_at: int, call: str) -> int:
+        lease = self.mine(task_id, owner, fence)
+        if not lease:
+            return self.answered(task_id, call)
+        task = self.leave(lease, task_id)
+        if task is None:
+            return 0
+        task.answers[call] = self.failed(task, retry_at if retry_at >= 0 else None)
+        return task.answers[call]
+
+    def release(self, task_id: str, owner: str, fence: int, begun: int, delay: int, call: str) -> int:
+        lease = self.mine(task_id, owner, fence)
+        said = 0 if lease else self.answered(task_id, call)
+        task = self.leave(lease, task_id) if lease else None
+        if task:
+            if begun:
+                said = self.failed(task, self.now + delay)
+            else:
+                task.attempts -= 1
+                said = self.now + delay
+                self.enqueue(task, said)
+            task.answers[call] = said
+        return 2 if said > 0 else 1 if said < 0 else 0
+
+    def cancel(self, task_id: str, call: str) -> int:
+        task = self.tasks.get(task_id)
+        if task is None:
+            return -1
+        if call in task.answers:
+            return task.answers[call]
+        if task.ended:
+            return 0
+        self.cancelled(task)
+        task.answers[call] = 1
+        return 1
+
+    def retry(self, task_id: str, call: str, more: int, delay: int) -> int:
+        task = self.tasks.get(task_id)
+        if task is None:
+            return -1
+        if call in task.answers:
+            return task.answers[call]
+        if task.state != "dead":
+            return 0
+        if more:
+            task.max_attempts = task.attempts + more
+        else:
+            task.attempts = 0
+        self.enqueue(task, self.now + delay)
+        task.answers[call] = 1
+        return 1
+
+    def purge(self, task_id: str, state: str) -> int:
+        task = self.tasks.get(task_id)
+        if task is None or not task.ended or state not in ("", task.state):
+            return 0
+        self.forget(task_id)
+        return 1
+
+    def release_all(self, owner: str) -> int:
+        mine = [task_id for task_id, lease in sorted(self.leases.items()) if lease.owner == owner]
+        live = sum(self.leases[task_id].until_ms > self.now for task_id in mine)
+        for task_id in mine:
+            self.lost(task_id, self.now)
+        return live
+
+
+def soonest(times: dict[str, int], now: int, most: int) -> list[str]:
+    """The first that are over, in the order of the store."""
+    return [one for at, one in sorted((at, one) for one, at in times.items()) if at <= now][:most]
+
+
+def delay_ms(task: Record) -> float:
+    """By the task's policy, after the attempt that it is at."""
+    match task.policies.get("retry"):
+        case {"type": "fixed", "seconds": seconds}:
+            return float(seconds) * 1000
+        case {"base": base, "factor": factor, "max": most}:
+            return float(min(base * factor ** (task.attempts - 1), most)) * 1000
+    return 0
+
+
+class TasksFollowTheModel(RuleBasedStateMachine):
+    attempts = Bundle("attempts")
+    ids = Bundle("ids")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Model()
+        self.clock = time_machine.travel(0, tick=False)
+        self.travel = self.clock.start()
+        self.let_pass(0)
+        self.runner = asyncio.Runner()
+        name = f"tasks-{next(_numbers)}"
+        self.server = memory_server(name)
+        self.lb = Lockbeat(f"memory://{name}", namespace="model")
+        self.run(self.lb.__aenter__())
+        store = self.lb.store
+        self.send, self.send_groups, self.submit = store.call, store.calls.call_groups, store.submit
+        store.call = self.call
+        store.calls.call_groups = self.call_groups  # type: ignore[method-assign]
+        store.submit = self.claims
+        self.calls: list[tuple[str, Any]] = []
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(coroutine)
+
+    def let_pass(self, milliseconds: int) -> None:
+        self.model.now += milliseconds
+        self.travel.move_to(self.model.now / 1000 + 0.0002)  # a float may lie a little before its millisecond
+
+    # -- every call is held against the model on its way
+
+    def expected(self, script: str, group: Any) -> Any:
+        verb = script.removeprefix("task/")
+        return getattr(self.model, verb)(*group)
+
+    async def call(self, name: str, shard: int, args: Any) -> Any:
+        reply = await self.send(name, shard, args)
+        if name.startswith("task/") and name not in ("task/get", "task/list", "task/counts"):
+            assert reply == self.expected(name, args), (name, args)
+            self.calls.append((name, args))
+            if name == "task/spawn":
+                self.model.sweep(2)
+        return reply
+
+    async def call_groups(self, name: str, shard: int, groups: Any) -> list[Any]:
+        replies = await self.send_groups(name, shard, groups)
+        if name not in ("task/get", "task/list"):
+            assert replies == [self.expected(name, group) for group in groups], (name, groups)
+            if name == "task/spawn":
+                self.model.sweep(2 * len(groups))
+        return replies
+
+    def claims(self, name: str, shard: int, args: Any, *, last: bool = False) -> asyncio.Future[Any]:
+        async def claim() -> Any:
+            reply = await self.submit(name, shard, args, last=last)
+            self.check_claimed(args, reply)
+            return reply
+
+        assert name == "task/claim"
+        return asyncio.ensure_future(claim())
+
+    def check_claimed(self, args: Any, reply: Any) -> None:
+        queues, owner, call, limit, lease_ms, lost, _ = args
+        rows = self.model.claim(json.loads(queues)[0], owner, call, limit, lease_ms, json.loads(lost))
+        assert [[row[0].decode(), row[2], *row[4:7]] for row in reply[2:]] == rows
+        for row in reply[2:]:
+            task_id, fence = row[0].decode(), row[3]
+            lease, last = self.model.leases[task_id], self.model.last_fence.get(task_id, 0)
+            assert fence == lease.fence or (fence > last and not lease.fence)
+            lease.fence = self.model.last_fence[task_id] = fence
+            assert row[2] <= self.model.tasks[task_id].max_attempts
+
+    # -- the verbs
+
+    @rule(
+        target=ids,
+        queue=QUEUES,
+        key=st.sampled_from([None, "one", "one"]),
+        max_attempts=st.sampled_from([1, 2, 5]),
+        retry=st.sampled_from([None, Fixed(0.5), Exponential(1, factor=3, max=5)]),
+        delay=st.sampled_from([0, 0, 0.5, 10]),
+        priority=st.sampled_from([0, 0, 1, -49, 49]),
+        max_delay=st.sampled_from([None, None, 0.5, 10]),
+        max_duration=st.sampled_from([None, None, 0.5, 10]),
+        retention=st.sampled_from([0, 0, 3600]),
+    )
+    def spawn(self, **options: Any) -> str:
+        before, key = set(self.model.tasks), options.pop("key")
+        spawned = self.run(self.lb.tasks.spawn("job", {"n": 2**60}, idempotency_key=key, **options))
+        assert spawned.created or spawned.task_id in before
+        return spawned.task_id
+
+    @rule(target=ids, queue=QUEUES, count=st.integers(2, 3))
+    def spawn_several(self, queue: str, count: int) -> MultipleResults[str]:
+        spawned = self.run(self.lb.tasks.spawn_many([NewTask("job", queue=queue, max_attempts=2) for _ in range(count)]))
+        return multiple(*(one.task_id for one in spawned))
+
+    @rule(target=attempts, queue=QUEUES, owner=OWNERS, limit=st.sampled_from([1, 2, 10]), lease=LEASES)
+    def claim(self, queue: str, owner: str, limit: int, lease: float) -> MultipleResults[Task]:
+        return multiple(*self.run(self.lb.tasks.claim(queue, owner, limit, lease)))
+
+    @rule(target=attempts, queue=QUEUES, owner=OWNERS, limit=st.sampled_from([1, 2]), pause=st.sampled_from([0, 500]))
+    def claim_and_lose_the_reply(self, queue: str, owner: str, limit: int, pause: int) -> MultipleResults[Task]:
+        """The next claim of that owner brings what the lost one had begun, as far as it has not run out by then."""
+        call = self.lb.store.new_call()
+        args = (json.dumps([queue]), owner, call, limit, 500, "[]", "[]")
+        self.run(as_coroutine(self.claims("task/claim", 0, args)))
+        begun = {task_id for task_id, lease in self.model.leases.items() if lease.token == call}
+        self.let_pass(pause)
+        self.lb.tasks.reply_lost(0, owner, [call])
+        tasks = self.run(self.lb.tasks.claim(queue, owner, limit, 60))
+        assert pause or begun <= {task.id for task in tasks}
+        return multiple(*tasks)
+
+    @rule(task=attempts, lease=LEASES)
+    def heartbeat(self, task: Task, lease: float) -> None:
+        was = self.model.leases.get(task.id)
+        live = was is not None and was.fence == task.fence and was.until_ms > self.model.now and not was.cancelled
+        said = self.run(self.lb.tasks.heartbeat(task, lease))
+        assert not said or live
+        if said:
+            assert said.expires_at == (self.model.now + round(lease * 1000)) / 1000
+        elif live:
+            assert said.refusal == "cancelled"  # max_duration is over
+
+    @rule(task=attempts, result=st.sampled_from([None, [], {"rows": [2**60]}]))
+    def complete(self, task: Task, result: Any) -> None:
+        if self.run(self.lb.tasks.complete(task, result)):
+            assert self.run(self.lb.tasks.complete(task, result))
+
+    @rule(task=attempts, retry_in=st.sampled_from([None, None, -5, 0.75, 20]))
+    def fail(self, task: Task, retry_in: float | None) -> None:
+        retry_at = None if retry_in is None else self.model.now / 1000 + retry_in
+        said = self.run(self.lb.tasks.fail(task, "broken", retry_at))
+        if said.outcome == "requeued" and retry_at is not None:
+            assert said.retry_at == max(retry_at, self.model.now / 1000)
+
+    @rule(task=attempts, begun=st.booleans())
+    def release(self, task: Task, begun: bool) -> None:
+        if self.run(self.lb.tasks.release(task, begun=begun)) and not begun:
+            assert self.model.tasks[task.id].attempts == task.attempt - 1
+
+    @rule(task=attempts, seconds=st.sampled_from([0, 0.5, 10]))
+    def defer(self, task: Task, seconds: float) -> None:
+        self.run(self.lb.tasks.defer(task, seconds))
+
+    @rule(task_id=ids)
+    def cancel(self, task_id: str) -> None:
+        with self.unknown_only(task_id):
+            self.run(self.lb.tasks.cancel(task_id))
+            assert self.model.tasks[task_id].ended
+
+    @rule(task_id=ids, attempts=st.integers(1, 2), delay=st.sampled_from([0, 0.5]))
+    def retry(self, task_id: str, attempts: int, delay: float) -> None:
+        with self.unknown_only(task_id):
+            if self.run(self.lb.tasks.retry(task_id, attempts=attempts, delay=delay)):
+                task = self.model.tasks[task_id]
+                assert task.max_attempts - task.attempts == attempts
+
+    @rule(task=attempts)
+    def cancel_what_runs(self, task: Task) -> None:
+        self.cancel(task.id)
+
+    def unknown_only(self, task_id: str) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext() if task_id in self.model.tasks else pytest.raises(UnknownTask)
+
+    @rule(queue=QUEUES, limit=st.sampled_from([None, 1]))
+    def redrive(self, queue: str, limit: int | None) -> None:
+        dead = [task for task in self.of(queue) if task.state == "dead"]
+        dead.sort(key=lambda task: (task.ended_ms, task.id))
+        assert self.run(self.lb.tasks.redrive(queue, limit)) == len(dead[:limit])
+        assert [task.state for task in dead] == ["waiting" if at < (limit or len(dead)) else "dead" for at in range(len(dead))]
+
+    @rule(queue=QUEUES, state=st.sampled_from([None, "done", "dead", "cancelled"]))
+    def purge(self, queue: str, state: Any) -> None:
+        ended = [task for task in self.of(queue) if task.ended and state in (None, task.state)]
+        assert self.run(self.lb.tasks.purge(queue, state=state)) == len(ended)
+        assert not {task.id for task in ended} & set(self.model.tasks)
+
+    @rule(owner=OWNERS)
+    def release_all(self, owner: str) -> None:
+        assert self.run(self.lb.tasks.release_all(owner)) == self.model.release_all(owner)
+
+    @rule(age=st.integers(1, 3))
+    def repeat_a_call(self, age: int) -> None:
+        """Its reply was lost; the model says what it gets now."""
+        if len(self.calls) >= age:
+            script, args = self.calls[-age]
+            reply = self.run(self.send(script, 0, args))
+            assert reply == self.expected(script, args), (script, args)
+            if script == "task/spawn":
+                self.model.sweep(2)
+
+    @rule(milliseconds=st.sampled_from([1, 499, 500, 1000, 3_000, 9_999, 20_000, 61_000, 3_600_000]))
+    def let_time_pass(self, milliseconds: int) -> None:
+        self.let_pass(milliseconds)
+
+    # -- what is always so
+
+    def of(self, queue: str) -> list[Record]:
+        return [task for task in self.model.tasks.values() if task.queue == queue]
+
+    @invariant()
+    def each_task_is_in_the_one_state_that_the_model_says(self) -> None:
+        infos = self.run(self.lb.tasks.list(limit=1000))
+        assert {info.id for info in infos} == set(self.model.tasks)
+        assert len({info.id for info in infos}) == len(infos)
+        for info in infos:
+            self.check_info(info)
+
+    def check_info(self, info: TaskInfo) -> None:
+        task, lease = self.model.tasks[info.id], self.model.leases.get(info.id)
+        assert (info.state, info.queue, info.priority) == (task.state, task.queue, task.priority)
+        assert (info.attempts, info.max_attempts) == (task.attempts, task.max_attempts)
+        assert info.attempts <= info.max_attempts
+        assert (info.due_at, info.spawned_at) == (task.due_ms / 1000, task.spawned_ms / 1000)
+        if task.state == "running":
+            assert lease is not None
+            assert (info.owner, info.fence, info.expires_at) == (lease.owner, lease.fence, lease.until_ms / 1000)
+        if task.ended:
+            assert info.ended_at == task.ended_ms / 1000
+        if task.state == "done":
+            assert (info.owner, info.fence, info.result) == (*task.ended_by, task.result)
+
+    @rule()
+    def counts_agree(self) -> None:
+        tasks, now, held = self.lb.tasks, self.model.now, set()
+        for queue in ("q", "q\xff"):
+            states = [task.state for task in self.of(queue)]
+            ready = sum(task.state == "waiting" and task.due_ms <= now for task in self.of(queue))
+            counts = self.run(tasks.counts(queue))
+            assert (counts.ready, counts.delayed) == (ready, states.count("waiting") - ready)
+            assert (counts.running, counts.dead) == (states.count("running"), states.count("dead"))
+            dead = self.run(tasks.dead(queue))
+            assert [info.id for info in dead] == [
+                task.id for task in sorted(self.of(queue), key=lambda task: (task.ended_ms, task.id)) if task.state == "dead"
+            ]
+            held |= {queue} & {task.queue for task in self.of(queue) if task.state in ("waiting", "running", "dead")}
+        assert self.run(tasks.queues()) == sorted(held)
+
+    def teardown(self) -> None:
+        self.counts_agree()
+        for task_id in list(self.model.tasks):
+            self.run(self.lb.tasks.cancel(task_id))
+        for queue in ("q", "q\xff"):
+            self.run(self.lb.tasks.purge(queue))
+        self.let_pass(61_000)
+        assert self.run(self.lb.tasks.claim("q", "a")) == []
+        left = self.left_behind()
+        self.run(self.lb.__aexit__(None, None, None))
+        self.runner.close()
+        self.clock.stop()
+        assert not left, f"left behind: {left}"
+
+    def left_behind(self) -> Iterable[str]:
+        """The keys of tasks that the store still has; what it counts, it may keep."""
+        with contextlib.closing(fakeredis.FakeRedis(server=self.server, protocol=2)) as raw:
+            return [key.decode() for key in raw.scan_iter(match="*}:task*") if not key.endswith(b":task:stats")]
+
+
+async def as_coroutine(future: asyncio.Future[T]) -> T:
+    return await future
+
+
+if "memory" in CHOSEN:
+    TestTasksFollowTheModel = TasksFollowTheModel.TestCase
+    TestTasksFollowTheModel.settings = settings(
+        max_examples=EXAMPLES, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    )
