@@ -321,7 +321,9 @@ class Beat:
                     log.info(
                         "serving %s as %s on %s",
                         " and ".join(
-                            _several(len(of), word) for of, word in ((self.declared, "job"), (self._tasks, "task")) if of
+                            _several(len(of), word)
+                            for of, word in ((self.declared, "job"), (self._tasks if work else {}, "task"))
+                            if of
                         )
                         or "what others declared",
                         store.owner,
@@ -362,6 +364,7 @@ class Beat:
             "queues": list(queues) if work else [],
             "jobs": len(self.declared),
             "concurrency": self.concurrency,
+            "tasks": self.task_names[:1000] if work else [],
         }
         clock: float | None = None
         while True:

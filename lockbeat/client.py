@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from lockbeat.beat import Jobs
 from lockbeat.claims import Claims
@@ -39,6 +39,11 @@ class Lockbeat:
         self._options = {"namespace": namespace, "owner": owner, "shards": shards, "timeout": timeout}
         self._store: Store | None = None
         self._keeper: Keeper | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("claims", "fenced", "jobs", "locks", "tasks"):
+            raise LockbeatError("not connected: use `async with Lockbeat(...) as lb:`")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def store(self) -> Store:

@@ -6,10 +6,7 @@ from lockbeat.cli._output import Cell, iso, say, say_json, several, show, span
 from lockbeat.cli._store import Where
 from lockbeat.client import Lockbeat
 from lockbeat.lease import Lease
-from lockbeat.monitor import HEARTBEAT, Instance, instances
-
-SILENT = HEARTBEAT + 2
-"""Seconds without a sign of life after which one was due and did not come."""
+from lockbeat.monitor import SILENT, Instance, instances
 
 
 def list_locks(where: Where, owner: str | None, as_json: bool) -> None:
@@ -46,9 +43,9 @@ def release_all(where: Where, owner: str, as_json: bool) -> None:
     """Give back all that an owner holds."""
 
     async def question(lb: Lockbeat) -> tuple[int, int, int]:
-        # A running job's lock goes with its task, so tasks come first and their locks are not counted again.
-        tasks = await lb.tasks.release_all(owner)
-        return await lb.locks.release_all(owner), tasks, await lb.claims.release_all(owner)
+        # Locks first: once its task is free, an owner that lives may have begun the next attempt, under a new lock.
+        locks = await lb.locks.release_all(owner)
+        return locks, await lb.tasks.release_all(owner), await lb.claims.release_all(owner)
 
     locks, tasks, claims = where.ask(question)
     if as_json:

@@ -14,7 +14,7 @@ from lockbeat.cli._errors import Problem, Usage
 from lockbeat.cli._output import Cell, clock, complain, iso, say, say_json, several, show, span, visible
 from lockbeat.cli._store import Where
 from lockbeat.client import Lockbeat
-from lockbeat.monitor import Overview, QueueLoad, overview
+from lockbeat.monitor import Instance, Overview, QueueLoad, instances, overview
 from lockbeat.tasks import Failure, NewTask, Spawned, TaskInfo
 from lockbeat.tasks._values import EndState, State
 
@@ -235,10 +235,15 @@ def spawn_task(where: Where, name: str, params: Sequence[str], headers: Sequence
     given = _params(name, params)
     task = NewTask.declare(name, given, {**options, "headers": dict(map(_header, headers))})  # type: ignore[typeddict-item]
 
-    async def question(lb: Lockbeat) -> Spawned:
-        return (await lb.tasks.spawn_many([task]))[0]
+    async def question(lb: Lockbeat) -> tuple[Spawned, list[Instance]]:
+        return (await lb.tasks.spawn_many([task]))[0], await instances(lb.store)
 
-    spawned = where.ask(question)
+    spawned, living = where.ask(question)
+    serving = [instance for instance in living if task.queue in instance.queues]
+    if not serving:
+        complain(f"no instance serves queue {task.queue!r}")
+    elif not any(task.name in instance.tasks for instance in serving):
+        complain(f"no instance that serves queue {task.queue!r} has a task {task.name!r}")
     if as_json:
         say_json({"task_id": spawned.task_id, "attempt": spawned.attempt, "created": spawned.created})
     elif spawned.created:

@@ -11,6 +11,8 @@ HEARTBEAT = 10.0
 """Seconds between two signs of life of an instance."""
 HEARTBEAT_TTL_MS = round(HEARTBEAT * 3000)
 """One without a sign of life for three of them is taken for dead."""
+SILENT = HEARTBEAT + 2
+"""Seconds without a sign of life after which one was due and did not come."""
 MOST_INSTANCES = 1000
 
 
@@ -27,6 +29,8 @@ class Instance:
     jobs: int | None
     """How many it declares."""
     concurrency: int | None
+    tasks: tuple[str, ...]
+    """The functions that its worker runs when they are spawned; the first thousand."""
     seen_ms: int
     """Its last sign of life."""
 
@@ -45,6 +49,7 @@ async def instances(store: Store) -> list[Instance]:
                 tuple(info.get("queues", ())),
                 info.get("jobs"),
                 info.get("concurrency"),
+                tuple(info.get("tasks", ())),
                 dead_at_ms - HEARTBEAT_TTL_MS,
             )
         )

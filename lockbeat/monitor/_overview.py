@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, fields
 
-from lockbeat.monitor._instances import Instance, instances
+from lockbeat.monitor._instances import SILENT, Instance, instances
 from lockbeat.store import Store
 from lockbeat.tasks import Tasks
 
@@ -99,13 +99,15 @@ async def overview(store: Store) -> Overview:
         for queue, counts in shard.queues.items():
             held[queue] = [a + b for a, b in zip(held.get(queue, [0, 0, 0]), counts, strict=True)]
     running_in = Counter(info.queue for info in running)
-    served = Counter(queue for instance in living for queue in instance.queues)
+    at_ms = max(shard.now_ms for shard in counted)
+    heard = [instance for instance in living if at_ms - instance.seen_ms <= SILENT * 1000]
+    served = Counter(queue for instance in heard for queue in instance.queues)
     queues = []
     for queue in sorted(held.keys() | running_in.keys() | served.keys()):
         ready, delayed, dead = held.get(queue, (0, 0, 0))
         queues.append(QueueLoad(queue, ready, delayed, running_in[queue] if known else None, dead, served[queue]))
     return Overview(
-        at=max(shard.now_ms for shard in counted) / 1000,
+        at=at_ms / 1000,
         queues=tuple(queues),
         instances=tuple(living),
         running=leases,

@@ -300,7 +300,7 @@ def _names(names: Iterable[str]) -> str:
 
 def _digest(queue: str, key: str) -> str:
     """Names the task of a key: the same for everybody."""
-    return hashlib.blake2b(json.dumps([queue, key]).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(json.dumps([queue, key]).encode(), digest_size=10).hexdigest()
 
 
 def _attempt(task: Task) -> tuple[str, str, int]:

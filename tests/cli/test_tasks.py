@@ -248,7 +248,7 @@ def test_spawn_puts_a_task_with_its_options_into_a_queue(lockbeat: Lockbeat, sto
         "b=",
     ]
     answer = lockbeat("spawn", "send", '{"to": "ann", "n": [1.5, null]}', *options, "--url", store)
-    assert (answer.code, answer.err) == (0, "")
+    assert (answer.code, answer.err) == (0, "lockbeat: no instance serves queue 'mail'\n")
     word, task_id = answer.out.split()
     assert word == "spawned"
     told = lockbeat("task", task_id, "--url", store, "--json").json
