@@ -380,18 +380,21 @@ class Beat:
                         wakeup.ring()
             except StoreError as problem:
                 log.debug("heartbeat: %s", problem)
+            except Exception:
+                log.exception("the heartbeat failed, and goes on")
             await anyio.sleep(HEARTBEAT)
 
     async def _shut_down(self, client: Lockbeat, worker: Worker) -> None:
         await worker.drain(self.grace)
         with anyio.move_on_after(client.store.timeout):
             try:
-                if not worker.abandoned:  # else a thread still works under its lease
-                    await client.tasks.release_all(client.owner)
-                    if self._shared is None:
+                # What is shared is not ours to give back; nor what a thread still works on.
+                if self._shared is None:
+                    if not worker.abandoned:
+                        await client.tasks.release_all(client.owner)
                         await client.claims.release_all(client.owner)
                         await client.locks.release_all(client.owner)
-                await client.store.call("beat/heartbeat", 0, (client.owner, "", 0))
+                    await client.store.call("beat/heartbeat", 0, (client.owner, "", 0))
             except StoreError as problem:
                 log.warning("could not give everything back, leases end by themselves: %s", problem)
         log.info("shut down: %d completed, %d failed", worker.completed, worker.failed)

@@ -45,6 +45,7 @@ KEYS = {
     "task:delayed": "zset    queue, due time and task id: not yet to be claimed",
     "task:outcome": "hash    task id -> how its last attempt ended",
     "task:params": "hash    task id -> params and headers",
+    "task:result": "hash    task id -> what its function returned",
     "task:ended": "zset    task id by when to forget it",
     "task:dead": "zset    queue, end and task id, in lexical order",
     "task:until": "zset    task id by when it is cancelled",
@@ -109,8 +110,8 @@ def claim_place(queue: str, key: str) -> str:
     return f"claim:{len(queue)}:{queue}{key}"
 
 
-def check_name(argument: str, value: object) -> str:
-    """A name as the store takes it: a non-empty str of at most 1,024 bytes in UTF-8, anything allowed in it.
+def check_name(argument: str, value: object, most: int = MAX_NAME_BYTES) -> str:
+    """A name as the store takes it: a non-empty str of at most `most` bytes in UTF-8, anything allowed in it.
 
     Raises InvalidArgument (InvalidType for other than str), naming `argument`.
     """
@@ -123,9 +124,9 @@ def check_name(argument: str, value: object) -> str:
             size = len(value.encode())
         except UnicodeEncodeError:
             raise InvalidArgument(argument, "must be text that UTF-8 can carry, without lone surrogates") from None
-    if not 0 < size <= MAX_NAME_BYTES:
+    if not 0 < size <= most:
         raise InvalidArgument(
             argument,
-            "must not be empty" if size == 0 else f"must be at most {MAX_NAME_BYTES} bytes, not {size}",
+            "must not be empty" if size == 0 else f"must be at most {most} bytes, not {size}",
         )
     return value

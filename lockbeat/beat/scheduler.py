@@ -160,11 +160,11 @@ class Scheduler:
             job = known.get(name)
             if job is None:
                 continue
-            slot_ms, _, rev = expected.split(" ")
             try:
+                slot_ms, _, rev = expected.split(" ")
                 plan = job.plan(int(slot_ms), now_ms)
             except Exception:  # one job's trigger must not stop the others
-                log.exception("could not work out what follows slot %s of job %r", slot_ms, name)
+                log.exception("could not work out what follows %r of job %r", expected, name)
                 continue
             next_due = plan.next.due_ms if plan.next else 0
             here = runner is not None and runner.reserve(job.queue, name)

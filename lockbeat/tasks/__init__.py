@@ -1,10 +1,11 @@
 """Tasks: durable units of work in queues, claimed under a lease."""
 
-from lockbeat.tasks._tasks import NOT_DURABLE_MS, Tasks
+from lockbeat.tasks._tasks import NOT_DURABLE_MS, Claimed, Tasks
 from lockbeat.tasks._values import Counts, Failed, Failure, Heartbeat, NewTask, Spawned, SpawnOptions, Task, TaskInfo, TaskOptions
 
 __all__ = [
     "NOT_DURABLE_MS",
+    "Claimed",
     "Counts",
     "Failed",
     "Failure",

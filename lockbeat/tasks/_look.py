@@ -9,12 +9,14 @@ from typing import Any, get_args
 
 from lockbeat.durations import Seconds, milliseconds, seconds
 from lockbeat.errors import InvalidArgument, TaskTimeout, UnknownTask
-from lockbeat.keys import check_name, shard_of_task
+from lockbeat.keys import MAX_NAME_BYTES, check_name, shard_of_task
 from lockbeat.scripts import load
 from lockbeat.store import Store
 from lockbeat.tasks._values import STATES, Counts, EndState, State, TaskInfo, whole
 
 PAGE = 100
+ASK_AGAIN = 30.0
+"""Seconds after which one who waits for the end of a task asks, though nobody told of it."""
 PLACES = {
     "waiting": ("ready", "delayed"),
     "running": ("running",),
@@ -37,7 +39,7 @@ class Look:
         return shard_of_task(task_id, self._store.shards)
 
     async def _by_id(self, script: str, task_id: str, *args: str | int) -> int:
-        check_name("task_id", task_id)
+        check_name("task_id", task_id, MAX_NAME_BYTES + 24)
         reply: int = await self._store.call(script, self.shard_of(task_id), (task_id, *args))
         if reply < 0:
             raise self._unknown(task_id)
@@ -51,7 +53,7 @@ class Look:
 
         Of the task of a slot that has ended, what the ledger says.
         """
-        check_name("task_id", task_id)
+        check_name("task_id", task_id, MAX_NAME_BYTES + 24)
         found = TaskInfo.of(task_id, await self._store.call("task/get", self.shard_of(task_id), (task_id,)))
         if found is None:
             raise self._unknown(task_id)
@@ -62,7 +64,7 @@ class Look:
 
         Nothing is polled: the script that ends the task tells who waits for it.
         """
-        check_name("task_id", task_id)
+        check_name("task_id", task_id, MAX_NAME_BYTES + 24)
         limit = None if timeout is None else seconds("timeout", timeout, least=0)
         store, shard = self._store, self.shard_of(task_id)
         if not self._awaited:
@@ -74,8 +76,8 @@ class Look:
             async with asyncio.timeout(limit):
                 await store.listening(shard)
                 while await self._by_id("task/await", task_id, store.channel):
-                    # A message can be lost with the connection; `_on_gap` makes us ask again.
-                    await ended
+                    # A message can be lost with the connection: `_on_gap` makes us ask again. Or the store was emptied.
+                    await asyncio.wait([ended], timeout=ASK_AGAIN)
                     waiting.discard(ended)
                     ended = store.loop.create_future()
                     waiting.add(ended)

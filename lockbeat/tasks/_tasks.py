@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import math
 from collections import defaultdict
 from collections.abc import Awaitable, Collection, Coroutine, Iterable, Sequence
 from datetime import datetime
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import anyio
 
@@ -24,12 +25,24 @@ from lockbeat.store import Store
 from lockbeat.tasks._look import PAGE, Look
 from lockbeat.tasks._values import Failed, Failure, Heartbeat, NewTask, Refusal, Spawned, SpawnOptions, Task, whole
 
+log = logging.getLogger("lockbeat")
+
 REFUSALS: dict[int, Refusal] = {0: "expired", -1: "cancelled", -2: "not the owner"}
 NOT_DURABLE_MS = 1000
 """What was claimed and may be lost is put off for so long: the replica may be back by then."""
 LAST = 253_402_300_799  # seconds; the end of the year 9999
 HANDFUL = 50
 """Tasks that one run of the claiming script begins; keeps it under 5 ms."""
+
+
+class Claimed(NamedTuple):
+    """What a claim on one shard brought."""
+
+    tasks: list[Task]
+    wake: float | None
+    """Seconds until there may be more; None: not by itself."""
+    after: dict[str, str]
+    """How far strangers were passed, by queue; for the next claim."""
 
 
 class Tasks(Look):
@@ -155,14 +168,14 @@ class Tasks(Look):
                 ask = min(limit - len(found), HANDFUL)
                 claiming = asyncio.ensure_future(self.claim_on(shard, [queue], owner, ask, lease_ms, memory=queue))
                 try:
-                    tasks, _ = await asyncio.shield(claiming)
+                    tasks, wake, _ = await asyncio.shield(claiming)
                 except BaseException:
                     for task in found:
                         self.give_back(task)
                     claiming.add_done_callback(self.give_all_back)
                     raise
                 found += tasks
-                if len(tasks) < ask:
+                if len(tasks) < ask and (wake is None or wake > 0):
                     break
         for task in found[limit:]:
             self.give_back(task)
@@ -180,36 +193,38 @@ class Tasks(Look):
         *,
         memory: str = "",
         call: str = "",
-    ) -> Coroutine[Any, Any, tuple[list[Task], float | None]]:
-        """`claim` on one shard, from queues in turn. Also: seconds until there may be more; None: not by itself.
+        after: dict[str, str] | None = None,
+    ) -> Coroutine[Any, Any, Claimed]:
+        """`claim` on one shard, from queues in turn.
 
         What was begun by calls whose replies were lost comes with the owner's next claim of the same `memory`, beyond the limit.
-        `strangers`: names of functions whose tasks are left to others. Asked at once, so that it shares the way with what was
-        asked just before, such as the end of an attempt. Not to be cancelled: shield it, and `give_all_back`.
+        `strangers`: names of functions whose tasks are left to others; `after`: how far they were passed before. Asked at once,
+        so that it shares the way with what was asked just before, such as the end of an attempt. Not to be cancelled: shield
+        it, and `give_all_back`.
         """
         call = call or self._store.new_call()
         # Taken, not shared: two claims at a time that asked about the same calls would both get what those had begun.
         lost = self._lost.pop((shard, owner, memory), set())
         head = (_names(queues), owner, call, limit, lease_ms)
-        passed = _names(strangers)
+        passed, reached = _names(strangers), json.dumps(after) if after else "{}"
         asked_at = monotonic()
 
         def ask() -> Awaitable[Any]:
             if durability is None:
-                return self._store.submit("task/claim", shard, (*head, _names(lost), passed))
-            args = (*head, _names(lost | {call}), passed)  # which is repeated by itself
-            return self._store.call_durably("task/claim", shard, args, durability, changed=lambda reply: len(reply) > 2)
+                return self._store.submit("task/claim", shard, (*head, _names(lost), passed, reached))
+            args = (*head, _names(lost | {call}), passed, reached)  # which is repeated by itself
+            return self._store.call_durably("task/claim", shard, args, durability, changed=lambda reply: len(reply) > 3)
 
-        async def answer(asked: Awaitable[Any]) -> tuple[list[Task], float | None]:
+        async def answer(asked: Awaitable[Any]) -> Claimed:
             nonlocal asked_at
             deadline = asked_at + self._store.timeout
             while True:
                 try:
-                    now_ms, wake_ms, *rows = await asked
+                    now_ms, wake_ms, now_after, *rows = await asked
                     break
                 except NotDurable as problem:
-                    for row in (problem.reply or [])[2:]:
-                        self.give_back(Task.of(row, 0, owner, shard, lease_ms, asked_at), NOT_DURABLE_MS)
+                    for task in self._read((problem.reply or [])[3:], 0, owner, shard, lease_ms, asked_at):
+                        self.give_back(task, NOT_DURABLE_MS)
                     raise
                 except BaseException as problem:
                     lost.add(call)  # it may have claimed: the next that gets through says what
@@ -219,19 +234,34 @@ class Tasks(Look):
                     await asyncio.sleep(0.2)
                 asked_at = monotonic()
                 asked = ask()
-            tasks = [Task.of(row, now_ms, owner, shard, lease_ms, asked_at) for row in rows]
-            return tasks, (wake_ms - now_ms) / 1000 if wake_ms else None
+            tasks = self._read(rows, now_ms, owner, shard, lease_ms, asked_at)
+            wake = (wake_ms - now_ms) / 1000 if wake_ms else None
+            return Claimed(tasks, wake, json.loads(now_after) if now_after else {})
 
         return answer(ask())
+
+    def _read(self, rows: Iterable[Any], now_ms: int, owner: str, shard: int, lease_ms: int, asked_at: float) -> list[Task]:
+        """The attempts in a reply. One that can't be read fails; it must not take the others with it."""
+        tasks = []
+        for row in rows:
+            try:
+                tasks.append(Task.of(row, now_ms, owner, shard, lease_ms, asked_at))
+            except Exception as problem:
+                task_id, _, _, fence, *_ = row
+                log.exception("task %s can't be read", task_id.decode(errors="replace"))
+                failure = Failure("Unreadable", f"what the store has of it can't be read: {problem}")
+                args = (task_id, owner, fence, failure.text, failure.to_json(), -1, self._store.new_call())
+                self._store.undo("task/fail", shard, args)
+        return tasks
 
     def give_back(self, task: Task, delay_ms: int = 0) -> None:
         """Send an attempt back that was never begun; nobody waits for the answer."""
         self._store.undo("task/release", task.shard, (*_attempt(task), 0, delay_ms, self._store.new_call()))
 
-    def give_all_back(self, claiming: asyncio.Future[tuple[list[Task], float | None]]) -> None:
+    def give_all_back(self, claiming: asyncio.Future[Claimed]) -> None:
         """What a claim brought whose caller has gone."""
         if not claiming.cancelled() and claiming.exception() is None:
-            for task in claiming.result()[0]:
+            for task in claiming.result().tasks:
                 self.give_back(task)
 
     # -- ending an attempt

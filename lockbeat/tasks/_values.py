@@ -340,7 +340,7 @@ class TaskInfo:
     @classmethod
     def of(cls, task_id: str, row: list[Any]) -> TaskInfo | None:
         """From a reply of `task/get`; None: there is no such task."""
-        record, lease, outcome, payload, ledger, _ = (part.decode() if isinstance(part, bytes) else part for part in row)
+        record, lease, outcome, payload, ledger, result = (part.decode() if isinstance(part, bytes) else part for part in row)
         if not record:
             return _of_slot(task_id, json.loads(ledger)) if ledger else None
         attempts, started, spawned, due, _, _, most, text = record.split(" ", 7)
@@ -370,7 +370,7 @@ class TaskInfo:
             owner=owner,
             fence=fence,
             expires_at=expires,
-            result=told.get("result"),
+            result=json.loads(result) if result else None,
             failure=Failure(**failure) if failure else None,
         )
 

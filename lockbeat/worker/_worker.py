@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lockbeat.durability import Durability
-from lockbeat.errors import InvalidArgument, StoreError
+from lockbeat.errors import StoreError
 from lockbeat.keeper import CANCELLED, Keeper
 from lockbeat.lease import Held, monotonic
 from lockbeat.payload import dump
 from lockbeat.store import Store
-from lockbeat.tasks import NOT_DURABLE_MS, Failure, Task, Tasks
-from lockbeat.wakeup import LOOK_IN_MEMORY, Wakeup
+from lockbeat.tasks import NOT_DURABLE_MS, Claimed, Failure, Task, Tasks
+from lockbeat.wakeup import LOOK_IN_MEMORY, Wakeup, at_most
 from lockbeat.worker._attempt import LOST, SHUT_DOWN, Attempt
 from lockbeat.worker._functions import Function
 
@@ -25,8 +25,40 @@ log = logging.getLogger("lockbeat")
 HANDFUL = 50
 """Tasks that one claim takes; keeps its script under 5 ms."""
 CLAIM_LEASE_MS = 5000
+SWEEP = 1.0
+"""Seconds between looks at what time has brought while there is no room for more."""
 LOOK_AFTER = 15.0
 """Seconds. Looks again after this time though nobody rang: a message can be lost with the instance that was to send it."""
+
+
+class Passing:
+    """How far a worker has passed tasks whose functions it lacks, so that those behind them are reached.
+
+    They stay where they are, in front: now and then it looks at all of them again, for at most a twentieth of the time.
+    """
+
+    def __init__(self) -> None:
+        self._after: dict[int, dict[str, str]] = {}
+        self._began: dict[int, float] = {}
+        self._again: dict[int, float] = {}
+
+    def after(self, shard: int) -> dict[str, str]:
+        """Where the next claim is to begin."""
+        after = self._after.get(shard)
+        if not after or monotonic() >= self._again.get(shard, 0):
+            self._began[shard], self._again[shard] = monotonic(), float("inf")
+            return {}
+        return after
+
+    def claimed(self, shard: int, after: dict[str, str], wake: float | None) -> float | None:
+        """A claim has got so far, and would be made again in `wake` seconds. When it is to be."""
+        self._after[shard] = after
+        if not after or (wake is not None and wake <= 0):
+            return wake
+        now = monotonic()
+        if self._again[shard] == float("inf"):
+            self._again[shard] = now + max(1.0, 20 * (now - self._began[shard]))
+        return at_most(self._again[shard] - now, wake)
 
 
 class Worker:
@@ -55,9 +87,10 @@ class Worker:
         self._busy = 0  # attempts whose functions have not ended
         self._strangers: set[str] = set()  # functions that others have: older or newer code, another program
         self._reserved = 0
-        self._claiming: set[asyncio.Future[tuple[list[Task], float | None]]] = set()
+        self._claiming: set[asyncio.Future[Claimed]] = set()
         self._stopping = False
         self._room = Wakeup()  # a function has ended
+        self._passing = Passing()
         self._next = asyncio.Lock()  # held by the shard whose turn it is to take what room there is
         self._turns: defaultdict[int, int] = defaultdict(int)  # of the queues, shard by shard
         self._wakeups: dict[int, list[Wakeup]] = {}
@@ -156,7 +189,8 @@ class Worker:
         """Claim what there is room for. Seconds until there may be more; None: when rung for. Raises StoreError."""
         async with self._next:  # first come, first served: a shard that has claimed is last in line
             while self.room <= 0:
-                await self._room.wait(None)
+                if not await self._room.wait(SWEEP):
+                    await self._sweep()
             limit = min(self.room, HANDFUL)
             self._reserved += limit
         # Another queue is the first each time: with room for one, all get their turn. Each shard counts for itself, or shards
@@ -168,14 +202,22 @@ class Worker:
         held = self.expect(shard, call, self._lease_ms)
         try:
             claim = self._tasks.claim_on(
-                shard, queues, self._store.owner, limit, CLAIM_LEASE_MS, self._strangers, self._durability, call=call
+                shard,
+                queues,
+                self._store.owner,
+                limit,
+                CLAIM_LEASE_MS,
+                self._strangers,
+                self._durability,
+                call=call,
+                after=self._passing.after(shard),
             )
             # A cancelled claim would leave tasks leased to an instance that does not run them.
             claiming = asyncio.ensure_future(claim)
             self._claiming.add(claiming)
             claiming.add_done_callback(self._claiming.discard)
             try:
-                tasks, wake = await asyncio.shield(claiming)
+                tasks, wake, after = await asyncio.shield(claiming)
             except asyncio.CancelledError:
                 claiming.add_done_callback(self._tasks.give_all_back)
                 raise
@@ -184,7 +226,12 @@ class Worker:
         finally:
             self.expected(held)
             self.unreserve(limit - len(tasks))
-        return 0 if len(tasks) == limit else wake
+        return self._passing.claimed(shard, after, 0 if len(tasks) == limit else wake)
+
+    async def _sweep(self) -> None:
+        """Without room for more, what time has brought is seen to all the same: nobody else may be there to do it."""
+        for shard in range(self._store.shards):
+            await self._tasks.claim_on(shard, self._queues, self._store.owner, 0, CLAIM_LEASE_MS, memory="sweep")
 
     def _begin_claimed(self, task: Task, held: Held) -> None:
         if self.knows(task.name) and not self._stopping:
@@ -266,7 +313,7 @@ class Worker:
             return None
         try:
             dump("result", attempt.result)
-        except InvalidArgument as problem:
+        except Exception as problem:  # noqa: BLE001 - encoding runs the result's own code
             log.error("%s is done, without its result: %s", attempt.task.id, problem)
             return None
         return attempt.result

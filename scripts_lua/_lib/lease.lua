@@ -41,6 +41,7 @@ local function lease_read(t, key)
   local value = redis.call('HGET', t.leases, key)
   if not value then return nil end
   local expires, fence, token, freed, owner = string.match(value, '^(%d+) (%d+) (%S+) (%S+) (.*)$')
+  if not owner then return nil end  -- foreign data under our keys is nobody's lease
   expires = tonumber(expires)
   return {expires = expires, fence = tonumber(fence), token = token, freed = freed, owner = owner, live = expires > now}
 end

@@ -1,10 +1,10 @@
 -- _lib/queue: taking tasks from queues in turn.
 --
--- Where strangers (tasks whose functions the caller lacks) have piled up at the head of a queue nobody is there for them: they are
--- put off for half of what they have waited, 1 s to 60 s, so that the rest is reached.
+-- Strangers (tasks whose functions the caller lacks) stay where they are: others may be there for them, and only lack room for
+-- the moment. Where many stand at the head of a queue, the caller goes on behind them in its next call.
 -- needs: _lib/lease _lib/waiting _lib/ledger _lib/task
 
-local PILE = 50
+local PILE = 100
 
 -- What has come due in a queue can be claimed.
 local function queue_promote(queue, most)
@@ -39,18 +39,19 @@ local function queue_begin(id, record, owner, call, lease_ms)
   return lease
 end
 
--- Where a run stands in a queue.
-local function queue_line(queue)
+-- Where a run stands in a queue: `after` (or nil) is where the caller got to before.
+local function queue_line(queue, after)
   queue_promote(queue, 100)
-  return {queue = queue, low = '[' .. queue .. '\255', high = '(' .. queue .. '\255\255', passed = {}, members = {}, at = 0}
+  local low = after and '(' .. queue .. '\255' .. after or '[' .. queue .. '\255'
+  return {queue = queue, low = low, high = '(' .. queue .. '\255\255', after = after, passed = 0, members = {}, at = 0}
 end
 
 -- Begin the first task of the queue that is no stranger, looking at no more than `by.looks` of them. Returns id, record and lease, or nil.
 local function queue_take(line, by)
-  while #line.passed < PILE and by.looks > 0 do
+  while line.passed < PILE and by.looks > 0 do
     line.at, by.looks = line.at + 1, by.looks - 1
     if line.at > #line.members then
-      line.members = redis.call('ZRANGEBYLEX', q.ready, line.low, line.high, 'LIMIT', #line.passed, 20)
+      line.members = redis.call('ZRANGEBYLEX', q.ready, line.low, line.high, 'LIMIT', line.passed, 20)
       line.at = 1
     end
     local member = line.members[line.at]
@@ -58,24 +59,18 @@ local function queue_take(line, by)
     local id = string.sub(member, #line.queue + 2 + 33)
     local record = task_read(id)
     if record and by.strangers[record.name] then
-      line.passed[#line.passed + 1] = {id, record}
+      line.passed, line.after = line.passed + 1, string.sub(member, #line.queue + 2)
     else
       redis.call('ZREM', q.ready, member)
       local lease = queue_begin(id, record, by.owner, by.call, by.lease_ms)
       if lease then return id, record, lease end
     end
   end
+  by.more = true
 end
 
--- When there may be more, without anybody saying so.
-local function queue_wake(line, by)
-  if #line.passed == PILE or (#line.passed > 0 and by.looks == 0) then
-    for _, pair in ipairs(line.passed) do
-      task_unqueue(pair[1], pair[2])
-      task_queue(pair[1], pair[2], now + math.min(math.max((now - pair[2].spawned) / 2, 1000), 60000))
-    end
-    return now
-  end
-  local delayed = redis.call('ZRANGEBYLEX', q.delayed, line.low, line.high, 'LIMIT', 0, 1)[1]
+-- When the next of a queue comes due.
+local function queue_wake(line)
+  local delayed = redis.call('ZRANGEBYLEX', q.delayed, '[' .. line.queue .. '\255', line.high, 'LIMIT', 0, 1)[1]
   return delayed and tonumber(string.sub(delayed, #line.queue + 2, #line.queue + 16))
 end

@@ -23,6 +23,7 @@
 -- KEYS[20] task:until    zset    ID by UNTIL
 -- KEYS[21] task:stats    hash    what happened -> how often
 -- KEYS[22] task:awaited  zset    ID \255 CHANNEL: whom to tell when it ends
+-- KEYS[23] task:result   hash    ID -> JSON: what its function returned, which no script reads
 --
 -- Members of the zsets in lexical order have score 0 and fixed widths (2, 15, 16 digits): that order is the order wanted.
 -- needs: _lib/lease _lib/waiting _lib/ledger
@@ -36,7 +37,7 @@ local q = {
   locks = {leases = KEYS[11], owned = KEYS[12]},
   waiting = {queue = KEYS[13], waiters = KEYS[14]},
   bell = KEYS[15],
-  outcomes = KEYS[16], params = KEYS[17], ended = KEYS[18], dead = KEYS[19], untils = KEYS[20], stats = KEYS[21], awaited = KEYS[22],
+  outcomes = KEYS[16], params = KEYS[17], ended = KEYS[18], dead = KEYS[19], untils = KEYS[20], stats = KEYS[21], awaited = KEYS[22], results = KEYS[23],
 }
 local DEAD_MS = 7 * 86400 * 1000
 local claimable, tallied = false, {}
@@ -49,8 +50,9 @@ local function task_read(id)
   local value = redis.call('HGET', q.records, id)
   if not value then return nil end
   local attempts, started, spawned, due, seq, till, text = string.match(value, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (.*)$')
-  local max, json = string.match(text, '^(%d+) (.*)$')
-  local record = cjson.decode(json)
+  local max, json = string.match(text or '', '^(%d+) (.*)$')
+  local ok, record = pcall(cjson.decode, json)
+  if not ok or type(record) ~= 'table' then return nil end  -- foreign data under our keys is no task
   record.attempts, record.started, record.spawned, record.due = tonumber(attempts), tonumber(started), tonumber(spawned), tonumber(due)
   record.seq, record.till, record.max, record.text, record.json = tonumber(seq), tonumber(till), tonumber(max), text, json
   return record
@@ -122,11 +124,18 @@ local function task_answered(id, call)
   return at and tonumber(string.match(told.calls, '^(%-?%d+),', at))
 end
 
+-- The same for the task of a slot, whose record is the ledger: only for as long as a call may be repeated.
+local function task_tell_slot(id, state, call, answer)
+  task_tell(id, state, call, answer)
+  redis.call('ZADD', q.ended, int(now + TOMBSTONE_MS), id)
+end
+
 -- Whether the task was done by this attempt.
 local function task_done_by(id, owner, fence)
-  local told, mine = task_told(id), ',"by":' .. quote(owner) .. ',"fence":' .. int(fence)
+  local slot, mine = string.find(id, '@', 1, true), ',"by":' .. quote(owner) .. ',"fence":' .. int(fence)
+  local told = not slot and task_told(id)
   if told then return told.state == 'done' and string.sub(told.rest .. ',', 1, #mine + 1) == mine .. ',' end
-  local entry = string.find(id, '@', 1, true) and redis.call('HGET', q.ledger.ledger, id)
+  local entry = slot and redis.call('HGET', q.ledger.ledger, id)
   return entry and string.sub(entry, 1, 15) == '{"state":"done"' and string.find(entry, mine .. ',', 1, true) ~= nil
 end
 
@@ -151,7 +160,7 @@ local function task_start(id, record, owner, token, lease_ms)
     locked = math.max(locked, now + lease_ms)
   end
   record.attempts, record.started, record.seq = record.attempts + 1, now, 0
-  if record.attempts == 1 and (record.till > 0 or record.max_duration_ms) then
+  if (record.attempts == 1 and record.till > 0) or (record.max_duration_ms and (record.attempts == 1 or record.till == 0)) then
     task_until(id, record, record.max_duration_ms and now + record.max_duration_ms or 0)
   end
   task_write(id, record)
@@ -185,7 +194,7 @@ local any_awaited
 local function task_announce(id)
   if any_awaited == nil then any_awaited = redis.call('EXISTS', q.awaited) == 1 end
   if not any_awaited then return end
-  for _, member in ipairs(redis.call('ZRANGEBYLEX', q.awaited, '[' .. id .. '\255', '(' .. id .. '\255\255', 'LIMIT', 0, 100)) do
+  for _, member in ipairs(redis.call('ZRANGEBYLEX', q.awaited, '[' .. id .. '\255', '(' .. id .. '\255\255')) do
     redis.call('ZREM', q.awaited, member)
     redis.call('PUBLISH', string.sub(member, #id + 2), 'ended ' .. id)
   end
@@ -200,6 +209,7 @@ local function task_end(id, record, state, by, fence, reason, more, call, answer
     redis.call('HDEL', q.records, id)
     if redis.call('HGET', q.open, record.job) == id then redis.call('HDEL', q.open, record.job) end
     ledger_replace(q.ledger, id, ledger_entry(state, record.spawned, by, fence, record.attempts, record.started, now, reason))
+    if call then task_tell_slot(id, state, call, answer) end
     return
   end
   if record.till > 0 then
@@ -255,6 +265,7 @@ local function task_failed(id, record, state, lease, reason, retry_at, more, cal
   if record.job then
     ledger_replace(q.ledger, id,
       ledger_entry('retrying', record.spawned, lease.owner, lease.fence, record.attempts, record.started, nil, reason))
+    if call then task_tell_slot(id, 'waiting', call, due) end
   else
     task_tell(id, 'waiting', call, due, lease.owner, lease.fence, more)
   end
@@ -277,6 +288,11 @@ local function task_over(id, record)
 end
 
 local function task_forget(id)
+  if string.find(id, '@', 1, true) then
+    redis.call('HDEL', q.outcomes, id)
+    redis.call('ZREM', q.ended, id)
+    return
+  end
   local told = task_told(id)
   if told and told.state == 'dead' then
     local record = task_read(id)
@@ -285,6 +301,7 @@ local function task_forget(id)
   task_announce(id)
   redis.call('HDEL', q.records, id)
   redis.call('HDEL', q.params, id)
+  redis.call('HDEL', q.results, id)
   redis.call('HDEL', q.outcomes, id)
   redis.call('ZREM', q.ended, id)
 end
@@ -307,5 +324,11 @@ local function task_sweep(most)
     end
     redis.call('ZREM', q.untils, id)
   end
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', q.ended, '-inf', int(now), 'LIMIT', 0, most)) do task_forget(id) end
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', q.ended, '-inf', int(now), 'LIMIT', 0, most)) do
+    if redis.call('HEXISTS', q.leases.leases, id) == 0 or string.find(id, '@', 1, true) then
+      task_forget(id)
+    else
+      redis.call('ZADD', q.ended, int(now + TOMBSTONE_MS), id)  -- cancelled, and its body has yet to stop
+    end
+  end
 end

@@ -16,7 +16,7 @@
 local dues, slots = KEYS[1], KEYS[2]
 local due = redis.call('ZRANGEBYSCORE', dues, '-inf', int(now), 'LIMIT', 0, ARGV[1])
 local following = redis.call('ZRANGE', dues, #due, #due, 'WITHSCORES')[2]
-local out = {now, tonumber(redis.call('GET', KEYS[3]) or '0'), tonumber(following or '0')}
+local out = {now, tonumber(redis.call('GET', KEYS[3]) or '0') or 0, tonumber(following or '0')}
 for _, job in ipairs(due) do
   local slot = redis.call('HGET', slots, job)
   if slot then

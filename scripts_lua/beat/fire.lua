@@ -1,8 +1,8 @@
 -- beat/fire: for each job: if its slot is still the expected one and has come due, create the task and move on to the next.
 --
--- KEYS[1..22] of _lib/task
--- KEYS[23] job:slot      hash    job -> "SLOT DUE REV"
--- KEYS[24] job:due       zset
+-- KEYS[1..23] of _lib/task
+-- KEYS[24] job:slot      hash    job -> "SLOT DUE REV"
+-- KEYS[25] job:due       zset
 -- ARGV[1]  job           str
 -- ARGV[2]  expected      str     what the caller saw in job:slot
 -- ARGV[3]  slot          int     ms; the one to fire, the latest that came due
@@ -28,7 +28,7 @@
 -- Losing the comparison is the normal lot of all instances but one.
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task
 
-local slots, due_at = KEYS[23], KEYS[24]
+local slots, due_at = KEYS[24], KEYS[25]
 local out = {}
 
 local function fire(i)
@@ -68,7 +68,7 @@ local function fire(i)
   if before then
     if before.started == 0 then return skip(open .. ' is still waiting for a worker') end
     local leased = redis.call('HEXISTS', q.leases.leases, open) == 1
-    if leased or before.attempts < before.max then return skip(open .. ' had not ended') end
+    if leased or before.seq > 0 then return skip(open .. ' had not ended') end
     -- Keys were evicted, or deleted by hand: nothing else will ever end it.
     task_end(open, before, 'lost', nil, nil, 'its lease was deleted')
   end

@@ -24,4 +24,4 @@ else
   redis.call('PEXPIRE', KEYS[1], 2 * ttl)
   redis.call('PEXPIRE', KEYS[2], 2 * ttl)
 end
-return {now, tonumber(redis.call('GET', KEYS[3]) or '0')}
+return {now, tonumber(redis.call('GET', KEYS[3]) or '0') or 0}

@@ -1,6 +1,6 @@
 -- task/await: ask to be told when each task ends.
 --
--- KEYS[1..22] of _lib/task
+-- KEYS[1..23] of _lib/task
 -- ARGV[1]  id            str
 -- ARGV[2]  channel       str     "ended ID" is published there, once
 -- Batch: ARGV[1..2] repeat, one group a call, at most 64 a run.

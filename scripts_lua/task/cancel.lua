@@ -1,6 +1,6 @@
 -- task/cancel: end each task that has not ended. A running one is refused its next renewal, and its worker told at once.
 --
--- KEYS[1..22] of _lib/task
+-- KEYS[1..23] of _lib/task
 -- ARGV[1]  id            str
 -- ARGV[2]  call          id      of this call; the same again is the same call, repeated
 -- Batch: ARGV[1..2] repeat, one group a call, at most 64 a run.
@@ -13,17 +13,16 @@
 local out = {}
 for i = 1, #ARGV, 2 do
   local id, call = ARGV[i], ARGV[i + 1]
-  local record, said = task_read(id), -1
-  if record then
+  local record, said = task_read(id), task_answered(id, call)
+  if not said and record then
     local lease = lease_read(q.leases, id)
-    said = task_answered(id, call) or 0
-    if said == 0 and (record.seq > 0 or (lease and lease.freed ~= 'cancelled')) then
+    said = 0
+    if record.seq > 0 or (lease and lease.freed ~= 'cancelled') then
       task_cancel(id, record, lease, 'it was cancelled', call)
       said = 1
     end
-  elseif redis.call('HEXISTS', q.ledger.ledger, id) == 1 then
-    said = 0
   end
+  said = said or redis.call('HEXISTS', q.ledger.ledger, id) - 1
   out[#out + 1] = said
 end
 task_finish()

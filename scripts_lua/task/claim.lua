@@ -1,6 +1,6 @@
 -- task/claim: begin an attempt of up to `limit` tasks of some queues, after taking back what expired.
 --
--- KEYS[1..22] of _lib/task
+-- KEYS[1..23] of _lib/task
 -- ARGV[1]  queues        json    names; they take turns, beginning with the first
 -- ARGV[2]  owner         str
 -- ARGV[3]  call          id      of this call; the same again is the same call, repeated
@@ -8,19 +8,23 @@
 -- ARGV[5]  lease_ms      int
 -- ARGV[6]  lost          json    ids of calls whose replies were lost: begin with what they had started
 -- ARGV[7]  strangers     json    names of functions that the caller lacks: their tasks are passed over
+-- ARGV[8]  after         json    queue -> how far it had passed strangers in the call before
 --
--- Returns  {now_ms, wake_ms, {id, record, attempt, fence, expires_at_ms, due_ms, until_ms, payload}, ...}
---          wake_ms: when there may be more without anybody saying so; 0: never. record: "MAX JSON". payload: params and headers, or empty
+-- Returns  {now_ms, wake_ms, after, {id, record, attempt, fence, expires_at_ms, due_ms, until_ms, payload}, ...}
+--          wake_ms: when there may be more without anybody saying so; 0: never. after: as given, for the next
+--          call. record: "MAX JSON". payload: params and headers, or empty
 --
 -- Order: priority, then due time, then the order in which they came.
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task _lib/queue
 
-local limit, out, lines, took = tonumber(ARGV[4]), {now, 0}, {}, true
-local by = {owner = ARGV[2], call = ARGV[3], lease_ms = tonumber(ARGV[5]), strangers = {}, looks = limit + 60}
+local limit, bytes, out, lines, took = tonumber(ARGV[4]), 0, {now, 0, ''}, {}, true
+local by = {owner = ARGV[2], call = ARGV[3], lease_ms = tonumber(ARGV[5]), strangers = {}, looks = limit + PILE, more = false}
+local after = cjson.decode(ARGV[8])
 for _, name in ipairs(cjson.decode(ARGV[7])) do by.strangers[name] = true end
 
 local function claimed(id, record, lease)
   local payload = not record.job and redis.call('HGET', q.params, id) or ''
+  bytes = bytes + #payload
   out[#out + 1] = {id, record.text, record.attempts, lease.fence, lease.expires, record.due, record.till, payload}
 end
 
@@ -35,11 +39,11 @@ if ARGV[6] ~= '[]' then
 end
 
 task_sweep(40)
-for _, queue in ipairs(cjson.decode(ARGV[1])) do lines[#lines + 1] = queue_line(queue) end
+for _, queue in ipairs(cjson.decode(ARGV[1])) do lines[#lines + 1] = queue_line(queue, after[queue]) end
 while took do
   took = false
   for _, line in ipairs(lines) do
-    if #out - 2 < limit and not line.dry then
+    if #out - 3 < limit and bytes < 1048576 and not line.dry then
       local id, record, lease = queue_take(line, by)
       if id then claimed(id, record, lease) end
       line.dry, took = not id, took or id ~= nil
@@ -50,8 +54,13 @@ end
 local function sooner(at)
   if at and (out[2] == 0 or tonumber(at) < out[2]) then out[2] = tonumber(at) end
 end
-for _, line in ipairs(lines) do sooner(queue_wake(line, by)) end
-if by.looks == 0 then sooner(now) end
+local reached = {}
+for _, line in ipairs(lines) do
+  sooner(queue_wake(line))
+  reached[line.queue] = line.after
+end
+out[3] = next(reached) and cjson.encode(reached) or ''
+if by.more or (bytes >= 1048576 and #out - 3 < limit) then sooner(now) end
 sooner(redis.call('ZRANGE', q.leases.live, 0, 0, 'WITHSCORES')[2])
 sooner(redis.call('ZRANGE', q.untils, 0, 0, 'WITHSCORES')[2])
 task_finish()

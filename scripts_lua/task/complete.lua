@@ -1,6 +1,6 @@
 -- task/complete: end each task whose attempt succeeded, if the attempt is still the newest.
 --
--- KEYS[1..22] of _lib/task
+-- KEYS[1..23] of _lib/task
 -- ARGV[1]  id            str
 -- ARGV[2]  owner         str
 -- ARGV[3]  fence         int
@@ -21,7 +21,8 @@ for i = 1, #ARGV, 4 do
     local record = lease.freed ~= 'cancelled' and task_read(id)
     task_leave(id, lease)
     if record then
-      task_end(id, record, 'done', owner, fence, nil, result ~= '' and '"result":' .. result or nil)
+      if result ~= '' then redis.call('HSET', q.results, id, result) end
+      task_end(id, record, 'done', owner, fence)
       ended = 1
     end
   elseif not lease and task_done_by(id, owner, fence) then

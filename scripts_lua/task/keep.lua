@@ -1,6 +1,6 @@
 -- task/keep: renew whatever a call had claimed, or fired and started, while the reply to it is on its way.
 --
--- KEYS[1..22] of _lib/task
+-- KEYS[1..23] of _lib/task
 -- ARGV[1]  owner         str
 -- ARGV[2]  call          id      of the claim or the firing
 -- ARGV[3]  lease_ms      int     for tasks that do not say theirs

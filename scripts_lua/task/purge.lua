@@ -1,6 +1,6 @@
 -- task/purge: forget each of these tasks that has ended.
 --
--- KEYS[1..22] of _lib/task
+-- KEYS[1..23] of _lib/task
 -- ARGV[1]  id            str
 -- ARGV[2]  state         str     only in this one; empty: however it ended
 -- Batch: ARGV[1..2] repeat, one group a call, at most 64 a run.
@@ -12,7 +12,8 @@
 local out = {}
 for i = 1, #ARGV, 2 do
   local told = task_told(ARGV[i])
-  local ends = told and (ARGV[i + 1] == '' or ARGV[i + 1] == told.state) and redis.call('ZSCORE', q.ended, ARGV[i])
+  local ends = told and (ARGV[i + 1] == '' or ARGV[i + 1] == told.state) and redis.call('HEXISTS', q.leases.leases, ARGV[i]) == 0
+    and redis.call('ZSCORE', q.ended, ARGV[i])
   if ends then task_forget(ARGV[i]) end
   out[#out + 1] = ends and 1 or 0
 end

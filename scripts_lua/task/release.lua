@@ -1,6 +1,6 @@
 -- task/release: give each attempt back that was not begun, or was cut short by a shutdown, so that others go on at once.
 --
--- KEYS[1..22] of _lib/task
+-- KEYS[1..23] of _lib/task
 -- ARGV[1]  id            str
 -- ARGV[2]  owner         str
 -- ARGV[3]  fence         int
@@ -30,6 +30,7 @@ for i = 1, #ARGV, 6 do
       task_queue(id, record, due)
       if record.job then
         ledger_replace(q.ledger, id, ledger_entry('fired', record.spawned))
+        task_tell_slot(id, 'waiting', call, due)
       else
         local told = task_told(id)
         task_tell(id, 'waiting', call, due, owner, fence, told and told.failure)

@@ -1,6 +1,6 @@
 -- task/renew: set the time left of each attempt anew, and of the job lock that goes with it; an expired one is never revived.
 --
--- KEYS[1..22] of _lib/task
+-- KEYS[1..23] of _lib/task
 -- ARGV[1]  id            str
 -- ARGV[2]  owner         str
 -- ARGV[3]  fence         int

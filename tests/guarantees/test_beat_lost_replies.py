@@ -91,11 +91,11 @@ async def test_claim_returns_what_it_had_claimed(client: Lockbeat, lossy: Proxy,
         await overdue(client, raw, job)
     await scheduler(client, *jobs).tick(0)
     lose(lossy, "task/claim", times)
-    tasks, _ = await client.tasks.claim_on(0, ["default"], client.owner, 4, 5000)
+    tasks, *_ = await client.tasks.claim_on(0, ["default"], client.owner, 4, 5000)
     assert lossy.lost == times
     assert len({task.id for task in tasks}) == len(tasks) == 4
     assert {task.attempt for task in tasks} == {1}
-    rest, _ = await client.tasks.claim_on(0, ["default"], client.owner, 10, 5000)
+    rest, *_ = await client.tasks.claim_on(0, ["default"], client.owner, 10, 5000)
     assert len(rest) == 2
     for task in (*tasks, *rest):
         assert await client.tasks.complete(task)
@@ -113,7 +113,7 @@ async def test_complete_is_true(client: Lockbeat, lossy: Proxy, raw: Any) -> Non
 async def test_complete_by_an_attempt_that_is_not_the_newest_is_false(client: Lockbeat, raw: Any) -> None:
     first = await fired(client, raw, max_attempts=2)
     await client.tasks.release(first, begun=True)
-    [second], _ = await client.tasks.claim_on(0, ["default"], client.owner, 1, 5000)
+    [second], *_ = await client.tasks.claim_on(0, ["default"], client.owner, 1, 5000)
     assert second.fence > first.fence
     assert await client.tasks.complete(first) is False
     assert await client.tasks.complete(second) is True
@@ -127,7 +127,7 @@ async def test_fail_is_one_failure(client: Lockbeat, lossy: Proxy, raw: Any) -> 
     lose(lossy, "task/fail", 2)
     await client.tasks.fail(task, "no luck")
     assert lossy.lost == 2
-    [second], _ = await client.tasks.claim_on(0, ["default"], client.owner, 5, 5000)
+    [second], *_ = await client.tasks.claim_on(0, ["default"], client.owner, 5, 5000)
     assert second.attempt == 2
     assert await client.tasks.complete(second)
 
@@ -137,7 +137,7 @@ async def test_release_gives_back_once(client: Lockbeat, lossy: Proxy, raw: Any)
     lose(lossy, "task/release", 2)
     await client.tasks.release(task, begun=False)
     assert lossy.lost == 2
-    [again], _ = await client.tasks.claim_on(0, ["default"], client.owner, 5, 5000)
+    [again], *_ = await client.tasks.claim_on(0, ["default"], client.owner, 5, 5000)
     assert (again.id, again.attempt) == (task.id, 1)
     assert await client.tasks.complete(again)
 

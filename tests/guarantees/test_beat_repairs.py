@@ -61,10 +61,10 @@ async def test_attempts_that_were_claimed_while_the_store_went_away_are_begun_wh
     with pytest.raises(StoreUnavailable):
         await lb.tasks.claim_on(0, ["default"], "me", 10, 5000)
     monkeypatch.setattr(lb.store, "submit", submit)
-    tasks, _ = await lb.tasks.claim_on(0, ["default"], "me", 10, 5000)
+    tasks, *_ = await lb.tasks.claim_on(0, ["default"], "me", 10, 5000)
     assert [task.name for task in tasks] == ["late"]
     assert tasks[0].attempt == 1
-    tasks, _ = await lb.tasks.claim_on(0, ["default"], "me", 10, 5000)
+    tasks, *_ = await lb.tasks.claim_on(0, ["default"], "me", 10, 5000)
     assert tasks == []
     assert await lb.tasks.release_all("me") == 1
 

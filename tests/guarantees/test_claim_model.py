@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import itertools
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ import fakeredis
 import time_machine
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, MultipleResults, RuleBasedStateMachine, consumes, invariant, multiple, rule
+from hypothesis.stateful import Bundle, MultipleResults, RuleBasedStateMachine, invariant, multiple, rule
 
 from lockbeat import Busy, Claim, Done, Lockbeat
 from lockbeat.connection._memory import memory_server
@@ -28,8 +28,10 @@ EXAMPLES = int(os.environ.get("LOCKBEAT_TEST_EXAMPLES", "25"))
 START_MS = 1_935_000_000_000
 WEEK_MS = 7 * 86_400_000
 REPEATED_MS = 20_000  # nobody repeats a call later, and the store need not know it any more
-QUEUES = st.sampled_from(["q", "q\xff"])
-KEYS = st.sampled_from(["k", "kk", "{k}"])
+QUEUES = st.sampled_from(["q", "q", "q", "q\xff"])
+KEYS = st.sampled_from(["k", "k", "kk"])
+TWICE = st.booleans()
+"""The reply of the call is lost, and it is sent again."""
 OWNERS = st.sampled_from(["a", "ab", "a\xff"])
 LEASES = st.sampled_from([0.001, 0.5, 1, 3.25, 60])
 HOLDS = st.sampled_from([0, 0.5, 30, 100])
@@ -158,8 +160,8 @@ class ClaimsFollowTheModel(RuleBasedStateMachine):
 
     # -- the verbs
 
-    @rule(target=claims, queue=QUEUES, key=KEYS, owner=OWNERS, lease=LEASES)
-    def acquire(self, queue: str, key: str, owner: str, lease: float) -> Claim | MultipleResults[Claim]:
+    @rule(target=claims, queue=QUEUES, key=KEYS, owner=OWNERS, lease=LEASES, twice=TWICE)
+    def acquire(self, queue: str, key: str, owner: str, lease: float, twice: bool) -> Claim | MultipleResults[Claim]:
         place = (queue, key)
         answer = self.run(self.lb.claims.acquire(key, owner, lease, queue))
         unit, token = self.unit(place), self.calls[-1][2][3]
@@ -172,77 +174,94 @@ class ClaimsFollowTheModel(RuleBasedStateMachine):
             self.grant(unit, owner, token, round(lease * 1000))
             assert isinstance(answer, Claim)
             self.check_grant(place, answer)
+            self.repeat(twice)
             return answer
         self.stats["contended"] += 1
         unit.refused.add(token)
+        self.repeat(twice)
         none: MultipleResults[Claim] = multiple()
         return none
 
-    @rule(claim=claims, lease=LEASES)
-    def renew(self, claim: Claim, lease: float) -> None:
+    @rule(claim=claims, lease=LEASES, twice=TWICE)
+    def renew(self, claim: Claim, lease: float, twice: bool) -> None:
         unit = self.unit((claim.queue, claim.key))
         mine = self.mine(unit, claim) and self.live(unit)
         assert self.run(self.lb.claims.renew(claim, lease)) is mine
         if mine:
             unit.until_ms, unit.renewed = self.now_ms + round(lease * 1000), self.calls[-1][2][4]
             self.stats["renewed"] += 1
+        self.repeat(twice)
 
-    @rule(claim=claims, result=st.sampled_from([None, 1, {"rows": [2**60]}]), hold=HOLDS)
-    def complete(self, claim: Claim, result: Any, hold: float) -> None:
+    @rule(claim=claims, result=st.sampled_from([None, 1, {"rows": [2**60]}]), hold=HOLDS, twice=TWICE)
+    def complete(self, claim: Claim, result: Any, hold: float, twice: bool) -> None:
         unit = self.unit((claim.queue, claim.key))
         mine = self.mine(unit, claim)
         assert self.run(self.lb.claims.complete(claim, result, hold)) is mine
         if mine:
             self.end(unit, "completed", self.calls[-1][2][4], 0, round(hold * 1000))
             unit.done, unit.done_until_ms, unit.error = (unit.owner, result, self.now_ms), self.now_ms + round(hold * 1000), None
+        self.repeat(twice)
 
-    @rule(claim=claims, error=st.sampled_from(["broken", "\xff\n"]))
-    def fail(self, claim: Claim, error: str) -> None:
+    @rule(claim=claims, error=st.sampled_from(["broken", "\xff\n"]), twice=TWICE)
+    def fail(self, claim: Claim, error: str, twice: bool) -> None:
         unit = self.unit((claim.queue, claim.key))
         mine = self.mine(unit, claim)
         assert self.run(self.lb.claims.fail(claim, error)) is mine
         if mine:
             self.end(unit, "failed", self.calls[-1][2][4], unit.attempt, WEEK_MS)
             unit.error = error
+        self.repeat(twice)
 
-    @rule(claim=claims)
-    def release(self, claim: Claim) -> None:
+    @rule(claim=claims, twice=TWICE)
+    def release(self, claim: Claim, twice: bool) -> None:
         unit = self.unit((claim.queue, claim.key))
         mine = self.mine(unit, claim) and self.live(unit)
         assert self.run(self.lb.claims.release(claim)) is mine
         if mine:
             self.end(unit, "released", self.calls[-1][2][5], unit.attempt - 1, WEEK_MS if unit.attempt > 1 else 0)
+        self.repeat(twice)
 
-    @rule(claim=consumes(claims), owner=OWNERS)
+    @rule(claim=claims, owner=OWNERS)
     def end_it_in_another_name(self, claim: Claim, owner: str) -> None:
         other = replace(claim, owner=owner) if owner != claim.owner else replace(claim, fence=claim.fence + 1)
         for verb in (self.lb.claims.complete(other), self.lb.claims.fail(other, "x"), self.lb.claims.release(other)):
             assert self.run(verb) is False
         assert self.run(self.lb.claims.renew(other, 60)) is False
 
-    @rule(owner=OWNERS)
     def release_all(self, owner: str) -> None:
         held = [unit for unit in self.units.values() if self.live(unit) and unit.owner == owner]
         assert self.run(self.lb.claims.release_all(owner)) == len(held)
         for unit in held:
             self.end(unit, "released", "", unit.attempt - 1, WEEK_MS if unit.attempt > 1 else 0)
 
-    @rule()
-    def cleanup(self) -> None:
+    def cleanup(self, _: str) -> None:
         over = [unit for unit in self.units.values() if self.ran_out(unit)]
         assert self.run(self.lb.claims.cleanup()) == len(over)
         for unit in over:
             self.end(unit, "expired", "", 0, 0)
             unit.error = None
 
-    @rule(age=st.integers(1, 3))
+    def let_a_week_pass(self, _: str) -> None:
+        """Then attempts no longer count. What ran out is ended at once: the store, too, begins to forget it."""
+        self.let_pass(WEEK_MS + 60_000)
+        self.cleanup("")
+
+    @rule(owner=OWNERS, what=st.sampled_from([release_all, cleanup, let_a_week_pass]))
+    def act_on_all(self, owner: str, what: Callable[[ClaimsFollowTheModel, str], None]) -> None:
+        what(self, owner)
+
+    def repeat(self, twice: bool) -> None:
+        if twice:
+            self.repeat_a_call(1)
+
+    @rule(age=st.integers(2, 4))
+    def repeat_an_older_call(self, age: int) -> None:
+        self.repeat_a_call(age)
+
     def repeat_a_call(self, age: int) -> None:
-        """Its reply was lost: it gets its first outcome, or, where there was nothing to keep, whatever a new call would get."""
+        """It gets its first outcome, or, where there was nothing to keep, whatever a new call would get."""
         acting = [
-            call
-            for call, at_ms in zip(self.calls, self.called_ms, strict=True)
-            if call[0].removeprefix("claim/") in ("acquire", "renew", "complete", "fail", "release")
-            and self.now_ms - at_ms < REPEATED_MS
+            call for call in self.calls if call[0].removeprefix("claim/") in ("acquire", "renew", "complete", "fail", "release")
         ]
         if len(acting) < age:
             return
@@ -286,12 +305,6 @@ class ClaimsFollowTheModel(RuleBasedStateMachine):
     def let_time_pass(self, milliseconds: int) -> None:
         self.let_pass(milliseconds)
 
-    @rule()
-    def let_a_week_pass(self) -> None:
-        """Then attempts no longer count. What ran out is ended at once: the store, too, begins to forget it."""
-        self.let_pass(WEEK_MS + 60_000)
-        self.cleanup()
-
     # -- what is always so
 
     @invariant()
@@ -326,7 +339,8 @@ class ClaimsFollowTheModel(RuleBasedStateMachine):
                     assert self.run(claims.owns(key, owner, unit.fence, queue)) is mine
                     assert bool(self.run(claims.get(key, owner, queue))) is mine
 
-    @rule()
+        self.what_ran_out_is_found_the_oldest_first()
+
     def what_ran_out_is_found_the_oldest_first(self) -> None:
         over = sorted(unit.until_ms for unit in self.units.values() if self.ran_out(unit))
         expired = self.run(self.lb.claims.expired())
@@ -337,7 +351,6 @@ class ClaimsFollowTheModel(RuleBasedStateMachine):
             assert round(self.run(self.lb.claims.expired(1))[0].expires_at * 1000) == over[0]
 
     def teardown(self) -> None:
-        self.what_ran_out_is_found_the_oldest_first()
         self.look_around("a")
         for pause_ms in (WEEK_MS + 60_000, 60_000):  # what is swept is remembered for as long as a call may be repeated
             self.let_pass(pause_ms)

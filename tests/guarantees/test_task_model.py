@@ -37,6 +37,8 @@ REMEMBERED_MS = 20_000
 QUEUES = st.sampled_from(["q", "q", "q\xff"])
 OWNERS = st.sampled_from(["a", "ab"])
 LEASES = st.sampled_from([0.5, 3, 60])
+TWICE = st.booleans()
+"""The reply of the call is lost, and it is sent again."""
 
 _numbers = itertools.count()
 
@@ -326,6 +328,7 @@ class TasksFollowTheModel(RuleBasedStateMachine):
         store.calls.call_groups = self.call_groups  # type: ignore[method-assign]
         store.submit = self.claims
         self.calls: list[tuple[str, Any]] = []
+        self.twice = False
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(coroutine)
@@ -347,7 +350,18 @@ class TasksFollowTheModel(RuleBasedStateMachine):
             self.calls.append((name, args))
             if name == "task/spawn":
                 self.model.sweep(2)
+            if self.twice:
+                self.twice = False
+                await self.again(1)
         return reply
+
+    async def again(self, age: int) -> None:
+        """The model says what a call gets that is repeated: its first outcome, or what a new one would get."""
+        name, args = self.calls[-age]
+        reply = await self.send(name, 0, args)
+        assert reply == self.expected(name, args), (name, args)
+        if name == "task/spawn":
+            self.model.sweep(2)
 
     async def call_groups(self, name: str, shard: int, groups: Any) -> list[Any]:
         replies = await self.send_groups(name, shard, groups)
@@ -390,8 +404,10 @@ class TasksFollowTheModel(RuleBasedStateMachine):
         max_delay=st.sampled_from([None, None, 0.5, 10]),
         max_duration=st.sampled_from([None, None, 0.5, 10]),
         retention=st.sampled_from([0, 0, 3600]),
+        twice=TWICE,
     )
-    def spawn(self, **options: Any) -> str:
+    def spawn(self, twice: bool, **options: Any) -> str:
+        self.twice = twice
         before, key = set(self.model.tasks), options.pop("key")
         spawned = self.run(self.lb.tasks.spawn("job", {"n": 2**60}, idempotency_key=key, **options))
         assert spawned.created or spawned.task_id in before
@@ -419,8 +435,9 @@ class TasksFollowTheModel(RuleBasedStateMachine):
         assert pause or begun <= {task.id for task in tasks}
         return multiple(*tasks)
 
-    @rule(task=attempts, lease=LEASES)
-    def heartbeat(self, task: Task, lease: float) -> None:
+    @rule(task=attempts, lease=LEASES, twice=TWICE)
+    def heartbeat(self, task: Task, lease: float, twice: bool) -> None:
+        self.twice = twice
         was = self.model.leases.get(task.id)
         live = was is not None and was.fence == task.fence and was.until_ms > self.model.now and not was.cancelled
         said = self.run(self.lb.tasks.heartbeat(task, lease))
@@ -430,43 +447,50 @@ class TasksFollowTheModel(RuleBasedStateMachine):
         elif live:
             assert said.refusal == "cancelled"  # max_duration is over
 
-    @rule(task=attempts, result=st.sampled_from([None, [], {"rows": [2**60]}]))
-    def complete(self, task: Task, result: Any) -> None:
+    @rule(task=attempts, result=st.sampled_from([None, [], {"rows": [2**60]}]), twice=TWICE)
+    def complete(self, task: Task, result: Any, twice: bool) -> None:
+        self.twice = twice
         if self.run(self.lb.tasks.complete(task, result)):
             assert self.run(self.lb.tasks.complete(task, result))
 
-    @rule(task=attempts, retry_in=st.sampled_from([None, None, -5, 0.75, 20]))
-    def fail(self, task: Task, retry_in: float | None) -> None:
+    @rule(task=attempts, retry_in=st.sampled_from([None, None, -5, 0.75, 20]), twice=TWICE)
+    def fail(self, task: Task, retry_in: float | None, twice: bool) -> None:
+        self.twice = twice
         retry_at = None if retry_in is None else self.model.now / 1000 + retry_in
         said = self.run(self.lb.tasks.fail(task, "broken", retry_at))
         if said.outcome == "requeued" and retry_at is not None:
             assert said.retry_at == max(retry_at, self.model.now / 1000)
 
-    @rule(task=attempts, begun=st.booleans())
-    def release(self, task: Task, begun: bool) -> None:
+    @rule(task=attempts, begun=st.booleans(), twice=TWICE)
+    def release(self, task: Task, begun: bool, twice: bool) -> None:
+        self.twice = twice
         if self.run(self.lb.tasks.release(task, begun=begun)) and not begun:
             assert self.model.tasks[task.id].attempts == task.attempt - 1
 
-    @rule(task=attempts, seconds=st.sampled_from([0, 0.5, 10]))
-    def defer(self, task: Task, seconds: float) -> None:
+    @rule(task=attempts, seconds=st.sampled_from([0, 0.5, 10]), twice=TWICE)
+    def defer(self, task: Task, seconds: float, twice: bool) -> None:
+        self.twice = twice
         self.run(self.lb.tasks.defer(task, seconds))
 
-    @rule(task_id=ids)
-    def cancel(self, task_id: str) -> None:
+    @rule(task_id=ids, twice=TWICE)
+    def cancel(self, task_id: str, twice: bool) -> None:
+        self.twice = twice
         with self.unknown_only(task_id):
             self.run(self.lb.tasks.cancel(task_id))
             assert self.model.tasks[task_id].ended
 
-    @rule(task_id=ids, attempts=st.integers(1, 2), delay=st.sampled_from([0, 0.5]))
-    def retry(self, task_id: str, attempts: int, delay: float) -> None:
+    @rule(task_id=ids, attempts=st.integers(1, 2), delay=st.sampled_from([0, 0.5]), twice=TWICE)
+    def retry(self, task_id: str, attempts: int, delay: float, twice: bool) -> None:
+        self.twice = twice
         with self.unknown_only(task_id):
             if self.run(self.lb.tasks.retry(task_id, attempts=attempts, delay=delay)):
                 task = self.model.tasks[task_id]
                 assert task.max_attempts - task.attempts == attempts
 
-    @rule(task=attempts)
-    def cancel_what_runs(self, task: Task) -> None:
-        self.cancel(task.id)
+    @rule(task=attempts, twice=TWICE)
+    def cancel_what_runs(self, task: Task, twice: bool) -> None:
+        self.twice = twice
+        self.cancel(task.id, twice)
 
     def unknown_only(self, task_id: str) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext() if task_id in self.model.tasks else pytest.raises(UnknownTask)
@@ -488,15 +512,10 @@ class TasksFollowTheModel(RuleBasedStateMachine):
     def release_all(self, owner: str) -> None:
         assert self.run(self.lb.tasks.release_all(owner)) == self.model.release_all(owner)
 
-    @rule(age=st.integers(1, 3))
-    def repeat_a_call(self, age: int) -> None:
-        """Its reply was lost; the model says what it gets now."""
+    @rule(age=st.integers(2, 4))
+    def repeat_an_older_call(self, age: int) -> None:
         if len(self.calls) >= age:
-            script, args = self.calls[-age]
-            reply = self.run(self.send(script, 0, args))
-            assert reply == self.expected(script, args), (script, args)
-            if script == "task/spawn":
-                self.model.sweep(2)
+            self.run(self.again(age))
 
     @rule(milliseconds=st.sampled_from([1, 499, 500, 1000, 3_000, 9_999, 20_000, 61_000, 3_600_000]))
     def let_time_pass(self, milliseconds: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.history import UNHEARD, History, Op, ServerClock, Undecided, explain
-from tests.lease_models import Locks
+from tests.lease_models import Claims, Locks, Model, Tasks
 
 END = math.inf
 
@@ -17,8 +17,9 @@ END = math.inf
 class Calls:
     """A history on one key, in milliseconds; the server's clock shows the same."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: Model | None = None) -> None:
         self.ops: list[Op] = []
+        self.model = Locks() if model is None else model
 
     def __call__(self, start: float, end: float, verb: str, reply: Any = UNHEARD, after: Op | None = None, **args: Any) -> Op:
         op = Op("k", f"c{len(self.ops)}", verb, args, start / 1000, end / 1000, reply, after=after, number=len(self.ops))
@@ -37,7 +38,7 @@ class Calls:
     @property
     def problem(self) -> str:
         """Empty when the history is explained."""
-        found = explain(self.ops, Locks())
+        found = explain(self.ops, self.model)
         return "" if found is None else str(found)
 
 
@@ -267,6 +268,139 @@ def test_a_search_that_grows_too_large_says_so(calls: Calls) -> None:
         explain(calls.ops, Locks(), most=500)
 
 
+# -- claims
+
+
+@pytest.fixture
+def claims() -> Calls:
+    """a holds it from 0 to 10 ms."""
+    made = Calls(Claims())
+    made(0, 0, "acquire", ("claim", 1, 10, 1, None), owner="a", lease=10)
+    return made
+
+
+GOOD_CLAIMS = [
+    [("acquire", 5, ("busy", "a", 10), {"owner": "b", "lease": 10})],
+    [("acquire", 10, ("claim", 2, 20, 2, "a"), {"owner": "b", "lease": 10}), ("complete", 11, False, {"fence": 1, "hold": 0})],
+    [("complete", 12, True, {"fence": 1, "hold": 0}), ("acquire", 13, ("claim", 2, 23, 1, None), {"owner": "b", "lease": 10})],
+    [("complete", 5, True, {"fence": 1, "hold": 9}), ("acquire", 13, ("done", "a", 14), {"owner": "b", "lease": 10})],
+    [("complete", 5, True, {"fence": 1, "hold": 9}), ("acquire", 14, ("claim", 2, 24, 1, None), {"owner": "b", "lease": 10})],
+    [("fail", 5, True, {"fence": 1}), ("acquire", 6, ("claim", 2, 16, 2, None), {"owner": "b", "lease": 10})],
+    [("release", 5, True, {"fence": 1}), ("acquire", 6, ("claim", 2, 16, 1, None), {"owner": "b", "lease": 10})],
+    [("renew", 5, True, {"fence": 1, "lease": 20}), ("is_claimed", 24, ("a", 1, 1, 25), {})],
+    [("cleanup", 11, UNHEARD, {}), ("fail", 12, False, {"fence": 1}), ("is_claimed", 13, None, {})],
+    [("cleanup", 11, UNHEARD, {}), ("acquire", 12, ("claim", 2, 22, 1, None), {"owner": "b", "lease": 10})],
+    [("release_all", 5, UNHEARD, {"owner": "a"}), ("acquire", 6, ("claim", 2, 16, 1, None), {"owner": "b", "lease": 10})],
+]
+BAD_CLAIMS = [
+    [("acquire", 9, ("claim", 2, 19, 2, "a"), {"owner": "b", "lease": 10})],
+    [("acquire", 10, ("claim", 2, 20, 1, None), {"owner": "b", "lease": 10})],
+    [("acquire", 10, ("claim", 1, 20, 2, "a"), {"owner": "b", "lease": 10})],
+    [("acquire", 10, ("busy", "a", 10), {"owner": "b", "lease": 10})],
+    [("acquire", 5, ("busy", "a", 11), {"owner": "b", "lease": 10})],
+    [("complete", 5, True, {"fence": 1, "hold": 9}), ("acquire", 13, ("claim", 2, 23, 1, None), {"owner": "b", "lease": 10})],
+    [("complete", 5, True, {"fence": 1, "hold": 9}), ("acquire", 14, ("done", "a", 14), {"owner": "b", "lease": 10})],
+    [("complete", 5, True, {"fence": 1, "hold": 0}), ("complete", 6, True, {"fence": 1, "hold": 0})],
+    [("complete", 5, False, {"fence": 1, "hold": 0})],
+    [("complete", 5, True, {"fence": 7, "hold": 0})],
+    [("fail", 5, True, {"fence": 1}), ("acquire", 6, ("claim", 2, 16, 1, None), {"owner": "b", "lease": 10})],
+    [("release", 10, True, {"fence": 1})],
+    [("renew", 10, True, {"fence": 1, "lease": 20})],
+    [("cleanup", 9, UNHEARD, {}), ("is_claimed", 9, None, {})],
+    [("cleanup", 11, UNHEARD, {}), ("complete", 12, True, {"fence": 1, "hold": 0})],
+]
+
+
+@pytest.mark.parametrize("then", GOOD_CLAIMS)
+def test_what_claims_do_is_explained(claims: Calls, then: list[tuple[str, int, Any, dict[str, Any]]]) -> None:
+    for verb, at, reply, args in then:
+        claims(at, at, verb, reply, **args)
+    assert not claims.problem
+
+
+@pytest.mark.parametrize("then", BAD_CLAIMS)
+def test_what_claims_never_do_is_found(claims: Calls, then: list[tuple[str, int, Any, dict[str, Any]]]) -> None:
+    for verb, at, reply, args in then:
+        claims(at, at, verb, reply, **args)
+    assert claims.problem
+
+
+# -- tasks
+
+
+@pytest.fixture
+def task() -> Calls:
+    """Of two attempts; a has begun the first at 0, until 10 ms."""
+    made = Calls(Tasks(2))
+    made(0, 0, "spawn", None)
+    made(0, 0, "claim", (1, 1, 10), owner="a", lease=10)
+    return made
+
+
+B = {"owner": "b", "lease": 10}
+GOOD_TASKS = [
+    [("claim", 9, None, B), ("claim", 10, (2, 2, 20), B), ("get", 11, ("running", 2), {})],
+    [("complete", 11, True, {"fence": 1}), ("complete", 12, True, {"fence": 1}), ("claim", 13, None, B)],
+    [("complete", 11, False, {"fence": 1}), ("get", 12, ("waiting", 1), {})],  # another claim took it back
+    [("fail", 5, "requeued", {"fence": 1}), ("claim", 5, (2, 2, 15), B), ("fail", 6, "dead_lettered", {"fence": 2})],
+    [("claim", 10, (2, 2, 20), B), ("get", 20, ("dead", 2), {})],
+    [("heartbeat", 5, 25, {"fence": 1, "lease": 20}), ("claim", 24, None, B), ("claim", 25, (2, 2, 35), B)],
+    [("heartbeat", 10, "expired", {"fence": 1, "lease": 20})],
+    [("claim", 10, (2, 2, 20), B), ("heartbeat", 11, "not the owner", {"fence": 1, "lease": 20})],
+    [("defer", 5, True, {"fence": 1, "delay": 5}), ("claim", 9, None, B), ("claim", 12, (2, 1, 22), B)],
+    [("cancel", 5, True, {}), ("heartbeat", 6, "cancelled", {"fence": 1, "lease": 9}), ("complete", 7, False, {"fence": 1})],
+    [("release_all", 5, UNHEARD, {"owner": "a"}), ("claim", 6, (2, 2, 16), B)],
+]
+BAD_TASKS = [
+    [("claim", 9, (2, 2, 19), B)],
+    [("claim", 10, (2, 1, 20), B)],
+    [("claim", 10, (1, 2, 20), B)],
+    [("complete", 5, False, {"fence": 1})],
+    [("complete", 5, True, {"fence": 7})],
+    [("complete", 5, True, {"fence": 1}), ("claim", 6, (2, 2, 16), B)],
+    [("fail", 5, "dead_lettered", {"fence": 1})],
+    [("fail", 5, "requeued", {"fence": 1}), ("claim", 6, None, B)],
+    [("heartbeat", 10, 30, {"fence": 1, "lease": 20})],
+    [("heartbeat", 9, "expired", {"fence": 1, "lease": 20})],
+    [("defer", 5, True, {"fence": 1, "delay": 5}), ("claim", 9, (2, 1, 19), B)],
+    [("defer", 5, True, {"fence": 1, "delay": 5}), ("claim", 12, None, B)],
+    [("defer", 5, True, {"fence": 1, "delay": 5}), ("claim", 12, (2, 2, 22), B)],
+    [("cancel", 5, True, {}), ("complete", 6, True, {"fence": 1})],
+    [("cancel", 5, True, {}), ("claim", 11, (2, 2, 21), B)],
+    [("cancel", 5, False, {})],
+    [("claim", 10, (2, 2, 20), B), ("claim", 20, (3, 3, 30), B)],
+]
+
+
+@pytest.mark.parametrize("then", GOOD_TASKS)
+def test_what_tasks_do_is_explained(task: Calls, then: list[tuple[str, int, Any, dict[str, Any]]]) -> None:
+    for verb, at, reply, args in then:
+        task(at, at, verb, reply, **args)
+    assert not task.problem
+
+
+@pytest.mark.parametrize("then", BAD_TASKS)
+def test_what_tasks_never_do_is_found(task: Calls, then: list[tuple[str, int, Any, dict[str, Any]]]) -> None:
+    for verb, at, reply, args in then:
+        task(at, at, verb, reply, **args)
+    assert task.problem
+
+
+@pytest.mark.parametrize("model", [Claims(), Tasks(2)])
+def test_what_a_cancelled_call_took_goes_back_uncounted(model: Model) -> None:
+    calls = Calls(model)
+    tasks = isinstance(model, Tasks)
+    if tasks:
+        calls(0, 0, "spawn", None)
+    verb, undo = ("claim", "give_back") if tasks else ("acquire", "undo")
+    taken = calls(0, 4, verb, owner="a", lease=20)
+    calls(1, 4, undo, after=taken, entered=taken.number)
+    calls(5, 5, verb, (2, 1, 15) if tasks else ("claim", 2, 15, 1, None), owner="b", lease=10)
+    assert not calls.problem
+    calls.ops[-1].reply = (2, 2, 15) if tasks else ("claim", 2, 15, 2, "a")
+    assert calls.problem
+
+
 class Server:
     """A lock that can't be wrong: used by one call at a time, at the instant the call runs."""
 
@@ -302,7 +436,7 @@ def random_history(seed: int, calls: int) -> list[Op]:
         )
         args: dict[str, Any] = {} if verb == "owner" else {"owner": owner} if verb == "release" else {"owner": owner, "ttl": ttl}
         reply = server.run(now, verb, owner, ttl)
-        op = ops(now - dice.random() * 8, now + dice.random() * 8, verb, reply, **args)
+        op = ops(now - dice.random() * 5, now + dice.random() * 5, verb, reply, **args)
         if dice.random() < 0.05 and verb != "owner":
             op.reply, op.returned, op.latest = UNHEARD, op.returned + 0.02, op.latest + 20
     return ops.ops
