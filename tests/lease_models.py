@@ -299,8 +299,8 @@ class Tasks(Model):
         self.most = most
 
     def changed_nothing(self, op: Op) -> bool:
-        # A refused attempt gives up the lease of a task that was cancelled.
-        return op.verb in ("get", "heartbeat") and not isinstance(op.reply, int)
+        # A refused attempt gives up the lease of a task that was cancelled, and a heartbeat renews it.
+        return op.verb == "get" or op.reply in ("expired", "not the owner")
 
     def ran_at(self, op: Op) -> int | None:
         match op.verb, op.reply:
@@ -366,22 +366,24 @@ class Tasks(Model):
                 yield seen
 
     def heartbeat(self, state: Key, op: Op, fence: int, lease: int) -> Iterator[Key]:
-        """Reply: the new end, or why it was refused."""
+        """Reply: the new end, or why it was refused. What was cancelled is renewed all the same, until its body has stopped."""
         if op.reply is UNHEARD:
             yield state
-        if op.reply is UNHEARD or isinstance(op.reply, int):
-            for seen in live(state, op):
-                if seen.lease.fence == fence and seen.state == "running":
-                    yield renewed(seen, op, lease) if op.reply is UNHEARD else told_end(seen, op.reply)
+        for seen in live(state, op):
+            if seen.lease.fence == fence:
+                if isinstance(op.reply, int) and seen.state == "running":
+                    yield told_end(seen, op.reply)
+                elif op.reply is UNHEARD or (op.reply == "cancelled" and seen.state == "cancelled"):
+                    yield renewed(seen, op, lease)
         for seen in self.met(state, op):
             mine = seen.held is not None and seen.held.fence == fence
             if op.reply == "not the owner" and seen.held and not mine:
                 yield seen
-            if op.reply == "cancelled" and seen.state == "cancelled" and (mine or not seen.held):
+            if op.reply == "cancelled" and seen.state == "cancelled" and (run_out(seen) if mine else not seen.held):
+                yield seen
+            if op.reply == "expired" and (mine and run_out(seen) and seen.state == "running"):
                 yield seen
             if op.reply == "expired" and seen.held is None and seen.state != "cancelled":
-                yield seen
-            if op.reply == "expired" and mine and seen.state == "running" and run_out(seen):
                 yield seen
 
     def complete(self, state: Key, op: Op, fence: int) -> Iterator[Key]:

@@ -6,6 +6,8 @@ import asyncio
 import logging
 import math
 import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,6 +16,7 @@ from lockbeat.durability import Durability, check_durability
 from lockbeat.durations import Seconds, milliseconds
 from lockbeat.errors import ClaimBusy, ClaimDone, ClaimRefused, InvalidArgument, LockbeatError, StoreError
 from lockbeat.holding import Holding
+from lockbeat.keeper import GONE
 from lockbeat.keys import check_name
 from lockbeat.lease import monotonic
 from lockbeat.payload import dump
@@ -22,6 +25,48 @@ if TYPE_CHECKING:
     from lockbeat.claims._claims import Claims
 
 log = logging.getLogger("lockbeat")
+
+
+class ClaimHolding(Holding):
+    """A claim that the block itself may finish, by a verb: it is held on to until the store has answered that."""
+
+    _verbs = 0  # on their way
+    _gone: str | None = None
+
+    @contextmanager
+    def finishing(self) -> Iterator[None]:
+        """While a verb that finishes the claim is on its way. `finished` when it was answered, else it is held on to."""
+        self._verbs += 1
+        try:
+            yield
+        except BaseException:
+            self._verbs -= 1
+            if self._gone is not None and not self._verbs:
+                # Taken away, or ended by a call whose answer was lost: either way the block has it no longer. From the loop:
+                # a task that cancels itself can be cancelled once more than it is told of.
+                asyncio.get_running_loop().call_soon(self._tell, self._gone)
+            raise
+        self._verbs -= 1
+
+    def finished(self) -> None:
+        """The store has answered. What the keeper found gone meanwhile was not lost: whoever called the verb is told of it."""
+        if not self._over:
+            told = self.lost is not None
+            self.leave()
+            if not told:
+                self.lost, self.unnoticed = None, False
+
+    def _on_lost(self, reason: str) -> None:
+        if reason == GONE and self._verbs:
+            # A renewal overtook the answer of a verb, perhaps; but never wait for it longer than the lease is trusted.
+            self._gone = reason
+            asyncio.get_running_loop().call_later(max(self.trusted_until - monotonic(), 0), self._tell, reason)
+        else:
+            self._tell(reason)
+
+    def _tell(self, reason: str) -> None:
+        if self.lost is None:  # once: each cancelling is one that the exit has to take back
+            super()._on_lost(reason)
 
 
 class ClaimHandle:
@@ -33,9 +78,9 @@ class ClaimHandle:
     attempt does not count. When the claim is lost, the block is cancelled and LeaseLost raised; an error that the block itself
     raised comes first, with the loss as a note.
 
-    The block may also finish it by a verb of the handle. The verbs raise ClaimRefused where those of `Claims` answer False, and
-    `refusal` says why. One handle is for one block at a time. `durability`: the block is entered when the claim is as durable as
-    asked for, or NotDurable raised.
+    The block may also finish it by a verb of the handle; while that has not been answered, the claim is still held. The verbs
+    raise ClaimRefused where those of `Claims` answer False, and `refusal` says why. One handle is for one block at a time.
+    `durability`: the block is entered when the claim is as durable as asked for, or NotDurable raised.
     """
 
     def __init__(
@@ -59,7 +104,7 @@ class ClaimHandle:
         self._durability = check_durability(durability, self._lease_ms)
         self._hold_ms = milliseconds("hold", hold, least=0)
         self._claim = self._given = claim
-        self._holding: Holding | None = None
+        self._holding: ClaimHolding | None = None
         self._entered = self._finished = False
         self.result: Any = None
         """What a block that gets to its end completes the claim with: any JSON value of at most 1 MiB."""
@@ -120,28 +165,31 @@ class ClaimHandle:
         """The work is done; `hold`: None as the handle says. Raises ClaimRefused."""
         text = dump("result", result)
         hold_ms, claim = self._hold_ms if hold is None else milliseconds("hold", hold, least=0), self.claim
-        self._leave()
-        self._check(1 if self._claims is None else await self._claims._complete(claim, text, hold_ms))
-        self._finished = True
+        await self._finish(lambda claims: claims._complete(claim, text, hold_ms))
 
     async def fail(self, error: str | BaseException) -> None:
         """The work failed: the next acquire gets it at once, as its next attempt. Raises ClaimRefused."""
         text, claim = error_json(error), self.claim
-        self._leave()
-        self._check(1 if self._claims is None else await self._claims._fail(claim, text))
-        self._finished = True
+        await self._finish(lambda claims: claims._fail(claim, text))
 
     async def release(self) -> None:
         """Give it back as if it had not been acquired: its attempt does not count. Raises ClaimRefused."""
         claim = self.claim
-        self._leave()
-        self._check(1 if self._claims is None else await self._claims._release(claim))
-        self._finished = True
+        await self._finish(lambda claims: claims._release(claim))
 
-    def _leave(self) -> None:
-        # Before the claim ends in the store: or the keeper would find it gone, and take that for a loss.
-        if self._holding is not None:
-            self._holding.leave()
+    async def _finish(self, verb: Callable[[Claims], Awaitable[int]]) -> None:
+        holding = self._holding
+        if self._claims is None:
+            said = 1
+        elif holding is None:
+            said = await verb(self._claims)
+        else:
+            # Held on to until the store has said that it is over: if it can't be asked, the block goes on, and so does its claim.
+            with holding.finishing():
+                said = await verb(self._claims)
+            holding.finished()
+        self._check(said)
+        self._finished = True
 
     def _check(self, said: int) -> None:
         self.refusal = None if said > 0 else REFUSALS[said]
@@ -171,7 +219,9 @@ class ClaimHandle:
             self._check(await self._claims._renew(self._given, self._lease_ms))
         args = (self.queue, self.key, self.owner, self.claim.fence, "-", self._lease_ms)
         lease, shard = self._lease_ms / 1000, self._claims._shard_of(self.key, self.queue)
-        self._holding = Holding(self._claims._keeper, "claim/renew", shard, args, ttl=lease, granted=lease, asked_at=asked_at)
+        self._holding = ClaimHolding(
+            self._claims._keeper, "claim/renew", shard, args, ttl=lease, granted=lease, asked_at=asked_at
+        )
 
     async def _acquire(self, claims: Claims) -> Claim:
         answer = await claims._acquire(self.key, self.owner, self._lease_ms, self.queue, self._durability)
@@ -184,7 +234,11 @@ class ClaimHandle:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._entered = False
         holding, claims, claim = self._holding, self._claims, self.claim
-        if claims is None or holding is None or self._finished:
+        if claims is None or holding is None:
+            return
+        if self._finished:
+            if error is not None:
+                holding.report(claim.key, claim.owner, claim.fence, error)
             return
         holding.leave()
         if error is None:
@@ -199,7 +253,7 @@ class ClaimHandle:
             await self._give_up(claims, claim, holding, error)
         holding.report(claim.key, claim.owner, claim.fence, error)
 
-    async def _completed(self, claims: Claims, claim: Claim, holding: Holding, result: str) -> None:
+    async def _completed(self, claims: Claims, claim: Claim, holding: ClaimHolding, result: str) -> None:
         if holding.lost is not None and not holding.unnoticed:
             return  # it was told to stop: who knows whether it got to its end
         try:
@@ -211,7 +265,7 @@ class ClaimHandle:
         # Taken, though it had run out: the work is done, and nobody has begun it anew.
         holding.lost = None if said > 0 else self._lost_as(said)
 
-    async def _give_up(self, claims: Claims, claim: Claim, holding: Holding, error: BaseException) -> None:
+    async def _give_up(self, claims: Claims, claim: Claim, holding: ClaimHolding, error: BaseException) -> None:
         failed = isinstance(error, Exception) and not isinstance(error, asyncio.CancelledError)
         if holding.lost is not None:
             # Whoever lost it is told now, not when a store that is away answers.

@@ -4,7 +4,7 @@
 -- KEYS[2]  claim:live     zset    MEMBER by expiry, while claimed and not yet found to have run out
 -- KEYS[3]  claim:owned    zset    OWNER \255 MEMBER, of the same
 -- KEYS[4]  claim:order    zset    MEMBER, of the same, in lexical order
--- KEYS[5]  claim:expired  zset    MEMBER by expiry, once found to have run out unfinished
+-- KEYS[5]  claim:expired  zset    MEMBER by expiry, once found to have run out unfinished; never in `live` as well
 -- KEYS[6]  claim:state    hash    MEMBER -> "STATE ATTEMPT UNTIL RENEWED REFUSED SINCE PREVIOUS"
 -- KEYS[7]  claim:result   hash    MEMBER -> JSON that no script reads: the result while done and held, else the last error
 -- KEYS[8]  claim:ended    zset    MEMBER by when to forget it, once it has ended
@@ -107,20 +107,40 @@ local function claim_release(member, claim, call)
   claim_end(member, claim, 'released', claim.attempt - 1, claim.attempt > 1 and FORGET_MS or 0, call)
 end
 
--- Move up to `most` that ran out unfinished to the index of the expired; nothing revives them. Whether there may be more.
+-- It was found to have run out: from the indexes of what is live to that of the expired. `lease` nil: it was evicted.
+local function claim_ran_out(member, lease)
+  redis.call('ZREM', t.live, member)
+  redis.call('ZREM', c.order, member)
+  if lease then
+    redis.call('ZREM', t.owned, lease.owner .. '\255' .. member)
+    redis.call('ZADD', c.expired, int(lease.expires), member)
+  end
+end
+
+-- The way back, for what is live: it was found to have run out, and then the server's clock was set back. Nothing else revives.
+local function claim_unexpire(member, lease)
+  if redis.call('ZREM', c.expired, member) == 0 then return end
+  redis.call('ZADD', t.live, int(lease.expires), member)
+  redis.call('ZADD', t.owned, 0, lease.owner .. '\255' .. member)
+  redis.call('ZADD', c.order, 0, member)
+end
+
+-- `claim_unexpire` up to `most` that are live again. Whether there may be more.
+local function claim_revive(most)
+  local members = redis.call('ZRANGEBYSCORE', c.expired, '(' .. int(now), '(+inf', 'LIMIT', 0, most)
+  for _, member in ipairs(members) do
+    local lease = lease_read(t, member)
+    if lease then claim_unexpire(member, lease) else redis.call('ZREM', c.expired, member) end
+  end
+  return #members == most
+end
+
+-- Move up to `most` that ran out unfinished to the index of the expired, and back what is live again. Whether there may be more.
 -- So what is live can be counted and listed without a look at what is not.
 local function claim_settle(most)
   local members = redis.call('ZRANGEBYSCORE', t.live, '-inf', int(now), 'LIMIT', 0, most)
-  for _, member in ipairs(members) do
-    local lease = lease_read(t, member)
-    redis.call('ZREM', t.live, member)
-    redis.call('ZREM', c.order, member)
-    if lease then
-      redis.call('ZREM', t.owned, lease.owner .. '\255' .. member)
-      redis.call('ZADD', c.expired, int(lease.expires), member)
-    end
-  end
-  return #members == most
+  for _, member in ipairs(members) do claim_ran_out(member, lease_read(t, member)) end
+  return claim_revive(most) or #members == most
 end
 
 local function claim_drop(member)
@@ -139,8 +159,8 @@ local function claim_forget(most)
   end
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', c.expired, '-inf', int(now - FORGET_MS), 'LIMIT', 0, most)) do
     local lease = lease_read(t, member)
-    if lease and lease.live then  -- the server's clock was set back, and it was renewed
-      redis.call('ZREM', c.expired, member)
+    if lease and lease.live then  -- of a store in which what was renewed was left here
+      claim_unexpire(member, lease)
     else
       claim_drop(member)
       claim_count('expired', 1)

@@ -105,6 +105,7 @@ local function task_told(id)
   local text = redis.call('HGET', q.outcomes, id)
   if not text then return nil end
   local state, ended, calls, rest = string.match(text, '^{"state":"(%a+)","ended":(%d+),"calls":"([^"]*)"(.*)}$')
+  if not rest then return nil end
   return {state = state, ended = tonumber(ended), calls = calls, rest = rest, failure = string.match(rest, '("failure":.*)$')}
 end
 

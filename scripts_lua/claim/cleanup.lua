@@ -20,10 +20,13 @@ local members = redis.call('ZRANGEBYSCORE', c.expired, '-inf', int(now), 'LIMIT'
 local swept = 0
 for _, member in ipairs(members) do
   local claim = claim_read(member)
-  redis.call('ZREM', c.expired, member)
   if claim and claim.state == 'claimed' and not claim.lease.live then
     claim_end(member, claim, 'swept', 0, 0, call)
     swept = swept + 1
+  elseif claim and claim.state == 'claimed' then
+    claim_unexpire(member, claim.lease)
+  else
+    redis.call('ZREM', c.expired, member)
   end
 end
 

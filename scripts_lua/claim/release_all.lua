@@ -8,7 +8,8 @@
 --
 -- Returns  {released, more}  live ones only are counted; more is 1 when some are left
 --
--- The owner's own index makes this O(owned): nothing is scanned, and no other owner's claim is looked at.
+-- The owner's own index makes this O(owned): nothing is scanned, and no other owner's claim is looked at; but what a clock that
+-- was set back has made live again, whoever's, is first entered there anew.
 -- include: _lib/lease _lib/claim
 
 local owner, call, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -18,6 +19,7 @@ if said then
   return {tonumber(released), tonumber(more)}
 end
 
+local unentered = claim_revive(limit)
 local members = redis.call('ZRANGEBYLEX', t.owned, '[' .. owner .. '\255', '(' .. owner .. '\255\255', 'LIMIT', 0, limit)
 local released = 0
 for _, owned in ipairs(members) do
@@ -26,12 +28,14 @@ for _, owned in ipairs(members) do
   if claim and claim.state == 'claimed' and claim.lease.live and claim.lease.owner == owner then
     claim_release(member, claim, call)
     released = released + 1
+  elseif claim and claim.state == 'claimed' and claim.lease.owner == owner then
+    claim_ran_out(member, claim.lease)
   else
     redis.call('ZREM', t.owned, owned)
   end
 end
 
 claim_close()
-local more = #members == limit and 1 or 0
+local more = (unentered or #members == limit) and 1 or 0
 redis.call('SET', KEYS[11], released .. ' ' .. more, 'PX', TOMBSTONE_MS)
 return {released, more}

@@ -10,7 +10,7 @@
 -- Batch: ARGV[1..6] repeat, one group a call, at most 64 a run.
 --
 -- Returns  expires_at_ms  renewed
---          0              nothing is known of such a claim
+--          0              nothing is known of such a claim; to the call "-": not renewed, for whatever reason
 --          -2 -3 -4 -5    it ran out, has ended, is another owner's, is of another fence
 -- include: _lib/lease _lib/claim
 
@@ -19,15 +19,15 @@ for i = 1, #ARGV, 6 do
   local member, call = ARGV[i] .. '\255' .. ARGV[i + 1], ARGV[i + 4]
   local claim = claim_read(member)
   local said = claim_refusal(claim, ARGV[i + 2], tonumber(ARGV[i + 3]))
+  if not said and not claim.lease.live and (call == '-' or claim.renewed ~= call) then said = EXPIRED end
   if said then
-    out[#out + 1] = said
+    out[#out + 1] = call == '-' and UNKNOWN or said  -- the keeper takes what is below 0 for renewed
   elseif call ~= '-' and claim.renewed == call then
     out[#out + 1] = claim.lease.expires
-  elseif not claim.lease.live then
-    out[#out + 1] = EXPIRED
   else
     claim.lease.expires = now + tonumber(ARGV[i + 5])
     lease_put(t, member, claim.lease)
+    claim_unexpire(member, claim.lease)
     if call ~= '-' then
       claim.renewed = call
       claim_write(member, claim)

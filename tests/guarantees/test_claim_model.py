@@ -223,7 +223,7 @@ class ClaimsFollowTheModel(RuleBasedStateMachine):
 
     @rule(claim=claims, owner=OWNERS)
     def end_it_in_another_name(self, claim: Claim, owner: str) -> None:
-        other = replace(claim, owner=owner) if owner != claim.owner else replace(claim, fence=claim.fence + 1)
+        other = replace(claim, owner=owner) if owner != claim.owner else replace(claim, fence=claim.fence + 1000)
         for verb in (self.lb.claims.complete(other), self.lb.claims.fail(other, "x"), self.lb.claims.release(other)):
             assert self.run(verb) is False
         assert self.run(self.lb.claims.renew(other, 60)) is False

@@ -76,6 +76,7 @@ class Record:
     till: int = 0
     """0: without limit; else cancelled then."""
     ended_ms: int = 0
+    forget_ms: int = 0
     ended_by: tuple[str, int] = ("", 0)
     result: Any = None
     answers: dict[str, int] = field(default_factory=dict)
@@ -107,6 +108,7 @@ class Model:
 
     def finish(self, task: Record, state: str, by: tuple[str, int] = ("", 0)) -> None:
         task.state, task.ended_ms, task.ended_by, task.till = state, self.now, by, 0
+        task.forget_ms = self.now + max(task.keep_ms, REMEMBERED_MS)
 
     def cancelled(self, task: Record) -> None:
         lease = self.leases.get(task.id)
@@ -137,14 +139,12 @@ class Model:
             self.lost(task_id)
         for task_id in soonest({task.id: task.till for task in self.tasks.values() if task.till}, self.now, most):
             self.cancelled(self.tasks[task_id])
-        kept = {task.id: task.ended_ms + max(task.keep_ms, REMEMBERED_MS) for task in self.tasks.values() if task.ended}
+        kept = {task.id: task.forget_ms for task in self.tasks.values() if task.ended}
         for task_id in soonest(kept, self.now, most):
-            self.forget(task_id)
-
-    def forget(self, task_id: str) -> None:
-        """With the lease that a body holds which was told to stop: its id may come again."""
-        del self.tasks[task_id]
-        self.leases.pop(task_id, None)
+            if task_id in self.leases:
+                self.tasks[task_id].forget_ms = self.now + REMEMBERED_MS  # its body has yet to stop
+            else:
+                del self.tasks[task_id]
 
     def mine(self, task_id: str, owner: str, fence: int) -> Lease | None:
         lease = self.leases.get(task_id)
@@ -164,8 +164,8 @@ class Model:
         self, task_id: str, call: str, record: str, queue: str, priority: int, delay: int, max_delay: int, _: str
     ) -> list[int]:
         known = self.tasks.get(task_id)
-        if known and known.call != call and known.ended and known.ended_ms + known.keep_ms <= self.now:
-            self.forget(task_id)
+        over = known and known.ended and known.ended_ms + known.keep_ms <= self.now and task_id not in self.leases
+        if known and known.call != call and over:
             known = None
         if known:
             return [1, 1] if known.call == call else [0, max(known.attempts + (known.state == "waiting"), 1)]
@@ -181,17 +181,17 @@ class Model:
         found = [
             task_id
             for task_id, lease in sorted(self.leases.items())
-            if lease.owner == owner and lease.until_ms > self.now and lease.token in lost and task_id in self.tasks
+            if lease.owner == owner and lease.until_ms > self.now and lease.token in lost and not lease.cancelled
         ]
-        self.sweep(100)
+        self.sweep(40)
         ready = [
             task for task in self.tasks.values() if (task.state, task.queue) == ("waiting", queue) and task.due_ms <= self.now
         ]
         ready.sort(key=lambda task: (-task.priority, task.due_ms, task.place))
         for task in ready[: max(limit - len(found), 0)]:
             task.state, task.attempts = "running", task.attempts + 1
-            if task.attempts == 1:
-                longest = task.policies.get("max_duration_ms")
+            longest = task.policies.get("max_duration_ms")
+            if task.attempts == 1 or (longest and not task.till):
                 task.till = self.now + longest if longest else 0
             self.leases[task.id] = Lease(owner, 0, self.now + lease_ms, call, task.till)
             found.append(task.id)
@@ -208,12 +208,10 @@ class Model:
             return -2
         if lease.may_run_until and lease.may_run_until <= self.now and not lease.cancelled:
             self.cancelled(self.tasks[task_id])
-        if lease.cancelled:
-            return -1
-        if lease.until_ms <= self.now:
-            return 0
-        lease.until_ms = self.now + lease_ms
-        return lease.until_ms
+        live = lease.until_ms > self.now
+        if live:
+            lease.until_ms = self.now + lease_ms  # of a cancelled one, too: until its body has stopped
+        return -1 if lease.cancelled else lease.until_ms if live else 0
 
     def complete(self, task_id: str, owner: str, fence: int, result: str) -> int:
         lease, task = self.mine(task_id, owner, fence), self.tasks.get(task_id)
@@ -244,6 +242,8 @@ class Model:
                 said = self.failed(task, self.now + delay)
             else:
                 task.attempts -= 1
+                if task.attempts == 0:
+                    task.till = task.spawned_ms + task.policies["max_delay_ms"] if "max_delay_ms" in task.policies else 0
                 said = self.now + delay
                 self.enqueue(task, said)
             task.answers[call] = said
@@ -279,9 +279,9 @@ class Model:
 
     def purge(self, task_id: str, state: str) -> int:
         task = self.tasks.get(task_id)
-        if task is None or not task.ended or state not in ("", task.state):
+        if task is None or not task.ended or state not in ("", task.state) or task_id in self.leases:
             return 0
-        self.forget(task_id)
+        del self.tasks[task_id]
         return 1
 
     def release_all(self, owner: str) -> int:
@@ -307,6 +307,10 @@ def delay_ms(task: Record) -> float:
     return 0
 
 
+class ReplyLost(Exception):
+    """Nobody heard what a claim was answered."""
+
+
 class TasksFollowTheModel(RuleBasedStateMachine):
     attempts = Bundle("attempts")
     ids = Bundle("ids")
@@ -327,8 +331,10 @@ class TasksFollowTheModel(RuleBasedStateMachine):
         store.call = self.call
         store.calls.call_groups = self.call_groups  # type: ignore[method-assign]
         store.submit = self.claims
+        self.undone = store.undo
+        store.undo = self.undo  # type: ignore[method-assign]
         self.calls: list[tuple[str, Any]] = []
-        self.twice = False
+        self.twice = self.lose = False
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(coroutine)
@@ -375,16 +381,24 @@ class TasksFollowTheModel(RuleBasedStateMachine):
         async def claim() -> Any:
             reply = await self.submit(name, shard, args, last=last)
             self.check_claimed(args, reply)
+            if self.lose:
+                self.lose = False
+                raise ReplyLost
             return reply
 
         assert name == "task/claim"
         return asyncio.ensure_future(claim())
 
+    def undo(self, name: str, shard: int, args: Any, *, durably: bool = False) -> asyncio.Future[Any]:
+        """Nobody hears the answer."""
+        self.expected(name, args)
+        return self.undone(name, shard, args, durably=durably)
+
     def check_claimed(self, args: Any, reply: Any) -> None:
-        queues, owner, call, limit, lease_ms, lost, _ = args
+        queues, owner, call, limit, lease_ms, lost, *_ = args
         rows = self.model.claim(json.loads(queues)[0], owner, call, limit, lease_ms, json.loads(lost))
-        assert [[row[0].decode(), row[2], *row[4:7]] for row in reply[2:]] == rows
-        for row in reply[2:]:
+        assert [[row[0].decode(), row[2], *row[4:7]] for row in reply[3:]] == rows
+        for row in reply[3:]:
             task_id, fence = row[0].decode(), row[3]
             lease, last = self.model.leases[task_id], self.model.last_fence.get(task_id, 0)
             assert fence == lease.fence or (fence > last and not lease.fence)
@@ -409,6 +423,8 @@ class TasksFollowTheModel(RuleBasedStateMachine):
     def spawn(self, twice: bool, **options: Any) -> str:
         self.twice = twice
         before, key = set(self.model.tasks), options.pop("key")
+        if options["max_delay"] is not None:
+            options["max_delay"] += options["delay"]
         spawned = self.run(self.lb.tasks.spawn("job", {"n": 2**60}, idempotency_key=key, **options))
         assert spawned.created or spawned.task_id in before
         return spawned.task_id
@@ -424,16 +440,12 @@ class TasksFollowTheModel(RuleBasedStateMachine):
 
     @rule(target=attempts, queue=QUEUES, owner=OWNERS, limit=st.sampled_from([1, 2]), pause=st.sampled_from([0, 500]))
     def claim_and_lose_the_reply(self, queue: str, owner: str, limit: int, pause: int) -> MultipleResults[Task]:
-        """The next claim of that owner brings what the lost one had begun, as far as it has not run out by then."""
-        call = self.lb.store.new_call()
-        args = (json.dumps([queue]), owner, call, limit, 500, "[]", "[]")
-        self.run(as_coroutine(self.claims("task/claim", 0, args)))
-        begun = {task_id for task_id, lease in self.model.leases.items() if lease.token == call}
+        """The owner's next claim brings what the lost one had begun, as far as it has not run out by then."""
+        self.lose = True
+        with pytest.raises(ReplyLost):
+            self.run(self.lb.tasks.claim(queue, owner, limit, 0.5))
         self.let_pass(pause)
-        self.lb.tasks.reply_lost(0, owner, [call])
-        tasks = self.run(self.lb.tasks.claim(queue, owner, limit, 60))
-        assert pause or begun <= {task.id for task in tasks}
-        return multiple(*tasks)
+        return multiple(*self.run(self.lb.tasks.claim(queue, owner, limit, 60)))
 
     @rule(task=attempts, lease=LEASES, twice=TWICE)
     def heartbeat(self, task: Task, lease: float, twice: bool) -> None:
@@ -504,7 +516,10 @@ class TasksFollowTheModel(RuleBasedStateMachine):
 
     @rule(queue=QUEUES, state=st.sampled_from([None, "done", "dead", "cancelled"]))
     def purge(self, queue: str, state: Any) -> None:
-        ended = [task for task in self.of(queue) if task.ended and state in (None, task.state)]
+        """What was cancelled stays until its body has stopped."""
+        ended = [
+            task for task in self.of(queue) if task.ended and state in (None, task.state) and task.id not in self.model.leases
+        ]
         assert self.run(self.lb.tasks.purge(queue, state=state)) == len(ended)
         assert not {task.id for task in ended} & set(self.model.tasks)
 
@@ -568,10 +583,10 @@ class TasksFollowTheModel(RuleBasedStateMachine):
         self.counts_agree()
         for task_id in list(self.model.tasks):
             self.run(self.lb.tasks.cancel(task_id))
-        for queue in ("q", "q\xff"):
-            self.run(self.lb.tasks.purge(queue))
         self.let_pass(61_000)
         assert self.run(self.lb.tasks.claim("q", "a")) == []
+        for queue in ("q", "q\xff"):
+            self.run(self.lb.tasks.purge(queue))
         left = self.left_behind()
         self.run(self.lb.__aexit__(None, None, None))
         self.runner.close()
@@ -582,10 +597,6 @@ class TasksFollowTheModel(RuleBasedStateMachine):
         """The keys of tasks that the store still has; what it counts, it may keep."""
         with contextlib.closing(fakeredis.FakeRedis(server=self.server, protocol=2)) as raw:
             return [key.decode() for key in raw.scan_iter(match="*}:task*") if not key.endswith(b":task:stats")]
-
-
-async def as_coroutine(future: asyncio.Future[T]) -> T:
-    return await future
 
 
 if "memory" in CHOSEN:
