@@ -4,6 +4,8 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 py
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
+# Most tests wait for leases to end: more of them at a time than there are cores. Each process has servers of its own.
+AT_A_TIME ?= 4
 
 .PHONY: help demo test check bench chaos clean
 
@@ -29,14 +31,14 @@ demo: $(VENV)/.dev
 	@$(BIN)/lockbeat demo
 
 test: $(VENV)/.dev
-	@$(PYTEST) -q -m 'not chaos'
+	@$(PYTEST) -q -m 'not chaos' -n $(AT_A_TIME)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(PYTEST) -q -m 'not chaos' --cov --cov-report=term:skip-covered --durations=10
+	$(PYTEST) -q -m 'not chaos' -n $(AT_A_TIME) --cov --cov-report=term:skip-covered --durations=10
 
 chaos: $(VENV)/.dev
 	@$(PYTEST) -q -m chaos tests/chaos -s

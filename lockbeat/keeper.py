@@ -24,6 +24,8 @@ log = logging.getLogger("lockbeat")
 
 GONE = "the server no longer knows it"
 CANCELLED = "it was cancelled"
+STOP = -1
+"""What a script answers that renews a lease whose holder is to stop."""
 LINGER = 1.0  # seconds
 OVERDUE = "it could not be renewed in time"
 
@@ -151,11 +153,11 @@ class Keeper:
             log.log(level, "could not renew %d leases: %s", len(asked), problem)
             return
         for held, expires_at_ms in zip(asked, done.result(), strict=True):
-            if expires_at_ms:
+            if expires_at_ms > 0 or expires_at_ms == STOP:
                 held.taken(asked_at)
-            if expires_at_ms < 0:
+            if expires_at_ms == STOP:
                 self._tell(held, CANCELLED, self._held.get(held))  # kept until dropped: its body has yet to stop
-            elif not expires_at_ms:
+            elif expires_at_ms <= 0:
                 self._lost(held, GONE)
 
     def _lost(self, held: Held, reason: str) -> None:
