@@ -75,7 +75,8 @@ class ClaimStats:
     """What happened to the claims of a store since it was made. A call that was repeated counts once.
 
     attempts = acquired + contended + took_over; and each claim ends in one way:
-    acquired + took_over = completed + failed + released + expired + those that are still claimed.
+    acquired + took_over = completed + failed + released + expired + those still claimed, or run out and waiting for one of these.
+    It falls short of those that had run out when a store is left alone for 7 days and an hour: it drops them uncounted.
     """
 
     attempts: int

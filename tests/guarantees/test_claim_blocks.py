@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
 import pytest
 
 from lockbeat import ClaimBusy, ClaimDone, ClaimRefused, Done, LeaseLost, Lockbeat
 from lockbeat.claims import ClaimHandle
-from lockbeat.errors import InvalidArgument, InvalidType, LockbeatError, StoreUnavailable
+from lockbeat.errors import InvalidArgument, InvalidType, LockbeatError, StoreError, StoreUnavailable
 from lockbeat.keeper import GONE, OVERDUE
 from tests.claims import acquired, left_behind
 from tests.conftest import Connect
@@ -215,16 +216,124 @@ async def test_an_error_is_not_masked_by_a_store_that_is_away(
 @pytest.mark.parametrize("verb", ["complete", "fail", "release"])
 async def test_a_block_may_end_it_by_itself(lb: Lockbeat, verb: str) -> None:
     async with lb.claims.hold("k", lease=0.6, hold=30) as claim:
-        if verb == "complete":
-            await claim.complete("early")
-        else:
-            await (claim.fail("boo") if verb == "fail" else claim.release())
+        await finish(claim, verb)
         assert await lb.claims.is_claimed("k") is None
         await asyncio.sleep(0.8)  # what has ended is not taken for lost
     stats = await lb.claims.stats()
     assert (stats.completed, stats.failed, stats.released) == (verb == "complete", verb == "fail", verb == "release")
     answer = await lb.claims.acquire("k", "bob")
     assert bool(answer) is (verb != "complete")
+
+
+async def finish(claim: ClaimHandle, verb: str) -> None:
+    await (claim.complete("early") if verb == "complete" else claim.fail("boo") if verb == "fail" else claim.release())
+
+
+@pytest.mark.parametrize("verb", ["complete", "fail", "release"])
+async def test_a_block_keeps_its_claim_when_a_verb_did_not_end_it(server: Server, namespace: str, verb: str) -> None:
+    async with Lockbeat(server.url, namespace=namespace, timeout=0.2) as lb:
+        async with lb.claims.hold("k", lease=0.9, hold=30) as claim:
+            server.call("CONFIG", "SET", "min-replicas-to-write", 1)
+            with pytest.raises(StoreError):
+                await finish(claim, verb)
+            server.call("CONFIG", "SET", "min-replicas-to-write", 0)
+            await asyncio.sleep(1.5)
+            assert await lb.claims.owns("k", lb.owner, claim.fence)
+            claim.result = "late"
+        answer = await lb.claims.acquire("k", "bob")
+        assert isinstance(answer, Done)
+        assert answer.result == "late"
+
+
+@pytest.mark.parametrize("timeout", [0.2, 3])
+async def test_a_block_whose_verb_found_no_store_is_cancelled_by_the_deadline(
+    server: Server, namespace: str, timeout: float
+) -> None:
+    """Whether the verb is still waiting by then, or has raised and the block went on."""
+    async with Lockbeat(server.url, namespace=namespace, timeout=timeout) as lb:
+        began = time.monotonic()
+        handle = lb.claims.hold("k", lease=0.8)
+        with pytest.raises(LeaseLost) as caught:
+            async with handle as claim:
+                server.freeze()
+                try:
+                    with contextlib.suppress(StoreUnavailable):
+                        await claim.complete()
+                    await asyncio.sleep(10)
+                finally:
+                    spent = time.monotonic() - began
+        server.thaw()
+        assert caught.value.reason == OVERDUE
+        assert handle.lost
+        assert 0.6 < spent < 0.8
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_a_renewal_that_overtakes_the_answer_of_a_verb_is_no_loss(lb: Lockbeat, told: bool) -> None:
+    """The claim has ended in the store, so the keeper finds it gone, before the block knows that it has."""
+    async with lb.claims.hold("k") as claim:
+        held = next(iter(lb.keeper._held))
+        verb = asyncio.create_task(claim.complete())
+        await asyncio.sleep(0)
+        lb.keeper.drop(held)
+        if told:
+            held.lost(GONE)
+        await verb
+        if not told:
+            held.lost(GONE)
+        await asyncio.sleep(0.05)
+        assert not claim.lost
+    assert (await lb.claims.stats()).completed == 1
+
+
+@pytest.mark.parametrize("raised", [True, False])
+async def test_a_claim_found_gone_while_a_verb_is_under_way_is_lost_unless_that_ended_it(
+    server: Server, namespace: str, raised: bool
+) -> None:
+    """Told as soon as the verb has raised, and by the deadline while it waits; once."""
+    async with Lockbeat(server.url, namespace=namespace, timeout=0.2 if raised else 3) as lb:
+        began = time.monotonic()
+        with pytest.raises(LeaseLost) as caught:
+            async with lb.claims.hold("k", lease=0.8) as claim:
+                if raised:
+                    server.call("CONFIG", "SET", "min-replicas-to-write", 1)
+                else:
+                    server.freeze()
+                verb = asyncio.create_task(claim.complete())
+                await asyncio.sleep(0)
+                held = next(iter(lb.keeper._held))
+                lb.keeper.drop(held)
+                held.lost(GONE)
+                try:
+                    with contextlib.suppress(StoreError):
+                        await verb
+                    await asyncio.sleep(10)
+                finally:
+                    spent = time.monotonic() - began
+        server.thaw()
+        assert caught.value.reason == GONE
+        assert spent < 0.5 if raised else 0.7 < spent < 0.8
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+        await asyncio.sleep(0.9 - spent)
+
+
+async def test_a_claim_that_a_block_finishes_as_it_is_cancelled_for_a_loss_is_told_as_lost(lb: Lockbeat) -> None:
+    with pytest.raises(LeaseLost) as caught:
+        async with lb.claims.hold("k") as claim:
+            held = next(iter(lb.keeper._held))
+            lb.keeper.drop(held)
+            asyncio.get_running_loop().call_soon(held.lost, OVERDUE)
+            try:
+                await asyncio.sleep(10)
+            finally:
+                await claim.release()
+    assert caught.value.reason == OVERDUE
+    assert (await lb.claims.stats()).released == 1
 
 
 async def test_a_claim_that_is_there_already_can_be_held_on_to(lb: Lockbeat) -> None:

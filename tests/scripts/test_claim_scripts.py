@@ -93,17 +93,18 @@ def test_release_by_token_undoes_only_the_call_of_that_token(run: Run) -> None:
     assert run("claim/get", "q", "a", "q", "b") == [[], []]
 
 
-def test_renew_answers_each_group_and_never_1_to_the_keeper(run: Run) -> None:
+def test_renew_answers_each_group_and_only_0_to_the_keeper_when_it_refuses(run: Run) -> None:
     [[*_, fence, expires, _, _, _]] = run("claim/acquire", *acquire("a", "alice", "t1"))
-    renewed, *refused = run(
-        "claim/renew",
-        *("q", "a", "alice", fence, "-", 60_000),
-        *("q", "a", "bob", fence, "-", 5),
-        *("q", "a", "alice", fence - 1, "-", 5),
-        *("q", "x", "alice", fence, "-", 5),
-    )
-    assert renewed - expires >= 30_000
-    assert refused == [-4, -5, 0]
+    for call, reasons in (("-", [0, 0, 0]), ("c1", [-4, -5, 0])):
+        renewed, *refused = run(
+            "claim/renew",
+            *("q", "a", "alice", fence, call, 60_000),
+            *("q", "a", "bob", fence, call, 5),
+            *("q", "a", "alice", fence - 1, call, 5),
+            *("q", "x", "alice", fence, call, 5),
+        )
+        assert renewed - expires >= 30_000
+        assert refused == reasons
 
 
 def test_release_all_and_cleanup_page_and_repeat_their_answers(run: Run) -> None:
