@@ -153,15 +153,15 @@ class Arena:
             for player in self.players:
                 group.create_task(player.play(until, keys, move))
 
-    def explained(self, model: Model[Any], least: int, undecided: int = 0) -> None:
+    def explained(self, model: Model[Any], least: int, undecided: int = 0, most: int = 50_000) -> None:
         """Some order of events explains what everybody was told. At least so many calls were made.
 
-        `undecided`: on so many keys there may be too many possible orders.
+        `undecided`: on so many keys there may be too many possible orders: after `most` states.
         """
         assert len(self.history.ops) > least
         for ops in self.history.keys().values():
             try:
-                problem = explain(ops, model)
+                problem = explain(ops, model, most)
             except Undecided:
                 undecided -= 1
                 if undecided < 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import logging
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, get_args
 
@@ -13,6 +14,8 @@ from lockbeat.keys import MAX_NAME_BYTES, check_name, shard_of_task
 from lockbeat.scripts import load
 from lockbeat.store import Store
 from lockbeat.tasks._values import STATES, Counts, EndState, State, TaskInfo, whole
+
+log = logging.getLogger("lockbeat")
 
 PAGE = 100
 ASK_AGAIN = 30.0
@@ -217,7 +220,11 @@ class Look:
         async for ids in self._pages(shard, place, queue):
             rows = await self._store.calls.call_groups("task/get", shard, [(task_id,) for task_id in ids])
             for task_id, row in zip(ids, rows, strict=True):
-                info = TaskInfo.of(task_id, row)
+                try:
+                    info = TaskInfo.of(task_id, row)
+                except (ValueError, KeyError, TypeError) as problem:
+                    log.warning("task %r is left out, it can't be read: %s", task_id, problem)
+                    continue
                 if info is not None:  # else it has ended since it was listed
                     yield info
 

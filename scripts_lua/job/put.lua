@@ -27,7 +27,7 @@
 
 local defs, order, slots, dues = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local l = {ledger = KEYS[6], order = KEYS[7]}
-if redis.call('EXISTS', KEYS[5]) == 0 then redis.call('SET', KEYS[5], int(time[1] * 1000000 + time[2])) end
+if not tonumber(redis.call('GET', KEYS[5]) or 'none') then redis.call('SET', KEYS[5], int(time[1] * 1000000 + time[2])) end
 local epoch = tonumber(redis.call('GET', KEYS[5]))
 
 local function place(job, slot, due, rev)

@@ -26,6 +26,7 @@ for i = 1, #ARGV, 6 do
     task_leave(id, lease)
     if record and ARGV[i + 3] == '0' then
       record.attempts, record.started = record.attempts - 1, 0
+      if ARGV[i + 4] == '0' then due = record.due end  -- it keeps its place
       if record.attempts == 0 then task_until(id, record, record.max_delay_ms and record.spawned + record.max_delay_ms or 0) end
       task_queue(id, record, due)
       if record.job then

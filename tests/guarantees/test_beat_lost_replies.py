@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,23 +10,10 @@ from lockbeat import Fixed, Lockbeat
 from lockbeat.scripts import load
 from lockbeat.tasks import Task
 from tests.beats import Hands, ledger, minutely, overdue, scheduler, states, tasks_of
-from tests.conftest import Backend, only
-from tests.proxy import Proxy, proxy
+from tests.conftest import only
+from tests.proxy import Proxy
 
 pytestmark = only("valkey", "redis")
-
-
-@pytest.fixture
-async def lossy(backend: Backend) -> AsyncIterator[Proxy]:
-    async with proxy(backend.servers[0].port) as made:
-        yield made
-
-
-@pytest.fixture
-async def client(lossy: Proxy, namespace: str) -> AsyncIterator[Lockbeat]:
-    """Behind the proxy."""
-    async with Lockbeat(lossy.url, namespace=namespace, timeout=2) as lb:
-        yield lb
 
 
 def lose(lossy: Proxy, script: str, times: int) -> None:

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
 from lockbeat import Busy, Claim, Lockbeat
 from lockbeat.claims import ClaimStats
 from tests.claims import acquired, left_behind, ran_out
-from tests.conftest import Backend, only, wait_until
+from tests.conftest import only, wait_until
 from tests.guarantees.test_lock_lost_replies import calls_of
-from tests.proxy import Proxy, proxy
+from tests.proxy import Proxy
 
 pytestmark = only("valkey", "redis")
-
-
-@pytest.fixture
-async def lossy(backend: Backend) -> AsyncIterator[Proxy]:
-    async with proxy(backend.servers[0].port) as made:
-        yield made
-
-
-@pytest.fixture
-async def client(lossy: Proxy, namespace: str) -> AsyncIterator[Lockbeat]:
-    """Behind the proxy."""
-    async with Lockbeat(lossy.url, namespace=namespace, timeout=2) as lb:
-        yield lb
 
 
 def counts(stats: ClaimStats) -> dict[str, int]:

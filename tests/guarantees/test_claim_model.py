@@ -17,7 +17,7 @@ import fakeredis
 import time_machine
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, MultipleResults, RuleBasedStateMachine, invariant, multiple, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from lockbeat import Busy, Claim, Done, Lockbeat
 from lockbeat.connection._memory import memory_server
@@ -26,10 +26,14 @@ from tests.conftest import CHOSEN
 T = TypeVar("T")
 EXAMPLES = int(os.environ.get("LOCKBEAT_TEST_EXAMPLES", "25"))
 START_MS = 1_935_000_000_000
+REPEATED_MS = 15_000
+"""For how long at most a call is repeated."""
 WEEK_MS = 7 * 86_400_000
 REPEATED_MS = 20_000  # nobody repeats a call later, and the store need not know it any more
 QUEUES = st.sampled_from(["q", "q", "q", "q\xff"])
 KEYS = st.sampled_from(["k", "k", "kk"])
+WHICH = st.integers(0, 9)
+"""Of the claims that are the newest of their keys; 8 and 9: of all that there have been."""
 TWICE = st.booleans()
 """The reply of the call is lost, and it is sent again."""
 OWNERS = st.sampled_from(["a", "ab", "a\xff"])
@@ -71,8 +75,6 @@ class Unit:
 
 
 class ClaimsFollowTheModel(RuleBasedStateMachine):
-    claims = Bundle("claims")
-
     def __init__(self) -> None:
         super().__init__()
         self.now_ms = START_MS
@@ -86,9 +88,10 @@ class ClaimsFollowTheModel(RuleBasedStateMachine):
         self.run(self.lb.__aenter__())
         self.send = self.lb.store.call
         self.lb.store.call = self.call
-        self.calls: list[tuple[str, int, Any, Any]] = []
+        self.calls: list[tuple[str, int, Any, Any, int]] = []
         self.called_ms: list[int] = []
         self.units: dict[Place, Unit] = {}
+        self.claims: list[Claim] = []
         self.stats = dict.fromkeys(
             ("acquired", "contended", "took_over", "completed", "failed", "released", "renewed", "expired"), 0
         )
@@ -99,7 +102,7 @@ class ClaimsFollowTheModel(RuleBasedStateMachine):
     async def call(self, name: str, shard: int, args: Any) -> Any:
         """What a verb sends is written down, to be sent again."""
         reply = await self.send(name, shard, args)
-        self.calls.append((name, shard, args, reply))
+        self.calls.append((name, shard, args, reply, self.now_ms))
         self.called_ms.append(self.now_ms)
         return reply
 
@@ -160,8 +163,8 @@ class ClaimsFollowTheModel(RuleBasedStateMachine):
 
     # -- the verbs
 
-    @rule(target=claims, queue=QUEUES, key=KEYS, owner=OWNERS, lease=LEASES, twice=TWICE)
-    def acquire(self, queue: str, key: str, owner: str, lease: float, twice: bool) -> Claim | MultipleResults[Claim]:
+    @rule(queue=QUEUES, key=KEYS, owner=OWNERS, lease=LEASES, twice=TWICE)
+    def acquire(self, queue: str, key: str, owner: str, lease: float, twice: bool) -> None:
         place = (queue, key)
         answer = self.run(self.lb.claims.acquire(key, owner, lease, queue))
         unit, token = self.unit(place), self.calls[-1][2][3]
@@ -174,16 +177,22 @@ class ClaimsFollowTheModel(RuleBasedStateMachine):
             self.grant(unit, owner, token, round(lease * 1000))
             assert isinstance(answer, Claim)
             self.check_grant(place, answer)
+            self.claims.append(answer)
             self.repeat(twice)
-            return answer
+            return
         self.stats["contended"] += 1
         unit.refused.add(token)
         self.repeat(twice)
-        none: MultipleResults[Claim] = multiple()
-        return none
 
-    @rule(claim=claims, lease=LEASES, twice=TWICE)
-    def renew(self, claim: Claim, lease: float, twice: bool) -> None:
+    def claim(self, which: int) -> Claim:
+        newest = [one for one in self.claims if self.mine(self.unit((one.queue, one.key)), one)]
+        some = newest if newest and which < 8 else self.claims
+        return some[which % len(some)]
+
+    @precondition(lambda self: self.claims)
+    @rule(which=WHICH, lease=LEASES, twice=TWICE)
+    def renew(self, which: int, lease: float, twice: bool) -> None:
+        claim = self.claim(which)
         unit = self.unit((claim.queue, claim.key))
         mine = self.mine(unit, claim) and self.live(unit)
         assert self.run(self.lb.claims.renew(claim, lease)) is mine
@@ -192,8 +201,10 @@ class ClaimsFollowTheModel(RuleBasedStateMachine):
             self.stats["renewed"] += 1
         self.repeat(twice)
 
-    @rule(claim=claims, result=st.sampled_from([None, 1, {"rows": [2**60]}]), hold=HOLDS, twice=TWICE)
-    def complete(self, claim: Claim, result: Any, hold: float, twice: bool) -> None:
+    @precondition(lambda self: self.claims)
+    @rule(which=WHICH, result=st.sampled_from([None, 1, {"rows": [2**60]}]), hold=HOLDS, twice=TWICE)
+    def complete(self, which: int, result: Any, hold: float, twice: bool) -> None:
+        claim = self.claim(which)
         unit = self.unit((claim.queue, claim.key))
         mine = self.mine(unit, claim)
         assert self.run(self.lb.claims.complete(claim, result, hold)) is mine
@@ -202,8 +213,10 @@ class ClaimsFollowTheModel(RuleBasedStateMachine):
             unit.done, unit.done_until_ms, unit.error = (unit.owner, result, self.now_ms), self.now_ms + round(hold * 1000), None
         self.repeat(twice)
 
-    @rule(claim=claims, error=st.sampled_from(["broken", "\xff\n"]), twice=TWICE)
-    def fail(self, claim: Claim, error: str, twice: bool) -> None:
+    @precondition(lambda self: self.claims)
+    @rule(which=WHICH, error=st.sampled_from(["broken", "\xff\n"]), twice=TWICE)
+    def fail(self, which: int, error: str, twice: bool) -> None:
+        claim = self.claim(which)
         unit = self.unit((claim.queue, claim.key))
         mine = self.mine(unit, claim)
         assert self.run(self.lb.claims.fail(claim, error)) is mine
@@ -212,8 +225,10 @@ class ClaimsFollowTheModel(RuleBasedStateMachine):
             unit.error = error
         self.repeat(twice)
 
-    @rule(claim=claims, twice=TWICE)
-    def release(self, claim: Claim, twice: bool) -> None:
+    @precondition(lambda self: self.claims)
+    @rule(which=WHICH, twice=TWICE)
+    def release(self, which: int, twice: bool) -> None:
+        claim = self.claim(which)
         unit = self.unit((claim.queue, claim.key))
         mine = self.mine(unit, claim) and self.live(unit)
         assert self.run(self.lb.claims.release(claim)) is mine
@@ -221,8 +236,10 @@ class ClaimsFollowTheModel(RuleBasedStateMachine):
             self.end(unit, "released", self.calls[-1][2][5], unit.attempt - 1, WEEK_MS if unit.attempt > 1 else 0)
         self.repeat(twice)
 
-    @rule(claim=claims, owner=OWNERS)
-    def end_it_in_another_name(self, claim: Claim, owner: str) -> None:
+    @precondition(lambda self: self.claims)
+    @rule(which=WHICH, owner=OWNERS)
+    def end_it_in_another_name(self, which: int, owner: str) -> None:
+        claim = self.claim(which)
         other = replace(claim, owner=owner) if owner != claim.owner else replace(claim, fence=claim.fence + 1000)
         for verb in (self.lb.claims.complete(other), self.lb.claims.fail(other, "x"), self.lb.claims.release(other)):
             assert self.run(verb) is False
@@ -263,9 +280,9 @@ class ClaimsFollowTheModel(RuleBasedStateMachine):
         acting = [
             call for call in self.calls if call[0].removeprefix("claim/") in ("acquire", "renew", "complete", "fail", "release")
         ]
-        if len(acting) < age:
+        if len(acting) < age or acting[-age][4] < self.now_ms - REPEATED_MS:
             return
-        script, shard, args, first = acting[-age]
+        script, shard, args, first, _ = acting[-age]
         reply = self.run(self.send(script, shard, args))
         place = args[0], args[1]
         unit, verb = self.unit(place), script.removeprefix("claim/")

@@ -6,9 +6,7 @@ A replica that is frozen keeps its connection and acknowledges nothing: calls wa
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,8 @@ from lockbeat import Claim, Durability, Lockbeat, NotDurable
 from lockbeat.errors import InvalidArgument, InvalidType, LockTimeout, ScriptError, StoreError
 from lockbeat.scripts import load
 from tests import servers
-from tests.conftest import CHOSEN, Connect, leaks, missing, only, valkey_or_skip, wait_until
+from tests.conftest import CHOSEN, Connect, only, valkey_or_skip, wait_until
+from tests.guarantees.conftest import Pair, started
 from tests.guarantees.test_lock_cancellation import cancelled_after
 from tests.proxy import Proxy, proxy
 from tests.servers import Server
@@ -26,54 +25,6 @@ from tests.servers import Server
 ONE = Durability(replicas=1, timeout=20)
 SOON = Durability(replicas=1, timeout=0.05)
 DISK = Durability(fsync=True, timeout=20)
-
-
-@dataclass
-class Pair:
-    """A primary and its replica."""
-
-    primary: Server
-    replica: Server
-
-    def calls(self, command: str) -> int:
-        """How often it was called."""
-        for line in str(self.primary.call("INFO", "commandstats")).splitlines():
-            if line.startswith(f"cmdstat_{command}:calls="):
-                return int(line.partition("=")[2].partition(",")[0])
-        return 0
-
-    def blocked(self) -> bool:
-        """Whether a connection waits for the replica."""
-        return "blocked_clients:1\r" in str(self.primary.call("INFO", "clients"))
-
-
-@contextlib.contextmanager
-def started(binary: str) -> Iterator[Pair]:
-    with servers.standalone(binary) as primary, servers.replica(primary) as replica:
-        yield Pair(primary, replica)
-
-
-@pytest.fixture(scope="module", params=["valkey", "redis"])
-def shared(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    if request.param not in CHOSEN:
-        pytest.skip(f"{request.param} was not chosen")
-    binary = valkey_or_skip() if request.param == "valkey" else servers.redis_binary()
-    if binary is None:
-        missing("no redis-server on PATH")
-        return
-    with started(binary) as pair:
-        yield pair
-
-
-@pytest.fixture
-def pair(shared: Pair, namespace: str) -> Iterator[Pair]:
-    yield shared
-    shared.replica.thaw()
-    with shared.primary.client() as client:
-        client.connection_pool.connection_kwargs["decode_responses"] = False
-        complaints = list(leaks(client, namespace))
-        client.flushall()
-    assert not complaints
 
 
 @pytest.fixture

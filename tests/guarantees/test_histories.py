@@ -298,4 +298,4 @@ async def test_what_users_of_tasks_are_told(arena: Arena) -> None:
     arena.shared |= {"spawned": [], "open": {}, "ended": deque(maxlen=6), "attempts": deque(maxlen=12)}
     await arena.fill()
     await arena.play(SECONDS, KEYS, use_tasks)
-    arena.explained(Tasks(MOST_ATTEMPTS), 500, undecided=2)
+    arena.explained(Tasks(MOST_ATTEMPTS), 500, undecided=4, most=10_000)

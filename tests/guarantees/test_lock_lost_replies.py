@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 
 from lockbeat import Lockbeat
 from lockbeat.scripts import load
-from tests.conftest import Backend, only, wait_until
-from tests.proxy import Proxy, proxy
+from tests.conftest import only, wait_until
+from tests.proxy import Proxy
 
 pytestmark = only("valkey", "redis")
 
@@ -19,19 +19,6 @@ def calls_of(script: str) -> Callable[[bytes], bool]:
     """Whether a request runs that script: by its digest, or first on a connection by its source."""
     digest, source = load(script).sha.encode(), f"-- {script}: ".encode()
     return lambda request: digest in request or source in request
-
-
-@pytest.fixture
-async def lossy(backend: Backend) -> AsyncIterator[Proxy]:
-    async with proxy(backend.servers[0].port) as made:
-        yield made
-
-
-@pytest.fixture
-async def client(lossy: Proxy, namespace: str) -> AsyncIterator[Lockbeat]:
-    """Behind the proxy."""
-    async with Lockbeat(lossy.url, namespace=namespace, timeout=2) as lb:
-        yield lb
 
 
 @pytest.mark.parametrize("times", [1, 3])

@@ -12,7 +12,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ from lockbeat.scripts import load
 from lockbeat.tasks import NewTask
 from tests import servers
 from tests.beats import eventually, states
-from tests.conftest import CHOSEN, leaks, missing, valkey_or_skip, wait_until
-from tests.guarantees.test_durability import Pair, started
+from tests.conftest import CHOSEN, valkey_or_skip, wait_until
+from tests.guarantees.conftest import Pair, started
 from tests.guarantees.test_worker_tasks import end_of
 from tests.proxy import proxy
 from tests.tasks import until
@@ -35,29 +35,6 @@ ROOT = Path(__file__).parents[2]
 ONE = Durability(replicas=1, timeout=20)
 SOON = Durability(replicas=1, timeout=0.05)
 MAY_STAY = {"task:stats", "fence", "durable", "shards", "epoch", "instance", "instance:live"}
-
-
-@pytest.fixture(scope="module", params=["valkey", "redis"])
-def shared(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    if request.param not in CHOSEN:
-        pytest.skip(f"{request.param} was not chosen")
-    binary = valkey_or_skip() if request.param == "valkey" else servers.redis_binary()
-    if binary is None:
-        missing("no redis-server on PATH")
-        return
-    with started(binary) as pair:
-        yield pair
-
-
-@pytest.fixture
-def pair(shared: Pair, namespace: str) -> Iterator[Pair]:
-    yield shared
-    shared.replica.thaw()
-    with shared.primary.client() as client:
-        client.connection_pool.connection_kwargs["decode_responses"] = False
-        complaints = list(leaks(client, namespace))
-        client.flushall()
-    assert not complaints
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -11,26 +11,13 @@ from lockbeat import Fixed, Lockbeat
 from lockbeat.errors import StoreUnavailable
 from lockbeat.scripts import load, names
 from lockbeat.tasks import NewTask, Task
-from tests.conftest import Backend, only, wait_until
-from tests.proxy import Proxy, proxy
+from tests.conftest import only, wait_until
+from tests.proxy import Proxy
 from tests.tasks import begun, claim_one, died, state
 
 pytestmark = only("valkey", "redis")
 
 TIMES = pytest.mark.parametrize("times", [1, 3])
-
-
-@pytest.fixture
-async def lossy(backend: Backend) -> AsyncIterator[Proxy]:
-    async with proxy(backend.servers[0].port) as made:
-        yield made
-
-
-@pytest.fixture
-async def client(lossy: Proxy, namespace: str) -> AsyncIterator[Lockbeat]:
-    """Behind the proxy."""
-    async with Lockbeat(lossy.url, namespace=namespace, timeout=2) as lb:
-        yield lb
 
 
 def lose(lossy: Proxy, times: int = 1) -> None:
