@@ -115,6 +115,7 @@ class _Line(asyncio.Protocol):
         self.stream, self.transport = take_over(connection)
         self.reader = hiredis.Reader()
         self.sent: deque[tuple[Batch, float]] = deque()
+        self.packed: list[bytes] = []
         self.known: set[str] = set()  # digests of the scripts that this server surely had
         self.transport.set_protocol(self)
 
@@ -131,7 +132,13 @@ class _Line(asyncio.Protocol):
             batch.fail(StoreError(f"can't be sent: {problem}"))
             return
         self.sent.append((batch, self.wire.loop.time()))
-        self.transport.write(packed)
+        self.packed.append(packed)
+
+    def flush(self) -> None:
+        """Put what was sent on its way in one write: the server reads it in one go, and answers in one."""
+        if self.packed:
+            packed, self.packed = self.packed, []
+            self.transport.write(packed[0] if len(packed) == 1 else b"".join(packed))
 
     def data_received(self, data: bytes) -> None:
         self.reader.feed(data)
@@ -157,6 +164,7 @@ class _Line(asyncio.Protocol):
                 again.calls.append(self.wire.loop.create_future())
                 again.calls[0].add_done_callback(asyncio.Future.exception)
                 self.send(again)
+            self.flush()
             return
         # Where calls are not healed one by one they are all made anew, over a connection that sends the scripts again.
         error = StoreUnavailable(str(reply)) if str(reply).startswith("NOSCRIPT") and batch.target else error_of(reply)
@@ -259,6 +267,7 @@ class Wire:
             if batch.target is not None and batch.target.batch is batch:
                 batch.target.batch = None
             line.send(batch)
+        line.flush()
         if self._watch is None and batches:
             self._watch = self.loop.call_later(self.timeout, self._check)
 

@@ -24,7 +24,7 @@ from lockbeat.connection._memory import memory_server
 from tests.conftest import CHOSEN
 
 T = TypeVar("T")
-EXAMPLES = int(os.environ.get("LOCKBEAT_TEST_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("LOCKBEAT_TEST_EXAMPLES", "12"))
 START_MS = 1_935_000_000_000
 REPEATED_MS = 15_000
 """For how long at most a call is repeated."""
