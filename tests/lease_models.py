@@ -417,7 +417,7 @@ class Tasks(Model):
             mine = seen.held is not None and seen.held.fence == fence
             if op.reply in (mine and seen.state == "running", UNHEARD):
                 if mine and seen.state == "running":
-                    yield again(seen._replace(attempt=seen.attempt - 1), *bounds(seen, op, delay))
+                    yield again(seen._replace(attempt=seen.attempt - 1), *(bounds(seen, op, delay) if delay else (0, 0)))
                 else:
                     yield seen._replace(held=None) if mine else seen
 

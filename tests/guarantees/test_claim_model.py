@@ -322,6 +322,12 @@ class ClaimsFollowTheModel(RuleBasedStateMachine):
     def let_time_pass(self, milliseconds: int) -> None:
         self.let_pass(milliseconds)
 
+    @precondition(lambda self: any(map(self.live, self.units.values())))
+    @rule(early=st.sampled_from([0, 0, 1]))
+    def let_a_claim_run_out(self, early: int) -> None:
+        """To the millisecond, or one less."""
+        self.let_pass(max(min(unit.until_ms for unit in self.units.values() if self.live(unit)) - self.now_ms - early, 0))
+
     # -- what is always so
 
     @invariant()

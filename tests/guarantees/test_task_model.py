@@ -160,6 +160,14 @@ class Model:
     def answered(self, task_id: str, call: str) -> int:
         return self.tasks[task_id].answers.get(call, 0) if task_id in self.tasks else 0
 
+    def ahead(self) -> list[int]:
+        """Times at which something happens."""
+        times = [lease.until_ms for lease in self.leases.values()]
+        times += [task.till for task in self.tasks.values()]
+        times += [task.due_ms for task in self.tasks.values() if task.state == "waiting"]
+        times += [task.ended_ms + task.keep_ms for task in self.tasks.values() if task.ended]
+        return sorted({at for at in times if at > self.now})
+
     # -- the scripts
 
     def spawn(
@@ -246,7 +254,7 @@ class Model:
                 task.attempts -= 1
                 if task.attempts == 0:
                     task.till = task.spawned_ms + task.policies["max_delay_ms"] if "max_delay_ms" in task.policies else 0
-                said = self.now + delay
+                said = self.now + delay if delay else task.due_ms  # it keeps its place
                 self.enqueue(task, said)
             task.answers[call] = said
         return 2 if said > 0 else 1 if said < 0 else 0
@@ -559,6 +567,13 @@ class TasksFollowTheModel(RuleBasedStateMachine):
     @rule(milliseconds=st.sampled_from([1, 499, 500, 3_000, 20_000, 3_600_000]))
     def let_time_pass(self, milliseconds: int) -> None:
         self.let_pass(milliseconds)
+
+    @precondition(lambda self: self.model.ahead())
+    @rule(which=st.integers(0, 3), early=st.sampled_from([0, 0, 1]))
+    def let_it_come(self, which: int, early: int) -> None:
+        """What is next to run out, to come due or to be over: to the millisecond, or one less."""
+        ahead = self.model.ahead()
+        self.let_pass(max(ahead[which % len(ahead)] - self.model.now - early, 0))
 
     # -- what is always so
 
