@@ -17,7 +17,7 @@ import fakeredis
 import time_machine
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from lockbeat import Busy, Claim, Done, Lockbeat
 from lockbeat.connection._memory import memory_server
@@ -162,6 +162,11 @@ class ClaimsFollowTheModel(RuleBasedStateMachine):
         assert claim.outcome == ("took_over" if unit.previous else "acquired")
 
     # -- the verbs
+
+    @initialize(lease=LEASES)
+    def start(self, lease: float) -> None:
+        """Not every example claims by itself."""
+        self.acquire("q", "k", "a", lease, False)
 
     @rule(queue=QUEUES, key=KEYS, owner=OWNERS, lease=LEASES, twice=TWICE)
     def acquire(self, queue: str, key: str, owner: str, lease: float, twice: bool) -> None:

@@ -85,7 +85,7 @@ def undone(player: Player, tried: Op, lost: int) -> None:
 async def test_what_users_of_locks_are_told(arena: Arena) -> None:
     await arena.fill()
     await arena.play(SECONDS, KEYS, use_locks)
-    arena.explained(Locks(), 500)
+    arena.explained(Locks(), 50)
 
 
 async def use_blocks(player: Player, key: str) -> None:
@@ -119,7 +119,7 @@ async def use_blocks(player: Player, key: str) -> None:
 async def test_what_users_of_blocks_are_told(arena: Arena) -> None:
     await arena.fill()
     await arena.play(SECONDS, KEYS, use_blocks)
-    arena.explained(Locks(), 300)
+    arena.explained(Locks(), 50)
 
 
 # -- claims
@@ -182,7 +182,7 @@ async def acquire_claim(player: Player, key: str, lease: float) -> None:
 async def test_what_users_of_claims_are_told(arena: Arena) -> None:
     await arena.fill()
     await arena.play(SECONDS, KEYS, use_claims)
-    arena.explained(Claims(), 500)
+    arena.explained(Claims(), 50)
 
 
 # -- tasks, of which each player knows the names that the others gave them
@@ -298,4 +298,4 @@ async def test_what_users_of_tasks_are_told(arena: Arena) -> None:
     arena.shared |= {"spawned": [], "open": {}, "ended": deque(maxlen=6), "attempts": deque(maxlen=12)}
     await arena.fill()
     await arena.play(SECONDS, KEYS, use_tasks)
-    arena.explained(Tasks(MOST_ATTEMPTS), 500, undecided=4, most=10_000)
+    arena.explained(Tasks(MOST_ATTEMPTS), 50, undecided=4, most=10_000)
