@@ -204,7 +204,7 @@ class Look:
                     break
                 after = page[-1][0]
             if running:
-                names.update([info.queue async for info in self._infos(shard, "running", "")])
+                names.update([info.queue async for info in self._infos(shard, "running", "") if info.state == "running"])
         return sorted(names)
 
     async def _pages(self, shard: int, place: str, queue: str) -> AsyncIterator[builtins.list[str]]:

@@ -442,13 +442,14 @@ class TasksFollowTheModel(RuleBasedStateMachine):
         assert spawned.created or spawned.task_id in before
         self.ids.append(spawned.task_id)
 
-    @initialize(most=st.integers(1, 2), keyed=st.booleans(), lease=LEASES)
-    def start(self, most: int, keyed: bool, lease: float) -> None:
+    @initialize(most=st.integers(1, 2), retention=st.sampled_from([0, 3600]), lease=LEASES)
+    def start(self, most: int, retention: float, lease: float) -> None:
         """Not every example spawns and claims by itself."""
         self.spawn_several("q", most, [0, 0, 5])
-        if keyed:
-            spawned = self.run(self.lb.tasks.spawn("job", queue="q", idempotency_key="one", retention=0, retry=None))
-            self.ids.append(spawned.task_id)
+        spawned = self.run(
+            self.lb.tasks.spawn("job", queue="q", idempotency_key="one", retention=retention, priority=3, retry=None)
+        )
+        self.ids.append(spawned.task_id)
         self.claim("q", "a", 3, lease)
 
     @rule(queue=QUEUES, most=st.integers(1, 2), priorities=st.lists(st.sampled_from([0, 5]), min_size=2, max_size=4))
