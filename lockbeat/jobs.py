@@ -83,9 +83,9 @@ class Job:
         _one_of("catchup", self.catchup, get_args(Catchup))
         if self.retry is not None and not isinstance(self.retry, (Fixed, Exponential)):
             raise InvalidType("retry", f"must be Fixed or Exponential, not {type(self.retry).__name__}")
-        _whole("max_attempts", self.max_attempts, 1, MOST_ATTEMPTS)
-        _whole("priority", self.priority, -49, 49)
-        _whole("keep", self.keep, 1, 100_000)
+        whole("max_attempts", self.max_attempts, 1, MOST_ATTEMPTS)
+        whole("priority", self.priority, -49, 49)
+        whole("keep", self.keep, 1, 100_000)
 
     @classmethod
     def declare(
@@ -237,8 +237,10 @@ def _one_of(argument: str, value: object, allowed: tuple[str, ...]) -> None:
         raise InvalidArgument(argument, f"must be one of {', '.join(map(repr, allowed))}, not {value!r}")
 
 
-def _whole(argument: str, value: object, least: int, most: int) -> None:
+def whole(argument: str, value: object, least: int, most: int) -> int:
+    """An int within bounds. Raises InvalidType or InvalidArgument, naming `argument`."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise InvalidType(argument, f"must be an int, not {type(value).__name__}")
     if not least <= value <= most:
         raise InvalidArgument(argument, f"must be between {least} and {most}, not {value}")
+    return value

@@ -10,10 +10,11 @@ from typing import Any, get_args
 
 from lockbeat.durations import Seconds, milliseconds, seconds
 from lockbeat.errors import InvalidArgument, TaskTimeout, UnknownTask
+from lockbeat.jobs import whole
 from lockbeat.keys import MAX_NAME_BYTES, check_name, shard_of_task
 from lockbeat.scripts import load
 from lockbeat.store import Store
-from lockbeat.tasks._values import STATES, Counts, EndState, State, TaskInfo, whole
+from lockbeat.tasks._values import STATES, Counts, EndState, State, TaskInfo
 
 log = logging.getLogger("lockbeat")
 

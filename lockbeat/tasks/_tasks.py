@@ -17,13 +17,14 @@ import anyio
 from lockbeat.durability import Durability
 from lockbeat.durations import Seconds, milliseconds
 from lockbeat.errors import InvalidArgument, InvalidType, NotDurable, StoreUnavailable
+from lockbeat.jobs import whole
 from lockbeat.keys import check_name, queue_tag
 from lockbeat.lease import monotonic
 from lockbeat.payload import dump
 from lockbeat.scripts import load
 from lockbeat.store import Store
 from lockbeat.tasks._look import PAGE, Look
-from lockbeat.tasks._values import Failed, Failure, Heartbeat, NewTask, Refusal, Spawned, SpawnOptions, Task, whole
+from lockbeat.tasks._values import Failed, Failure, Heartbeat, NewTask, Refusal, Spawned, SpawnOptions, Task
 
 log = logging.getLogger("lockbeat")
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypedDict, get_args
 
 from lockbeat.durations import Seconds, milliseconds
 from lockbeat.errors import InvalidArgument, InvalidType
-from lockbeat.jobs import MOST_ATTEMPTS
+from lockbeat.jobs import MOST_ATTEMPTS, whole
 from lockbeat.keys import check_name, job_lock
 from lockbeat.payload import dump
 from lockbeat.retry import Exponential, Fixed, Retry
@@ -24,15 +24,6 @@ STATES: tuple[str, ...] = get_args(State)
 RETRY = Exponential(1, factor=2, max=60)
 MOST_ERROR = 4000
 """Characters of an error's text that are kept: the end, where a traceback says what happened."""
-
-
-def whole(argument: str, value: object, least: int, most: int) -> int:
-    """An int within bounds. Raises InvalidType or InvalidArgument, naming `argument`."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise InvalidType(argument, f"must be an int, not {type(value).__name__}")
-    if not least <= value <= most:
-        raise InvalidArgument(argument, f"must be between {least} and {most}, not {value}")
-    return value
 
 
 class TaskOptions(TypedDict, total=False):
