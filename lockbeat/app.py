@@ -3,43 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
-import os
-import signal
-import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar, Unpack, cast, overload
 from zoneinfo import ZoneInfo
 
 import anyio
 from anyio.abc import TaskStatus
 
-from lockbeat.beat import Jobs, Scheduler
+from lockbeat.beat import Jobs
 from lockbeat.client import Lockbeat
 from lockbeat.durability import Durability
 from lockbeat.durations import Seconds, milliseconds, seconds
-from lockbeat.errors import DuplicateJob, InvalidArgument, InvalidType, LockbeatError, StoreError, UnknownTask
+from lockbeat.errors import DuplicateJob, InvalidArgument, InvalidType, LockbeatError, UnknownTask
 from lockbeat.jobs import Job, JobOptions
 from lockbeat.keys import check_name
-from lockbeat.lease import monotonic
-from lockbeat.monitor import HEARTBEAT, HEARTBEAT_TTL_MS
+from lockbeat.serving import Program, Serving
+from lockbeat.signals import until_signal
 from lockbeat.tasks import NewTask, Spawned, SpawnOptions, TaskOptions
 from lockbeat.triggers import At, Cron, Every, Trigger
-from lockbeat.wakeup import LOOK_IN_MEMORY, Wakeup
-from lockbeat.worker import CLAIM_LEASE_MS, Function, Run, Worker
-
-log = logging.getLogger("lockbeat")
+from lockbeat.worker import Function, Run
 
 F = TypeVar("F", bound=Callable[[Run], Any] | Callable[[], Any])
-
-CLOCK_JUMP = 0.5
-"""Seconds by which the server's clock moves against ours when it is set, not when it drifts."""
-REPEATED = 0.5
-"""Seconds in which a second signal is the first, sent twice: as `timeout` and supervisors do, to us and to our group."""
 
 
 class Beat:
@@ -200,9 +188,6 @@ class Beat:
         """The functions that `@beat.task` declared."""
         return [*self._tasks]
 
-    def _task_queues(self) -> list[str]:
-        return [options["queue"] for options in self._tasks.values()]
-
     @property
     def jobs(self) -> Jobs:
         """The store's jobs, while the beat serves. Raises LockbeatError otherwise."""
@@ -230,30 +215,7 @@ class Beat:
 
         Raises StoreUnavailable when the store can't be reached at the start; later that only makes it wait.
         """
-        anyio.run(self._run, schedule, work)
-
-    async def _run(self, schedule: bool, work: bool) -> None:
-        loop, asked = asyncio.get_running_loop(), 0.0
-        serving = asyncio.ensure_future(self.serve(schedule=schedule, work=work))
-
-        def on_signal(number: signal.Signals) -> None:
-            nonlocal asked
-            if asked:
-                if loop.time() - asked < REPEATED:
-                    return
-                log.warning("%s again: ending at once; leases end by themselves", number.name)
-                os._exit(128 + number)
-            asked = loop.time()
-            log.info("%s: shutting down", number.name)
-            serving.cancel()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, on_signal, number)
-        try:
-            await serving
-        except asyncio.CancelledError:
-            if not asked:
-                raise
+        anyio.run(until_signal, partial(self.serve, schedule=schedule, work=work))
 
     async def serve(
         self,
@@ -272,132 +234,18 @@ class Beat:
         try:
             if self._shared is not None:
                 self._client = self._shared
-                await self._serve(self._shared, schedule, work, task_status)
+                await Serving(self._shared, self._program(), schedule=schedule, work=work, shared=True).run(task_status)
             else:
                 async with Lockbeat(self.url, **self._options) as client:  # type: ignore[arg-type]
                     self._client = client
-                    await self._serve(client, schedule, work, task_status)
+                    await Serving(client, self._program(), schedule=schedule, work=work, shared=False).run(task_status)
         finally:
             self._client, self._serving = None, False
 
-    async def _serve(self, client: Lockbeat, schedule: bool, work: bool, task_status: TaskStatus[None]) -> None:
-        store = client.store
-        store.check_loop()
-        queues = dict.fromkeys([self.queue, *(job.queue for job in self.declared.values()), *self._task_queues()])
-        shortest = min((job.lease_ms for job in self.declared.values()), default=CLAIM_LEASE_MS)
-        worker = Worker(store, client.keeper, client.tasks, self._functions, queues, self.concurrency, self.durability, shortest)
-        scheduler = Scheduler(store, client.jobs, self.declared, worker if work else None, self.durability)
-        wakeups = [Wakeup() for _ in range(store.shards)]
-
-        def on_message(channel: str, payload: bytes) -> None:
-            for shard, wakeup in enumerate(wakeups):
-                if channel == store.bell(shard):
-                    if payload == b"job":
-                        wakeup.ring()
-                    elif payload.startswith(b"cancel "):
-                        worker.cancel(payload[7:].decode())
-                    else:
-                        worker.wake(shard)
-
-        def on_gap() -> None:
-            for shard, wakeup in enumerate(wakeups):
-                wakeup.ring()
-                worker.wake(shard)
-
-        store.listen(on_message, on_gap)
-        try:
-            for shard in range(store.shards):
-                await store.listening(shard)
-            if schedule:
-                await scheduler.register()
-            async with anyio.create_task_group() as group:
-                try:
-                    group.start_soon(self._heartbeat, client, scheduler, wakeups, schedule, work, queues)
-                    for shard in range(store.shards):
-                        if schedule:
-                            group.start_soon(self._schedule, scheduler, shard, wakeups[shard], store.connector.kind == "memory")
-                        if work:
-                            group.start_soon(worker.serve, shard)
-                    log.info(
-                        "serving %s as %s on %s",
-                        " and ".join(
-                            _several(len(of), word)
-                            for of, word in ((self.declared, "job"), (self._tasks if work else {}, "task"))
-                            if of
-                        )
-                        or "what others declared",
-                        store.owner,
-                        store.connector.location,
-                    )
-                    task_status.started()
-                    await anyio.sleep_forever()
-                finally:
-                    group.cancel_scope.cancel()
-        finally:
-            store.unlisten(on_message, on_gap)
-            with anyio.CancelScope(shield=True):
-                await self._shut_down(client, worker)
-
-    async def _schedule(self, scheduler: Scheduler, shard: int, wakeup: Wakeup, in_memory: bool) -> None:
-        """Turn the scheduler for one shard, for ever. Losing the store ends nothing."""
-        await wakeup.keep_turning(
-            lambda: scheduler.tick(shard),
-            doing="firing",
-            blocked="can't ask what is due",
-            longest_pause=1.0,
-            look=LOOK_IN_MEMORY if in_memory else None,
-        )
-
-    async def _heartbeat(
-        self,
-        client: Lockbeat,
-        scheduler: Scheduler,
-        wakeups: Sequence[Wakeup],
-        schedule: bool,
-        work: bool,
-        queues: Iterable[str],
-    ) -> None:
-        info = {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "schedules": schedule,
-            "queues": list(queues) if work else [],
-            "jobs": len(self.declared),
-            "concurrency": self.concurrency,
-            "tasks": self.task_names[:1000] if work else [],
-        }
-        clock: float | None = None
-        while True:
-            try:
-                await client.store.reassert()
-                now_ms, epoch = await client.store.call("beat/heartbeat", 0, (client.owner, json.dumps(info), HEARTBEAT_TTL_MS))
-                # The next due time was told by a clock that has been set since: ask again, do not sleep it out.
-                was, clock = clock, now_ms / 1000 - monotonic()
-                jumped = was is not None and abs(clock - was) > CLOCK_JUMP
-                # A store that was emptied knows of no job that might be due: nobody would ask before the next slot.
-                for shard, wakeup in enumerate(wakeups):
-                    if jumped or shard > 0 or epoch != scheduler.epoch(shard, epoch):
-                        wakeup.ring()
-            except StoreError as problem:
-                log.debug("heartbeat: %s", problem)
-            except Exception:
-                log.exception("the heartbeat failed, and goes on")
-            await anyio.sleep(HEARTBEAT)
-
-    async def _shut_down(self, client: Lockbeat, worker: Worker) -> None:
-        await worker.drain(self.grace)
-        with anyio.move_on_after(client.store.timeout):
-            try:
-                # What is shared is not ours to give back; nor what a thread still works on.
-                if self._shared is None:
-                    if not worker.abandoned:
-                        await client.tasks.release_all(client.owner)
-                        await client.claims.release_all(client.owner)
-                        await client.locks.release_all(client.owner)
-                    await client.store.call("beat/heartbeat", 0, (client.owner, "", 0))
-            except StoreError as problem:
-                log.warning("could not give everything back, leases end by themselves: %s", problem)
-        log.info("shut down: %d completed, %d failed", worker.completed, worker.failed)
+    def _program(self) -> Program:
+        task_queues = [options["queue"] for options in self._tasks.values()]
+        queues = dict.fromkeys([self.queue, *(job.queue for job in self.declared.values()), *task_queues])
+        return Program(self.declared, self._functions, self.task_names, [*queues], self.concurrency, self.grace, self.durability)
 
     @asynccontextmanager
     async def lifespan(self, app: Any = None, *, schedule: bool = True, work: bool = True) -> AsyncIterator[None]:
@@ -421,10 +269,6 @@ def _name_of(function: Callable[..., Any]) -> str:
     if name == "<lambda>":
         raise InvalidArgument("name", "this function has none: say name=...")
     return name
-
-
-def _several(count: int, word: str) -> str:
-    return f"{count} {word}{'s' * (count != 1)}"
 
 
 class _Started(TaskStatus[None]):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lockbeat import Beat, Lockbeat, Run
-from lockbeat import app as app_module
+from lockbeat import serving as serving_module
 from tests.beats import Beats, backdate, eventually, ledger, minutely, now_ms, scheduler, states, tasks_of
 from tests.conftest import Backend, wait_until
 from tests.servers import Server
@@ -108,7 +108,7 @@ async def test_an_emptied_store_is_noticed_before_the_next_slot(
     lb: Lockbeat, raw: Any, backend: Backend, beats: Beats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A daily job must be there again long before it is due."""
-    monkeypatch.setattr(app_module, "HEARTBEAT", 0.1)
+    monkeypatch.setattr(serving_module, "HEARTBEAT", 0.1)
     beat = beats()
     for number in range(9):  # on every shard
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lockbeat import Beat, Lockbeat, Run, app
+from lockbeat import Beat, Lockbeat, Run, serving
 from lockbeat.cli import _leases
 from lockbeat.cli._store import Where
 from lockbeat.monitor import instances
@@ -350,7 +350,7 @@ async def test_a_known_task_behind_five_hundred_strangers_is_reached_and_they_ke
 async def test_foreign_data_under_epoch_ends_no_instance(
     lb: Lockbeat, raw: Any, beats: Beats, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(app, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(serving, "HEARTBEAT", 0.05)
     beat, signs = beats(), set()
     epoch, live = (lb.store.keys.key(0, name) for name in ("epoch", "instance:live"))
 
@@ -375,7 +375,7 @@ async def test_foreign_data_under_epoch_ends_no_instance(
 async def test_a_heartbeat_that_fails_for_a_reason_unforeseen_ends_no_instance(
     lb: Lockbeat, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(app, "HEARTBEAT", 0.02)
+    monkeypatch.setattr(serving, "HEARTBEAT", 0.02)
     beat, asked, call = Beat(lb, grace=1), [], lb.store.call
 
     @beat.task

@@ -1,0 +1,169 @@
+"""One run of a beat over an open client: scheduler, worker and signs of life, from the start to the shutdown."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import anyio
+from anyio.abc import TaskStatus
+
+from lockbeat.beat import Scheduler
+from lockbeat.client import Lockbeat
+from lockbeat.durability import Durability
+from lockbeat.errors import StoreError
+from lockbeat.jobs import Job
+from lockbeat.lease import monotonic
+from lockbeat.monitor import HEARTBEAT, HEARTBEAT_TTL_MS
+from lockbeat.wakeup import LOOK_IN_MEMORY, Wakeup
+from lockbeat.worker import CLAIM_LEASE_MS, Function, Worker
+
+log = logging.getLogger("lockbeat")
+
+CLOCK_JUMP = 0.5
+"""Seconds by which the server's clock moves against ours when it is set, not when it drifts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What a beat declares, and how it is to be served."""
+
+    jobs: Mapping[str, Job]
+    functions: Mapping[str, Function]
+    tasks: Sequence[str]
+    """The functions that are run when they are spawned."""
+    queues: Sequence[str]
+    concurrency: int
+    grace: float
+    durability: Durability | None
+
+
+class Serving:
+    """Serves a program over a client. `shared`: the client is not ours, nor are all of its leases."""
+
+    def __init__(self, client: Lockbeat, program: Program, *, schedule: bool, work: bool, shared: bool) -> None:
+        self._client, self._store, self._program = client, client.store, program
+        self._schedules, self._works, self._shared = schedule, work, shared
+        self._store.check_loop()
+        shortest = min((job.lease_ms for job in program.jobs.values()), default=CLAIM_LEASE_MS)
+        self._worker = Worker(
+            self._store,
+            client.keeper,
+            client.tasks,
+            program.functions,
+            program.queues,
+            program.concurrency,
+            program.durability,
+            shortest,
+        )
+        self._scheduler = Scheduler(self._store, client.jobs, program.jobs, self._worker if work else None, program.durability)
+        self._wakeups = [Wakeup() for _ in range(self._store.shards)]
+
+    async def run(self, task_status: TaskStatus[None]) -> None:
+        """Serve until cancelled; then shut down."""
+        store = self._store
+        store.listen(self._on_message, self._on_gap)
+        try:
+            for shard in range(store.shards):
+                await store.listening(shard)
+            if self._schedules:
+                await self._scheduler.register()
+            async with anyio.create_task_group() as group:
+                try:
+                    group.start_soon(self._heartbeat)
+                    for shard in range(store.shards):
+                        if self._schedules:
+                            group.start_soon(self._schedule, shard)
+                        if self._works:
+                            group.start_soon(self._worker.serve, shard)
+                    log.info("serving %s as %s on %s", self._what(), store.owner, store.connector.location)
+                    task_status.started()
+                    await anyio.sleep_forever()
+                finally:
+                    group.cancel_scope.cancel()
+        finally:
+            store.unlisten(self._on_message, self._on_gap)
+            with anyio.CancelScope(shield=True):
+                await self._shut_down()
+
+    def _what(self) -> str:
+        declared = (self._program.jobs, "job"), (self._program.tasks if self._works else (), "task")
+        return " and ".join(_several(len(of), word) for of, word in declared if of) or "what others declared"
+
+    def _on_message(self, channel: str, payload: bytes) -> None:
+        for shard, wakeup in enumerate(self._wakeups):
+            if channel == self._store.bell(shard):
+                if payload == b"job":
+                    wakeup.ring()
+                elif payload.startswith(b"cancel "):
+                    self._worker.cancel(payload[7:].decode())
+                else:
+                    self._worker.wake(shard)
+
+    def _on_gap(self) -> None:
+        for shard, wakeup in enumerate(self._wakeups):
+            wakeup.ring()
+            self._worker.wake(shard)
+
+    async def _schedule(self, shard: int) -> None:
+        """Turn the scheduler for one shard, for ever. Losing the store ends nothing."""
+        await self._wakeups[shard].keep_turning(
+            lambda: self._scheduler.tick(shard),
+            doing="firing",
+            blocked="can't ask what is due",
+            longest_pause=1.0,
+            look=LOOK_IN_MEMORY if self._store.connector.kind == "memory" else None,
+        )
+
+    async def _heartbeat(self) -> None:
+        program, store = self._program, self._store
+        info = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "schedules": self._schedules,
+            "queues": list(program.queues) if self._works else [],
+            "jobs": len(program.jobs),
+            "concurrency": program.concurrency,
+            "tasks": list(program.tasks[:1000]) if self._works else [],
+        }
+        clock: float | None = None
+        while True:
+            try:
+                await store.reassert()
+                now_ms, epoch = await store.call("beat/heartbeat", 0, (store.owner, json.dumps(info), HEARTBEAT_TTL_MS))
+                # The next due time was told by a clock that has been set since: ask again, do not sleep it out.
+                was, clock = clock, now_ms / 1000 - monotonic()
+                jumped = was is not None and abs(clock - was) > CLOCK_JUMP
+                # A store that was emptied knows of no job that might be due: nobody would ask before the next slot.
+                for shard, wakeup in enumerate(self._wakeups):
+                    if jumped or shard > 0 or epoch != self._scheduler.epoch(shard, epoch):
+                        wakeup.ring()
+            except StoreError as problem:
+                log.debug("heartbeat: %s", problem)
+            except Exception:
+                log.exception("the heartbeat failed, and goes on")
+            await anyio.sleep(HEARTBEAT)
+
+    async def _shut_down(self) -> None:
+        client, worker = self._client, self._worker
+        await worker.drain(self._program.grace)
+        with anyio.move_on_after(self._store.timeout):
+            try:
+                # What is shared is not ours to give back; nor what a thread still works on.
+                if not self._shared:
+                    if not worker.abandoned:
+                        await client.tasks.release_all(client.owner)
+                        await client.claims.release_all(client.owner)
+                        await client.locks.release_all(client.owner)
+                    await self._store.call("beat/heartbeat", 0, (client.owner, "", 0))
+            except StoreError as problem:
+                log.warning("could not give everything back, leases end by themselves: %s", problem)
+        log.info("shut down: %d completed, %d failed", worker.completed, worker.failed)
+
+
+def _several(count: int, word: str) -> str:
+    return f"{count} {word}{'s' * (count != 1)}"
