@@ -1,4 +1,8 @@
 # One command is enough on a machine with Python 3.11 or later and make: each target makes its own .venv.
+# `make test PYTHON=/path/to/python3.13` tests on that one, in a .venv-3.13 beside it.
+ifneq ($(origin PYTHON),undefined)
+VENV ?= .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+endif
 PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11,\
 	$(shell $(name) -c 'import sys; sys.version_info >= (3, 11) and print("$(name)")' 2>/dev/null)))
 VENV ?= .venv
@@ -11,7 +15,7 @@ AT_A_TIME ?= 4
 
 help:
 	@echo 'make demo    three instances, one killed, one frozen: who fires what (half a minute)'
-	@echo 'make test    the test suite, on every server that is here'
+	@echo 'make test    the test suite, on every server that is here (PYTHON=python3.13: on that one)'
 	@echo 'make check   what CI runs: lint, types, layers, tests with coverage'
 	@echo 'make chaos   the long chaos tier: every mode for a minute'
 	@echo 'make bench   the benchmarks against the peers'
@@ -47,4 +51,4 @@ bench: $(VENV)/.bench
 	@$(BIN)/python benchmarks/run.py all
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .coverage
+	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .coverage

@@ -1,6 +1,7 @@
 """Where the tests run: memory, embedded Valkey, Debian's Redis and a cluster; each test under a namespace of its own.
 
-`LOCKBEAT_TEST_BACKENDS=memory,valkey` picks some. A server that can't be had skips its tests, and fails them where CI is set.
+`LOCKBEAT_TEST_BACKENDS=memory,valkey` picks some. What needs a server that can't be had is not collected, and the summary says so
+in one line; where CI is set the run fails at once.
 """
 
 from __future__ import annotations
@@ -25,10 +26,20 @@ from lockbeat.keys import KEYS
 from tests import servers
 from tests.servers import Server
 
+PATIENCE = 30.0
+"""Seconds until what a test waits for counts as never happening: only a broken program comes near it, a busy machine does not."""
 BACKENDS = ("memory", "valkey", "redis", "cluster")
-CHOSEN = [name for name in os.environ.get("LOCKBEAT_TEST_BACKENDS", ",".join(BACKENDS)).replace(" ", "").split(",") if name]
-if unknown := set(CHOSEN) - set(BACKENDS):
+_WANTED = [name for name in os.environ.get("LOCKBEAT_TEST_BACKENDS", ",".join(BACKENDS)).replace(" ", "").split(",") if name]
+if unknown := set(_WANTED) - set(BACKENDS):
     raise pytest.UsageError(f"LOCKBEAT_TEST_BACKENDS: {', '.join(sorted(unknown))} is none of {', '.join(BACKENDS)}")
+MISSING = servers.missing()
+"""Why a backend can't be had, by its name."""
+CHOSEN = [name for name in _WANTED if name not in MISSING]
+"""What the tests run on."""
+_THERE = {*CHOSEN, "faketime"} - {*MISSING}
+_LACKING = ", ".join(f"{name} ({why})" for name, why in MISSING.items() if name in _WANTED or name not in BACKENDS)
+if os.environ.get("CI") and _LACKING:
+    raise pytest.UsageError(f"CI promised: {_LACKING}")
 
 _numbers = itertools.count(1)
 _run = secrets.token_hex(2)
@@ -69,13 +80,18 @@ class Backend:
         return {name: counts.get(name, 0) for name in commands} if commands else counts
 
 
+def chosen(*names: str) -> list[str]:
+    """Those of the backends that the tests run on; for the parameters of a fixture that starts a server of its own."""
+    return [name for name in CHOSEN if name in names]
+
+
 class Connect(Protocol):
     """Makes a further client of the test's store: `async with connect() as other:`."""
 
     def __call__(self, **options: Any) -> Lockbeat: ...
 
 
-async def wait_until(condition: Callable[[], object], description: str, timeout: float = 5.0, step: float = 0.002) -> None:
+async def wait_until(condition: Callable[[], object], description: str, timeout: float = PATIENCE, step: float = 0.002) -> None:
     """Look at `condition` in short steps; AssertionError with the description when it never came true."""
     deadline = time.monotonic() + timeout
     while not condition():
@@ -84,11 +100,24 @@ async def wait_until(condition: Callable[[], object], description: str, timeout:
         await asyncio.sleep(step)
 
 
-def missing(reason: str) -> None:
-    """Skip, for want of a server; fail where CI promised to have it."""
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs a backend that was not chosen or can't be had: no line for each of a thousand tests."""
+
+    left_out = [item for item in items if _lacks_a_server(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
+
+
+def _lacks_a_server(item: pytest.Item) -> bool:
+    reasons = [str(mark.kwargs.get("reason")) for mark in item.iter_markers("skip")]
+    needed = {name for mark in item.iter_markers("needs") for name in mark.args}
+    # What no backend is left for has an empty set of parameters.
+    return any(reason.startswith("got empty parameter set") for reason in reasons) or not needed <= _THERE
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _LACKING:
+        terminalreporter.write_line(f"left out: {_LACKING}", yellow=True)
 
 
 class _Running:
@@ -107,23 +136,13 @@ class _Running:
 
     def _start(self, name: str) -> Backend:
         if name == "cluster":
-            cluster = self._stack.enter_context(servers.cluster(valkey_or_skip()))
+            cluster = self._stack.enter_context(servers.cluster(servers.valkey_binary()))
             return Backend("cluster", cluster.url, 3, cluster.nodes)
-        binary = valkey_or_skip() if name == "valkey" else servers.redis_binary()
-        if binary is None:
-            missing("no redis-server on PATH")
-            raise AssertionError
-        server = self._stack.enter_context(servers.standalone(binary))
+        server = self._stack.enter_context(servers.standalone(servers.binary(name)))
         return Backend(name, server.url, 1, [server])
 
 
-def valkey_or_skip() -> str:
-    """The embedded Valkey's binary."""
-    try:
-        return servers.valkey_binary()
-    except (ImportError, OSError) as problem:
-        missing(f"no embedded Valkey: {problem}")
-        raise
+valkey_or_skip = servers.valkey_binary
 
 
 @pytest.fixture(scope="session")
@@ -220,16 +239,18 @@ def raw(backend: Backend) -> Iterator[Any]:
         yield client
 
 
-@pytest.fixture
+@pytest.fixture(params=chosen("valkey"))
 def server() -> Iterator[Server]:
     """A Valkey server of this test alone, to kill, freeze and restart."""
-    if not set(CHOSEN) - {"memory"}:
-        pytest.skip("only memory was chosen")
-    with servers.standalone(valkey_or_skip()) as started:
+    with servers.standalone(servers.valkey_binary()) as started:
         yield started
+
+
+def needs(*names: str) -> pytest.MarkDecorator:
+    """The test starts servers of its own, of these backends."""
+    return pytest.mark.needs(*names)
 
 
 def only(*names: str) -> pytest.MarkDecorator:
     """Run the test on these backends alone."""
-    chosen = [name for name in CHOSEN if name in names]
-    return pytest.mark.parametrize("backend", chosen, indirect=True)
+    return pytest.mark.parametrize("backend", chosen(*names), indirect=True)

@@ -24,7 +24,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-_READY_TIMEOUT = 15.0
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
+_READY_TIMEOUT = 30.0
 
 _GUARD = 'log=$1; shift; "$@" >>"$log" 2>&1 & pid=$!; echo $pid; read -r _; kill -9 $pid 2>/dev/null; wait $pid'
 
@@ -39,6 +40,27 @@ def valkey_binary() -> str:
 def redis_binary() -> str | None:
     """The second engine, where it is installed."""
     return shutil.which("redis-server")
+
+
+def binary(engine: str) -> str:
+    """The server of an engine that is there: `valkey` or `redis`."""
+    found = valkey_binary() if engine == "valkey" else redis_binary()
+    assert found is not None
+    return found
+
+
+def missing() -> dict[str, str]:
+    """Which backends and tools can't be had on this machine, and why."""
+    lacking: dict[str, str] = {}
+    try:
+        valkey_binary()
+    except (ImportError, OSError) as problem:
+        lacking["valkey"] = lacking["cluster"] = f"no embedded Valkey: {problem}"
+    if redis_binary() is None:
+        lacking["redis"] = "no redis-server on PATH"
+    if not FAKETIME.exists():
+        lacking["faketime"] = f"no {FAKETIME}"
+    return lacking
 
 
 def wait_until(condition: Callable[[], object], description: str, timeout: float = _READY_TIMEOUT) -> None:

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from lockbeat.embedded import EmbeddedServer, default_directory, find_binary, serve_forever
+from lockbeat.embedded import EmbeddedServer, default_directory, serve_forever
 from lockbeat.errors import InvalidArgument, StoreUnavailable
+from tests.conftest import needs
 from tests.servers import free_port, wait_until
 
 ROOT = Path(__file__).parent.parent
@@ -357,12 +358,9 @@ def test_a_binary_that_is_not_there_or_ends_at_once_is_one_clear_error(directory
     EmbeddedServer.open(directory).close()
 
 
+@needs("redis")
 def test_the_second_engine_serves_as_well(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCKBEAT_SERVER_BINARY", "redis-server")
-    try:
-        find_binary()
-    except InvalidArgument:
-        pytest.skip("no redis-server on PATH")
     with EmbeddedServer.open(directory) as server:
         put(server, "slot", "1")
         kill_server(server)

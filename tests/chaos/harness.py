@@ -26,7 +26,6 @@ NAMESPACE = "chaos"
 ROOT = Path(__file__).parents[2]
 GRACE = 3.0
 """Seconds, as the instances have it."""
-FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 
 
 @dataclass

@@ -7,14 +7,15 @@ change the size.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
+from tests import servers
 from tests.chaos.checker import Verdict, judge
-from tests.chaos.harness import FAKETIME, Arena, Instance, Size, arena
-from tests.conftest import CHOSEN, valkey_or_skip
+from tests.chaos.harness import Arena, Instance, Size, arena
+from tests.conftest import needs
 
 Harm = Callable[[Arena], None]
 
@@ -121,21 +122,21 @@ MODES: dict[str, tuple[Harm, float | None]] = {
 """What is done, and how late the 99th of 100 starts may be, in ms."""
 
 
+def modes(names: Iterable[str]) -> list[object]:
+    """As parameters of a test."""
+    return [pytest.param(name, marks=needs("faketime") if name == "clocks_off" else ()) for name in names]
+
+
 def run(mode: str, directory: Path, size: Size) -> Verdict:
     """Do harm to a running beat, end it, and judge."""
-    if not set(CHOSEN) - {"memory"}:
-        pytest.skip("only memory was chosen")
-    valkey_or_skip()
     harm, p99_ms = MODES[mode]
-    if mode == "clocks_off" and not FAKETIME.exists():
-        pytest.skip("no libfaketime")
     with arena(directory, size, blocking=mode == "loop_blocked") as field:
         first: list[Instance] = []
         for number in range(size.instances):
             environment = {}
             if mode == "clocks_off" and number < 2:
                 environment = {
-                    "LD_PRELOAD": str(FAKETIME),
+                    "LD_PRELOAD": str(servers.FAKETIME),
                     "FAKETIME": ("+1h", "-1h")[number],
                     "FAKETIME_DONT_FAKE_MONOTONIC": "1",
                 }
@@ -151,8 +152,9 @@ def run(mode: str, directory: Path, size: Size) -> Verdict:
         return judge(field.evidence(since_ms, until_ms), p99_ms=p99_ms)
 
 
+@needs("valkey")
 @pytest.mark.chaos
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", modes(MODES))
 def test_each_slot_runs_once_and_none_vanishes_while(mode: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     verdict = run(mode, tmp_path, Size.full())
     with capsys.disabled():
@@ -164,7 +166,8 @@ def test_each_slot_runs_once_and_none_vanishes_while(mode: str, tmp_path: Path, 
 SHORT = {"kill_9": 5.5, "server_killed": 5.5, "emptied": 5.5, "clocks_off": 4.0}
 
 
-@pytest.mark.parametrize("mode", SHORT)
+@needs("valkey")
+@pytest.mark.parametrize("mode", modes(SHORT))
 def test_in_a_short_run_each_slot_runs_once_and_none_vanishes_while(mode: str, tmp_path: Path) -> None:
     verdict = run(mode, tmp_path, Size(seconds=SHORT[mode], instances=3, jobs=10))
     assert not verdict.problems, f"{len(verdict.problems)} problems:\n" + "\n".join(verdict.problems[:20])

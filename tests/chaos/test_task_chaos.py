@@ -15,7 +15,7 @@ import pytest
 
 from tests.chaos.task_checker import Verdict, judge
 from tests.chaos.task_harness import KINDS, Load, TaskArena, task_arena
-from tests.conftest import CHOSEN, valkey_or_skip
+from tests.conftest import needs
 
 Harm = Callable[[TaskArena], None]
 
@@ -104,9 +104,6 @@ def full(mode: str) -> Load:
 
 def run(mode: str, directory: Path, load: Load, *, wait_for_retention: bool = False) -> Verdict:
     """Have tasks done under harm until none is left, and judge."""
-    if not set(CHOSEN) - {"memory"}:
-        pytest.skip("only memory was chosen")
-    valkey_or_skip()
     with task_arena(directory, load) as arena:
         arena.begin()
         MODES[mode](arena)
@@ -118,6 +115,7 @@ def hold(verdict: Verdict) -> None:
     assert not verdict.problems, f"{len(verdict.problems)} problems:\n" + "\n".join(verdict.problems[:20])
 
 
+@needs("valkey")
 @pytest.mark.chaos
 @pytest.mark.parametrize("mode", MODES)
 def test_each_task_is_done_once_and_none_is_lost_while(mode: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,6 +133,7 @@ SHORT = {
 }
 
 
+@needs("valkey")
 @pytest.mark.parametrize("mode", SHORT)
 def test_in_a_short_run_each_task_is_done_once_and_none_is_lost_while(mode: str, tmp_path: Path) -> None:
     verdict = run(mode, tmp_path, SHORT[mode])

@@ -11,7 +11,7 @@ import pytest
 from lockbeat import Lockbeat
 from tests import servers
 from tests.beats import Beats
-from tests.conftest import CHOSEN, Backend, leaks, missing, valkey_or_skip
+from tests.conftest import Backend, chosen, leaks
 from tests.proxy import Proxy, proxy
 from tests.servers import Server
 
@@ -61,15 +61,9 @@ def started(binary: str) -> Iterator[Pair]:
         yield Pair(primary, replica)
 
 
-@pytest.fixture(scope="module", params=["valkey", "redis"])
+@pytest.fixture(scope="module", params=chosen("valkey", "redis"))
 def shared(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    if request.param not in CHOSEN:
-        pytest.skip(f"{request.param} was not chosen")
-    binary = valkey_or_skip() if request.param == "valkey" else servers.redis_binary()
-    if binary is None:
-        missing("no redis-server on PATH")
-        return
-    with started(binary) as pair:
+    with started(servers.binary(request.param)) as pair:
         yield pair
 
 

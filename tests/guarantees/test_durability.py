@@ -16,7 +16,7 @@ from lockbeat import Claim, Durability, Lockbeat, NotDurable
 from lockbeat.errors import InvalidArgument, InvalidType, LockTimeout, ScriptError, StoreError
 from lockbeat.scripts import load
 from tests import servers
-from tests.conftest import CHOSEN, Connect, only, valkey_or_skip, wait_until
+from tests.conftest import Connect, chosen, needs, only, wait_until
 from tests.guarantees.conftest import Pair, started
 from tests.guarantees.test_lock_cancellation import cancelled_after
 from tests.proxy import Proxy, proxy
@@ -64,10 +64,9 @@ async def test_an_acknowledged_lock_is_on_the_replica(pair: Pair, lb: Lockbeat) 
     assert pair.calls("wait") > 0
 
 
+@needs("valkey")
 async def test_an_acknowledged_lock_outlives_the_primary(namespace: str) -> None:
-    if "valkey" not in CHOSEN:
-        pytest.skip("valkey was not chosen")
-    with started(valkey_or_skip()) as pair:
+    with started(servers.valkey_binary()) as pair:
         async with Lockbeat(pair.primary.url, namespace=namespace) as lb:
             lease = await lb.locks.try_acquire("k", "alice", 30, durability=ONE)
             pair.primary.kill()
@@ -501,11 +500,9 @@ async def test_a_user_who_may_not_wait_is_told(pair: Pair, lb: Lockbeat, namespa
 # The disk
 
 
-@pytest.fixture
+@pytest.fixture(params=chosen("valkey"))
 def on_disk(tmp_path: Path) -> Iterator[Server]:
-    if "valkey" not in CHOSEN:
-        pytest.skip("valkey was not chosen")
-    with servers.standalone(valkey_or_skip(), aof_dir=tmp_path) as server:
+    with servers.standalone(servers.valkey_binary(), aof_dir=tmp_path) as server:
         yield server
 
 
@@ -572,10 +569,9 @@ async def test_on_a_cluster_each_shard_counts_its_own_replicas(connect: Connect)
         assert await lb.locks.list() == []
 
 
+@needs("cluster")
 async def test_on_a_cluster_with_replicas_it_is_met() -> None:
-    if "cluster" not in CHOSEN:
-        pytest.skip("cluster was not chosen")
-    with servers.cluster(valkey_or_skip(), replicas=1) as cluster:
+    with servers.cluster(servers.valkey_binary(), replicas=1) as cluster:
         async with Lockbeat(cluster.url, shards=3) as lb:
             leases = await asyncio.gather(*(lb.locks.try_acquire(f"k{n}", "alice", 30, durability=ONE) for n in range(9)))
             assert all(leases)

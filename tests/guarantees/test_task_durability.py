@@ -25,7 +25,7 @@ from lockbeat.scripts import load
 from lockbeat.tasks import NewTask
 from tests import servers
 from tests.beats import eventually, states
-from tests.conftest import CHOSEN, valkey_or_skip, wait_until
+from tests.conftest import needs, wait_until
 from tests.guarantees.conftest import Pair, started
 from tests.guarantees.test_worker_tasks import end_of
 from tests.proxy import proxy
@@ -250,10 +250,9 @@ async def test_a_durable_spawn_whose_reply_was_lost_is_one_task(
     assert (task.id, spawned.created) == (spawned.task_id, True)
 
 
+@needs("valkey")
 async def test_a_task_that_was_acknowledged_outlives_the_primary(namespace: str) -> None:
-    if "valkey" not in CHOSEN:
-        pytest.skip("valkey was not chosen")
-    with started(valkey_or_skip()) as pair:
+    with started(servers.valkey_binary()) as pair:
         async with Lockbeat(pair.primary.url, namespace=namespace, timeout=1) as lb:
             spawned = await lb.tasks.spawn("job", 7, durability=ONE, idempotency_key="k")
             pair.primary.kill()
@@ -358,10 +357,9 @@ async def test_a_job_that_is_due_often_runs_each_slot_once_whatever_its_replica_
     assert len(slots) == len(set(slots))
 
 
+@needs("valkey")
 async def test_a_replica_that_comes_later_lets_it_begin(namespace: str, caplog: pytest.LogCaptureFixture) -> None:
-    if "valkey" not in CHOSEN:
-        pytest.skip("valkey was not chosen")
-    with servers.standalone(valkey_or_skip()) as primary:
+    with servers.standalone(servers.valkey_binary()) as primary:
         beat = Beat(primary.url, namespace=namespace, grace=1, durability=Durability(replicas=1, timeout=0.2))
 
         @beat.task(max_attempts=1)
@@ -376,10 +374,9 @@ async def test_a_replica_that_comes_later_lets_it_begin(namespace: str, caplog: 
     assert (info.result, info.attempts) == ("ran", 1)
 
 
+@needs("valkey")
 @pytest.mark.parametrize("ended", [True, False], ids=["after it ended", "while it runs"])
 async def test_a_slot_that_began_does_not_begin_again_on_the_replica_that_took_over(namespace: str, ended: bool) -> None:
-    if "valkey" not in CHOSEN:
-        pytest.skip("valkey was not chosen")
     ran: list[Any] = []
     spawned_ran: list[Any] = []
     go = asyncio.Event()
@@ -404,7 +401,7 @@ async def test_a_slot_that_began_does_not_begin_again_on_the_replica_that_took_o
 
         return beat
 
-    with started(valkey_or_skip()) as pair:
+    with started(servers.valkey_binary()) as pair:
         async with declared(pair.primary.url).lifespan(), Lockbeat(pair.primary.url, namespace=namespace, timeout=0.5) as lb:
             spawned = await lb.tasks.spawn("once", 1, max_attempts=1, durability=ONE)
             await wait_until(lambda: ran and spawned_ran, "they run", timeout=10)

@@ -28,13 +28,12 @@ from tests.servers import Server
 # -- turns
 
 
+@only("memory", "valkey")
 @pytest.mark.parametrize(("queues", "over"), [(2, 1), (3, 1), (2, 2), (2, 3), (3, 3)])
 async def test_few_tasks_of_one_queue_are_not_starved_by_the_backlog_of_another(
-    backend: Backend, connect: Connect, beats: Beats, queues: int, over: int
+    connect: Connect, beats: Beats, queues: int, over: int
 ) -> None:
     """With a single place, and whatever the number of shards that each queue is spread over."""
-    if backend.name == "cluster" and over != 3:
-        pytest.skip("the cluster's stores have three shards")
     beat, order = beats(concurrency=1, shards=over), []
 
     def declare(queue: str) -> None:

@@ -19,7 +19,7 @@ from lockbeat.tasks import NewTask, TaskInfo
 from lockbeat.worker import Worker, _worker
 from tests import servers
 from tests.beats import Beats, eventually, held_by, ledger, states
-from tests.conftest import Backend, Connect, only, valkey_or_skip, wait_until
+from tests.conftest import Backend, Connect, needs, only, wait_until
 from tests.guarantees.test_beat_shutdown import end
 from tests.proxy import proxy
 from tests.servers import Server
@@ -1146,10 +1146,11 @@ async def test_tasks_that_run_while_the_store_hangs_are_reported_when_it_is_back
     assert sorted(ran) == list(range(10))
 
 
+@needs("valkey")
 async def test_a_server_that_dies_and_comes_back_with_its_data_loses_and_doubles_nothing(
     namespace: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with servers.standalone(valkey_or_skip(), aof_dir=tmp_path, extra=["appendfsync always"]) as server:
+    with servers.standalone(servers.valkey_binary(), aof_dir=tmp_path, extra=["appendfsync always"]) as server:
         beat = Beat(server.url, namespace=namespace, timeout=0.5, grace=1, concurrency=10)
         ran: list[int] = []
         go = asyncio.Event()

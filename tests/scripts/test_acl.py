@@ -10,7 +10,7 @@ import pytest
 from lockbeat import Lockbeat
 from lockbeat.errors import StoreError
 from tests import servers
-from tests.conftest import CHOSEN, missing, valkey_or_skip
+from tests.conftest import chosen
 from tests.servers import Server
 
 SCRIPTING = "+evalsha +eval +subscribe +unsubscribe +publish +client|setname +time +exists"
@@ -18,15 +18,9 @@ DATA = "+get +set +pexpireat +hget +hset +hdel +hexists +hrandfield +zadd +zrem 
 USER = "user limited on >pw resetkeys ~{app:* resetchannels &{app* -@all " + f"{SCRIPTING} {DATA}"
 
 
-@pytest.fixture(params=["valkey", "redis"], scope="module")
+@pytest.fixture(params=chosen("valkey", "redis"), scope="module")
 def guarded(request: pytest.FixtureRequest) -> Iterator[Server]:
-    if request.param not in CHOSEN:
-        pytest.skip(f"{request.param} was not chosen")
-    binary = valkey_or_skip() if request.param == "valkey" else servers.redis_binary()
-    if binary is None:
-        missing("no redis-server on PATH")
-        return
-    with servers.standalone(binary, acl=[USER]) as server:
+    with servers.standalone(servers.binary(request.param), acl=[USER]) as server:
         yield server
 
 

@@ -16,7 +16,7 @@ from lockbeat.scripts import load
 from lockbeat.wire import Target, Wire
 from tests import servers
 from tests.claims import acquired, left_behind
-from tests.conftest import Backend, Connect, only, valkey_or_skip
+from tests.conftest import Backend, Connect, chosen, only
 from tests.servers import Server
 
 Run = Callable[..., Any]
@@ -305,10 +305,10 @@ COMMANDS = (
 )
 
 
-@pytest.fixture
+@pytest.fixture(params=chosen("valkey"))
 def guarded() -> Iterator[Server]:
     user = f"user limited on >pw resetkeys ~{{app:* resetchannels &{{app* -@all {COMMANDS}"
-    with servers.standalone(valkey_or_skip(), acl=[user]) as server:
+    with servers.standalone(servers.valkey_binary(), acl=[user]) as server:
         yield server
 
 
