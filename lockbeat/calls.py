@@ -11,7 +11,7 @@ from lockbeat.connection import Connector
 from lockbeat.durability import Durability, DurableWire
 from lockbeat.errors import NotDurable, StoreError, StoreUnavailable
 from lockbeat.keys import Keys
-from lockbeat.scripts import load
+from lockbeat.scripts import Script, load
 from lockbeat.wire import Args, MemoryWire, Target, Wire
 
 
@@ -51,10 +51,13 @@ class Calls:
         key = self.keys.key(shard, "fence")
         return Wire(lambda: connector.dedicated_for_key(key), self.timeout, heals=heals)
 
+    def _load(self, name: str) -> Script:
+        return load(name, bare=self._connector.kind == "memory")
+
     def _target(self, name: str, shard: int) -> tuple[Wire, Target]:
         pair = self._targets.get((name, shard))
         if pair is None:
-            script = load(name)
+            script = self._load(name)
             pair = self.wire(shard), Target(script, [self.keys.key(shard, key) for key in script.keys])
             self._targets[name, shard] = pair
         return pair
@@ -113,7 +116,7 @@ class Calls:
 
     async def call_named(self, name: str, shard: int, args: Args, word: str) -> Any:
         """As `call`, for a script with a key such as `reply:CALL`: `word` takes the place of the one in capitals."""
-        script = load(name)
+        script = self._load(name)
         keys = [self.keys.key(shard, key, word) for key in script.keys]
         wire, target = self.wire(shard), Target(script, keys)
         try:

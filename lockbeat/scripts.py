@@ -1,15 +1,15 @@
 """Loads the Lua scripts and reads their headers, which say how each is called.
 
 A header is the comment block at the top of a file. Its lines `KEYS[n] name type`, `ARGV[n] name type`, `Batch:` and
-`include:` are data: they decide which keys a call declares and how its arguments are grouped, and the tests hold them
-against the body.
+`Under OOM:` and `include:` are data: they decide which keys a call declares, how its arguments are grouped and whether the server
+runs it while its memory is full, and the tests hold them against the body.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from lockbeat.keys import KEYS
 _LINE = re.compile(r"-- (KEYS|ARGV)\[(\d+)\] +(\S+) +(\S+)")
 _KEYS_OF = re.compile(r"-- KEYS\[1\.\.(\d+)\] of (\S+)")
 _BATCH = re.compile(r"-- Batch: ARGV\[1\.\.(\d+)\] repeat, one group a call, at most (\d+) a run\.")
+_OOM = "-- Under OOM: runs."
+_SHEBANG = "#!lua flags=allow-oom\n"
 _INCLUDE = re.compile(r"-- include: (.+)")
 
 
@@ -46,8 +48,19 @@ class Script:
     """Many calls may share one run: ARGV repeats, and so does the reply."""
     most: int
     """How many may, so that no run takes longer than 5 ms."""
+    under_oom: bool
+    """It runs although `maxmemory` is reached: it renews, ends or gives back what is held, and so needs next to no new memory."""
     source: str
     sha: str
+
+    def bare(self) -> Script:
+        """The same without the line of flags, which fakeredis can't read."""
+        source = self.source.removeprefix(_SHEBANG)
+        return replace(self, source=source, sha=_sha(source))
+
+
+def _sha(source: str) -> str:
+    return hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
 
 def header(text: str) -> list[str]:
@@ -89,7 +102,8 @@ def parse(name: str, text: str, libraries: dict[str, str]) -> Script:
                 body += libraries[library] + "\n"
     if batch is not None and batch != len(named["ARGV"]):
         raise HeaderError(f"{name}: a batch of {batch}, but {len(named['ARGV'])} arguments")
-    source = body + text
+    under_oom = _OOM in lines
+    source = (_SHEBANG if under_oom else "") + body + text
     return Script(
         name=name,
         summary=lines[0].split(": ", 1)[1],
@@ -97,8 +111,9 @@ def parse(name: str, text: str, libraries: dict[str, str]) -> Script:
         argv=tuple(named["ARGV"]),
         batched=batch is not None,
         most=most,
+        under_oom=under_oom,
         source=source,
-        sha=hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest(),
+        sha=_sha(source),
     )
 
 
@@ -109,8 +124,10 @@ def libraries() -> dict[str, str]:
 
 
 @cache
-def load(name: str) -> Script:
-    """The script of that name. Raises HeaderError, or FileNotFoundError."""
+def load(name: str, *, bare: bool = False) -> Script:
+    """The script of that name; `bare`: as fakeredis takes it. Raises HeaderError, or FileNotFoundError."""
+    if bare:
+        return load(name).bare()
     return parse(name, (_root() / f"{name}.lua").read_text(), libraries())
 
 

@@ -180,7 +180,7 @@ class Server:
     async def _scripts(self) -> Finding:
         wrong = []
         for name in names():
-            script = load(name)
+            script = load(name, bare=self.connector.kind == "memory")
             try:
                 sha = (await self.ask("SCRIPT", "LOAD", script.source)).decode()
             except StoreUnavailable:

@@ -8,6 +8,7 @@
 -- ARGV[3] ttl_ms         int     taken for dead after that
 --
 -- Returns  {now_ms, epoch}  epoch 0: the store was emptied
+-- Under OOM: runs.
 -- include: _lib/lease
 
 local owner, ttl = ARGV[1], tonumber(ARGV[3])

@@ -6,6 +6,7 @@
 -- ARGV[2]  limit       int     bounds the script's time; ask again while more is 1
 --
 -- Returns  {swept, more}  more is 1 when there may be others
+-- Under OOM: runs.
 -- include: _lib/lease _lib/claim
 
 local call, limit = ARGV[1], tonumber(ARGV[2])

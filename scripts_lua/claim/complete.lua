@@ -16,6 +16,7 @@
 --
 -- Accepted after it ran out while nobody took it over: the work was done, and doing it again would be worse. The fence keeps
 -- one who was overtaken from ending the claim of its successor, on the same owner too.
+-- Under OOM: runs.
 -- include: _lib/lease _lib/claim
 
 local out = {}

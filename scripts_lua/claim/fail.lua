@@ -14,6 +14,7 @@
 --          -2 -3 -4 -5  it ran out and was swept, has ended, is another owner's, is of another fence
 --
 -- Accepted after it ran out while nobody took it over, as claim/complete is.
+-- Under OOM: runs.
 -- include: _lib/lease _lib/claim
 
 local out = {}

@@ -14,6 +14,7 @@
 --          -2 -3 -4 -5  it ran out, has ended, is another owner's, is of another fence or call
 --
 -- What ran out stays to be taken over, as the work may have begun; but a call that is undone began none.
+-- Under OOM: runs.
 -- include: _lib/lease _lib/claim
 
 local out = {}

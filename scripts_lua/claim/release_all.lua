@@ -10,6 +10,7 @@
 --
 -- The owner's own index makes this O(owned): nothing is scanned, and no other owner's claim is looked at; but what a clock that
 -- was set back has made live again, whoever's, is first entered there anew.
+-- Under OOM: runs.
 -- include: _lib/lease _lib/claim
 
 local owner, call, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])

@@ -12,6 +12,7 @@
 -- Returns  expires_at_ms  renewed
 --          0              nothing is known of such a claim; to the call "-": not renewed, for whatever reason
 --          -2 -3 -4 -5    it ran out, has ended, is another owner's, is of another fence
+-- Under OOM: runs.
 -- include: _lib/lease _lib/claim
 
 local out = {}

@@ -15,6 +15,7 @@
 --          0  not held by this owner: expired, missing, or another's
 --
 -- A caller that still waits under the token leaves the queue, so one script ends whatever an acquire had begun.
+-- Under OOM: runs.
 -- include: _lib/lease _lib/waiting
 
 local t = {leases = KEYS[1], owned = KEYS[2]}

@@ -13,6 +13,7 @@
 -- Returns  {released, more}  live ones only are counted; more is 1 when some are left
 --
 -- The owner's own index makes this O(owned): nothing is scanned, and no other owner's lease is looked at.
+-- Under OOM: runs.
 -- include: _lib/lease _lib/waiting
 
 local t = {leases = KEYS[1], owned = KEYS[2]}

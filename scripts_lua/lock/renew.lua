@@ -11,6 +11,7 @@
 --
 -- Returns  expires_at_ms  renewed
 --          0              not held by this owner: expired, missing, or another's
+-- Under OOM: runs.
 -- include: _lib/lease
 
 local t = {leases = KEYS[1], owned = KEYS[2]}

@@ -8,6 +8,7 @@
 -- Returns  1   cancelled by this call
 --          0   it had ended
 --          -1  no such task
+-- Under OOM: runs.
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task
 
 local out = {}

@@ -15,6 +15,7 @@
 --          call. record: "MAX JSON". payload: params and headers, or empty
 --
 -- Order: priority, then due time, then the order in which they came.
+-- Under OOM: runs.
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task _lib/queue
 
 local limit, bytes, out, lines, took = tonumber(ARGV[4]), 0, {now, 0, ''}, {}, true

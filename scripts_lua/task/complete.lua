@@ -11,6 +11,7 @@
 --          0  not this attempt's to end: taken over, swept or cancelled
 --
 -- Accepted after the lease expired while nobody took it over: the work was done, and doing it again would be worse.
+-- Under OOM: runs.
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task
 
 local out = {}

@@ -14,6 +14,7 @@
 --          -1           it is dead, its attempts are used up
 --          -2           it is cancelled: a retry would come too late
 --          0            not this attempt's to end
+-- Under OOM: runs.
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task
 
 local out = {}

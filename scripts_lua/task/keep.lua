@@ -9,6 +9,7 @@
 -- Returns  expires_at_ms  of what it has claimed, if anything: never refused, for it may be executed only after this
 --
 -- The reply may lie unread in the socket of a program whose event loop is blocked; the keeper, who asks this, is a thread of its own.
+-- Under OOM: runs.
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task
 
 local out = {}

@@ -7,6 +7,7 @@
 --
 -- Returns  1  forgotten
 --          0  it has not ended so
+-- Under OOM: runs.
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task
 
 local out = {}

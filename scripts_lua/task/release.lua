@@ -14,6 +14,7 @@
 --          0  not this attempt's to give back
 --
 -- With max_attempts 1 a body that began is not begun again, whatever ends it.
+-- Under OOM: runs.
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task
 
 local CUT = 'cut short: the instance was shut down'

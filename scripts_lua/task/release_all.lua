@@ -8,6 +8,7 @@
 -- Returns  {released, more}  more is 1 when some are left: ask again
 --
 -- O(owned), by the owner's own index.
+-- Under OOM: runs.
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task
 
 local owner, limit = ARGV[1], tonumber(ARGV[2])

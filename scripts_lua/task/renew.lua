@@ -12,6 +12,7 @@
 --          0              expired, and perhaps taken back or ended since
 --          -1             cancelled: the body is to stop, and is kept company off by the lease until it has
 --          -2             another attempt's, or another owner's
+-- Under OOM: runs.
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task
 
 local out = {}

@@ -96,6 +96,28 @@ def test_a_body_assigns_no_global(name: str) -> None:
     assert assigned <= declared
 
 
+def test_what_ends_or_renews_runs_under_oom_and_what_begins_does_not() -> None:
+    run = {name for name in names() if load(name).under_oom}
+    assert run == {
+        *(f"lock/{verb}" for verb in ("renew", "release", "release_all")),
+        *(f"claim/{verb}" for verb in ("renew", "complete", "fail", "release", "release_all", "cleanup")),
+        *(f"task/{verb}" for verb in ("renew", "keep", "complete", "fail", "release", "release_all", "cancel", "purge")),
+        "task/claim",  # what waits has its memory already, and only work that ends gives memory back
+        "task/confirm",  # of a task that was spawned while there was room
+        "beat/heartbeat",
+        "store/open",  # which instances say again with each heartbeat
+    }
+
+
+@every_script
+def test_the_line_of_flags_comes_first_and_is_no_part_of_the_bare_script(name: str) -> None:
+    script = load(name)
+    assert script.source.startswith("#!lua flags=allow-oom\n") == script.under_oom
+    assert "#!" not in script.bare().source
+    assert (script.bare().sha == script.sha) is not script.under_oom
+    assert script.bare().source.endswith(text_of(name))
+
+
 @every_script
 def test_a_script_stays_short(name: str) -> None:
     lines = text_of(name).splitlines()

@@ -24,7 +24,7 @@ def run(raw: Any, namespace: str) -> Run:
     """Calls a script by its digest, on shard 0: `run(name, *args)`."""
 
     def run(name: str, *args: str | int, call: str = "") -> Any:
-        script, keys = load(name), Keys(namespace)
+        script, keys = load(name).bare(), Keys(namespace)
         names = [keys.key(0, key.replace("CALL", call)) for key in script.keys]
         raw.script_load(script.source)
         return raw.evalsha(script.sha, len(names), *names, *args)
