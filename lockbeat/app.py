@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, tzinfo
 from functools import partial
 from typing import Any, TypeVar, Unpack, cast, overload
-from zoneinfo import ZoneInfo
 
 import anyio
 from anyio.abc import TaskStatus
@@ -75,7 +74,7 @@ class Beat:
     # -- declaring
 
     def cron(
-        self, expression: str, timezone: str | ZoneInfo = "UTC", *, name: str | None = None, **options: Unpack[JobOptions]
+        self, expression: str, timezone: str | tzinfo = "UTC", *, name: str | None = None, **options: Unpack[JobOptions]
     ) -> Callable[[F], F]:
         """`@beat.cron("*/5 * * * *", timezone="Europe/Berlin")`: five fields, or six with seconds first, or `@daily`.
 

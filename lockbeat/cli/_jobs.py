@@ -324,7 +324,10 @@ def _instant(text: str) -> int:
     except ValueError:
         raise Usage(f"SLOT: {text!r} is no time; write it as 2030-01-31T12:00:00") from None
     when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return round(when.timestamp() * 1000)
+    ms = round(when.timestamp() * 1000)
+    if not 0 <= ms < MOST_MS:  # also of a date that another zone moves over the edge
+        raise Usage(f"SLOT: {text!r} is no time between 1970 and the year 10000")
+    return ms
 
 
 def delete_job(where: Where, name: str) -> None:

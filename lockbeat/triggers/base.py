@@ -16,6 +16,8 @@ from ..errors import InvalidArgument, InvalidTrigger
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
+FAR_MS = 32_503_680_000_000
+"""The year 3000: no slot lies beyond. Dates that far off mean "never", and some lie beyond what a datetime can say."""
 
 
 class Trigger(ABC):
@@ -80,10 +82,10 @@ def missed(trigger: Trigger, slot_ms: int, now_ms: int, limit: int) -> Missed:
 
 
 def upcoming(trigger: Trigger, after_ms: int, n: int) -> list[int]:
-    """The next `n` slots strictly after `after_ms`; fewer when the trigger ends before."""
+    """The next `n` slots strictly after `after_ms`; fewer when the trigger ends before, or they reach the year 3000."""
     slots: list[int] = []
     slot = trigger.next(after_ms) if n > 0 else None
-    while slot is not None:
+    while slot is not None and slot < FAR_MS:
         slots.append(slot)
         if len(slots) == n:
             break

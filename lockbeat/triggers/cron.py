@@ -4,7 +4,8 @@
     second minute hour day-of-month month day-of-week     THE SECOND COMES FIRST
 
 Fields take `*`, numbers, names (jan-dec, sun-sat, in any case), ranges `a-b` (`22-2` and `fri-mon` wrap),
-steps `*/n` `a-b/n` `a/n`, and lists of these. Day of month also takes `L` (the last day); day of week also
+steps `*/n` `a-b/n` `a/n`, and lists of these. A step that is longer than its field, or that gets no further than the first of
+several values (`10-20/15`), is a mistake and refused. Day of month also takes `L` (the last day); day of week also
 takes `5#2` (the second Friday) and `L5` or `5L` (the last Friday), and 7 for Sunday. A `?` stands for `*`
 in the two day fields. Aliases: @yearly @annually @monthly @weekly @daily @midnight @hourly.
 
@@ -35,9 +36,9 @@ the same slots off the same stretches, so that they can't disagree.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import tzinfo
 from functools import lru_cache
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from ..errors import InvalidTrigger
 from .base import Trigger
@@ -57,7 +58,7 @@ class Cron(Trigger):
     """Fires at the times that a cron line names in a time zone; see the module for its grammar and for DST.
 
     `expression`: five fields, six with the second first, or an alias such as `@daily`.
-    `timezone`: an IANA name or a ZoneInfo that has one.
+    `timezone`: an IANA name, a ZoneInfo that has one, or a zone of one fixed offset: `datetime.UTC`, `timezone(...)`, "+05:30".
 
     Slots are whole seconds from 1970 on. Equality is by spelling, apart from case, blanks and aliases.
     Raises InvalidTrigger ("expression", "timezone"), also for a line that can never fire, as `0 0 30 2 *`.
@@ -67,11 +68,11 @@ class Cron(Trigger):
     timezone: str
     _schedule: _Schedule = field(repr=False, compare=False)
 
-    def __init__(self, expression: str, timezone: str | ZoneInfo = "UTC") -> None:
+    def __init__(self, expression: str, timezone: str | tzinfo = "UTC") -> None:
         if not isinstance(expression, str):
             raise InvalidTrigger("expression", f"must be a str, not {type(expression).__name__}")
-        if not isinstance(timezone, str | ZoneInfo):
-            raise InvalidTrigger("timezone", f"must be a str or ZoneInfo, not {type(timezone).__name__}")
+        if not isinstance(timezone, str | tzinfo):
+            raise InvalidTrigger("timezone", f"must be an IANA name or a tzinfo, not {type(timezone).__name__}")
         canon, name = canonical(expression), zone_name(timezone)
         object.__setattr__(self, "expression", canon)
         object.__setattr__(self, "timezone", name)

@@ -35,6 +35,8 @@ class _Field:
     low: int
     high: int
     names: dict[str, int]
+    unit: str = ""
+    """What `timedelta` calls a step of one; empty: none is as long as the next."""
 
     def value(self, text: str) -> int | None:
         """A number or name of this field; None when it is neither."""
@@ -42,6 +44,10 @@ class _Field:
             return self.names[text]
         number = int(text) if re.fullmatch("[0-9]{1,2}", text) else -1
         return number if self.low <= number <= self.top else None
+
+    @property
+    def size(self) -> int:
+        return self.high - self.low + 1
 
     @property
     def top(self) -> int:
@@ -56,12 +62,12 @@ class _Field:
 _MORE = {"day-of-month": ", L", "month": ", jan-dec", "day-of-week": ", sun-sat, 5#2, L5"}
 _DAY_NUMBERS = {name: i for i, name in enumerate(_DAYS)}
 _FIELDS = (
-    _Field("second", 0, 59, {}),
-    _Field("minute", 0, 59, {}),
-    _Field("hour", 0, 23, {}),
-    _Field("day-of-month", 1, 31, {}),
+    _Field("second", 0, 59, {}, "seconds"),
+    _Field("minute", 0, 59, {}, "minutes"),
+    _Field("hour", 0, 23, {}, "hours"),
+    _Field("day-of-month", 1, 31, {}, "days"),
     _Field("month", 1, 12, {name: i for i, name in enumerate(_MONTHS, start=1)}),
-    _Field("day-of-week", 0, 6, _DAY_NUMBERS),
+    _Field("day-of-week", 0, 6, _DAY_NUMBERS, "days"),
 )
 _MONTH_DAY, _WEEKDAY = 3, 5
 
@@ -90,16 +96,24 @@ def canonical(expression: str) -> str:
     """
     if len(expression) > _LONGEST:
         raise _invalid(f"longer than {_LONGEST} characters")
-    text = " ".join(expression.lower().split())
+    spelt = " ".join(expression.split())
+    text = spelt.lower()
     if not text:
         raise _invalid("is empty")
     if text == "@reboot":
         raise _invalid("'@reboot' is not a time: every instance starts on its own; run it at startup")
+    if found := re.match(r"((?:CRON_)?TZ)=(\S*) ?(.*)", spelt, re.IGNORECASE):
+        raise _invalid(f"{found[1].upper()}= is no part of the line; {_zone_hint(found[3], found[2])}")
     if text.startswith("@"):
+        if text.split(" ")[0] == "@every":
+            raise _invalid(f"{_quote(expression)} is no cron line; a period is @beat.every({_period(text[6:])})")
         if text not in _ALIASES:
             raise _invalid(f"unknown alias {_quote(expression)}; known: {' '.join(_ALIASES)}")
         return _ALIASES[text]
     words = text.split(" ")
+    if _ZONE.fullmatch(words[-1]) and len(words) in (6, 7):
+        line, _, zone = spelt.rpartition(" ")
+        raise _invalid(f"{_quote(spelt)} ends with a time zone; {_zone_hint(line, zone)}")
     if len(words) not in (5, 6):
         year = "; there is no year field" if len(words) == 7 else ""
         raise _invalid(
@@ -183,6 +197,7 @@ def _expand(field: _Field, word: str) -> _Expanded:
             raise _UnreadableError("random and hashed values are not offered; `jitter` spreads jobs")
         if re.search(r"/0+$", token):
             raise _UnreadableError("a step must be 1 or more")
+        _check_step(field, token)
         if index == _MONTH_DAY and "w" in token:
             raise _UnreadableError("W, the nearest weekday, is not offered")
     if index == _WEEKDAY and len({bool(re.search("[#L]", token)) for token in tokens}) > 1:
@@ -204,10 +219,45 @@ def _expand(field: _Field, word: str) -> _Expanded:
     return _Expanded(frozenset(v for v in values if isinstance(v, int)), last="l" in values)
 
 
+def _check_step(field: _Field, token: str) -> None:
+    """Refuse a step that never steps: `*/90` in minutes is hourly, and whoever writes it means every 90 minutes.
+
+    As long as its field it may be, for `*/60` and `15/60` do what they say. So may any step after one value alone: `5-5/2`.
+    """
+    body, _, step = token.partition("#")[0].partition("/")
+    if not re.fullmatch("[0-9]+", step):
+        return
+    first, _, last = body.partition("-")
+    low = field.value(first)
+    high = field.value(last) if last else field.high
+    if len(step) > 4 or int(step) > field.size:
+        instead = f"timedelta({field.unit}={step})" if field.unit and len(step) < 4 else "..."
+        raise _UnreadableError(f"the step is longer than the field, of {field.size}; for a period: @beat.every({instead})")
+    if low is not None and high is not None and int(step) < field.size and 0 < (high - low) % field.size < int(step):
+        raise _UnreadableError(f"its step gets no further than {first}; write {first} alone, or for a period: @beat.every(...)")
+
+
+_ZONE = re.compile(r"[a-z_]+(/[a-z0-9_+-]+)+|utc|gmt|z|[+-]\d\d:\d\d")
+_GO_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def _zone_hint(line: str, zone: str) -> str:
+    """How to say a time zone."""
+    return f"it is an argument: @beat.cron({_quote(line)}, timezone={_quote(zone)})"
+
+
+def _period(text: str) -> str:
+    """The seconds of `5m` or `1h30m`, as Go writes them; `...` when it is something else."""
+    parts = re.findall(r"(\d{1,6}(?:\.\d{1,6})?)(ms|[smhd])", text)
+    if not parts or "".join(map("".join, parts)) != text.strip():
+        return "..."
+    return f"{sum(float(number) * _GO_UNITS[unit] for number, unit in parts):.10g}"
+
+
 def _spell_out(field: _Field, token: str) -> str:
     """A token that croniter would misread, as the list of its values; any other as it is."""
     body, mark, nth = token.partition("#")
-    size = field.high - field.low + 1
+    size = field.size
     if match := re.fullmatch(r"(\w+)-(\w+)(?:/(\d{1,4}))?", body, re.ASCII):
         low, high, step = field.value(match[1]), field.value(match[2]), int(match[3] or 1)
         if low is not None and high is not None and high < low:

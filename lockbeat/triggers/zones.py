@@ -8,8 +8,9 @@ third day and halving. (The shortest stretch since 1970 is a week, in Brazil in 
 from __future__ import annotations
 
 import difflib
+import re
 import zoneinfo
-from datetime import timedelta
+from datetime import timedelta, timezone, tzinfo
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -41,20 +42,56 @@ def _names() -> frozenset[str]:
 
 
 @lru_cache(maxsize=1024)
-def zone_name(timezone: str | zoneinfo.ZoneInfo) -> str:
-    """The IANA name of `timezone`. Raises InvalidTrigger ("timezone"), with a near name if there is one."""
-    if isinstance(timezone, zoneinfo.ZoneInfo):
-        if timezone.key is None:
-            raise InvalidTrigger("timezone", "a ZoneInfo without a key has no name that others could look up")
-        timezone = timezone.key
+def zone_name(zone: str | tzinfo) -> str:
+    """The IANA name of a zone, or its offset as `+05:30`. Raises InvalidTrigger ("timezone"), with a near name if there is one.
+
+    Others look the zone up by it, on machines of their own.
+    """
+    if isinstance(zone, tzinfo):
+        zone = _name_of(zone)
     # Membership, not an attempt to load: ZoneInfo also reads `localtime`, which differs from machine to
     # machine, and `europe/berlin` where the file system folds case.
-    if timezone == "UTC" or timezone in _names():  # to list the names takes 50 ms
-        return timezone
+    if zone == "UTC" or zone in _names():  # to list the names takes 50 ms
+        return zone
+    if (offset := _fixed(zone)) is not None:
+        return _spell(offset)
     folded = {name.casefold(): name for name in sorted(_names())}
-    near = difflib.get_close_matches(timezone.casefold(), folded, n=1, cutoff=0.75)
+    near = difflib.get_close_matches(zone.casefold(), folded, n=1, cutoff=0.75)
     hint = f"; did you mean {folded[near[0]]!r}?" if near else " (an IANA name such as 'Europe/Berlin')"
-    raise InvalidTrigger("timezone", f"unknown time zone {timezone[:80]!r}{hint}")
+    raise InvalidTrigger("timezone", f"unknown time zone {zone[:80]!r}{hint}")
+
+
+def _name_of(zone: tzinfo) -> str:
+    """What others can look the zone up by: its IANA name (pytz calls it `zone`), or the offset that it always has."""
+    name = getattr(zone, "key", getattr(zone, "zone", None))
+    if isinstance(name, str):
+        return name
+    if isinstance(zone, zoneinfo.ZoneInfo):
+        raise InvalidTrigger("timezone", "a ZoneInfo without a key has no name that others could look up")
+    try:
+        offset = zone.utcoffset(None)  # None of a zone whose offset changes
+    except Exception:  # noqa: BLE001 - whatever a zone of others does that needs a datetime
+        offset = None
+    if offset is None:
+        raise InvalidTrigger("timezone", f"{zone!r:.80} has no name that others could look up; give an IANA name or a ZoneInfo")
+    if offset.microseconds:
+        raise InvalidTrigger("timezone", f"the offset of {zone!r:.80} is no whole number of seconds")
+    return _spell(offset)
+
+
+def _spell(offset: timedelta) -> str:
+    """UTC, +05:30, -03:00."""
+    return str(timezone(offset)).removeprefix("UTC") or "UTC"
+
+
+@lru_cache(maxsize=1024)
+def _fixed(name: str) -> timedelta | None:
+    """The offset that `+05:30` names; None: it names none."""
+    found = re.fullmatch(r"([+-])([01]\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?", name, re.ASCII)
+    if found is None:
+        return None
+    offset = timedelta(hours=int(found[2]), minutes=int(found[3]), seconds=int(found[4] or 0))
+    return -offset if found[1] == "-" else offset
 
 
 def stretch_at(name: str, instant: int) -> Stretch:
@@ -70,7 +107,8 @@ def stretch_at(name: str, instant: int) -> Stretch:
 
 @lru_cache(maxsize=8192)
 def _stretches(name: str, window: int) -> tuple[Stretch, ...]:
-    zone = zoneinfo.ZoneInfo(name)
+    fixed = _fixed(name)
+    zone = zoneinfo.ZoneInfo(name) if fixed is None else timezone(fixed)
     begin, end = window * _WINDOW, (window + 1) * _WINDOW
     # Started before the window, to know how far the clock had got: it never went back by more than a day.
     start = begin - _STEP
@@ -92,7 +130,7 @@ def _stretches(name: str, window: int) -> tuple[Stretch, ...]:
     )
 
 
-def _first_change(zone: zoneinfo.ZoneInfo, low: int, high: int, offset: int) -> int:
+def _first_change(zone: tzinfo, low: int, high: int, offset: int) -> int:
     """The first second in (low, high] at which the offset is not `offset` any more."""
     while high - low > 1:
         middle = (low + high) // 2
@@ -103,7 +141,7 @@ def _first_change(zone: zoneinfo.ZoneInfo, low: int, high: int, offset: int) -> 
     return high
 
 
-def _offset(zone: zoneinfo.ZoneInfo, instant: int) -> int:
+def _offset(zone: tzinfo, instant: int) -> int:
     offset = (EPOCH + timedelta(seconds=instant)).astimezone(zone).utcoffset()
     assert offset is not None
     return offset.days * DAY + offset.seconds

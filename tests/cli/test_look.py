@@ -132,7 +132,8 @@ def test_why_says_what_is_known_of_a_slot(lockbeat: Lockbeat, jobs: str) -> None
     assert "has not come due" in lockbeat("why", "tick", soon, "--url", jobs).err
     assert "is no slot of tick" in lockbeat("why", "tick", "2020-01-01T00:00:01", "--url", jobs).err
     assert "nothing is known" in lockbeat("why", "tick", "2020-01-01T00:00:00", "--url", jobs).err
-    assert lockbeat("why", "tick", "9" * 20, "--url", jobs).code == 2
+    for far in ("9" * 20, "9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00", "1969-12-31T23:59:59"):
+        assert lockbeat("why", "tick", far, "--url", jobs).code == 2
 
 
 @pytest.fixture

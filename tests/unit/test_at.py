@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -61,6 +61,12 @@ def test_it_reads_as_an_iso_date_in_utc() -> None:
         (MOMENT_MS, "must be an aware datetime, not int"),
         ("2026-01-01T00:00:00+00:00", "must be an aware datetime, not str"),
         (MOMENT.date(), "must be an aware datetime, not date"),
+        # These are no times but a way to say never, and some lie beyond what a datetime in UTC can say.
+        (datetime(3000, 1, 1, tzinfo=UTC), "3000-01-01T00:00:00+00:00 is too far off"),
+        (datetime(9999, 12, 31, tzinfo=UTC), "is too far off: it must be before the year 3000"),
+        (datetime.max.replace(tzinfo=UTC), "is too far off"),
+        (datetime.max.replace(tzinfo=timezone(timedelta(hours=-14))), "is too far off"),
+        (datetime.min.replace(tzinfo=timezone(timedelta(hours=14))), "is too far off"),
     ],
 )
 def test_what_is_no_instant_is_refused(when: object, problem: str) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from importlib.resources import files
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -13,15 +14,47 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lockbeat.errors import InvalidTrigger
-from lockbeat.triggers import Cron, upcoming
+from lockbeat.triggers import Cron, Every, trigger_from_json, upcoming
 from lockbeat.triggers.zones import LAST, zone_name
 
 NEW_YEAR = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp()) * 1000
 
 
-def attempt(expression: str, timezone: str = "UTC") -> Cron | InvalidTrigger:
+class Changing(tzinfo):
+    """As dateutil's zones: it has an offset only at a time, and no name."""
+
+    def utcoffset(self, moment: datetime | None) -> timedelta | None:
+        return None if moment is None else timedelta(hours=moment.month % 2)
+
+    def dst(self, moment: datetime | None) -> timedelta | None:
+        return None
+
+    def tzname(self, moment: datetime | None) -> str | None:
+        return None
+
+
+class Broken(Changing):
+    def utcoffset(self, moment: datetime | None) -> timedelta | None:
+        assert moment is not None
+        return timedelta(0)
+
+
+class Always(Changing):
+    """As a library's own fixed zone."""
+
+    def utcoffset(self, moment: datetime | None) -> timedelta:
+        return timedelta(hours=-4)
+
+
+class Named(Changing):
+    """As pytz has it."""
+
+    zone = "Europe/Berlin"
+
+
+def attempt(expression: str, zone: str = "UTC") -> Cron | InvalidTrigger:
     try:
-        return Cron(expression, timezone)
+        return Cron(expression, zone)
     except InvalidTrigger as error:
         return error
 
@@ -55,6 +88,12 @@ def first(expression: str, n: int, after: int = NEW_YEAR - 1000) -> list[str]:
         ("50/4 0 * * *", ["2026-01-01 00:50:00", "2026-01-01 00:54:00", "2026-01-01 00:58:00"]),
         ("59/15 * * * *", ["2026-01-01 00:59:00", "2026-01-01 01:59:00"]),
         ("5-5 * * * *", ["2026-01-01 00:05:00", "2026-01-01 01:05:00"]),
+        # A step as long as its field says what it does.
+        ("*/60 * * * *", ["2026-01-01 00:00:00", "2026-01-01 01:00:00"]),
+        ("15/60 * * * *", ["2026-01-01 00:15:00", "2026-01-01 01:15:00"]),
+        ("0 */24 * * *", ["2026-01-01 00:00:00", "2026-01-02 00:00:00"]),
+        ("0 0 1 */12 *", ["2026-01-01 00:00:00", "2027-01-01 00:00:00"]),
+        ("0 0 * * */7", ["2026-01-04 00:00:00", "2026-01-11 00:00:00"]),
         ("5-5/2 * * * *", ["2026-01-01 00:05:00", "2026-01-01 01:05:00"]),
         ("0 0 1 jan-jan *", ["2026-01-01 00:00:00", "2027-01-01 00:00:00"]),
         # Ranges that wrap, also with a step.
@@ -114,6 +153,41 @@ def test_a_leap_day_waits_eight_years_over_the_turn_of_a_century() -> None:
             "'* * * *' has 4 fields, not 5 (minute hour day-of-month month day-of-week) or 6 (second first)",
         ),
         ("* * * * * * 2026", "there is no year field"),
+        # A step that never steps: its line fires at other times than whoever wrote it means.
+        ("*/90 * * * *", "the step is longer than the field, of 60; for a period: @beat.every(timedelta(minutes=90))"),
+        ("*/61 * * * * *", "@beat.every(timedelta(seconds=61))"),
+        ("0 */36 * * *", "can't read the hour field '*/36' in '0 */36 * * *': the step is longer than the field, of 24"),
+        ("0 */25 * * *", "@beat.every(timedelta(hours=25))"),
+        ("0 0 */32 * *", "@beat.every(timedelta(days=32))"),
+        ("0 0 1 */13 *", "the step is longer than the field, of 12; for a period: @beat.every(...)"),
+        ("0 0 * * */8", "@beat.every(timedelta(days=8))"),
+        ("0-59/90 * * * *", "@beat.every(timedelta(minutes=90))"),
+        ("5/90 * * * *", "@beat.every(timedelta(minutes=90))"),
+        ("0,*/90 * * * *", "@beat.every(timedelta(minutes=90))"),
+        ("*/99999999999999999999 * * * *", "for a period: @beat.every(...)"),
+        ("0 0 * * mon-fri/9", "@beat.every(timedelta(days=9))"),
+        ("10-20/15 * * * *", "its step gets no further than 10; write 10 alone, or for a period: @beat.every(...)"),
+        ("50/15 * * * *", "its step gets no further than 50; write 50 alone"),
+        ("0 20-2/8 * * *", "its step gets no further than 20"),
+        ("0 0 1 jan-mar/4 *", "its step gets no further than jan; write jan alone"),
+        ("0 0 * * mon-fri/6", "its step gets no further than mon"),
+        # What other schedulers write.
+        (
+            "CRON_TZ=Europe/Berlin 0 9 * * *",
+            "is no part of the line; it is an argument: @beat.cron('0 9 * * *', timezone='Europe/Berlin')",
+        ),
+        ("TZ=UTC @daily", "TZ= is no part of the line; it is an argument: @beat.cron('@daily', timezone='UTC')"),
+        ("tz=Asia/Tokyo */5 * * * * *", "@beat.cron('*/5 * * * * *', timezone='Asia/Tokyo')"),
+        (
+            "0 9 * * * Europe/Berlin",
+            "ends with a time zone; it is an argument: @beat.cron('0 9 * * *', timezone=",
+        ),
+        ("0 0 9 * * mon America/Argentina/Ushuaia", "@beat.cron('0 0 9 * * mon', timezone='America/Argentina/Ushuaia')"),
+        ("@every 5m", "'@every 5m' is no cron line; a period is @beat.every(300)"),
+        ("@every 1h30m10s", "@beat.every(5410)"),
+        ("@Every 250ms", "@beat.every(0.25)"),
+        ("@every", "a period is @beat.every(...)"),
+        ("@every soon", "a period is @beat.every(...)"),
         ("@reboot", "'@reboot' is not a time"),
         ("@fortnightly", "unknown alias '@fortnightly'; known: @yearly"),
         ("60 * * * *", "can't read the minute field '60' in '60 * * * *': allowed are 0-59"),
@@ -185,7 +259,7 @@ def test_any_text_is_either_a_trigger_or_one_clear_error(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("timezone", "problem"),
+    ("zone", "problem"),
     [
         ("Mars/Base", "unknown time zone 'Mars/Base' (an IANA name such as 'Europe/Berlin')"),
         ("Europe/Berln", "unknown time zone 'Europe/Berln'; did you mean 'Europe/Berlin'?"),
@@ -197,16 +271,55 @@ def test_any_text_is_either_a_trigger_or_one_clear_error(text: str) -> None:
         ("\0", "unknown time zone '\\x00'"),
         # What it means differs from machine to machine.
         ("localtime", "unknown time zone 'localtime'"),
-        (None, "must be a str or ZoneInfo, not NoneType"),
-        (UTC, "must be a str or ZoneInfo, not timezone"),
+        ("+5:30", "unknown time zone '+5:30'"),
+        ("+24:00", "unknown time zone '+24:00'"),
+        (None, "must be an IANA name or a tzinfo, not NoneType"),
+        (2, "must be an IANA name or a tzinfo, not int"),
+        (Changing(), "has no name that others could look up"),
+        (Broken(), "has no name that others could look up"),
+        (timezone(timedelta(microseconds=1)), "is no whole number of seconds"),
     ],
 )
-def test_an_unknown_time_zone_is_named_with_the_nearest_one(timezone: object, problem: str) -> None:
+def test_an_unknown_time_zone_is_named_with_the_nearest_one(zone: object, problem: str) -> None:
     with pytest.raises(InvalidTrigger) as caught:
-        Cron("* * * * *", timezone)  # type: ignore[arg-type]
+        Cron("* * * * *", zone)  # type: ignore[arg-type]
     assert caught.value.argument == "timezone"
     assert problem in caught.value.problem
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("zone", "name", "hour"),
+    [
+        (UTC, "UTC", "2026-01-01 09:00:00"),
+        (timezone(timedelta(0)), "UTC", "2026-01-01 09:00:00"),
+        (timezone(timedelta(hours=2)), "+02:00", "2026-01-01 07:00:00"),
+        (timezone(timedelta(hours=-3, minutes=-30), "NST"), "-03:30", "2026-01-01 12:30:00"),
+        (timezone(timedelta(hours=5, minutes=30)), "+05:30", "2026-01-01 03:30:00"),
+        (timezone(timedelta(minutes=-1)), "-00:01", "2026-01-01 09:01:00"),
+        (timezone(timedelta(hours=23, minutes=59, seconds=59)), "+23:59:59", "2026-01-01 09:00:01"),
+        ("+05:30", "+05:30", "2026-01-01 03:30:00"),
+        ("-00:00", "UTC", "2026-01-01 09:00:00"),
+        (Always(), "-04:00", "2026-01-01 13:00:00"),
+        (Named(), "Europe/Berlin", "2026-01-01 08:00:00"),
+    ],
+)
+def test_a_zone_of_one_offset_is_as_good_as_a_name(zone: str | tzinfo, name: str, hour: str) -> None:
+    cron = Cron("0 9 * * *", zone)
+    assert cron.timezone == name
+    assert trigger_from_json(json.loads(json.dumps(cron.to_json()))) == cron
+    slot = cron.next(NEW_YEAR - 1)
+    assert slot is not None
+    assert datetime.fromtimestamp(slot / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S") == hour
+    assert cron.prev(slot) == slot
+    assert cron.next(slot) == slot + 86_400_000 or name == "Europe/Berlin"
+
+
+def test_slots_end_with_the_year_2999_at_once() -> None:
+    for trigger in (Cron("0 0 1 1 *", "Europe/Berlin"), Every(timedelta(days=3650))):
+        slots = upcoming(trigger, NEW_YEAR, 10_000)
+        assert 0 < len(slots) < 1000
+        assert datetime.fromtimestamp(slots[-1] / 1000, UTC).year >= 2985
 
 
 def test_a_zone_without_a_name_is_refused_since_others_could_not_look_it_up() -> None:

@@ -35,7 +35,7 @@ TRIGGERS = [
     Every(0.25, anchor=7),
     At(datetime(2026, 1, 1, tzinfo=UTC)),
     At(datetime(1, 1, 1, tzinfo=UTC)),
-    At(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)),
+    At(datetime(2999, 12, 31, 23, 59, 59, tzinfo=UTC)),
 ]
 
 
