@@ -85,10 +85,10 @@ class Attempt:
 
     async def _call(self) -> Any:
         function = self.function
-        args = (self._run(),) if function.takes_run else ()
+        call = function.with_run(self._run())
         if function.is_async:
-            return await function.call(*args)
-        thread = _in_thread(self.task.id, partial(contextvars.copy_context().run, function.call, *args))
+            return await call()
+        thread = _in_thread(self.task.id, partial(contextvars.copy_context().run, call))
         try:
             result = await asyncio.shield(thread)
         except asyncio.CancelledError:

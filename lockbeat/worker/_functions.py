@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, get_args
 
 from lockbeat.errors import InvalidArgument, InvalidType, LeaseLost
 
@@ -79,32 +80,89 @@ class Function:
     takes_run: bool
     timeout_ms: int | None = None
     """Cancels a spawned task's attempt that runs longer; a job's tasks say theirs themselves."""
+    keyword: str | None = None
+    """By which it takes the run; None: as its first argument."""
 
     @classmethod
     def of(cls, function: Callable[..., Any], timeout_ms: int | None = None) -> Function:
         """Raises InvalidArgument or InvalidType for what can't be called with one argument or none."""
+        if isinstance(function, staticmethod):
+            function = function.__func__
+        if isinstance(function, classmethod):
+            raise InvalidArgument("function", _needs_owner(function, "class"))
         if not callable(function):
             raise InvalidType("function", f"must be callable, not {type(function).__name__}")
-        needed = [
-            parameter
-            for parameter in _parameters(function)
-            if parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        ]
-        wrong = len(needed) > 1 or any(parameter.kind is parameter.KEYWORD_ONLY for parameter in needed)
-        if wrong:
-            names = ", ".join(parameter.name for parameter in needed)
+        # A wrapper made with functools.wraps pretends to take what the function behind it takes, be it all or in part the wrapper
+        # that gives it. What counts is what the wrapper itself takes.
+        given, behind = _parameters(function, follow_wrapped=False), _parameters(function)
+        if owner := _missing_owner(function, behind):
+            raise InvalidArgument("function", _needs_owner(function, owner))
+        needed = [one for one in given if one.default is one.empty and one.kind not in _ANY]
+        bound = function.keywords if isinstance(function, partial) else {}
+        if bound and [one.name for one in needed] == ["run"]:
+            needed = []  # what is bound by name makes keywords of all that follow
+        if len(needed) > 1 or any(one.kind is one.KEYWORD_ONLY for one in needed):
+            names = ", ".join(one.name for one in needed)
             raise InvalidArgument("function", f"may take one argument, the run, or none; {_name(function)} needs: {names}")
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise InvalidArgument("function", f"{_name(function)} is a generator: called, it would run nothing")
         plain = inspect.isfunction(function) or inspect.ismethod(function) or isinstance(function, partial)
         called = function if plain else type(function).__call__  # an object that can be called
-        takes_run = bool(needed) or any(parameter.name == "run" for parameter in _parameters(function))
-        return cls(function, inspect.iscoroutinefunction(called), takes_run, timeout_ms)
+        if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
+            raise InvalidArgument("function", f"{_name(function)} is a generator: called, it would run nothing")
+        takes_run, keyword = (True, None) if needed else _place_of_run(given, behind)
+        takes_run = takes_run and "run" not in bound
+        return cls(function, inspect.iscoroutinefunction(called), takes_run, timeout_ms, keyword)
+
+    def with_run(self, run: Run) -> Callable[[], Any]:
+        """What to call, with nothing."""
+        if not self.takes_run:
+            return self.call
+        return partial(self.call, **{self.keyword: run}) if self.keyword is not None else partial(self.call, run)
 
 
-def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+_ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def _place_of_run(given: list[inspect.Parameter], behind: list[inspect.Parameter]) -> tuple[bool, str | None]:
+    """Whether a function that needs nothing takes the run, and by which keyword if not as its first argument."""
+    kinds = {one.kind for one in given}
+    # What a wrapper that takes anything has behind it: other arguments may be the wrapper's to give.
+    for own, parameters in ((True, given), (False, behind if kinds.intersection(_ANY) else [])):
+        for at, one in enumerate(parameters):
+            if one.kind in _ANY or not (one.name == "run" or (not own and _is_run(one.annotation))):
+                continue
+            positional = one.kind is not one.KEYWORD_ONLY and (own or one.VAR_POSITIONAL in kinds)
+            named = one.kind is not one.POSITIONAL_ONLY and (own or one.VAR_KEYWORD in kinds)
+            if named and not (positional and at == 0):
+                return True, one.name
+            return positional, None
+    return False, None
+
+
+def _is_run(annotation: object) -> bool:
+    if isinstance(annotation, str):  # from __future__ import annotations
+        return re.search(r"\bRun\b", annotation) is not None
+    return annotation is Run or any(one is Run for one in get_args(annotation))
+
+
+def _missing_owner(function: Callable[..., Any], parameters: list[inspect.Parameter]) -> str | None:
+    """What a function of a class is to be called on, and is not: an "instance", or the "class"."""
+    _, _, where = getattr(function, "__qualname__", "").rpartition("<locals>.")
+    if "." not in where or inspect.ismethod(function) or not parameters:
+        return None
+    return {"self": "instance", "cls": "class"}.get(parameters[0].name)
+
+
+def _needs_owner(function: Any, owner: str) -> str:
+    name = _name(function)
+    of, _, method = name.rpartition(".")
+    on = f"{of.rpartition('.')[2]}{'()' if owner == 'instance' else ''}.{method}"
+    whose = "an instance" if owner == "instance" else "the class"
+    return f"{name} is called on {whose}, and there is none yet: declare it after the class, as in beat.every(10)({on})"
+
+
+def _parameters(function: Callable[..., Any], *, follow_wrapped: bool = True) -> list[inspect.Parameter]:
     try:
-        return list(inspect.signature(function).parameters.values())
+        return list(inspect.signature(function, follow_wrapped=follow_wrapped).parameters.values())
     except ValueError:
         raise InvalidArgument("function", f"{_name(function)} does not say what it takes; wrap it in a function") from None
 
