@@ -14,6 +14,7 @@ from lockbeat.lease import Held
 from lockbeat.store import Store
 from lockbeat.tasks import Task
 from lockbeat.triggers import Every
+from tests.conftest import PATIENCE
 
 MINUTE = 60_000
 
@@ -110,7 +111,9 @@ async def states(lb: Lockbeat, name: str) -> list[str]:
     return [entry.state for entry in await ledger(lb, name)]
 
 
-async def eventually(ask: Callable[[], Awaitable[object]], description: str, timeout: float = 8.0, step: float = 0.01) -> None:
+async def eventually(
+    ask: Callable[[], Awaitable[object]], description: str, timeout: float = PATIENCE, step: float = 0.01
+) -> None:
     """Ask again until the answer is true; AssertionError with the description otherwise."""
     deadline = time.monotonic() + timeout
     while not await ask():

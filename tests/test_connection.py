@@ -43,7 +43,7 @@ async def dedicated(connector: Connector, key: str = "") -> AsyncIterator[Abstra
 
 async def eventually(attempt: Callable[[], Awaitable[T]]) -> T:
     """Repeat what redis-py reports as failed, until it works: the caller's part in a failover."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while True:
             with contextlib.suppress(redis.RedisError):
                 return await attempt()

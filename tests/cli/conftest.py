@@ -79,7 +79,7 @@ def lockbeat(capsys: pytest.CaptureFixture[str]) -> Lockbeat:
     return run
 
 
-def wait_until(condition: Callable[[], Any], description: str, timeout: float = 15.0) -> Any:
+def wait_until(condition: Callable[[], Any], description: str, timeout: float = 30.0) -> Any:
     """Look in short steps; what the condition found, or AssertionError with the description."""
     deadline = time.monotonic() + timeout
     while not (found := condition()):
@@ -117,7 +117,7 @@ class Process:
         wait_until(lambda: text in self.out or self.popen.poll() is not None, f"{text!r} on stdout")
         assert text in self.out, f"{self.out}{self.err}"
 
-    def end(self, number: int = signal.SIGTERM, timeout: float = 10.0) -> int:
+    def end(self, number: int = signal.SIGTERM, timeout: float = 30.0) -> int:
         """Signal it, and wait for its exit code."""
         self.popen.send_signal(number)
         return self.popen.wait(timeout)

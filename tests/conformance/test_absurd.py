@@ -479,9 +479,9 @@ async def test_the_body_of_a_cancelled_task_is_cancelled(lb: Lockbeat, url: str,
 
     async with beat.lifespan():
         spawned = await beat.spawn(job)
-        await asyncio.wait_for(began.wait(), 10)
+        await asyncio.wait_for(began.wait(), 30)
         assert await lb.tasks.cancel(spawned.task_id)
-        await wait_until(lambda: stopped_by, "its body is cancelled", timeout=10)
+        await wait_until(lambda: stopped_by, "its body is cancelled")
         assert await state(lb, spawned.task_id) == "cancelled"
 
 
@@ -596,7 +596,7 @@ async def test_a_task_this_instance_does_not_know_is_left_to_one_that_does(
         await eventually(marked, "the old instance is at work")
         assert ran == []
         async with new.lifespan():
-            await wait_until(lambda: ran, "the new one ran it", timeout=15)
+            await wait_until(lambda: ran, "the new one ran it")
 
             async def done() -> bool:
                 return bool((await lb.tasks.get(spawned.task_id)).result == "done")

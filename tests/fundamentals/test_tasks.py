@@ -29,7 +29,7 @@ def beat(make_beat: Callable[..., Beat]) -> Beat:
 
 async def end_of(lb: Lockbeat, task_id: str) -> TaskInfo:
     """What became of a task."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (info := await lb.tasks.get(task_id)).state in ("waiting", "running"):
             await asyncio.sleep(0.01)
     return info

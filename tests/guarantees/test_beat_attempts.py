@@ -333,7 +333,7 @@ async def test_a_task_whose_function_is_not_here_is_left_to_others(
         raised = await lb.jobs.get("fresh")
         assert raised.open is not None
     async with new.lifespan():
-        await wait_until(lambda: ran, "the new instance runs it", timeout=8)
+        await wait_until(lambda: ran, "the new instance runs it")
     assert ran == [1], "what the old one passed on was no attempt"
 
 
@@ -351,7 +351,7 @@ async def test_two_programs_on_one_store_run_every_slot_of_both(lb: Lockbeat, be
         ran.append(("theirs", run.attempt))
 
     async with one.lifespan(), other.lifespan():
-        await wait_until(lambda: min(ran.count(("ours", 1)), ran.count(("theirs", 1))) >= 8, "eight slots of each", timeout=10)
+        await wait_until(lambda: min(ran.count(("ours", 1)), ran.count(("theirs", 1))) >= 8, "eight slots of each")
     assert {attempt for _, attempt in ran} == {1}
     assert "skipped" not in await states(lb, "ours") + await states(lb, "theirs")
 

@@ -24,7 +24,7 @@ from tests.servers import Server
 ROOT = Path(__file__).parents[2]
 
 
-async def end(serving: asyncio.Task[None], within: float = 3.0) -> None:
+async def end(serving: asyncio.Task[None], within: float = 30.0) -> None:
     """Cancel it, and wait for its end."""
     serving.cancel()
     await asyncio.wait([serving], timeout=within)

@@ -33,7 +33,7 @@ def beat(server: Server, namespace: str) -> Beat:
 
 async def runs_on(slots: list[Any], why: str) -> None:
     ran = len(slots)
-    await wait_until(lambda: len(slots) > ran + 1, f"it runs {why}", timeout=8)
+    await wait_until(lambda: len(slots) > ran + 1, f"it runs {why}")
 
 
 async def test_it_outlives_a_restart_of_the_server(beat: Beat, server: Server, caplog: pytest.LogCaptureFixture) -> None:
@@ -42,7 +42,7 @@ async def test_it_outlives_a_restart_of_the_server(beat: Beat, server: Server, c
     async with beat.lifespan():
         await runs_on(slots, "at first")
         await asyncio.to_thread(server.kill)
-        await wait_until(lambda: "can't ask what is due" in caplog.text, "it notices", timeout=8)
+        await wait_until(lambda: "can't ask what is due" in caplog.text, "it notices")
         await asyncio.to_thread(server.restart)
         await runs_on(slots, "again")
     assert len(slots) == len(set(slots))
@@ -56,7 +56,7 @@ async def test_it_outlives_a_server_that_hangs(beat: Beat, server: Server, caplo
         await runs_on(slots, "at first")
         server.freeze()
         try:
-            await wait_until(lambda: "can't ask what is due" in caplog.text, "it notices", timeout=8)
+            await wait_until(lambda: "can't ask what is due" in caplog.text, "it notices")
         finally:
             server.thaw()
         await runs_on(slots, "again")

@@ -141,9 +141,9 @@ async def test_in_a_full_store_the_keeper_goes_on_renewing(
                 now is not None and then is not None and now > then for now, then in zip(await ends(), before, strict=True)
             )
 
-        await eventually(renewed, "every lease ends later than before", timeout=30)
+        await eventually(renewed, "every lease ends later than before")
         let_go.set()
-        await eventually(lambda: ended(lb, spawned.task_id), "the task ended", timeout=30)
+        await eventually(lambda: ended(lb, spawned.task_id), "the task ended")
         assert (await lb.locks.owner("k")) == lease.owner
     assert not await lb.locks.is_locked("k")
 

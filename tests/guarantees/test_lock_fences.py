@@ -25,7 +25,7 @@ async def take(lb: Lockbeat, owner: str, ttl: float = 30) -> int:
 
 
 async def ended(lb: Lockbeat) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while await lb.locks.is_locked("k"):
             await asyncio.sleep(0.002)
 

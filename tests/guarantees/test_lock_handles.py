@@ -12,6 +12,7 @@ from lockbeat import LeaseLost, Lockbeat
 from lockbeat.errors import InvalidArgument
 from lockbeat.lease import monotonic
 from tests.conftest import Connect, only, wait_until
+from tests.keeping import hurry
 
 
 async def test_a_handle_may_be_left_by_another_task_than_entered_it(lb: Lockbeat) -> None:
@@ -35,7 +36,7 @@ async def test_handles_may_be_left_in_the_order_they_were_entered(lb: Lockbeat) 
 
 async def test_a_loss_and_a_cancellation_from_outside_are_told_apart(lb: Lockbeat) -> None:
     async def body() -> None:
-        async with lb.lock("k", ttl=0.3):
+        async with lb.lock("k"):
             await asyncio.sleep(30)
 
     held = asyncio.create_task(body())
@@ -47,11 +48,12 @@ async def test_a_loss_and_a_cancellation_from_outside_are_told_apart(lb: Lockbea
         await held
     assert not await lb.locks.is_locked("k")
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(45):
         with pytest.raises(LeaseLost):
-            async with lb.lock("k", ttl=0.3):
+            async with lb.lock("k"):
                 await lb.locks.release_all(lb.owner)
-                await asyncio.sleep(30)
+                hurry(lb)
+                await asyncio.sleep(60)
     current = asyncio.current_task()
     assert current is not None
     assert current.cancelling() == 0  # a TaskGroup around it would else take itself for cancelled
@@ -75,7 +77,7 @@ async def test_when_the_first_waiter_of_a_process_loses_what_it_got_the_second_s
             group.create_task(wait(client, "first"))
             await asyncio.sleep(0.05)
             group.create_task(wait(client, "second"))
-            await wait_until(lambda: entered == ["first", "second"], "both were in", timeout=8)
+            await wait_until(lambda: entered == ["first", "second"], "both were in")
 
 
 @only("valkey")
@@ -95,7 +97,7 @@ async def test_a_hand_off_after_a_slow_question_is_not_given_up_at_once(connect:
         # As if the server had answered that question three seconds late.
         room._clocks = {shard: (clock - 3, monotonic()) for shard, (clock, _) in room._clocks.items()}
         await holder.locks.release("k", "holder")
-        assert await asyncio.wait_for(waiter, 5) == "k"
+        assert await asyncio.wait_for(waiter, 15) == "k"
 
 
 @only("valkey")

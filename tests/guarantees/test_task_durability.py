@@ -306,7 +306,7 @@ async def test_without_a_replica_no_spawned_task_begins_and_the_log_says_why(
         assert ran == []
         assert {(await lb.tasks.get(one.task_id)).state for one in spawned} <= {"waiting", "running"}
         pair.replica.thaw()
-        infos = [await end_of(lb, one.task_id, 20) for one in spawned]
+        infos = [await end_of(lb, one.task_id) for one in spawned]
     assert {(info.state, info.attempts) for info in infos} == {("done", 1)}
     assert sorted(ran) == [(n, 1) for n in range(20)]
 
@@ -353,7 +353,7 @@ async def test_a_job_that_is_due_often_runs_each_slot_once_whatever_its_replica_
         await asyncio.sleep(0.5)
         assert len(slots) == before, "nothing begins that could be lost"
         pair.replica.thaw()
-        await wait_until(lambda: len(slots) > before + 3, "it goes on", timeout=10)
+        await wait_until(lambda: len(slots) > before + 3, "it goes on")
     assert len(slots) == len(set(slots))
 
 
@@ -370,7 +370,7 @@ async def test_a_replica_that_comes_later_lets_it_begin(namespace: str, caplog: 
             spawned = await beat.spawn(job)
             await wait_until(lambda: "0 of 1 replicas" in caplog.text, "the log says why")
             with servers.replica(primary):
-                info = await end_of(lb, spawned.task_id, 20)
+                info = await end_of(lb, spawned.task_id)
     assert (info.result, info.attempts) == ("ran", 1)
 
 
@@ -404,7 +404,7 @@ async def test_a_slot_that_began_does_not_begin_again_on_the_replica_that_took_o
     with started(servers.valkey_binary()) as pair:
         async with declared(pair.primary.url).lifespan(), Lockbeat(pair.primary.url, namespace=namespace, timeout=0.5) as lb:
             spawned = await lb.tasks.spawn("once", 1, max_attempts=1, durability=ONE)
-            await wait_until(lambda: ran and spawned_ran, "they run", timeout=10)
+            await wait_until(lambda: ran and spawned_ran, "they run")
             if ended:
                 await end_of(lb, spawned.task_id)
 
@@ -424,9 +424,9 @@ async def test_a_slot_that_began_does_not_begin_again_on_the_replica_that_took_o
             async def over() -> bool:
                 return await states(lb, "launch") in (["done"], ["lost"])
 
-            await eventually(over, "the slot is over", timeout=10)
+            await eventually(over, "the slot is over")
             with contextlib.suppress(UnknownTask):
-                await end_of(lb, spawned.task_id, 15)
+                await end_of(lb, spawned.task_id)
             again = await lb.tasks.spawn("once", 2)
             await end_of(lb, again.task_id)
     assert len(ran) == 1

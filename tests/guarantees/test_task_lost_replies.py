@@ -112,7 +112,7 @@ async def test_a_claim_cancelled_after_its_reply_was_lost_leaves_no_leased_task(
     claiming.cancel()
     await asyncio.gather(claiming, return_exceptions=True)
     found: list[Task] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not found:
             found = await lb.tasks.claim("default", "bob")
             await asyncio.sleep(0.01)
@@ -135,7 +135,7 @@ async def test_a_claim_after_one_that_never_heard_keeps_to_its_own_queue_and_lim
         assert len(claimed) <= limit
         assert {task.queue for task in claimed} == {queue}
         for of in ("default", "other"):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while more := await client.tasks.claim(of, "alice", 10, 30):
                     claimed += more
         assert {task.id for task in claimed} == ids

@@ -15,13 +15,13 @@ from lockbeat.monitor import instances
 from lockbeat.tasks import NewTask, Task, TaskInfo, Tasks
 from lockbeat.worker import _worker
 from tests.beats import Beats, Hands, eventually, minutely, overdue, scheduler, states
-from tests.conftest import only, wait_until
+from tests.conftest import PATIENCE, only, wait_until
 from tests.tasks import NOON, claim_one, stopped
 
 here_and_there = only("memory", "valkey")
 
 
-async def end_of(lb: Lockbeat, task_id: str, timeout: float = 10) -> TaskInfo:
+async def end_of(lb: Lockbeat, task_id: str, timeout: float = PATIENCE) -> TaskInfo:
     """What became of a task, once it has ended."""
     deadline = time.monotonic() + timeout
     while (info := await lb.tasks.get(task_id)).state in ("waiting", "running"):
@@ -318,7 +318,7 @@ async def test_tasks_that_others_lack_the_function_for_are_run_in_their_order_an
         await end_of(lb, (await lb.tasks.spawn("other")).task_id)
         assert (raw.zcard(ready), raw.zcard(later)) == (300, 0), "it has passed them all, and they stay where they are"
         async with having.lifespan():
-            await wait_until(lambda: len(ran) == 300, "they run", timeout=15)
+            await wait_until(lambda: len(ran) == 300, "they run")
     assert ran == [(one.task_id, 1) for one in spawned]
     assert set(delayed) == {0}
 

@@ -53,7 +53,7 @@ async def test_few_tasks_of_one_queue_are_not_starved_by_the_backlog_of_another(
             await lb.tasks.spawn_many(NewTask(name, queue=name) for name in few * 9)
             total = 200 + 9 * len(few)
             async with beat.lifespan():
-                await wait_until(lambda total=total: len(order) == total, "all of them run", timeout=30)  # type: ignore[misc]
+                await wait_until(lambda total=total: len(order) == total, "all of them run")  # type: ignore[misc]
             for name in few:
                 last = max(at for at, queue in enumerate(order) if queue == name)
                 assert last < 120, f"{name} had to wait for {last} others, behind {big}"
@@ -80,7 +80,7 @@ async def test_shards_and_queues_do_not_go_round_in_step(connect: Connect, beats
         await lb.tasks.spawn_many([NewTask(name, queue=name) for name in backlogs for _ in range(100)])
         await lb.tasks.spawn_many([NewTask(name, queue=name) for name in fews for _ in range(5)])
         async with beat.lifespan():
-            await wait_until(lambda: len(order) == 210, "all of them run", timeout=30)
+            await wait_until(lambda: len(order) == 210, "all of them run")
     for name in fews:
         assert max(at for at, queue in enumerate(order) if queue == name) < 100, name
 
@@ -132,7 +132,7 @@ async def test_no_more_run_at_once_than_concurrency_allows(lb: Lockbeat, beats: 
     spawned = await lb.tasks.spawn_many([NewTask("job")] * 120)
     async with beat.lifespan():
         for one in spawned:
-            assert (await end_of(lb, one.task_id, 20)).attempts == 1
+            assert (await end_of(lb, one.task_id)).attempts == 1
     assert max(most) == 5
 
 
@@ -148,7 +148,7 @@ async def test_two_instances_share_a_backlog_and_run_each_task_once(lb: Lockbeat
     spawned = await lb.tasks.spawn_many([NewTask("job")] * 300)
     async with instances[0].lifespan(), instances[1].lifespan(), instances[2].lifespan():
         for one in spawned:
-            await end_of(lb, one.task_id, 20)
+            await end_of(lb, one.task_id)
     assert sorted(task_id for task_id, _ in ran) == sorted(one.task_id for one in spawned)
     assert {owner for _, owner in ran} == {"i0", "i1", "i2"}
 
@@ -196,7 +196,7 @@ async def test_two_programs_on_one_queue_run_all_tasks_of_both(lb: Lockbeat, bea
     async with one.lifespan(), other.lifespan():
         spawned = await lb.tasks.spawn_many([NewTask(name) for name in names for _ in range(40)])
         for task in spawned:
-            await end_of(lb, task.task_id, 20)
+            await end_of(lb, task.task_id)
     assert sorted(ran) == [("ours", 1)] * 40 + [("theirs", 1)] * 40
 
 
@@ -220,7 +220,7 @@ async def test_known_tasks_behind_three_hundred_strangers_are_reached_and_the_st
         assert ran == [("known", 1)] * 5
         async with new.lifespan():
             for one in strangers:
-                assert (await end_of(lb, one.task_id, 30)).attempts == 1
+                assert (await end_of(lb, one.task_id)).attempts == 1
     assert ran.count(("strange", 1)) == 300
 
 

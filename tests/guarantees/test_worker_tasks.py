@@ -19,14 +19,14 @@ from lockbeat.tasks import NewTask, TaskInfo
 from lockbeat.worker import Worker, _worker
 from tests import servers
 from tests.beats import Beats, eventually, held_by, ledger, states
-from tests.conftest import Backend, Connect, needs, only, wait_until
+from tests.conftest import PATIENCE, Backend, Connect, needs, only, wait_until
 from tests.guarantees.test_beat_shutdown import end
 from tests.proxy import proxy
 from tests.servers import Server
 from tests.tasks import NOON, state, stopped, until
 
 
-async def end_of(lb: Lockbeat, task_id: str, timeout: float = 10) -> TaskInfo:
+async def end_of(lb: Lockbeat, task_id: str, timeout: float = PATIENCE) -> TaskInfo:
     """What became of a task, once it has ended."""
     deadline = time.monotonic() + timeout
     while (info := await lb.tasks.get(task_id)).state in ("waiting", "running"):
@@ -713,7 +713,7 @@ async def test_a_cancelled_body_that_ends_well_all_the_same_stays_cancelled(lb: 
 
     async with beat.lifespan():
         task_id = (await beat.spawn(stubborn)).task_id
-        await asyncio.wait_for(began.wait(), 10)
+        await asyncio.wait_for(began.wait(), 30)
         assert await lb.tasks.cancel(task_id)
         await no_lease(lb, raw, task_id)
     info = await lb.tasks.get(task_id)
@@ -1009,7 +1009,7 @@ async def test_what_runs_ends_within_grace_and_the_rest_is_left_to_others(lb: Lo
     spawned = await lb.tasks.spawn_many([NewTask("job", max_attempts=1)] * 10)
     serving = asyncio.create_task(beat.serve())
     await wait_until(lambda: len(ran) == 2, "two of them run")
-    await end(serving, within=8)
+    await end(serving)
     assert ran == [("one", 1)] * 2, "nothing was begun after"
     assert held_by(raw, lb.store, "one") == []
     assert sorted([await state(lb, one.task_id) for one in spawned]) == ["done"] * 2 + ["waiting"] * 8
@@ -1038,7 +1038,7 @@ async def test_what_does_not_end_within_grace_goes_on_elsewhere_at_once(
     spawned = await lb.tasks.spawn("long", max_attempts=2, retry=Fixed(3600))
     await wait_until(lambda: attempts, "it runs")
     async with other.lifespan():
-        await end(serving, within=8)
+        await end(serving)
         info = await end_of(lb, spawned.task_id)
     assert attempts == [("one", 1), ("two", 2)]
     assert (info.state, info.result) == ("done", "two")
@@ -1054,8 +1054,8 @@ async def test_a_last_attempt_that_is_cut_short_is_not_begun_again(lb: Lockbeat,
 
     serving = asyncio.create_task(beat.serve())
     spawned = await lb.tasks.spawn("long", max_attempts=1)
-    await asyncio.wait_for(began.wait(), 10)
-    await end(serving, within=8)
+    await asyncio.wait_for(began.wait(), 30)
+    await end(serving)
     info = await lb.tasks.get(spawned.task_id)
     assert info.state == "dead"
     assert info.failure is not None
@@ -1112,7 +1112,7 @@ async def test_a_lost_reply_neither_loses_nor_doubles_a_task(
         async with beat.lifespan():
             lossy.lose_reply(lambda data: sha in data or source in data, times)
             spawned = [await beat.spawn(job, number) for number in range(12)]
-            infos = [await end_of(lb, one.task_id, 20) for one in spawned]
+            infos = [await end_of(lb, one.task_id) for one in spawned]
         assert lossy.lost == times
     assert [(info.state, info.result, info.attempts) for info in infos] == [("done", n, 1 + n % 2) for n in range(12)]
     assert sorted(ran) == sorted([(n, 1) for n in range(12)] + [(n, 2) for n in range(1, 12, 2)])
@@ -1168,7 +1168,7 @@ async def test_a_server_that_dies_and_comes_back_with_its_data_loses_and_doubles
             go.set()
             await asyncio.sleep(0.3)
             await asyncio.to_thread(server.restart)
-            infos = [await end_of(lb, one.task_id, 20) for one in spawned]
+            infos = [await end_of(lb, one.task_id) for one in spawned]
     assert [(info.state, info.result, info.attempts) for info in infos] == [("done", n, 1) for n in range(30)]
     assert sorted(ran) == list(range(30))
 
@@ -1222,7 +1222,7 @@ async def test_an_attempt_that_was_lost_stops_and_does_not_overwrite_who_took_ov
         await wait_until(lambda: events, "it runs")
         await lb.tasks.release_all("me")
         info = await end_of(lb, task_id)
-        await wait_until(lambda: "cancelled" in events, "the first is cancelled", timeout=10)
+        await wait_until(lambda: "cancelled" in events, "the first is cancelled")
     assert sorted(events) == ["began 1", "began 2", "cancelled"]
     assert (info.result, info.attempts) == ("second", 2)
     assert (await lb.tasks.get(task_id)).result == "second"
