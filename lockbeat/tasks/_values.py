@@ -342,7 +342,7 @@ class TaskInfo:
         if lease and state == "waiting":
             state = "running"
             expires_ms, fence_text, _, _, owner = lease.split(" ", 4)
-            fence, expires = int(fence_text), int(expires_ms) / 1000
+            fence, expires = int(fence_text), int(expires_ms.partition(":")[0]) / 1000
         failure = told.get("failure")
         return cls(
             id=task_id,

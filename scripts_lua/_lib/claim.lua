@@ -36,8 +36,16 @@ local function claim_read(member)
   local value = redis.call('HGET', c.states, member) or 'claimed 1 0 - - 0 '
   local state, attempt, till, renewed, refused, since, previous =
     string.match(value, '^(%a+) (%d+) (%d+) (%S+) (%S+) (%d+) (.*)$')
-  return {lease = lease, state = state, attempt = tonumber(attempt), till = tonumber(till), renewed = renewed,
-    refused = refused, since = tonumber(since), previous = previous}
+  till, since = tonumber(till), tonumber(since)
+  if since > now + SET_BACK_MS then
+    -- It ended before the clock was set back: what it is kept for begins now.
+    till, since = now + math.max(till - since, 0), now
+    if redis.call('ZSCORE', c.ended, member) then redis.call('ZADD', c.ended, int(math.max(till, now + TOMBSTONE_MS)), member) end
+    redis.call('HSET', c.states, member,
+      state .. ' ' .. attempt .. ' ' .. int(till) .. ' ' .. renewed .. ' ' .. refused .. ' ' .. int(since) .. ' ' .. previous)
+  end
+  return {lease = lease, state = state, attempt = tonumber(attempt), till = till, renewed = renewed,
+    refused = refused, since = since, previous = previous}
 end
 
 local function claim_write(member, claim)
@@ -138,6 +146,7 @@ end
 -- Move up to `most` that ran out unfinished to the index of the expired, and back what is live again. Whether there may be more.
 -- So what is live can be counted and listed without a look at what is not.
 local function claim_settle(most)
+  lease_settle(t, most)
   local members = redis.call('ZRANGEBYSCORE', t.live, '-inf', int(now), 'LIMIT', 0, most)
   for _, member in ipairs(members) do claim_ran_out(member, lease_read(t, member)) end
   return claim_revive(most) or #members == most
@@ -154,6 +163,8 @@ end
 
 -- Forget up to `most` of those that ended, and of those that ran out and that nobody missed.
 local function claim_forget(most)
+  -- The empty member stands last. What has ended is read, which is enough to set right when it is forgotten.
+  for _, member in ipairs(redis.call('ZRANGE', c.ended, -2, -2)) do claim_read(member) end
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', c.ended, '-inf', int(now), 'LIMIT', 0, most)) do
     claim_drop(member)
   end

@@ -1,7 +1,7 @@
 -- _lib/lease: a table of leases and the one clock that judges them.
 --
 -- A table is two or three keys under one hash tag:
---   leases  hash  KEY -> "EXPIRES_MS FENCE TOKEN FREED OWNER"; a released one expired at that moment
+--   leases  hash  KEY -> "EXPIRES_MS:LEFT_MS FENCE TOKEN FREED OWNER"; LEFT: until it expired when this was written; 0: released
 --   owned   zset  OWNER \255 KEY, all of score 0: what an owner holds, in O(owned). UTF-8 never holds byte 255.
 --   live    zset  KEY by EXPIRES_MS: what to sweep, oldest first; only where an expiry has consequences (tasks)
 -- TOKEN is the id of the call that took the lease, FREED the ids of the last calls that released it ("-": none): by them a
@@ -10,6 +10,7 @@
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local TOMBSTONE_MS = 20000  -- a call is repeated for at most two timeouts of 5 s, and waits one more
+local SET_BACK_MS = 1000  -- what lies further ahead than it can was written before the server's clock was set back
 
 -- tostring() writes 1e+15 for a fence.
 local function int(number)
@@ -37,18 +38,26 @@ local function mint(counter)
   return minted
 end
 
+-- A lease that expires later than it did when it was written, by more than the clock is trusted for, was written before the
+-- clock was set back. Its holder may live: it is left what it had then, from now on; `ahead` until that is written.
+local function lease_parse(value)
+  local expires, left, fence, token, freed, owner = string.match(value, '^(%d+):?(%d*) (%d+) (%S+) (%S+) (.*)$')
+  if not owner then return nil end  -- foreign data under our keys is nobody's lease
+  expires, left = tonumber(expires), tonumber(left)
+  local ahead = left and expires > now + left + SET_BACK_MS
+  if ahead then expires = now + left end
+  return {expires = expires, fence = tonumber(fence), token = token, freed = freed, owner = owner,
+    live = expires > now and left ~= 0, ahead = ahead}
+end
+
 local function lease_read(t, key)
   local value = redis.call('HGET', t.leases, key)
-  if not value then return nil end
-  local expires, fence, token, freed, owner = string.match(value, '^(%d+) (%d+) (%S+) (%S+) (.*)$')
-  if not owner then return nil end  -- foreign data under our keys is nobody's lease
-  expires = tonumber(expires)
-  return {expires = expires, fence = tonumber(fence), token = token, freed = freed, owner = owner, live = expires > now}
+  return value and lease_parse(value) or nil
 end
 
 local function lease_put(t, key, lease)
-  redis.call('HSET', t.leases, key,
-    int(lease.expires) .. ' ' .. int(lease.fence) .. ' ' .. lease.token .. ' ' .. lease.freed .. ' ' .. lease.owner)
+  redis.call('HSET', t.leases, key, int(lease.expires) .. ':' .. int(math.max(lease.expires - now, 0)) .. ' '
+    .. int(lease.fence) .. ' ' .. lease.token .. ' ' .. lease.freed .. ' ' .. lease.owner)
   if t.live then redis.call('ZADD', t.live, int(lease.expires), key) end
 end
 
@@ -102,8 +111,23 @@ local function lease_prune(t, added)
   if time[2] % 4 ~= 0 then return end
   local sample = redis.call('HRANDFIELD', t.leases, -math.min(8 * added, 1024), 'WITHVALUES')
   for i = 1, #sample, 2 do
-    local expires, owner = string.match(sample[i + 1], '^(%d+) %d+ %S+ %S+ (.*)$')
-    if expires and tonumber(expires) + TOMBSTONE_MS <= now then lease_drop(t, sample[i], {owner = owner}) end
+    local lease = lease_parse(sample[i + 1])
+    if lease and lease.ahead then
+      lease_put(t, sample[i], lease)
+    elseif lease and lease.expires + TOMBSTONE_MS <= now then
+      lease_drop(t, sample[i], lease)
+    end
+  end
+end
+
+-- Of an index by expiry the last entries: what a clock that was set back since has put further ahead than it can be runs out
+-- as its holder would have it. Where a longer lease stands behind it, it is found when that is over.
+local function lease_settle(t, most)
+  local last = redis.call('ZRANGE', t.live, -most, -1, 'WITHSCORES')
+  for i = #last - 1, 1, -2 do
+    local lease = last[i] ~= '' and tonumber(last[i + 1]) > now + SET_BACK_MS and lease_read(t, last[i])
+    if lease and not lease.ahead then return end
+    if lease then lease_put(t, last[i], lease) end
   end
 end
 

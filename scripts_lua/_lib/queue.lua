@@ -17,6 +17,20 @@ local function queue_promote(queue, most)
   end
 end
 
+-- Put off before the clock was set back, so for years perhaps: it is due as long from now as it was from then. By its number,
+-- which is the time at which it was put off, unless the clock stood lower than the last number.
+local function queue_settle(queue, most)
+  local low, high, at = '[' .. queue .. '\255', '(' .. queue .. '\255\255', #queue + 2
+  for _, member in ipairs(redis.call('ZREVRANGEBYLEX', q.delayed, high, low, 'LIMIT', 0, most)) do
+    local due, since = tonumber(string.sub(member, at, at + 14)), tonumber(string.sub(member, at + 17, at + 32)) / 1000
+    if due < since or since <= now + SET_BACK_MS then return end
+    local id = string.sub(member, at + 33)
+    local record = task_read(id)
+    redis.call('ZREM', q.delayed, member)
+    if record and record.seq > 0 then task_queue(id, record, now + due - since) end
+  end
+end
+
 -- The task is next in its queue: begin an attempt. Returns its lease; nil: it has ended instead, or is none.
 local function queue_begin(id, record, owner, call, lease_ms)
   if not record or record.seq == 0 then return nil end
@@ -41,6 +55,7 @@ end
 
 -- Where a run stands in a queue: `after` (or nil) is where the caller got to before.
 local function queue_line(queue, after)
+  queue_settle(queue, 20)
   queue_promote(queue, 100)
   local low = after and '(' .. queue .. '\255' .. after or '[' .. queue .. '\255'
   return {queue = queue, low = low, high = '(' .. queue .. '\255\255', after = after, passed = 0, members = {}, at = 0}

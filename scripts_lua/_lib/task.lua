@@ -90,6 +90,10 @@ local function task_unqueue(id, record)
   record.seq = 0
 end
 
+local function task_dead_member(id, record, ended)
+  return record.queue .. '\255' .. string.format('%015.0f', ended) .. id
+end
+
 local function task_until(id, record, till)
   if till > 0 then
     redis.call('ZADD', q.untils, int(till), id)
@@ -99,6 +103,17 @@ local function task_until(id, record, till)
   record.till = till
 end
 
+-- What became of it was written before the clock was set back: what it is kept for begins now.
+local function task_ended_ahead(id, state, text, ended)
+  local forget_at, record = redis.call('ZSCORE', q.ended, id), state == 'dead' and task_read(id)
+  if forget_at then redis.call('ZADD', q.ended, int(now + math.max(tonumber(forget_at) - ended, 0)), id) end
+  if record and redis.call('ZREM', q.dead, task_dead_member(id, record, ended)) == 1 then
+    redis.call('ZADD', q.dead, 0, task_dead_member(id, record, now))
+  end
+  redis.call('HSET', q.outcomes, id, (string.gsub(text, '"ended":%d+', '"ended":' .. int(now), 1)))
+  return now
+end
+
 -- What is known of a task besides its record: how its last attempt ended, or what was done to it last. Read by patterns, so the order
 -- of the fields is fixed, and only JSON that scripts made comes before the ones that they look for.
 local function task_told(id)
@@ -106,7 +121,9 @@ local function task_told(id)
   if not text then return nil end
   local state, ended, calls, rest = string.match(text, '^{"state":"(%a+)","ended":(%d+),"calls":"([^"]*)"(.*)}$')
   if not rest then return nil end
-  return {state = state, ended = tonumber(ended), calls = calls, rest = rest, failure = string.match(rest, '("failure":.*)$')}
+  ended = tonumber(ended)
+  if ended > now + SET_BACK_MS then ended = task_ended_ahead(id, state, text, ended) end
+  return {state = state, ended = ended, calls = calls, rest = rest, failure = string.match(rest, '("failure":.*)$')}
 end
 
 -- `call` (nil: none) is answered with `answer`: if it is repeated because its reply was lost, it is given that again, even
@@ -138,10 +155,6 @@ local function task_done_by(id, owner, fence)
   if told then return told.state == 'done' and string.sub(told.rest .. ',', 1, #mine + 1) == mine .. ',' end
   local entry = slot and redis.call('HGET', q.ledger.ledger, id)
   return entry and string.sub(entry, 1, 15) == '{"state":"done"' and string.find(entry, mine .. ',', 1, true) ~= nil
-end
-
-local function task_dead_member(id, record, ended)
-  return record.queue .. '\255' .. string.format('%015.0f', ended) .. id
 end
 
 local function failure(kind, message)
@@ -307,9 +320,31 @@ local function task_forget(id)
   redis.call('ZREM', q.ended, id)
 end
 
+-- What lies further ahead than it can, since the clock was set back: leases, limits, and what has ended. Looked for at the far
+-- end of each index.
+local function task_settle(most)
+  lease_settle(q.leases, most)
+  for _, id in ipairs(redis.call('ZRANGE', q.untils, -1, -1)) do
+    local record = task_read(id)
+    local since = record and math.max(record.started, record.spawned) or 0
+    if since > now + SET_BACK_MS and record.till > 0 then
+      task_until(id, record, now + math.max(record.till - since, 0))
+      record.started, record.spawned = math.min(record.started, now), math.min(record.spawned, now)
+      task_write(id, record)
+      local lease = lease_read(q.leases, id)
+      if lease and tonumber(lease.freed) then
+        lease.freed = int(record.till)
+        lease_put(q.leases, id, lease)
+      end
+    end
+  end
+  for _, id in ipairs(redis.call('ZRANGE', q.ended, -1, -1)) do task_told(id) end
+end
+
 -- What time has brought, up to `most` of each: attempts whose owners let them expire, tasks that were to have begun or ended by
 -- now, and ended ones to forget.
 local function task_sweep(most)
+  task_settle(most)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', q.leases.live, '-inf', int(now), 'LIMIT', 0, most)) do
     local lease = lease_read(q.leases, id)
     if lease then

@@ -12,6 +12,10 @@
 -- include: _lib/lease
 
 local owner, ttl = ARGV[1], tonumber(ARGV[3])
+-- Of before the clock was set back: heard of until now, for all that is known.
+for _, ghost in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], int(now + ttl + SET_BACK_MS), '+inf', 'LIMIT', 0, 100)) do
+  if ARGV[2] ~= '' then redis.call('ZADD', KEYS[2], int(now + ttl), ghost) end
+end
 for _, dead in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', int(now), 'LIMIT', 0, 100)) do
   redis.call('ZREM', KEYS[2], dead)
   redis.call('HDEL', KEYS[1], dead)

@@ -27,6 +27,7 @@ for i = 1, #ARGV, 5 do
 
   if (claimed and claim.lease.live and claim.lease.token ~= token) or held then
     if claimed then
+      if claim.lease.ahead then lease_put(t, member, claim.lease) end
       reply = {0, claim.lease.owner, claim.lease.expires}
     else
       reply = {2, claim.lease.owner, claim.since, claim.till, redis.call('HGET', c.results, member) or 'null'}

@@ -42,6 +42,7 @@ for i = 1, #ARGV, 6 do
     lease_put(t, key, lease)
     reply = {lease.fence, lease.expires, now}
   else
+    if lease.ahead then lease_put(t, key, lease) end
     reply = {0, lease.expires - now, now}
     if channel ~= '' then
       waiter_join(w, counter, key, token, ttl, channel, owner)

@@ -301,7 +301,7 @@ async def test_a_script_flush_in_the_middle_is_healed(lb: Lockbeat, backend: Bac
 
 COMMANDS = (
     "+evalsha +eval +client|setname +time +exists +get +set +pexpireat +hget +hset +hdel +hmget +hincrby +hrandfield "
-    "+zadd +zrem +zrangebylex +zrangebyscore +zlexcount"
+    "+zadd +zrem +zrange +zrangebylex +zrangebyscore +zlexcount"
 )
 
 
