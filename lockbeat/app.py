@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, tzinfo
@@ -18,10 +18,10 @@ from lockbeat.client import Lockbeat
 from lockbeat.durability import Durability
 from lockbeat.durations import Seconds, milliseconds, seconds
 from lockbeat.errors import DuplicateJob, InvalidArgument, InvalidType, LockbeatError, UnknownTask
-from lockbeat.jobs import Job, JobOptions
+from lockbeat.jobs import Job, JobOptions, whole
 from lockbeat.keys import check_name
 from lockbeat.serving import Program, Serving
-from lockbeat.signals import until_signal
+from lockbeat.signals import check_alone, until_signal
 from lockbeat.tasks import NewTask, Spawned, SpawnOptions, TaskOptions
 from lockbeat.triggers import At, Cron, Every, Trigger
 from lockbeat.worker import Function, Run
@@ -32,7 +32,8 @@ F = TypeVar("F", bound=Callable[[Run], Any] | Callable[[], Any])
 class Beat:
     """Declares jobs and serves them: `beat.run()`, `await beat.serve()`, or `async with beat.lifespan()`.
 
-    store: a URL as Lockbeat takes it, or a Lockbeat that is open while the beat serves; None: $LOCKBEAT_URL, else embedded://.
+    store: a URL as Lockbeat takes it, or a Lockbeat, which the beat opens and closes if it is not open; None: $LOCKBEAT_URL, else
+    embedded://.
     queue: where jobs put their tasks unless they say otherwise, and what this beat's worker serves. concurrency: how many
     functions run at once. grace: seconds that running functions get to end on shutdown. durability: no function begins before
     the store keeps its slot or claim so. The rest as for Lockbeat.
@@ -51,12 +52,8 @@ class Beat:
         timeout: float = 5.0,
         durability: Durability | None = None,
     ) -> None:
-        if not isinstance(concurrency, int) or isinstance(concurrency, bool):
-            raise InvalidType("concurrency", f"must be an int, not {type(concurrency).__name__}")
-        if not 1 <= concurrency <= 10_000:
-            raise InvalidArgument("concurrency", f"must be between 1 and 10000, not {concurrency}")
         self.queue = check_name("queue", queue)
-        self.concurrency = concurrency
+        self.concurrency = whole("concurrency", concurrency, 1, 10_000)
         self.grace = seconds("grace", grace, least=0)
         if durability is not None and not isinstance(durability, Durability):
             raise InvalidType("durability", f"must be a Durability, not {type(durability).__name__}")
@@ -67,7 +64,8 @@ class Beat:
         self._tasks: dict[str, SpawnOptions] = {}
         self._shared = store if isinstance(store, Lockbeat) else None
         self._options = {"namespace": namespace, "owner": owner, "shards": shards, "timeout": timeout}
-        self.url = None if isinstance(store, Lockbeat) else store
+        self.url = store.url if isinstance(store, Lockbeat) else store
+        self._only: list[str] | None = None
         self._client: Lockbeat | None = None
         self._serving = False
 
@@ -207,13 +205,30 @@ class Beat:
         if namespace is not None:
             self._options["namespace"] = namespace
 
+    def narrow(self, *, queues: Iterable[str] | None = None, concurrency: int | None = None) -> None:
+        """Have its worker serve these queues alone, or another number at once; what `lockbeat worker --queue --concurrency` does.
+
+        None: as it was. Raises InvalidArgument, and LockbeatError while it serves.
+        """
+        if self._serving:
+            raise LockbeatError("this beat is serving already")
+        if isinstance(queues, str):
+            raise InvalidType("queues", "must be several names, not one str")
+        named = None if queues is None else [check_name("queues", queue) for queue in queues]
+        if named == []:
+            raise InvalidArgument("queues", "must name one at least")
+        self.concurrency = self.concurrency if concurrency is None else whole("concurrency", concurrency, 1, 10_000)
+        self._only = self._only if named is None else named
+
     # -- serving
 
     def run(self, *, schedule: bool = True, work: bool = True) -> None:
         """Serve until SIGTERM or SIGINT; blocks. A second signal ends it at once, and leaves leases to expire.
 
-        Raises StoreUnavailable when the store can't be reached at the start; later that only makes it wait.
+        Raises StoreUnavailable when the store can't be reached at the start; later that only makes it wait. LockbeatError inside
+        of an event loop, for it makes one of its own, and in another thread than the main one, for no other gets signals.
         """
+        check_alone()
         anyio.run(until_signal, partial(self.serve, schedule=schedule, work=work))
 
     async def serve(
@@ -231,11 +246,12 @@ class Beat:
             raise LockbeatError("this beat is serving already")
         self._serving = True
         try:
-            if self._shared is not None:
-                self._client = self._shared
-                await Serving(self._shared, self._program(), schedule=schedule, work=work, shared=True).run(task_status)
+            given = self._shared
+            if given is not None and given.is_open:
+                self._client = given
+                await Serving(given, self._program(), schedule=schedule, work=work, shared=True).run(task_status)
             else:
-                async with Lockbeat(self.url, **self._options) as client:  # type: ignore[arg-type]
+                async with given or Lockbeat(self.url, **self._options) as client:  # type: ignore[arg-type]
                     self._client = client
                     await Serving(client, self._program(), schedule=schedule, work=work, shared=False).run(task_status)
         finally:
@@ -243,7 +259,7 @@ class Beat:
 
     def _program(self) -> Program:
         task_queues = [options["queue"] for options in self._tasks.values()]
-        queues = dict.fromkeys([self.queue, *(job.queue for job in self.declared.values()), *task_queues])
+        queues = dict.fromkeys(self._only or [self.queue, *(job.queue for job in self.declared.values()), *task_queues])
         return Program(self.declared, self._functions, self.task_names, [*queues], self.concurrency, self.grace, self.durability)
 
     @asynccontextmanager

@@ -46,6 +46,16 @@ class Lockbeat:
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
+    def url(self) -> str | None:
+        """As it was given."""
+        return self._url
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is connected: inside of its `async with`."""
+        return self._store is not None
+
+    @property
     def store(self) -> Store:
         """The open store. Raises LockbeatError outside of `async with`."""
         if self._store is None:

@@ -6,13 +6,32 @@ import asyncio
 import logging
 import os
 import signal
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
+
+from lockbeat.errors import LockbeatError
 
 log = logging.getLogger("lockbeat")
 
 REPEATED = 0.5
 """Seconds in which a second signal is the first, sent twice: as `timeout` and supervisors do, to us and to our group."""
+
+
+def check_alone() -> None:
+    """Raises LockbeatError where a program can't have an event loop and the signals to itself."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        raise LockbeatError(
+            "beat.run() makes an event loop, and blocks: inside of one, use `await beat.serve()` or `async with beat.lifespan():`"
+        )
+    if threading.current_thread() is not threading.main_thread():
+        raise LockbeatError(
+            "beat.run() waits for signals, which reach the main thread only: in another, use `asyncio.run(beat.serve())`"
+        )
 
 
 async def until_signal(serve: Callable[[], Coroutine[Any, Any, None]]) -> None:

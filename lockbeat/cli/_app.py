@@ -24,7 +24,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdou
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="Name of the job.", show_default=False)]
 Target = Annotated[
     str,
-    typer.Argument(metavar="MODULE:BEAT", help="Where the Beat is: app.jobs:beat or path/jobs.py:beat.", show_default=False),
+    typer.Argument(metavar="MODULE:BEAT", help="The Beat: app.jobs:beat, path/jobs.py:beat, app:make().", show_default=False),
 ]
 BeatUrl = Annotated[
     str | None,
@@ -32,6 +32,15 @@ BeatUrl = Annotated[
 ]
 BeatNamespace = Annotated[
     str | None, typer.Option("--namespace", metavar="NAME", help="Instead of the beat's own.", show_default=False)
+]
+Factory = Annotated[bool, typer.Option("--factory", help="BEAT is a function that makes it, as MODULE:FACTORY() says, too.")]
+OnlyQueues = Annotated[
+    list[str] | None,
+    typer.Option("--queue", metavar="QUEUE", help="Run tasks of this queue only; may be repeated.", show_default=False),
+]
+Concurrency = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, max=10_000, help="How many tasks run at once; else the beat's own.", show_default=False),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more, on stderr.")]
 
@@ -72,28 +81,48 @@ def root(
         raise typer.Exit
 
 
-def _serve(target: str, url: str | None, namespace: str | None, verbose: bool, *, schedule: bool, work: bool) -> None:
+@app.command(rich_help_panel=SERVE)
+def run(
+    target: Target,
+    factory: Factory = False,
+    queue: OnlyQueues = None,
+    concurrency: Concurrency = None,
+    url: BeatUrl = None,
+    namespace: BeatNamespace = None,
+    verbose: Verbose = False,
+) -> None:
+    """Serve a beat until SIGTERM: fire slots and run tasks."""
     from lockbeat.cli._serve import serve
 
-    serve(target, url, namespace, verbose, schedule=schedule, work=work)
+    serve(target, url, namespace, verbose, schedule=True, work=True, factory=factory, queues=queue, concurrency=concurrency)
 
 
 @app.command(rich_help_panel=SERVE)
-def run(target: Target, url: BeatUrl = None, namespace: BeatNamespace = None, verbose: Verbose = False) -> None:
-    """Serve a beat until SIGTERM: fire slots and run tasks."""
-    _serve(target, url, namespace, verbose, schedule=True, work=True)
-
-
-@app.command(rich_help_panel=SERVE)
-def beat(target: Target, url: BeatUrl = None, namespace: BeatNamespace = None, verbose: Verbose = False) -> None:
+def beat(
+    target: Target, factory: Factory = False, url: BeatUrl = None, namespace: BeatNamespace = None, verbose: Verbose = False
+) -> None:
     """Serve a beat, schedules only: workers run its tasks."""
-    _serve(target, url, namespace, verbose, schedule=True, work=False)
+    from lockbeat.cli._serve import serve
+
+    serve(target, url, namespace, verbose, schedule=True, work=False, factory=factory)
 
 
 @app.command(rich_help_panel=SERVE)
-def worker(target: Target, url: BeatUrl = None, namespace: BeatNamespace = None, verbose: Verbose = False) -> None:
+def worker(
+    target: Target,
+    factory: Factory = False,
+    queue: OnlyQueues = None,
+    concurrency: Concurrency = None,
+    url: BeatUrl = None,
+    namespace: BeatNamespace = None,
+    verbose: Verbose = False,
+) -> None:
     """Serve a beat, runs only: others fire its slots."""
-    _serve(target, url, namespace, verbose, schedule=False, work=True)
+    from lockbeat.cli._serve import serve
+
+    serve(
+        target, url, namespace, verbose, schedule=False, work=True, factory=factory, queues=queue or (), concurrency=concurrency
+    )
 
 
 @app.command(rich_help_panel=SERVE)

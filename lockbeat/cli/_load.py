@@ -1,9 +1,10 @@
-"""MODULE:BEAT: import the user's module and find the beat in it."""
+"""MODULE:BEAT or MODULE:FACTORY(): import the user's module, and find the beat in it or have it made."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import os
 import sys
 import traceback
@@ -15,11 +16,17 @@ from lockbeat.cli._errors import Problem, Usage
 from lockbeat.errors import LockbeatError
 
 
-def load_beat(target: str) -> Beat:
-    """The beat that `MODULE:BEAT` names; without `:BEAT` the only one there is. Raises Usage, Problem."""
+def load_beat(target: str, *, factory: bool = False) -> Beat:
+    """The beat that `MODULE:BEAT` names; without `:BEAT` the only one there is. Raises Usage, Problem.
+
+    `MODULE:FACTORY()`, or `factory`: what the function makes.
+    """
     where, colon, name = target.rpartition(":")
     if not colon:
         where, name = target, ""
+    factory, name = factory or name.endswith("()"), name.removesuffix("()")
+    if factory and not name:
+        raise Usage(f"{target!r} names no factory; write MODULE:FACTORY(), such as app.jobs:make_beat()")
     if not where:
         raise Usage(f"{target!r} names no module; write MODULE:BEAT, such as app.jobs:beat or jobs.py:beat")
     module = _import(where)
@@ -34,9 +41,30 @@ def load_beat(target: str) -> Beat:
             found = getattr(found, part)
         except AttributeError:
             raise Usage(f"{where} has no {name!r}; it has {_listed(beats)}") from None
-    if not isinstance(found, Beat):
-        raise Usage(f"{name!r} in {where} is no Beat but of type {type(found).__name__}; it has {_listed(beats)}")
-    return found
+    if factory:
+        return _made(where, name, found)
+    if isinstance(found, Beat):
+        return found
+    hint = f"; to have it called, write '{where}:{name}()'" if callable(found) else ""
+    raise Usage(f"{name!r} in {where} is no Beat but of type {type(found).__name__}; it has {_listed(beats)}{hint}")
+
+
+def _made(where: str, name: str, factory: object) -> Beat:
+    """What a factory makes."""
+    if isinstance(factory, Beat):
+        raise Usage(f"{name!r} in {where} is a Beat, no factory; write {where}:{name}")
+    if not callable(factory):
+        raise Usage(f"{name!r} in {where} can't be called: it is of type {type(factory).__name__}")
+    try:
+        made = factory()
+    except (Exception, SystemExit) as error:
+        raise _own_error(where, error) from error
+    if isinstance(made, Beat):
+        return made
+    if inspect.iscoroutine(made):
+        made.close()
+        raise Usage(f"{name}() in {where} is async: there is no event loop yet; make the beat in a plain function")
+    raise Usage(f"{name}() in {where} made no Beat but something of type {type(made).__name__}")
 
 
 def _listed(beats: dict[str, Beat]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 
 from lockbeat.cli._errors import Problem, only_error
 from lockbeat.cli._load import load_beat
@@ -13,9 +14,21 @@ from lockbeat.connection import parse_url
 from lockbeat.errors import LockbeatError, MissingExtra, StoreError, StoreUnavailable
 
 
-def serve(target: str, url: str | None, namespace: str | None, verbose: int, *, schedule: bool, work: bool) -> None:
+def serve(
+    target: str,
+    url: str | None,
+    namespace: str | None,
+    verbose: int,
+    *,
+    schedule: bool,
+    work: bool,
+    factory: bool = False,
+    queues: Sequence[str] | None = None,
+    concurrency: int | None = None,
+) -> None:
     """Serve the beat that `target` names until SIGTERM or SIGINT."""
-    beat = load_beat(target)
+    beat = load_beat(target, factory=factory)
+    beat.narrow(queues=queues or None, concurrency=concurrency)
     _log_to_stderr(verbose)
     if url is not None or namespace is not None:
         beat.move(url, namespace=namespace)

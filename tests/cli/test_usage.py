@@ -47,6 +47,12 @@ def one_line(text: str) -> bool:
         (["run", "json:beat"], "no 'beat'"),
         (["run", "json:dumps"], "no Beat"),
         (["run", "json"], "no Beat"),
+        (["run", "json:dumps"], "to have it called, write 'json:dumps()'"),
+        (["run", "json:dumps()"], "missing 1 required"),
+        (["run", "json:loads", "--factory"], "TypeError"),
+        (["run", "json:()"], "names no factory"),
+        (["worker", "json", "--factory"], "names no factory"),
+        (["worker", "json:dumps", "--concurrency", "0"], "--concurrency"),
     ],
 )
 def test_a_wrong_call_is_one_line_and_exit_code_2(lockbeat: Lockbeat, store: str, raw: Any, args: list[str], said: str) -> None:
