@@ -49,7 +49,7 @@ class Calls:
         if connector.kind == "memory":
             return MemoryWire(connector.memory_client(), self.timeout)
         key = self.keys.key(shard, "fence")
-        return Wire(lambda: connector.dedicated_for_key(key), self.timeout, heals=heals)
+        return Wire(lambda: connector.dedicated_for_key(key), self.timeout, heals=heals, outage=connector.outage)
 
     def _load(self, name: str) -> Script:
         return load(name, bare=self._connector.kind == "memory")

@@ -117,6 +117,7 @@ class Serving:
             blocked="can't ask what is due",
             longest_pause=1.0,
             look=LOOK_IN_MEMORY if self._store.connector.kind == "memory" else None,
+            told=lambda: self._store.connector.outage.away,
         )
 
     async def _heartbeat(self) -> None:

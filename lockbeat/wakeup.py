@@ -8,7 +8,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
-from lockbeat.errors import StoreError
+from lockbeat.errors import NotDurable, StoreError
 
 log = logging.getLogger("lockbeat")
 
@@ -53,23 +53,25 @@ class Wakeup:
         blocked: str,
         longest_pause: float,
         look: float | None,
+        told: Callable[[], bool],
     ) -> NoReturn:
         """Take turns, and wait between them for as long as each says (None: for a ring), for at most `look` seconds.
 
         Until cancelled: losing the store ends nothing, it is asked again after 0.1 s to `longest_pause`, and an error of ours
-        is logged. `doing` ("firing") and `blocked` ("can't ask what is due") are for the log.
+        is logged. `doing` ("firing") and `blocked` ("can't ask what is due") are for the log, unless it is `told` of the outage.
         """
         pause, away = 0.1, False
         while True:
             try:
                 again = await tick()
                 if away:
-                    log.info("the store is back; %s again", doing)
+                    log.info("%s again", doing)
                 pause, away = 0.1, False
             except StoreError as problem:
-                if not away:
+                if not away and (isinstance(problem, NotDurable) or not told()):
+                    away = True
                     log.warning("%s: %s", blocked, problem)
-                away, again = True, pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries
+                again = pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries
                 pause = min(pause * 2, longest_pause)
             except Exception:
                 log.exception("%s failed, and goes on", doing)

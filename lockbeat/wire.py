@@ -5,7 +5,8 @@ it, and are told apart again by their place in the reply. Errors and cancellatio
 
 redis-py makes the connection (addresses, TLS, users, Sentinel); from then on the socket is driven from here, because a pool
 check-out and a stream read a call cost more than the call itself. Nothing runs in the background: replies arrive as callbacks,
-and whoever makes a call while the line is down brings it up.
+and whoever makes a call while the line is down brings it up. While that fails, calls wait for a pause that grows (`Pace`), and
+nothing connects while nobody waits.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import hiredis
 from redis.exceptions import RedisError
 
 from lockbeat.errors import LockbeatError, ScriptError, StoreError, StoreUnavailable
+from lockbeat.outage import Outage, Pace
 from lockbeat.scripts import Script
 
 log = logging.getLogger("lockbeat")
@@ -117,6 +119,7 @@ class _Line(asyncio.Protocol):
         self.sent: deque[tuple[Batch, float]] = deque()
         self.packed: list[bytes] = []
         self.known: set[str] = set()  # digests of the scripts that this server surely had
+        self.began = self.wire.loop.time()
         self.transport.set_protocol(self)
 
     def send(self, batch: Batch) -> None:
@@ -149,6 +152,8 @@ class _Line(asyncio.Protocol):
                     self.refused(batch, reply)
                 else:
                     batch.succeed(reply)
+                    if self.wire.outage.away:
+                        self.wire.outage.over(self.wire)
         except (hiredis.ProtocolError, IndexError) as problem:
             self.drop(f"the server does not speak the protocol: {problem}")
 
@@ -170,12 +175,14 @@ class _Line(asyncio.Protocol):
         error = StoreUnavailable(str(reply)) if str(reply).startswith("NOSCRIPT") and batch.target else error_of(reply)
         batch.fail(error)
         if isinstance(error, StoreUnavailable):
+            self.wire.outage.failed(self.wire, str(error), refused=True)
             self.drop(str(error))  # connect anew: the address may lead to another server now
 
     def drop(self, reason: str) -> None:
         """End the line; what is on its way has an unknown outcome."""
         if self.wire.line is self:
             self.wire.line = None
+            self.wire.pace.lost(self.wire.loop.time() - self.began, self.wire.longest_pause)
         self.transport.abort()
         lost, self.sent = self.sent, deque()
         error = StoreUnavailable(f"connection lost: {reason}")
@@ -196,17 +203,27 @@ class Wire:
     that the server has forgotten is sent again, behind what was sent meanwhile; else its callers get StoreUnavailable.
     """
 
-    def __init__(self, connect: Callable[[], Awaitable[Any]], timeout: float, *, heals: bool = True) -> None:
+    def __init__(
+        self, connect: Callable[[], Awaitable[Any]], timeout: float, *, heals: bool = True, outage: Outage | None = None
+    ) -> None:
         self.loop = asyncio.get_running_loop()
         self.timeout = timeout
         self.heals = heals
+        self.outage = outage or Outage("its server")
+        self.pace = Pace()
         self.line: _Line | None = None
         self._connect = connect
         self._connecting: asyncio.Task[None] | None = None
+        self._pausing: asyncio.TimerHandle | None = None
         self._waiting: list[Batch] = []
         self._scheduled = False
         self._watch: asyncio.TimerHandle | None = None
         self._closed = False
+
+    @property
+    def longest_pause(self) -> float:
+        """Seconds. A call that waits for the next try must not have run out by then."""
+        return self.timeout / 2
 
     def submit(self, target: Target, args: Args, *, last: bool = False) -> asyncio.Future[Any]:
         """Make a call; the future gets its reply. It is on its way even if the future is cancelled.
@@ -258,8 +275,15 @@ class Wire:
             self._fail_waiting(StoreError("the store is closed"))
         elif self.line is not None:
             self._send_waiting(self.line)
-        elif self._connecting is None:
-            self._connecting = self.loop.create_task(self._bring_up())
+        elif self._waiting and self._connecting is None and self._pausing is None:
+            if pause := self.pace.wait():
+                self._pausing = self.loop.call_later(pause, self._pause_is_over)
+            else:
+                self._connecting = self.loop.create_task(self._bring_up())
+
+    def _pause_is_over(self) -> None:
+        self._pausing = None
+        self._flush()
 
     def _send_waiting(self, line: _Line) -> None:
         batches, self._waiting = self._waiting, []
@@ -275,11 +299,15 @@ class Wire:
         try:
             async with asyncio.timeout(self.timeout):
                 line = _Line(self, await self._connect())
-        except (RedisError, OSError, TimeoutError, LockbeatError) as problem:
+        except Exception as problem:  # whatever it was, callers wait
+            if not isinstance(problem, (RedisError, OSError, LockbeatError)):  # TimeoutError is an OSError
+                log.exception("connecting failed")
             reason = str(problem) or f"no answer within {self.timeout:g} s"
             error = error_of(problem) if isinstance(problem, RedisError) else StoreUnavailable(reason)
             if not isinstance(error, StoreUnavailable) and not _is_denial(problem):
                 error = StoreUnavailable(reason)
+            self.pace.failed(self.longest_pause)
+            self.outage.failed(self, reason)
             self._fail_waiting(error)
         else:
             self.line = line
@@ -319,10 +347,12 @@ class Wire:
             self._connecting.cancel()
             await asyncio.gather(self._connecting, return_exceptions=True)
         self._fail_waiting(StoreError("the store is closed"))
-        if self._watch is not None:
-            self._watch.cancel()
+        for timer in (self._watch, self._pausing):
+            if timer is not None:
+                timer.cancel()
         if self.line is not None:
             self.line.drop("the store is closed")
+        self.outage.forget(self)
 
 
 def _is_denial(problem: Exception) -> bool:

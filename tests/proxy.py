@@ -1,10 +1,25 @@
-"""A TCP proxy between a client and its server that loses replies, or the whole connection, when told to."""
+"""A TCP proxy between a client and its server that loses replies, or the whole connection, when told to.
+
+It also takes the place of a server in trouble: see `become` and `FAULTS`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable
+
+import hiredis
+
+LOADING = b"-LOADING the dataset is in memory soon\r\n"
+ANSWERS: dict[str, Callable[[bytes], bytes]] = {
+    "wrong password": lambda command: b"-NOAUTH Authentication required.\r\n",
+    "loading": lambda command: b"+OK\r\n" if command in (b"CLIENT", b"SELECT") else LOADING,
+}
+FAULTS = ("refused", "black hole", "full", *ANSWERS, "speaks TLS")
+"""What a server in trouble does: it does not listen; drops packets; has no place for one more client; refuses, or loads; is
+another kind of server."""
 
 
 class Proxy:
@@ -17,6 +32,9 @@ class Proxy:
         """How many replies were lost so far."""
         self.on_lost: Callable[[], None] | None = None
         """Called after the server has answered and before the client learns that it will not hear."""
+        self._fault = ""
+        self._listener: asyncio.Server | None = None
+        self._hole: list[socket.socket] = []
         self._matches: list[Callable[[bytes], bool]] = []
         self._links: set[asyncio.Task[None]] = set()
 
@@ -33,9 +51,58 @@ class Proxy:
         for link in self._links:
             link.cancel()
 
+    async def listen(self) -> None:
+        """Forward again, on the same port as before."""
+        self._fault = ""
+        self._close()
+        self._listener = await asyncio.start_server(self._link, "127.0.0.1", self.port)
+        self.port = self._listener.sockets[0].getsockname()[1]
+
+    async def become(self, fault: str) -> None:
+        """Hang up on everybody, and be a server in trouble from now on: one of FAULTS."""
+        self._close()
+        self.cut()
+        if fault == "black hole":
+            hole = socket.create_server(("127.0.0.1", self.port), backlog=0)
+            self._hole = [hole]
+            for _ in range(4):  # no place is left in the queue: whoever comes now is not answered
+                one = socket.socket()
+                one.setblocking(False)
+                one.connect_ex(("127.0.0.1", self.port))
+                self._hole.append(one)
+        elif fault != "refused":
+            await self.listen()
+        self._fault = fault
+
+    def _close(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+        for one in self._hole:
+            one.close()
+        self._hole = []
+
+    async def _in_trouble(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._fault == "full":
+            writer.write(b"-ERR max number of clients reached\r\n")
+        elif self._fault == "speaks TLS":
+            await reader.read(1 << 16)
+            writer.write(b"\x15\x03\x01\x00\x02\x02\x46")
+        else:
+            answer, requests = ANSWERS[self._fault], hiredis.Reader()
+            while data := await reader.read(1 << 16):
+                requests.feed(data)
+                while (command := requests.gets()) is not False:
+                    writer.write(answer(command[0]))
+        writer.close()
+
     async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        if self._fault:
+            with contextlib.suppress(OSError):
+                await self._in_trouble(reader, writer)
+            return
         self._links.add(task)
         up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.upstream)
         losing = False
@@ -75,12 +142,11 @@ class Proxy:
 async def proxy(port: int) -> AsyncIterator[Proxy]:
     """A proxy to 127.0.0.1:`port`, on a port of its own."""
     made = Proxy(port)
-    listener = await asyncio.start_server(made._link, "127.0.0.1", 0)
-    made.port = listener.sockets[0].getsockname()[1]
+    await made.listen()
     try:
         yield made
     finally:
-        listener.close()
+        made._close()
         links = list(made._links)
         made.cut()
         await asyncio.gather(*links, return_exceptions=True)

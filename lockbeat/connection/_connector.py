@@ -19,6 +19,7 @@ from lockbeat.connection import _discovery, _memory
 from lockbeat.connection._embedded import EmbeddedConnection
 from lockbeat.connection._url import Address, Kind, parse_url
 from lockbeat.errors import MissingExtra
+from lockbeat.outage import Outage
 
 if TYPE_CHECKING:
     from fakeredis import FakeAsyncRedis, FakeServer
@@ -42,6 +43,8 @@ class Connector:
         self._embedded = embedded
         self._memory = memory
         self._seen_nodes: list[tuple[str, int]] = []
+        self.outage = Outage(self.location)
+        """What the log is told of failing connections: all of a process are one outage."""
 
     @classmethod
     async def open(cls, url: str | None = None) -> Connector:

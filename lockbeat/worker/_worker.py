@@ -183,6 +183,7 @@ class Worker:
             blocked=f"can't claim from {', '.join(map(repr, self._queues))}",
             longest_pause=2.0,
             look=LOOK_IN_MEMORY if self._store.connector.kind == "memory" else LOOK_AFTER,
+            told=lambda: self._store.connector.outage.away,
         )
 
     async def tick(self, shard: int) -> float | None:
