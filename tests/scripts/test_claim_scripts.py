@@ -17,6 +17,7 @@ from lockbeat.wire import Target, Wire
 from tests import servers
 from tests.claims import acquired, left_behind
 from tests.conftest import Backend, Connect, chosen, only
+from tests.keeping import renewed
 from tests.servers import Server
 
 Run = Callable[..., Any]
@@ -268,8 +269,8 @@ async def use_every_verb(lb: Lockbeat) -> None:
     assert await lb.claims.active() == 2
     assert await lb.claims.cleanup() == 1
     assert await lb.claims.get("k", "alice")
-    async with lb.claims.hold("held", lease=0.9):
-        await asyncio.sleep(0.5)  # renewed meanwhile
+    async with lb.claims.hold("held"):
+        await renewed(lb)
     task = asyncio.create_task(lb.claims.acquire("cancelled", "alice"))
     await asyncio.sleep(0)
     task.cancel()
