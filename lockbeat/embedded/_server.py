@@ -167,7 +167,7 @@ class _Shared:
         _locks.take(users, fcntl.LOCK_SH, time.monotonic() + LOAD_TIMEOUT)
         # systemd-tmpfiles ages out what lies in /tmp for ten days, and passes by a directory that is locked.
         with contextlib.suppress(OSError):
-            itself = _locks.open_fd(self.directory, os.O_RDONLY)
+            itself = _locks.keep(os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
             self._membership.append(itself)
             fcntl.flock(itself, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
