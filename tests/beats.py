@@ -122,6 +122,12 @@ async def eventually(
         await asyncio.sleep(step)
 
 
+def client_of(beat: Beat) -> Lockbeat:
+    """Whose keeper looks after what the beat runs."""
+    assert beat._client is not None
+    return beat._client
+
+
 def held_by(raw: Any, store: Store, owner: str) -> list[str]:
     """Every lease and lock that an owner has, live or not."""
     found = []

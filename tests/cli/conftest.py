@@ -41,7 +41,7 @@ Lockbeat = Callable[..., Answer]
 
 @pytest.fixture(autouse=True)
 def plain_environment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No store but the one that a test names; a test without a server is about one that is not there, and need not wait for it."""
+    """No store but the one that a test names; a test without a server is about one that is away, and need not wait for it."""
     monkeypatch.setenv("LOCKBEAT_URL", "redis://127.0.0.1:1")
     if "server" not in request.fixturenames:
         monkeypatch.setattr("lockbeat.cli._store.TIMEOUT", 0.5)

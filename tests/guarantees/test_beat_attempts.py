@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from lockbeat import Beat, Exponential, Fixed, Lockbeat, Run
+from lockbeat.beat import LedgerEntry
 from lockbeat.errors import InvalidArgument
 from lockbeat.lease import Held
 from lockbeat.tasks import Task
 from lockbeat.worker import Worker
-from tests.beats import Beats, eventually, ledger, overdue, scheduler, states
-from tests.conftest import Connect, only, wait_until
-
-FAST: dict[str, Any] = {"lease": 0.3}
+from tests.beats import Beats, client_of, eventually, ledger, overdue, scheduler, states
+from tests.conftest import only, wait_until
+from tests.keeping import hurry, renewed
 
 
 async def ends(lb: Lockbeat, name: str, *wanted: str) -> None:
@@ -31,6 +31,11 @@ async def ends(lb: Lockbeat, name: str, *wanted: str) -> None:
         return any(state in wanted for state in await states(lb, name))
 
     await eventually(ended, f"{name} is {' or '.join(wanted)}")
+
+
+async def first(lb: Lockbeat, name: str) -> LedgerEntry:
+    """Of the first slot that began: on a busy machine those before it may have been missed."""
+    return next(entry for entry in await ledger(lb, name) if entry.state not in ("missed", "skipped"))
 
 
 async def test_a_function_is_told_which_attempt_it_is(lb: Lockbeat, beats: Beats) -> None:
@@ -50,7 +55,7 @@ async def test_a_function_is_told_which_attempt_it_is(lb: Lockbeat, beats: Beats
     assert run.slot.tzinfo is UTC
     assert run.slot <= datetime.now(UTC)
     assert run.task_id == f"told@{round(run.slot.timestamp() * 1000)}"
-    entry = (await ledger(lb, "told"))[0]
+    entry = await first(lb, "told")
     assert (entry.task_id, entry.fence, entry.by, entry.attempt) == (run.task_id, run.fence, "me", run.attempt)
 
 
@@ -94,7 +99,7 @@ async def test_an_attempt_that_raised_is_not_repeated_unless_asked(
         await wait_until(lambda: len(slots) > 3, "it runs on")
         await ends(lb, "bad", "failed")
     assert len(slots) == len(set(slots))
-    entry = (await ledger(lb, "bad"))[0]
+    entry = await first(lb, "bad")
     assert entry.attempt == 1
     assert entry.reason is not None
     assert entry.reason.startswith("Traceback")
@@ -102,15 +107,17 @@ async def test_an_attempt_that_raised_is_not_repeated_unless_asked(
     assert "no luck" in caplog.text
 
 
-async def test_retries_follow_the_policy(lb: Lockbeat, beats: Beats) -> None:
+@only("memory", "valkey")
+async def test_retries_follow_the_policy(lb: Lockbeat, raw: Any, beats: Beats) -> None:
     beat, attempts = beats(), []
 
-    @beat.every(60, anchor=datetime.fromtimestamp(int(time.time()) + 2, UTC), max_attempts=4, retry=Exponential(0.1, 2))
+    @beat.every(3600, max_attempts=4, retry=Exponential(0.1, 2))
     async def flaky(run: Run) -> None:
         attempts.append((run.attempt, run.slot, run.fence, asyncio.get_running_loop().time()))
         if run.attempt < 4:
             raise ValueError(f"attempt {run.attempt}")
 
+    await overdue(lb, raw, beat.declared["flaky"])
     async with beat.lifespan():
         await ends(lb, "flaky", "done", "failed")
     assert [attempt for attempt, *_ in attempts] == [1, 2, 3, 4]
@@ -119,19 +126,20 @@ async def test_retries_follow_the_policy(lb: Lockbeat, beats: Beats) -> None:
     assert fences == sorted(set(fences))
     times = [at for *_, at in attempts]
     for pause, least in zip((b - a for a, b in itertools.pairwise(times)), (0.1, 0.2, 0.4), strict=True):
-        assert least - 0.002 <= pause < least + 0.5
+        assert least - 0.002 <= pause
     [entry] = await ledger(lb, "flaky")
     assert (entry.state, entry.attempt) == ("done", 4)
 
 
-async def test_attempts_that_are_used_up_end_in_failure(lb: Lockbeat, beats: Beats) -> None:
+async def test_attempts_that_are_used_up_end_in_failure(lb: Lockbeat, raw: Any, beats: Beats) -> None:
     beat, attempts = beats(), []
 
-    @beat.every(60, anchor=datetime.fromtimestamp(int(time.time()) + 2, UTC), max_attempts=2, retry=Fixed(0))
+    @beat.every(3600, max_attempts=2, retry=Fixed(0))
     async def hopeless(run: Run) -> None:
         attempts.append(run.attempt)
         raise ValueError(f"attempt {run.attempt}")
 
+    await overdue(lb, raw, beat.declared["hopeless"])
     async with beat.lifespan():
         await ends(lb, "hopeless", "failed")
     assert attempts == [1, 2]
@@ -154,22 +162,29 @@ async def test_an_attempt_that_takes_too_long_is_cancelled(lb: Lockbeat, beats: 
     async with beat.lifespan():
         await wait_until(lambda: len(cancelled) > 1, "it is cancelled, and the next slot runs")
         await ends(lb, "slow", "failed")
-    entry = (await ledger(lb, "slow"))[0]
+    entry = await first(lb, "slow")
     assert entry.reason == "timed out after 100 ms"
 
 
 async def test_a_plain_function_keeps_its_lease_until_it_ends(lb: Lockbeat, beats: Beats) -> None:
     """A thread can't be stopped, so nobody else may start beside it."""
-    beat, running, most = beats(), [], []
+    beat, running, most, stop = beats(), [], [], threading.Event()
 
-    @beat.every(0.2, timeout=0.1, lease=0.3)
+    @beat.every(0.2, timeout=0.1)
     def stubborn() -> None:
         running.append(1)
         most.append(len(running))
-        threading.Event().wait(0.8)
+        stop.wait(30)
         running.pop()
 
+    async def skipped() -> bool:
+        return (await states(lb, "stubborn")).count("skipped") >= 2
+
     async with beat.lifespan():
+        await eventually(skipped, "later slots came while it ran on")
+        await renewed(client_of(beat))
+        assert most == [1]
+        stop.set()
         await wait_until(lambda: len(most) > 1, "it runs again")
         await ends(lb, "stubborn", "failed")
     assert set(most) == {1}
@@ -197,7 +212,7 @@ async def test_a_function_that_exits_ends_itself_and_not_the_instance(lb: Lockbe
     async with beat.lifespan():
         await wait_until(lambda: len(ran) > 1, "it runs on")
         await ends(lb, "exits", "failed")
-    entry = (await ledger(lb, "exits"))[0]
+    entry = await first(lb, "exits")
     assert entry.reason is not None
     assert entry.reason.endswith("SystemExit: 3")
 
@@ -214,7 +229,7 @@ async def test_an_error_of_any_text_is_recorded(lb: Lockbeat, beats: Beats, text
     async with beat.lifespan():
         await wait_until(lambda: len(ran) > 1, "it runs on")
         await ends(lb, "bad", "failed")
-    entry = (await ledger(lb, "bad"))[0]
+    entry = await first(lb, "bad")
     assert entry.reason is not None
     assert len(entry.reason) <= 4000
     assert "ValueError" in entry.reason or "ä" in entry.reason
@@ -229,41 +244,54 @@ async def test_a_function_that_cancels_itself_has_failed(lb: Lockbeat, beats: Be
 
     async with beat.lifespan():
         await ends(lb, "gone", "failed")
-    assert (await ledger(lb, "gone"))[0].reason == "the function was cancelled"
+    assert (await first(lb, "gone")).reason == "the function was cancelled"
 
 
-async def test_a_long_attempt_keeps_its_lease(lb: Lockbeat, beats: Beats) -> None:
-    beat, rival, attempts = beats(), beats(), []
+async def test_a_long_attempt_keeps_its_lease(lb: Lockbeat, raw: Any, beats: Beats) -> None:
+    beat, rival, attempts, go = beats(), beats(), [], asyncio.Event()
 
     async def long(run: Run) -> None:
         attempts.append((run.slot, run.attempt))
-        await asyncio.sleep(0.7)
+        await go.wait()
 
     for each in (beat, rival):
-        each.every(0.2, lease=0.3, max_attempts=5)(long)
-    async with beat.lifespan(), rival.lifespan():
-        await wait_until(lambda: len(attempts) > 1, "it ran, and the next slot began")
-        assert {attempt for _, attempt in attempts} == {1}
-        assert (await states(lb, "long"))[0] == "done"
+        each.every(3600, lease=30, max_attempts=5)(long)
+    await overdue(lb, raw, beat.declared["long"])
+    async with beat.lifespan():
+        await wait_until(lambda: attempts, "it runs")
+        [lease] = await leases(lb, raw, "long")
+        async with rival.lifespan():
+            await renewed(client_of(beat), 3)
+            [later] = await leases(lb, raw, "long")
+            assert later > lease
+            go.set()
+            await ends(lb, "long", "done")
+    assert len(attempts) == 1
 
 
-@only("valkey", "redis")  # that of memory:// lives in the loop that is blocked
-async def test_a_function_that_blocks_the_event_loop_is_not_run_twice(lb: Lockbeat, connect: Connect, beats: Beats) -> None:
+async def leases(lb: Lockbeat, raw: Any, job: str) -> list[int]:
+    """When the lease of each attempt of a job's slots ends, in ms."""
+    ends = raw.zrange(lb.store.keys.key(lb.jobs.shard_of(job), "task:live"), 0, -1, withscores=True)
+    return [int(at) for _, at in ends]
+
+
+@only("valkey")
+async def test_a_function_that_blocks_the_event_loop_for_a_whole_lease_is_not_run_twice(
+    lb: Lockbeat, raw: Any, beats: Beats
+) -> None:
     """The keeper renews from a thread of its own."""
-    first, slots = beats(), []
+    beat, rival, attempts = beats(), beats(), []
 
-    def declare(beat: Beat) -> None:
-        @beat.every(0.5, lease=0.3, max_attempts=5)
-        async def blocking(run: Run) -> None:
-            slots.append((run.slot, run.attempt))
-            time.sleep(1.0)  # noqa: ASYNC251 - that is what is tested
+    async def blocking(run: Run) -> None:
+        attempts.append(run.attempt)
+        time.sleep(4)  # noqa: ASYNC251 - that is what is tested
 
-    declare(first)
-    async with first.lifespan():
-        await wait_until(lambda: len(slots) > 1, "it ran, and the next slot began")
-    assert len(slots) == len(set(slots))
-    assert {attempt for _, attempt in slots} == {1}
-    assert (await states(lb, "blocking"))[0] == "done"
+    for each in (beat, rival):
+        each.every(3600, lease=3, max_attempts=5)(blocking)
+    await overdue(lb, raw, beat.declared["blocking"])
+    async with beat.lifespan(), rival.lifespan():
+        await ends(lb, "blocking", "done")
+    assert attempts == [1]
 
 
 async def test_an_attempt_whose_lease_was_lost_is_cancelled_and_not_reported(
@@ -271,7 +299,7 @@ async def test_an_attempt_whose_lease_was_lost_is_cancelled_and_not_reported(
 ) -> None:
     beat, events = beats(owner="me"), []
 
-    @beat.every(0.2, lease=0.3)
+    @beat.every(0.2, lease=30)
     async def robbed() -> None:
         events.append("began")
         try:
@@ -283,8 +311,9 @@ async def test_an_attempt_whose_lease_was_lost_is_cancelled_and_not_reported(
     async with beat.lifespan():
         await wait_until(lambda: events, "it runs")
         await lb.tasks.release_all("me")
+        hurry(client_of(beat))
         await wait_until(lambda: "cancelled" in events, "it is cancelled")
-    entry = (await ledger(lb, "robbed"))[0]
+    entry = await first(lb, "robbed")
     assert (entry.state, entry.reason) == ("lost", "all leases of its owner were released")
     assert "its lease was lost" in caplog.text
 
@@ -314,17 +343,17 @@ async def test_an_attempt_that_was_started_too_late_is_not_begun(
 
 
 async def test_a_task_whose_function_is_not_here_is_left_to_others(
-    lb: Lockbeat, beats: Beats, caplog: pytest.LogCaptureFixture
+    lb: Lockbeat, raw: Any, beats: Beats, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A rolling deploy: the old code knows nothing of the new job."""
     caplog.set_level(logging.INFO, logger="lockbeat")
     new, ran = beats(), []
 
-    @new.every(60, anchor=datetime.fromtimestamp(int(time.time()) + 2, UTC))
+    @new.every(3600)
     async def fresh(run: Run) -> None:
         ran.append(run.attempt)
 
-    await lb.jobs.put(*new.declared.values())
+    await overdue(lb, raw, new.declared["fresh"])
     old = beats()
     async with old.lifespan():
         await wait_until(lambda: "no function 'fresh' here" in caplog.text, "the old instance passes it on")
@@ -351,16 +380,16 @@ async def test_two_programs_on_one_store_run_every_slot_of_both(lb: Lockbeat, be
         ran.append(("theirs", run.attempt))
 
     async with one.lifespan(), other.lifespan():
-        await wait_until(lambda: min(ran.count(("ours", 1)), ran.count(("theirs", 1))) >= 8, "eight slots of each")
+        await wait_until(lambda: min(ran.count(("ours", 1)), ran.count(("theirs", 1))) >= 4, "four slots of each")
     assert {attempt for _, attempt in ran} == {1}
     assert "skipped" not in await states(lb, "ours") + await states(lb, "theirs")
 
 
-async def test_no_more_run_at_once_than_concurrency_allows(lb: Lockbeat, beats: Beats) -> None:
+async def test_no_more_run_at_once_than_concurrency_allows(lb: Lockbeat, raw: Any, beats: Beats) -> None:
     beat, running, most, ended = beats(concurrency=3), [], [], []
 
     def declare(number: int) -> None:
-        @beat.every(60, name=f"job-{number}", anchor=datetime.fromtimestamp(int(time.time()) + 2, UTC))
+        @beat.every(3600, name=f"job-{number}")
         async def body(run: Run) -> None:
             running.append(number)
             most.append(len(running))
@@ -370,6 +399,7 @@ async def test_no_more_run_at_once_than_concurrency_allows(lb: Lockbeat, beats: 
 
     for number in range(12):
         declare(number)
+        await overdue(lb, raw, beat.declared[f"job-{number}"])
     async with beat.lifespan():
         await wait_until(lambda: len(ended) == 12, "all of them run")
     assert max(most) == 3
@@ -395,7 +425,7 @@ async def test_each_queue_gets_its_turn_at_a_single_place(lb: Lockbeat, raw: Any
     beat, ran = beats(concurrency=1, queue="a"), []
 
     def declare(name: str) -> None:
-        @beat.every(3600, name=f"job-{name}", queue=name)
+        @beat.every(86_400, name=f"job-{name}", queue=name)
         async def body() -> None:
             ran.append(name)
 
@@ -405,7 +435,7 @@ async def test_each_queue_gets_its_turn_at_a_single_place(lb: Lockbeat, raw: Any
     await overdue(lb, raw, job)
     await scheduler(lb, job).tick(lb.jobs.shard_of(job.name))
     async with beat.lifespan(schedule=False):
-        await wait_until(lambda: ran == [queue], "it runs", timeout=3)
+        await wait_until(lambda: ran == [queue], "it runs")
 
 
 class _Odd(BaseException):

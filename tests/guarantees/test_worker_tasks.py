@@ -18,7 +18,7 @@ from lockbeat.scripts import load
 from lockbeat.tasks import NewTask, TaskInfo
 from lockbeat.worker import Worker, _worker
 from tests import servers
-from tests.beats import Beats, eventually, held_by, ledger, states
+from tests.beats import Beats, client_of, eventually, held_by, ledger, states
 from tests.conftest import PATIENCE, Backend, Connect, needs, only, wait_until
 from tests.guarantees.test_beat_shutdown import end
 from tests.keeping import hurry
@@ -39,12 +39,6 @@ async def end_of(lb: Lockbeat, task_id: str, timeout: float = PATIENCE) -> TaskI
 async def is_leased(lb: Lockbeat, raw: Any, task_id: str) -> bool:
     """Whether an attempt still keeps its lease, be the task cancelled or not."""
     return bool(raw.hexists(lb.store.keys.key(lb.tasks.shard_of(task_id), "task:lease"), task_id))
-
-
-def client_of(beat: Beat) -> Lockbeat:
-    """Whose keeper looks after what the beat runs."""
-    assert beat._client is not None
-    return beat._client
 
 
 async def no_lease(lb: Lockbeat, raw: Any, task_id: str) -> None:
