@@ -80,13 +80,14 @@ class Calls:
             self._durable_targets[name, shard] = pair
         return pair
 
-    def submit(self, name: str, shard: int, args: Args, *, last: bool = False) -> asyncio.Future[Any]:
+    def submit(self, name: str, shard: int, args: Args, *, last: bool = False, keep: float = 0.0) -> asyncio.Future[Any]:
         """Put a call on its way, now; the future gets its reply or StoreUnavailable, and the call is not repeated.
 
-        Cancelling the future does not take the call back. `last`: it runs after every call made so far.
+        Cancelling the future does not take the call back. `last`: it runs after every call made so far, and for `keep` seconds
+        it is repeated until it has run.
         """
         wire, target = self._target(name, shard)
-        return wire.submit(target, args, last=last)
+        return wire.submit(target, args, last=last, keep=keep)
 
     def submit_groups(self, name: str, shard: int, groups: Sequence[Args]) -> asyncio.Future[list[Any]]:
         """Calls of a batched script as one, up to its `most`; the future gets their replies, in order."""
@@ -184,7 +185,5 @@ class Calls:
     async def aclose(self) -> None:
         """Wait for the replies on their way, within the timeout, and hang up."""
         self._closed = True
-        for durable in self._durable.values():
-            await durable.aclose()
-        for wire in self._wires.values():
-            await wire.aclose()
+        await asyncio.gather(*(durable.aclose() for durable in self._durable.values()))
+        await asyncio.gather(*(wire.aclose() for wire in self._wires.values()))

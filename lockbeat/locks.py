@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from operator import itemgetter
 from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
@@ -66,7 +67,7 @@ class Locks:
             reply = await self._acquire(shard, (key, owner, token, ttl_ms, 1, ""), durability)
         except BaseException as problem:
             args = (key, owner, token, store.new_call())
-            await store.take_back(problem, "lock/release", shard, args, durably=durability is not None)
+            await store.take_back(problem, "lock/release", shard, args, lasts=ttl_ms / 1000, durably=durability is not None)
             raise
         return Lease(key, owner, reply[0], reply[1] / 1000) if reply[0] else None
 
@@ -204,7 +205,8 @@ class Lock:
         if holding.lost is not None:
             # It may still stand in the store. Whoever lost it is told now, not when a store that is away answers.
             store = self._locks._store
-            store.undo("lock/release", self._shard, (self.key, self.owner, token, store.new_call()))
+            args = (self.key, self.owner, token, store.new_call())
+            store.undo("lock/release", self._shard, args, lasts=self._ttl_ms / 1000)
         # Nothing is awaited before this call is on its way: a caller that is cancelled here still gives the lock back.
         elif not await self._release(token, holding):
             holding.lost = "it had ended before the block did"
@@ -212,14 +214,18 @@ class Lock:
 
     async def _release(self, token: str, holding: Holding) -> bool:
         store, asked_at = self._locks._store, monotonic()
+        args = (self.key, self.owner, token + "+", store.new_call())
         try:
-            args = (self.key, self.owner, token + "+", store.new_call())
             return bool(await store.call("lock/release", self._shard, args))
-        except StoreError as problem:
+        except BaseException as problem:
+            store.undo("lock/release", self._shard, args, lasts=self._ttl_ms / 1000)
+            if not isinstance(problem, StoreError):
+                raise
             if asked_at >= holding.trusted_until:
                 return False
-            # The work is done, and was done under the lock: not worth an error. Others wait until the lease ends.
-            log.warning("could not release %r, it ends within %g s: %s", self.key, self._ttl_ms / 1000, problem)
+            # The work is done, and was done under the lock: not worth an error. Others wait until the store is back, or the
+            # lease ends.
+            log.warning("could not release %r yet, it ends within %g s: %s", self.key, self._ttl_ms / 1000, problem)
             return True
 
     async def _acquire(self, token: str) -> tuple[Lease, float, float]:
@@ -254,7 +260,8 @@ class Lock:
             # it leaves the room first.
             room.leave(waiter)
             undoing = (self.key, self.owner, token, store.new_call())
-            await store.take_back(problem, "lock/release", shard, undoing, durably=self._durability is not None)
+            lasts = math.inf if channel else ttl  # a place in the queue outlives the lease that was asked for
+            await store.take_back(problem, "lock/release", shard, undoing, lasts=lasts, durably=self._durability is not None)
             if isinstance(problem, TimeoutError) and self._wait is not None:
                 raise LockTimeout(self.key, self._wait) from None
             raise

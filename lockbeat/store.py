@@ -8,7 +8,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from lockbeat.calls import Calls
@@ -53,6 +53,8 @@ class Store:
         self.call_groups_durably = self.calls.call_groups_durably
         self.submit = self.calls.submit
         self._undoing: set[asyncio.Task[Any]] = set()
+        self.closing = asyncio.Event()
+        """Set when the store is about to be closed."""
         self._instance = secrets.token_hex(5)
         self._numbers = itertools.count(1)
         self.channel = keys.channel(f"to:{self._instance}")
@@ -122,35 +124,40 @@ class Store:
         """An id for a call, never used before by anybody."""
         return f"{self._instance}.{next(self._numbers)}"
 
-    def undo(self, name: str, shard: int, args: Args, *, durably: bool = False) -> asyncio.Future[Any]:
+    def undo(self, name: str, shard: int, args: Args, *, lasts: float, durably: bool = False) -> asyncio.Future[Any]:
         """Send a call that takes back an earlier one whose caller has gone; nobody need wait for the future.
 
-        When it can't be sent, the lease that it would have given back ends by itself. `durably`: the earlier one was a durable
-        call, which travels on another connection: let those on their way there be executed first.
+        `lasts`: seconds after which what it gives back has ended by itself. Until then it is sent again while the store is away.
+        `durably`: the earlier one was a durable call, which travels on another connection: let those on their way there be
+        executed first.
         """
         before = self.calls.unanswered(shard) if durably else None
         if before:
-            task = self.loop.create_task(self._undo_after(set(before), name, shard, args))
-            self._undoing.add(task)
-            task.add_done_callback(self._undoing.discard)
-            future: asyncio.Future[Any] = task
-        else:
-            future = self.calls.submit(name, shard, args, last=True)
+            return self.settle(self._undo_after(set(before), name, shard, args, lasts))
+        future = self.calls.submit(name, shard, args, last=True, keep=lasts)
         future.add_done_callback(_note)
         return future
 
-    async def _undo_after(self, before: set[asyncio.Future[Any]], name: str, shard: int, args: Args) -> Any:
+    async def _undo_after(self, before: set[asyncio.Future[Any]], name: str, shard: int, args: Args, lasts: float) -> Any:
         await asyncio.wait(before)
-        return await self.calls.submit(name, shard, args, last=True)
+        return await self.calls.submit(name, shard, args, last=True, keep=lasts)
 
-    async def take_back(self, problem: BaseException, name: str, shard: int, args: Args, *, durably: bool) -> None:
+    def settle(self, undoing: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run what takes something back, though its caller has gone. `aclose` waits for it, for the timeout."""
+        task = self.loop.create_task(undoing)
+        self._undoing.add(task)
+        task.add_done_callback(self._undoing.discard)
+        task.add_done_callback(_note)
+        return task
+
+    async def take_back(self, problem: BaseException, name: str, shard: int, args: Args, *, lasts: float, durably: bool) -> None:
         """`undo` a call that ended in `problem`. NotDurable is for the caller to raise only when that has run: nothing is held.
 
         Otherwise nothing is awaited, for the caller may have been cancelled.
         """
-        undone = self.undo(name, shard, args, durably=durably)
+        undone = self.undo(name, shard, args, lasts=lasts, durably=durably)
         if isinstance(problem, NotDurable):
-            await asyncio.wait((undone,))
+            await asyncio.wait((undone,), timeout=self.timeout)
 
     async def on_every_shard(self, name: str, args: Args) -> list[Any]:
         """Call a script on all shards at once; replies in order of shards."""
@@ -209,7 +216,10 @@ class Store:
         listeners, self._listeners = self._listeners, {}
         for listener in listeners.values():
             await listener.aclose()
+        self.closing.set()
         if self._undoing:
             await asyncio.wait(self._undoing, timeout=self.timeout)
+            for task in self._undoing:
+                task.cancel()
         await self.calls.aclose()
         await self.connector.aclose()

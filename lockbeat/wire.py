@@ -42,6 +42,8 @@ _AWAY = (
 
 Args = Sequence[str | bytes | int]
 
+MOST_KEPT = 10_000
+"""Calls that take something back, and that a wire keeps while the store is away."""
 ENOUGH = 32
 """Calls that are sent without waiting for the end of the turn: the server runs them while the rest are being made."""
 
@@ -60,13 +62,14 @@ class Target:
 class Batch:
     """Calls that share one run of a script, or one plain command."""
 
-    __slots__ = ("args", "calls", "head", "last", "patience", "shared", "target")
+    __slots__ = ("args", "calls", "head", "keep_until", "last", "patience", "shared", "target")
 
     def __init__(self, target: Target | None, head: tuple[str | bytes, ...], *, shared: bool = False) -> None:
         self.target = target
         self.head = head
         self.shared = shared
         self.last = False
+        self.keep_until = 0.0  # the loop's time; until then it is sent again over the next line, if this one is lost
         self.patience = 0.0
         self.args: list[str | bytes | int] = []
         self.calls: list[asyncio.Future[Any]] = []
@@ -173,7 +176,10 @@ class _Line(asyncio.Protocol):
             return
         # Where calls are not healed one by one they are all made anew, over a connection that sends the scripts again.
         error = StoreUnavailable(str(reply)) if str(reply).startswith("NOSCRIPT") and batch.target else error_of(reply)
-        batch.fail(error)
+        if isinstance(error, StoreUnavailable) and self.wire.keeps(batch):
+            self.sent.appendleft((batch, 0.0))
+        else:
+            batch.fail(error)
         if isinstance(error, StoreUnavailable):
             self.wire.outage.failed(self.wire, str(error), refused=True)
             self.drop(str(error))  # connect anew: the address may lead to another server now
@@ -186,8 +192,13 @@ class _Line(asyncio.Protocol):
         self.transport.abort()
         lost, self.sent = self.sent, deque()
         error = StoreUnavailable(f"connection lost: {reason}")
+        kept = []
         for batch, _ in lost:
-            batch.fail(error)
+            if self.wire.keeps(batch):
+                kept.append(batch)
+            else:
+                batch.fail(error)
+        self.wire.resume(kept)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.drop(str(exc) if exc else "closed by the server")
@@ -225,19 +236,25 @@ class Wire:
         """Seconds. A call that waits for the next try must not have run out by then."""
         return self.timeout / 2
 
-    def submit(self, target: Target, args: Args, *, last: bool = False) -> asyncio.Future[Any]:
+    def submit(self, target: Target, args: Args, *, last: bool = False, keep: float = 0.0) -> asyncio.Future[Any]:
         """Make a call; the future gets its reply. It is on its way even if the future is cancelled.
 
         `last`: run it after every call made so far; it may run twice. Otherwise it may join a batch that goes ahead of another
-        script's.
+        script's. `keep`: seconds for which one that is `last` does not fail for want of a server: it goes with the next line.
         """
         if asyncio.get_running_loop() is not self.loop:
             raise StoreError("this client was opened in another event loop; open one per loop")
         future = self.loop.create_future()
+        if last:
+            alone = Batch(target, target.head, shared=target.script.batched)  # nobody joins it: it may wait for long
+            alone.last, alone.keep_until = True, self.loop.time() + keep
+            alone.args.extend(args)
+            alone.calls.append(future)
+            self._enqueue(alone)
+            return future
         batch = target.batch
-        if batch is None or last or len(batch.calls) >= target.script.most or not target.script.batched:
+        if batch is None or len(batch.calls) >= target.script.most or not target.script.batched:
             batch = target.batch = Batch(target, target.head, shared=target.script.batched)
-            batch.last = last
             self._enqueue(batch)
         batch.args.extend(args)
         batch.calls.append(future)
@@ -265,9 +282,7 @@ class Wire:
 
     def _enqueue(self, batch: Batch) -> None:
         self._waiting.append(batch)
-        if not self._scheduled:
-            self._scheduled = True
-            self.loop.call_soon(self._flush)
+        self._wake()
 
     def _flush(self) -> None:
         self._scheduled = False
@@ -318,9 +333,27 @@ class Wire:
     def _fail_waiting(self, error: LockbeatError) -> None:
         batches, self._waiting = self._waiting, []
         for batch in batches:
+            if self.keeps(batch) and len(self._waiting) < MOST_KEPT:
+                self._waiting.append(batch)
+                continue
             if batch.target is not None and batch.target.batch is batch:
                 batch.target.batch = None
             batch.fail(error)
+
+    def keeps(self, batch: Batch) -> bool:
+        """Whether it is to wait for the next line, rather than fail with this one."""
+        return batch.keep_until > self.loop.time() and not self._closed
+
+    def resume(self, kept: list[Batch]) -> None:
+        """Send these over the next line, ahead of what is waiting."""
+        if kept:
+            self._waiting[:0] = kept
+            self._wake()
+
+    def _wake(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self.loop.call_soon(self._flush)
 
     def _check(self) -> None:
         """A reply is overdue: a server that hangs is as good as away."""
@@ -335,14 +368,18 @@ class Wire:
             self._watch = self.loop.call_later(overdue, self._check)
 
     async def aclose(self) -> None:
-        """Send what is waiting, wait for the replies within the timeout, and hang up."""
+        """Send what is waiting, wait for the replies within the timeout, and hang up.
+
+        For as long what is to be taken back is tried, if the store is away.
+        """
+        deadline = self.loop.time() + self.timeout
         if self._waiting and self.line is not None:
             self._flush()
+        sent = [batch for batch, _ in self.line.sent] if self.line is not None else []
+        await self._settle([batch for batch in (*self._waiting, *sent) if self.keeps(batch)], deadline)
         self._closed = True
-        if self.line is not None and self.line.sent:
-            pending = [future for batch, _ in self.line.sent for future in batch.calls if not future.done()]
-            if pending:
-                await asyncio.wait(pending, timeout=self.timeout)
+        if self.line is not None:
+            await self._settle([batch for batch, _ in self.line.sent], deadline)
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.gather(self._connecting, return_exceptions=True)
@@ -353,6 +390,11 @@ class Wire:
         if self.line is not None:
             self.line.drop("the store is closed")
         self.outage.forget(self)
+
+    async def _settle(self, batches: list[Batch], deadline: float) -> None:
+        pending = [future for batch in batches for future in batch.calls if not future.done()]
+        if pending:
+            await asyncio.wait(pending, timeout=max(deadline - self.loop.time(), 0))
 
 
 def _is_denial(problem: Exception) -> bool:

@@ -46,6 +46,10 @@ class Proxy:
         """Lose the replies to the next requests for which `matches` is true."""
         self._matches += [matches] * times
 
+    def recover(self) -> None:
+        """Lose nothing more."""
+        self._matches.clear()
+
     def cut(self) -> None:
         """Hang up on everybody."""
         for link in self._links:

@@ -76,7 +76,7 @@ class Claims:
                 said, *reply = await store.call_durably("claim/acquire", shard, args, durability, changed=_was_claimed)
         except BaseException as problem:
             undoing = (queue, key, owner, "-", token, store.new_call())
-            await store.take_back(problem, "claim/release", shard, undoing, durably=durability is not None)
+            await store.take_back(problem, "claim/release", shard, undoing, lasts=lease_ms / 1000, durably=durability is not None)
             raise
         if said == 1:
             return _claim(reply)
@@ -227,18 +227,25 @@ class Claims:
     async def _renew(self, claim: Claim, lease_ms: int) -> int:
         return await self._change("claim/renew", claim, self._store.new_call(), lease_ms)
 
-    async def _complete(self, claim: Claim, result: str, hold_ms: int) -> int:
-        return await self._change("claim/complete", claim, self._store.new_call(), result, hold_ms)
+    async def _complete(self, claim: Claim, result: str, hold_ms: int, *, keep: float = 0) -> int:
+        return await self._change("claim/complete", claim, self._store.new_call(), result, hold_ms, keep=keep)
 
-    async def _fail(self, claim: Claim, error: str) -> int:
-        return await self._change("claim/fail", claim, self._store.new_call(), error)
+    async def _fail(self, claim: Claim, error: str, *, keep: float = 0) -> int:
+        return await self._change("claim/fail", claim, self._store.new_call(), error, keep=keep)
 
-    async def _release(self, claim: Claim) -> int:
-        return await self._change("claim/release", claim, "-", self._store.new_call())
+    async def _release(self, claim: Claim, *, keep: float = 0) -> int:
+        return await self._change("claim/release", claim, "-", self._store.new_call(), keep=keep)
 
-    async def _change(self, script: str, claim: Claim, *args: str | int) -> int:
-        shard = self._shard_of(claim.key, claim.queue)
-        return int(await self._store.call(script, shard, (claim.queue, claim.key, claim.owner, claim.fence, *args)))
+    async def _change(self, script: str, claim: Claim, *args: str | int, keep: float = 0) -> int:
+        """`keep`: seconds for which it is to be sent all the same, though the caller gives up."""
+        store, shard = self._store, self._shard_of(claim.key, claim.queue)
+        given = (claim.queue, claim.key, claim.owner, claim.fence, *args)
+        try:
+            return int(await store.call(script, shard, given))
+        except BaseException:
+            if keep:
+                store.undo(script, shard, given, lasts=keep)
+            raise
 
     async def _until_done(self, script: str, *args: str) -> int:
         store = self._store

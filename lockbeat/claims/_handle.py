@@ -257,10 +257,10 @@ class ClaimHandle:
         if holding.lost is not None and not holding.unnoticed:
             return  # it was told to stop: who knows whether it got to its end
         try:
-            said = await claims._complete(claim, result, self._hold_ms)
+            said = await claims._complete(claim, result, self._hold_ms, keep=self._lease_ms / 1000)
         except StoreError:
             if holding.lost is None:
-                raise  # the work is done, and nobody may know: it will be done again unless the caller sees to it
+                raise  # the work is done, and nobody may know: it may be done again unless the caller sees to it
             return
         # Taken, though it had run out: the work is done, and nobody has begun it anew.
         holding.lost = None if said > 0 else self._lost_as(said)
@@ -272,12 +272,13 @@ class ClaimHandle:
             if failed:
                 store, shard = claims._store, claims._shard_of(claim.key, claim.queue)
                 args = (claim.queue, claim.key, claim.owner, claim.fence, store.new_call(), error_json(error))
-                store.undo("claim/fail", shard, args)
+                store.undo("claim/fail", shard, args, lasts=self._lease_ms / 1000)
             return
         try:
-            said = await (claims._fail(claim, error_json(error)) if failed else claims._release(claim))
+            keep = self._lease_ms / 1000
+            said = await (claims._fail(claim, error_json(error), keep=keep) if failed else claims._release(claim, keep=keep))
         except StoreError as problem:
-            log.warning("could not end the claim on %r, it ends within %g s: %s", self.key, self._lease_ms / 1000, problem)
+            log.warning("could not end the claim on %r yet, it ends within %g s: %s", self.key, self._lease_ms / 1000, problem)
             return
         holding.lost = None if said > 0 else self._lost_as(said)
 

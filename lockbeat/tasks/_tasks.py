@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
@@ -136,7 +137,11 @@ class Tasks(Look):
                     "task/spawn", shard, run, durability, changed=lambda reply: reply[0]
                 )
         except BaseException:
-            undone = [self._store.undo("task/confirm", shard, (task_id, call, -1), durably=True) for task_id, call, *_ in rows]
+            lasts = durability.timeout_ms / 1000 + 3 * self._store.timeout  # then it is let go, withdrawn or not
+            undone = [
+                self._store.undo("task/confirm", shard, (task_id, call, -1), lasts=lasts, durably=True)
+                for task_id, call, *_ in rows
+            ]
             # Before it is spawned again under the same key.
             with anyio.move_on_after(self._store.timeout, shield=True):
                 await asyncio.wait(undone)
@@ -155,7 +160,8 @@ class Tasks(Look):
         """Begin an attempt of up to `limit` tasks (`task/claim`), by priority, then due time, then order of spawning.
 
         Expired leases are swept first. Nothing renews the leases but you (`heartbeat`); a worker does it by itself. A cancelled
-        call gives back what it had claimed; what one had claimed that ended with StoreUnavailable comes with the next.
+        call gives back what it had claimed; what one had claimed that ended with StoreUnavailable comes with the next, or is
+        given back when none has come for the store's timeout.
         """
         check_name("queue", queue)
         check_name("owner", owner)
@@ -174,6 +180,7 @@ class Tasks(Look):
                     for task in found:
                         self.give_back(task)
                     claiming.add_done_callback(self.give_all_back)
+                    self._store.settle(self._find_and_give_back(claiming, shard, owner, queue, lease_ms))
                     raise
                 found += tasks
                 if len(tasks) < ask and (wake is None or wake > 0):
@@ -252,18 +259,42 @@ class Tasks(Look):
                 log.exception("task %s can't be read", task_id.decode(errors="replace"))
                 failure = Failure("Unreadable", f"what the store has of it can't be read: {problem}")
                 args = (task_id, owner, fence, failure.text, failure.to_json(), -1, self._store.new_call())
-                self._store.undo("task/fail", shard, args)
+                self._store.undo("task/fail", shard, args, lasts=lease_ms / 1000)
         return tasks
 
     def give_back(self, task: Task, delay_ms: int = 0) -> None:
         """Send an attempt back that was never begun; nobody waits for the answer."""
-        self._store.undo("task/release", task.shard, (*_attempt(task), 0, delay_ms, self._store.new_call()))
+        args = (*_attempt(task), 0, delay_ms, self._store.new_call())
+        self._store.undo("task/release", task.shard, args, lasts=task.lease_ms / 1000)
 
     def give_all_back(self, claiming: asyncio.Future[Claimed]) -> None:
         """What a claim brought whose caller has gone."""
         if not claiming.cancelled() and claiming.exception() is None:
             for task in claiming.result().tasks:
                 self.give_back(task)
+
+    async def _find_and_give_back(
+        self, claiming: asyncio.Future[Claimed], shard: int, owner: str, memory: str, lease_ms: int
+    ) -> None:
+        """The caller of a claim has gone. If nobody knows what it had begun, ask when the store is back.
+
+        One that was told StoreUnavailable may claim again, and gets it with that: it has one timeout for it.
+        """
+        if claiming.done() and (claiming.cancelled() or claiming.exception() is None):
+            return
+        if claiming.done():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._store.closing.wait(), self._store.timeout)
+        else:
+            await asyncio.wait((claiming,))
+        await self.find_lost(shard, owner, memory, lease_ms)
+
+    async def find_lost(self, shard: int, owner: str, memory: str, lease_ms: int) -> None:
+        """Give back what an owner's calls had begun whose replies were lost. Asks until the store is back."""
+        while self._lost.get((shard, owner, memory)):
+            with contextlib.suppress(StoreUnavailable):
+                for task in (await self.claim_on(shard, (), owner, 0, lease_ms, memory=memory)).tasks:
+                    self.give_back(task)
 
     # -- ending an attempt
 

@@ -337,6 +337,8 @@ class Worker:
         self._room.ring()
         if self._claiming:  # what they claim is given back, before release_all takes it for begun
             await asyncio.wait(self._claiming, timeout=self._store.timeout)
+        for shard in range(self._store.shards):
+            self._store.settle(self._tasks.find_lost(shard, self._store.owner, "", self._lease_ms))
         await self._wait_for_attempts(grace)
         for attempt in list(self._attempts.values()):
             attempt.stop(SHUT_DOWN)

@@ -386,9 +386,9 @@ class TasksFollowTheModel(RuleBasedStateMachine):
                 self.model.sweep(2 * len(groups))
         return replies
 
-    def claims(self, name: str, shard: int, args: Any, *, last: bool = False) -> asyncio.Future[Any]:
+    def claims(self, name: str, shard: int, args: Any, *, last: bool = False, keep: float = 0) -> asyncio.Future[Any]:
         async def claim() -> Any:
-            reply = await self.submit(name, shard, args, last=last)
+            reply = await self.submit(name, shard, args, last=last, keep=keep)
             self.check_claimed(args, reply)
             if self.lose:
                 self.lose = False
@@ -398,10 +398,10 @@ class TasksFollowTheModel(RuleBasedStateMachine):
         assert name == "task/claim"
         return asyncio.ensure_future(claim())
 
-    def undo(self, name: str, shard: int, args: Any, *, durably: bool = False) -> asyncio.Future[Any]:
+    def undo(self, name: str, shard: int, args: Any, *, lasts: float, durably: bool = False) -> asyncio.Future[Any]:
         """Nobody hears the answer."""
         self.expected(name, args)
-        return self.undone(name, shard, args, durably=durably)
+        return self.undone(name, shard, args, lasts=lasts, durably=durably)
 
     def check_claimed(self, args: Any, reply: Any) -> None:
         queues, owner, call, limit, lease_ms, lost, *_ = args

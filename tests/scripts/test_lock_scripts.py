@@ -169,11 +169,11 @@ def arity(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     seen: set[str] = set()
     submit = Wire.submit
 
-    def checked(self: Wire, target: Target, args: Any, *, last: bool = False) -> asyncio.Future[Any]:
+    def checked(self: Wire, target: Target, args: Any, **options: Any) -> asyncio.Future[Any]:
         assert len(args) == len(target.script.argv), target.script.name
         assert len(target.head) == 3 + len(target.script.keys)
         seen.add(target.script.name)
-        return submit(self, target, args, last=last)
+        return submit(self, target, args, **options)
 
     monkeypatch.setattr(Wire, "submit", checked)
     return seen
