@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, tzinfo
 from functools import partial
@@ -20,12 +21,17 @@ from lockbeat.durations import Seconds, milliseconds, seconds
 from lockbeat.errors import DuplicateJob, InvalidArgument, InvalidType, LockbeatError, UnknownTask
 from lockbeat.jobs import Job, JobOptions, whole
 from lockbeat.keys import check_name
+from lockbeat.lifespan import Started, check_lifespan, entered, once_there
 from lockbeat.serving import Program, Serving
 from lockbeat.signals import check_alone, until_signal
 from lockbeat.tasks import NewTask, Spawned, SpawnOptions, TaskOptions
 from lockbeat.triggers import At, Cron, Every, Trigger
 from lockbeat.worker import Function, Run
 
+log = logging.getLogger("lockbeat")
+
+MOMENT = 1.0
+"""Seconds that a block which does not wait for the store gives it."""
 F = TypeVar("F", bound=Callable[[Run], Any] | Callable[[], Any])
 
 
@@ -36,7 +42,9 @@ class Beat:
     embedded://.
     queue: where jobs put their tasks unless they say otherwise, and what this beat's worker serves. concurrency: how many
     functions run at once. grace: seconds that running functions get to end on shutdown. durability: no function begins before
-    the store keeps its slot or claim so. The rest as for Lockbeat.
+    the store keeps its slot or claim so. lifespan: makes an async context manager of the beat, which is entered before the worker
+    claims anything and left after the last function has ended; its value is `run.state`. wait_for_store: False: start though the
+    store is away, and serve when it is there. The rest as for Lockbeat.
     """
 
     def __init__(
@@ -51,7 +59,13 @@ class Beat:
         shards: int | None = None,
         timeout: float = 5.0,
         durability: Durability | None = None,
+        lifespan: Callable[[Beat], AbstractAsyncContextManager[Any]] | None = None,
+        wait_for_store: bool = True,
     ) -> None:
+        if lifespan is not None:
+            check_lifespan(lifespan)
+        self._around = lifespan
+        self._wait_for_store = wait_for_store
         self.queue = check_name("queue", queue)
         self.concurrency = whole("concurrency", concurrency, 1, 10_000)
         self.grace = seconds("grace", grace, least=0)
@@ -236,47 +250,71 @@ class Beat:
         *,
         schedule: bool = True,
         work: bool = True,
+        wait_for_store: bool | None = None,
         task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
         """Run the scheduler, the worker, or both, until cancelled; then shut down within grace and the store's timeout.
 
         Stops claiming, lets running functions end, cancels what is left after `grace`, and gives all leases back.
+        wait_for_store: None: as the beat has it. Raises StoreError when the store can't be reached at the start, unless it is
+        False; LifespanError.
         """
         if self._serving:
             raise LockbeatError("this beat is serving already")
         self._serving = True
         try:
-            given = self._shared
-            if given is not None and given.is_open:
-                self._client = given
-                await Serving(given, self._program(), schedule=schedule, work=work, shared=True).run(task_status)
+            if self._wait_for_store if wait_for_store is None else wait_for_store:
+                await self._serve(schedule, work, task_status)
             else:
-                async with given or Lockbeat(self.url, **self._options) as client:  # type: ignore[arg-type]
-                    self._client = client
-                    await Serving(client, self._program(), schedule=schedule, work=work, shared=False).run(task_status)
+                await once_there(partial(self._serve, schedule, work), task_status)
         finally:
-            self._client, self._serving = None, False
+            self._serving = False
 
-    def _program(self) -> Program:
+    async def _serve(self, schedule: bool, work: bool, task_status: TaskStatus[None]) -> None:
+        async with AsyncExitStack() as stack:
+            stack.callback(setattr, self, "_client", None)
+            client = self._shared or Lockbeat(self.url, **self._options)  # type: ignore[arg-type]
+            shared = client.is_open
+            if not shared:
+                await stack.enter_async_context(client)
+            self._client = client
+            state = None
+            if self._around is not None and work:
+                state = await stack.enter_async_context(entered(self._around, self, self.grace + client.store.timeout))
+            await Serving(client, self._program(state), schedule=schedule, work=work, shared=shared).run(task_status)
+
+    def _program(self, state: object) -> Program:
+        functions = {name: replace(function, state=state) for name, function in self._functions.items()}
         task_queues = [options["queue"] for options in self._tasks.values()]
         queues = dict.fromkeys(self._only or [self.queue, *(job.queue for job in self.declared.values()), *task_queues])
-        return Program(self.declared, self._functions, self.task_names, [*queues], self.concurrency, self.grace, self.durability)
+        return Program(self.declared, functions, self.task_names, [*queues], self.concurrency, self.grace, self.durability)
 
     @asynccontextmanager
-    async def lifespan(self, app: Any = None, *, schedule: bool = True, work: bool = True) -> AsyncIterator[None]:
-        """Serve while the block runs; fits `FastAPI(lifespan=beat.lifespan)` and Starlette."""
-        started = _Started()
-        serving = asyncio.ensure_future(self.serve(schedule=schedule, work=work, task_status=started))
+    async def lifespan(
+        self, app: Any = None, *, schedule: bool = True, work: bool = True, wait_for_store: bool | None = None
+    ) -> AsyncIterator[None]:
+        """Serve while the block runs; fits `FastAPI(lifespan=beat.lifespan)` and Starlette.
+
+        wait_for_store: False: the block begins though the store is away, after a second at most, and the beat serves when it is
+        there; None: as the beat has it. Raises what `serve` raises.
+        """
+        wait = self._wait_for_store if wait_for_store is None else wait_for_store
+        started = Started()
+        serving = asyncio.ensure_future(self.serve(schedule=schedule, work=work, wait_for_store=wait, task_status=started))
         serving.add_done_callback(lambda _: started.event.set())
         try:
-            await started.event.wait()
+            with anyio.move_on_after(None if wait else MOMENT):
+                await started.event.wait()
             if serving.done():
                 await serving  # it could not start, and says why
+            serving.add_done_callback(_tell_why_it_ended)
             yield
         finally:
             serving.cancel()
             with anyio.CancelScope(shield=True):
                 await asyncio.wait([serving])
+        if not serving.cancelled() and (problem := serving.exception()) is not None:
+            raise problem
 
 
 def _name_of(function: Callable[..., Any]) -> str:
@@ -286,11 +324,7 @@ def _name_of(function: Callable[..., Any]) -> str:
     return name
 
 
-class _Started(TaskStatus[None]):
-    """Says when the beat serves."""
-
-    def __init__(self) -> None:
-        self.event = asyncio.Event()
-
-    def started(self, value: None = None) -> None:
-        self.event.set()
+def _tell_why_it_ended(serving: asyncio.Future[None]) -> None:
+    """The program around it goes on, and learns of it when it ends, which may be in weeks."""
+    if not serving.cancelled() and (problem := serving.exception()) is not None:
+        log.error("the beat serves no more: %s", problem, exc_info=problem)

@@ -142,6 +142,19 @@ class ClaimRefused(ClaimError):
         self.refusal = refusal
 
 
+class LifespanError(LockbeatError):
+    """The function that was given as `Beat(lifespan=...)` failed; mend what it says. Its own error is the cause."""
+
+    def __init__(self, what: str, problem: BaseException) -> None:
+        lines = str(problem).strip().splitlines()
+        super().__init__(f"the beat's lifespan {what}: {': '.join([type(problem).__name__, *lines[:1]])}")
+        self.what = what
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.what, self.problem)
+
+
 class TaskError(LockbeatError):
     """Something is wrong with a task."""
 

@@ -121,7 +121,7 @@ async def test_a_client_that_is_not_open_is_opened_and_closed_by_the_beat(connec
         ran.clear()
         async with beat.lifespan():
             await beat.spawn(job)
-            await ran.wait()
+            await wait_until(ran.is_set, "the job is run")
         assert not lb.is_open
     async with lb:
         assert await lb.locks.list() == []  # it was the beat's to give back

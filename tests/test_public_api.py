@@ -30,6 +30,7 @@ def test_the_package_exports_these_names_and_no_others() -> None:
         "Job",
         "Lease",
         "LeaseLost",
+        "LifespanError",
         "LockBackend",
         "LockTimeout",
         "Lockbeat",

@@ -58,7 +58,7 @@ def _made(where: str, name: str, factory: object) -> Beat:
     try:
         made = factory()
     except (Exception, SystemExit) as error:
-        raise _own_error(where, error) from error
+        raise own_error(where, error) from error
     if isinstance(made, Beat):
         return made
     if inspect.iscoroutine(made):
@@ -83,7 +83,7 @@ def _import(where: str) -> ModuleType:
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if is_path or (where != missing and not where.startswith(f"{missing}.")):
-            raise _own_error(where, error) from error
+            raise own_error(where, error) from error
         hint = f"; a file is named with its ending: {where}.py" if Path(f"{where}.py").is_file() else ""
         raise Usage(f"no module named {missing!r} in {here} or on PYTHONPATH{hint}") from None
     except (Exception, SystemExit) as error:
@@ -91,7 +91,7 @@ def _import(where: str) -> ModuleType:
             raise
         if not is_path and isinstance(error, (ValueError, TypeError)) and not _own_frames(error.__traceback__):
             raise Usage(f"{where!r} can't be a module name: {error}") from None
-        raise _own_error(where, error) from error
+        raise own_error(where, error) from error
 
 
 def _import_path(path: Path) -> ModuleType:
@@ -118,7 +118,7 @@ def _own_frames(trace: TracebackType | None) -> list[traceback.FrameSummary]:
     return [frame for frame in traceback.extract_tb(trace) if not frame.filename.startswith(strange)]
 
 
-def _own_error(where: str, error: BaseException) -> Problem:
+def own_error(where: str, error: BaseException) -> Problem:
     """What the user's module raised, and where: one line for what lockbeat refused, its own traceback for the rest."""
     frames = _own_frames(error.__traceback__)
     if isinstance(error, SyntaxError):

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 
 from lockbeat.cli._errors import Problem, only_error
-from lockbeat.cli._load import load_beat
+from lockbeat.cli._load import load_beat, own_error
 from lockbeat.cli._output import say
 from lockbeat.cli._store import refused, unreachable
 from lockbeat.connection import parse_url
-from lockbeat.errors import LockbeatError, MissingExtra, StoreError, StoreUnavailable
+from lockbeat.errors import LifespanError, LockbeatError, MissingExtra, StoreError, StoreUnavailable
 
 
 def serve(
@@ -42,6 +42,9 @@ def serve(
             if (address := parse_url(beat.url)).nodes:
                 found = unreachable(address, found) if isinstance(found, StoreUnavailable) else refused(address, found)
             raise Problem(f"can't serve {target}: {found}") from error
+        if isinstance(found, LifespanError):
+            own = own_error(target, found.problem)
+            raise Problem(f"can't serve {target}, the beat's lifespan {found.what}: {own}", details=own.details) from error
         if isinstance(found, (LockbeatError, KeyboardInterrupt)):
             raise found from None
         raise

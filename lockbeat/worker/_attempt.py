@@ -116,6 +116,7 @@ class Attempt:
             params=task.params,
             headers=task.headers,
             owner=task.owner,
+            state=self.function.state,
             stopped=self.why,
         )
 

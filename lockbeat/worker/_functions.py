@@ -52,6 +52,8 @@ class Run:
     headers: Mapping[str, Any] = field(default_factory=dict)
     owner: str = ""
     """The instance that runs it."""
+    state: Any = field(default=None, repr=False, compare=False)
+    """What the beat's `lifespan` has yielded in this process; None without one."""
     stopped: Callable[[], str | None] = field(default=_goes_on, repr=False, compare=False)
     """Why the attempt is to stop; None: it is not."""
 
@@ -82,6 +84,8 @@ class Function:
     """Cancels a spawned task's attempt that runs longer; a job's tasks say theirs themselves."""
     keyword: str | None = None
     """By which it takes the run; None: as its first argument."""
+    state: Any = None
+    """Of the program that it is run in: `run.state`."""
 
     @classmethod
     def of(cls, function: Callable[..., Any], timeout_ms: int | None = None) -> Function:

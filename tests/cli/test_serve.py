@@ -92,6 +92,45 @@ def test_run_takes_a_dotted_module_from_the_current_directory_and_a_namespace(
     assert process.end() == 0
 
 
+LIFESPAN = """
+    from contextlib import asynccontextmanager
+    from lockbeat import Beat
+
+    @asynccontextmanager
+    async def opening(beat):
+        print("opened", flush=True)
+        if {broken}:
+            raise RuntimeError("no configuration")
+        yield "the pool"
+        print("closed", flush=True)
+
+    beat = Beat(lifespan=opening)
+
+    @beat.every(0.1)
+    async def tick(run):
+        print("tick with", run.state, flush=True)
+"""
+
+
+def test_run_opens_before_it_runs_and_closes_after(start: Start, module: Callable[..., str], store: str) -> None:
+    process = start("run", f"{module(LIFESPAN.format(broken=False))}:beat", "--url", store)
+    process.says("tick with the pool")
+    assert process.end() == 0
+    lines = process.out.splitlines()
+    assert (lines[0], lines[-1]) == ("opened", "closed")
+
+
+def test_a_lifespan_that_fails_is_one_line_and_exit_code_1(start: Start, module: Callable[..., str], store: str) -> None:
+    path = module(LIFESPAN.format(broken=True))
+    for command in ("run", "worker"):
+        process = start(command, f"{path}:beat", "--url", store)
+        assert process.popen.wait(15) == 1
+        [line] = [line for line in process.err.splitlines() if line.startswith("lockbeat: ")]
+        assert f"can't serve {path}:beat, the beat's lifespan did not start: {path}:9: RuntimeError: no configuration" in line
+        assert "lockbeat/" not in process.err.replace(path, "")  # of the traceback, only the user's own frames
+        assert process.out == "opened\n"
+
+
 def test_run_verbose_tells_what_it_fires_and_ends(start: Start, module: Callable[..., str], store: str) -> None:
     process = start("run", f"{module(JOBS)}:beat", "--url", store, "-v")
     wait_until(lambda: "ended tick@" in process.err, "the end of a task is logged")

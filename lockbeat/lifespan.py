@@ -1,0 +1,103 @@
+"""What surrounds the serving of a beat: its user's start and stop, and a store that may be away when it starts."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import anyio
+from anyio.abc import TaskStatus
+
+from lockbeat.errors import InvalidArgument, InvalidType, LifespanError, StoreError
+from lockbeat.lease import monotonic
+
+log = logging.getLogger("lockbeat")
+
+LONGEST_PAUSE = 5.0
+"""Seconds between two tries to reach a store that was away when the beat was started, at most."""
+SAID_AGAIN = 60.0
+"""Seconds after which it is said again that the store is away."""
+
+
+def check_lifespan(make: object) -> None:
+    """Raises InvalidType or InvalidArgument for what makes no async context manager of a beat."""
+    if not callable(make) or isinstance(make, AbstractAsyncContextManager):  # contextlib's can be called, as decorators
+        raise InvalidType("lifespan", f"must be a function of the beat, not {type(make).__name__}")
+    if inspect.isasyncgenfunction(make) or inspect.isgeneratorfunction(make):
+        raise InvalidArgument("lifespan", "is a bare generator: put @contextlib.asynccontextmanager above it")
+    if inspect.iscoroutinefunction(make):
+        raise InvalidArgument("lifespan", "must yield once, under @contextlib.asynccontextmanager; what it returns can't be left")
+
+
+@asynccontextmanager
+async def entered(make: Callable[[Any], AbstractAsyncContextManager[Any]], beat: object, seconds: float) -> AsyncIterator[Any]:
+    """Enter the lifespan that a user made for the beat; its value. It gets `seconds` to leave.
+
+    A beat ends by being cancelled. That is no error of its user's, so what comes after his `yield` runs without one.
+    Raises LifespanError for whatever goes wrong in it; StoreError as it is.
+    """
+    try:
+        context = make(beat)
+        if not isinstance(context, AbstractAsyncContextManager):
+            raise TypeError(f"lifespan= returned no async context manager but something of type {type(context).__name__}")
+        state = await context.__aenter__()
+    except StoreError:
+        raise
+    except Exception as problem:
+        raise LifespanError("did not start", problem) from problem
+    try:
+        yield state
+    except asyncio.CancelledError:
+        await _leave(context, None, seconds)
+        raise
+    except BaseException as problem:
+        await _leave(context, problem, seconds)
+        raise
+    else:
+        await _leave(context, None, seconds)
+
+
+async def _leave(context: AbstractAsyncContextManager[Any], error: BaseException | None, seconds: float) -> None:
+    # Shielded: a caller that cancels again and again, as anyio does, would cut the user's clean-up short.
+    with anyio.move_on_after(seconds, shield=True) as scope:
+        try:
+            await context.__aexit__(None if error is None else type(error), error, None if error is None else error.__traceback__)
+        except Exception as problem:
+            if problem is not error:
+                raise LifespanError("did not end well", problem) from problem
+    if scope.cancelled_caught:
+        log.error("the lifespan had not ended after %g s, and was cancelled", seconds)
+
+
+class Started(TaskStatus[None]):
+    """Says when the beat serves, and passes it on."""
+
+    def __init__(self, told: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        self.event = asyncio.Event()
+        self._told = told
+
+    def started(self, value: None = None) -> None:
+        self.event.set()
+        self._told.started()
+
+
+async def once_there(serve: Callable[[TaskStatus[None]], Awaitable[None]], told: TaskStatus[None]) -> None:
+    """Serve as soon as the store can be reached, be it away when the beat is started. Nothing is given up, and nothing spins."""
+    pause, said_at = 0.1, float("-inf")
+    while True:
+        started = Started(told)
+        try:
+            return await serve(started)
+        except StoreError as problem:
+            if started.event.is_set():
+                raise
+            if monotonic() - said_at >= SAID_AGAIN:
+                said_at = monotonic()
+                log.warning("can't serve yet, and go on trying: %s", problem)
+        await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads the tries of many instances
+        pause = min(pause * 2, LONGEST_PAUSE)
