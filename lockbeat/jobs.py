@@ -14,7 +14,8 @@ from lockbeat.durations import Seconds, milliseconds
 from lockbeat.errors import InvalidArgument, InvalidType
 from lockbeat.keys import check_name
 from lockbeat.retry import Exponential, Fixed, Retry, retry_from_json
-from lockbeat.triggers import Trigger, jitter_ms, missed, trigger_from_json
+from lockbeat.triggers import Cron, Trigger, isoformat, jitter_ms, missed, trigger_from_json
+from lockbeat.triggers.rules import UNKNOWN, rules_version
 
 Overlap = Literal["skip", "allow"]
 Catchup = Literal["latest", "skip"]
@@ -179,6 +180,28 @@ class Job:
         """The first slot after an instant."""
         slot = self.trigger.next(after_ms)
         return None if slot is None else Slot(slot, self.due(slot, self.trigger.next(slot) if self.jitter_ms else None))
+
+    def again(self, slot_ms: int, now_ms: int, rules: str = UNKNOWN) -> tuple[Slot | None, str] | None:
+        """Where a job stands instead of a stored slot that it can't have, and why; None: the slot is right.
+
+        `rules`: version of the time zones' rules by which it was reckoned. What newer rules than ours made is right.
+        """
+        trigger, mine = self.trigger, rules_version()
+        if not (isinstance(trigger, Cron) and trigger.timezone != "UTC") or trigger.prev(slot_ms) == slot_ms:
+            if slot_ms <= now_ms or (first := trigger.next(now_ms)) == slot_ms:
+                return None
+            return self._slot(first), f"the server's clock was set back: its next slot stood at {isoformat(slot_ms)}"
+        first = trigger.next(now_ms)
+        if UNKNOWN not in (rules, mine) and rules > mine and (first is None or slot_ms <= (trigger.next(first) or slot_ms)):
+            return None
+        # The nearest slot stands in its place, which may be one that should have been fired by now.
+        before, after = trigger.prev(slot_ms), trigger.next(slot_ms)
+        if before is not None and before <= now_ms and (after is None or slot_ms - before < after - slot_ms):
+            first = before
+        elif after is not None and after <= now_ms:
+            first = after
+        by = f"{rules} then, {mine} now" if rules != mine else f"{mine} now"
+        return self._slot(first), f"{isoformat(slot_ms)} is no slot any more: the rules of its time zone changed (tzdata {by})"
 
     def plan(self, slot_ms: int, now_ms: int) -> Plan:
         """What to fire when `slot_ms` has come due by `now_ms`, and what follows."""

@@ -135,13 +135,16 @@ class Serving:
         while True:
             try:
                 await store.reassert()
-                now_ms, epoch = await store.call("beat/heartbeat", 0, (store.owner, json.dumps(info), HEARTBEAT_TTL_MS))
+                said = await store.call("beat/heartbeat", 0, (store.owner, json.dumps(info), HEARTBEAT_TTL_MS))
+                now_ms, epoch, odd, next_due_ms = said
                 # The next due time was told by a clock that has been set since: ask again, do not sleep it out.
                 was, clock = clock, now_ms / 1000 - monotonic()
                 jumped = was is not None and abs(clock - was) > CLOCK_JUMP
-                # A store that was emptied knows of no job that might be due: nobody would ask before the next slot.
+                # A store that was emptied, or lost some of its keys, knows of no job that might be due: nobody would ask before
+                # the next slot. Nor would one whose bell was lost.
+                odd = odd or 0 < next_due_ms <= now_ms + HEARTBEAT * 1000
                 for shard, wakeup in enumerate(self._wakeups):
-                    if jumped or shard > 0 or epoch != self._scheduler.epoch(shard, epoch):
+                    if jumped or odd or shard > 0 or epoch != self._scheduler.epoch(shard, epoch):
                         wakeup.ring()
             except StoreError as problem:
                 log.debug("heartbeat: %s", problem)

@@ -17,6 +17,7 @@ from lockbeat.keys import check_name, job_lock
 from lockbeat.scripts import load
 from lockbeat.store import Store
 from lockbeat.triggers import upcoming
+from lockbeat.triggers.rules import UNKNOWN, rules_version
 
 log = logging.getLogger("lockbeat")
 
@@ -42,7 +43,8 @@ class LedgerEntry:
     job: str
     slot_ms: int
     state: str
-    """fired: not ended yet. done, failed, lost: how its task ended. skipped, missed: not fired, see `reason`."""
+    """fired: not ended yet. done, failed, lost: how its task ended. skipped, missed: not fired, see `reason`. anchored: no slot,
+    but the moment at which the job's next slot was reckoned anew, see `reason`."""
     reason: str | None = None
     by: str | None = None
     """The instance that ran it, or fired it."""
@@ -84,6 +86,12 @@ class LedgerEntry:
             last_ms=data.get("last"),
             count=data.get("count"),
         )
+
+
+def stood(text: str) -> tuple[int, int, str, str]:
+    """Slot, due time, rev and version of the rules, as the store has them for a job."""
+    slot_ms, due_ms, rev, *rules = text.split(" ")
+    return int(slot_ms), int(due_ms), rev, rules[0] if rules else UNKNOWN
 
 
 def instant(ms: int) -> datetime:
@@ -128,13 +136,34 @@ class Jobs:
             for job in jobs:
                 first = job.first(now_ms + ahead_ms) or Slot(-1, -1)
                 since = max(since_ms - job.jitter_ms, 0)
-                rows.append((job.name, job.rev, job.definition, first.slot_ms, first.due_ms, since, job.keep))
+                rows.append((job.name, job.rev, job.definition, first.slot_ms, first.due_ms, since, job.keep, rules_version()))
             replies = await self._store.calls.call_groups("job/put", shard, rows)
             epoch = replies[-1][1]
+            stray = [(job, stands.decode()) for job, (_, _, stands, _) in zip(jobs, replies, strict=True) if stands]
+            await self.stand_again(shard, stray, replies[0][3])
             # Overtaken by the clock on the way: others may have fired that slot meanwhile. Aim a little further ahead.
-            jobs = [job for job, (code, _) in zip(jobs, replies, strict=True) if code < 0]
+            jobs = [job for job, (code, *_) in zip(jobs, replies, strict=True) if code < 0]
             ahead_ms = ahead_ms * 2 or 20
         return epoch
+
+    async def stand_again(self, shard: int, stray: Iterable[tuple[Job, str]], now_ms: int) -> None:
+        """Reckon anew where jobs stand whose slot, as the store has it, may be wrong; empty: it was lost (`job/anchor`)."""
+        rows: builtins.list[tuple[str | int, ...]] = []
+        for job, stands in stray:
+            if stands:
+                slot_ms, _, _, rules = stood(stands)
+                again = job.again(slot_ms, now_ms, rules) if slot_ms >= 0 else None
+            else:
+                again = job.first(now_ms), ""
+            if again is not None:
+                slot, reason = again[0] or Slot(-1, -1), again[1]
+                rows.append((job.name, stands, slot.slot_ms, slot.due_ms, f"{job.rev} {rules_version()}", reason, job.keep))
+        for start in range(0, len(rows), load("job/anchor").most):
+            some = rows[start : start + load("job/anchor").most]
+            replies = await self._store.calls.call_groups("job/anchor", shard, some)
+            for row, done in zip(some, replies, strict=True):
+                if done:
+                    log.warning("job %r is reckoned anew: %s", row[0], row[5] or "its next slot was lost from the store")
 
     async def get(self, name: str) -> JobState:
         """A job, and where it stands (`job/get`). Raises UnknownJob."""
@@ -153,7 +182,6 @@ class Jobs:
         for name, reply in zip(wanted, replies, strict=True):
             if reply:
                 definition, slot, opened = (part.decode() for part in reply)
-                times = slot.split(" ")
                 try:
                     job = Job.from_definition(name, definition.partition(" ")[2])
                 except (LockbeatError, ValueError, KeyError, TypeError) as problem:
@@ -164,7 +192,7 @@ class Jobs:
                 states.append(
                     JobState(
                         job,
-                        Slot(int(times[0]), int(times[1])) if slot else None,
+                        Slot(*stood(slot)[:2]) if slot and slot[0] != "-" else None,
                         opened or None,
                     )
                 )

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import anyio
 
-from lockbeat.beat.registry import Jobs, instant
+from lockbeat.beat.registry import Jobs, instant, stood
 from lockbeat.durability import Durability
 from lockbeat.errors import LockbeatError, NotDurable, StoreError
 from lockbeat.jobs import Job, task_id
@@ -22,6 +22,8 @@ from lockbeat.lease import Held, monotonic
 from lockbeat.scripts import load
 from lockbeat.store import Store
 from lockbeat.tasks import Task
+from lockbeat.triggers.rules import rules_version
+from lockbeat.wakeup import at_most
 
 log = logging.getLogger("lockbeat")
 
@@ -30,6 +32,12 @@ LEAST, MOST = 100, 1000
 burst by what they can run."""
 HIDE_MS = 300
 """If an instance dies between asking and firing, its handful is this much later."""
+WALK = 200
+"""Jobs that one run of job/walk looks at."""
+WALK_AGAIN = 1.0, 10.0, 600.0
+"""Seconds between walks through the jobs of an odd store: its clock was set back; something was lost; the same, at most."""
+ORPHANED = 30.0
+"""Seconds after which a job without a definition is forgotten: an instance that declares it has had time to say so."""
 
 
 class Runner(Protocol):
@@ -97,6 +105,9 @@ class Scheduler:
         self._read: dict[str, tuple[str, Job]] = {}
         self._epochs: dict[int, int] = {}
         self._seen: dict[int, int] = {}
+        self._handed: dict[int, bytes] = {}  # as beat/due says it; a store that says less next time has lost something
+        self._walks: dict[int, tuple[float, float]] = {}  # when to walk again at the earliest, and how long to wait then
+        self._orphans: dict[str, float] = {}
         self.fired = 0
         """Slots that this instance fired, since it started."""
 
@@ -111,21 +122,24 @@ class Scheduler:
     async def tick(self, shard: int) -> float | None:
         """One turn: fire what is due. Returns in how many seconds to look again; None: when told to. Raises StoreError."""
         handful = min(max(self._runner.room, LEAST), MOST) if self._runner is not None else MOST
-        now_ms, epoch, next_ms, *rows = await self._store.call("beat/due", shard, (handful, HIDE_MS))
+        args = (handful, HIDE_MS, self._handed.get(shard, b""))
+        now_ms, epoch, next_ms, handed, odd, *rows = await self._store.call("beat/due", shard, args)
         answered = monotonic()
         if epoch != self.epoch(shard, epoch):
             await self._rejoin(shard)
             return 0
         self._epochs[shard] = epoch
         self._seen[shard] = now_ms
+        self._handed[shard] = handed
         if rows:
             # Whatever becomes of us: what has been fired in our name must reach the worker, or be given back by it.
             with anyio.CancelScope(shield=True):
                 planned_ms = await self._fire(shard, now_ms, rows)
             next_ms = min(next_ms or planned_ms, planned_ms or next_ms)
-        if len(rows) >= 2 * handful:
+        if len(rows) >= 2 * handful or (odd and await self._walk(shard, odd)):
             return 0
-        return None if not next_ms else max(answered + (next_ms - now_ms) / 1000 - monotonic(), 0)
+        pause = None if not next_ms else max(answered + (next_ms - now_ms) / 1000 - monotonic(), 0)
+        return at_most(self._walks[shard][0] - monotonic(), pause) if odd else pause
 
     async def _rejoin(self, shard: int) -> None:
         """The store was emptied: declare this program's jobs again."""
@@ -135,14 +149,60 @@ class Scheduler:
         epochs = await self._jobs.put(*mine, since_ms=self._seen.get(shard, 0))
         self._epochs[shard] = epochs.get(shard, 0)
 
+    async def _walk(self, shard: int, odd: int) -> bool:
+        """The store's clock was set back (`odd` 2), or something of the jobs was lost (1): set right where they stand.
+
+        False: that was done a moment ago.
+        """
+        not_before, pause = self._walks.get(shard, (0.0, 0.0))
+        if monotonic() < not_before:
+            return False
+        first, second, most = WALK_AGAIN
+        pause = first if odd == 2 else min(max(2 * pause, second), most)
+        self._walks[shard] = monotonic() + pause, pause
+        log.warning(
+            "%s: looking through its jobs", "the server's clock was set back" if odd == 2 else "the store lost keys of jobs"
+        )
+        after, rows, there = b"", WALK, set[str]()
+        while rows == WALK:
+            now_ms, *cells = await self._store.call("job/walk", shard, (after, WALK))
+            page = [cells[at : at + 3] for at in range(0, len(cells), 3)]
+            rows, after = len(page), page[-1][0] if page else b""
+            found = [(name.decode(), rev.decode(), slot.decode()) for name, rev, slot in page]
+            there.update(name for name, _, _ in found)
+            await self._set_right(shard, now_ms, found, odd)
+        await self._undefined(
+            shard, [name for name in self._declared if name not in there and self._jobs.shard_of(name) == shard]
+        )
+        await self._store.call("job/walk", shard, (b"", 0))
+        return True
+
+    async def _set_right(self, shard: int, now_ms: int, page: Sequence[tuple[str, str, str]], odd: int) -> None:
+        asked = {name: slot for name, rev, slot in page if rev and (not slot or (odd == 2 and stood(slot)[0] > now_ms))}
+        known = await self._definitions(shard, [(name, f"0 0 {rev}") for name, rev, _ in page if name in asked])
+        await self._jobs.stand_again(shard, [(job, asked[name]) for name, job in known.items()], now_ms)
+        await self._undefined(shard, [name for name, rev, _ in page if not rev])
+
+    async def _undefined(self, shard: int, names: Sequence[str]) -> None:
+        """The definitions of these jobs were lost. Declare ours again; forget those that nobody declares."""
+        mine = [self._declared[name] for name in names if name in self._declared]
+        if mine:
+            await self._jobs.put(*mine, since_ms=self._seen.get(shard, 0))
+        for name in names:
+            if name not in self._declared and monotonic() - self._orphans.setdefault(name, monotonic()) > ORPHANED:
+                del self._orphans[name]
+                if await self._jobs.delete(name) is False:
+                    log.error("the definition of job %r was lost from the store: it is forgotten", name)
+
     async def _fire(self, shard: int, now_ms: int, rows: Sequence[bytes]) -> int:
         """Fire a handful. Returns the earliest due time of what follows, in ms; 0: nothing does."""
         pairs = [(rows[at].decode(), rows[at + 1].decode()) for at in range(0, len(rows), 2)]
         known = await self._definitions(shard, pairs)
-        shooting = []
+        shooting, stray = [], list[tuple[Job, str]]()
         most = load("beat/fire").most
         for start in range(0, len(pairs), most):
-            shots = self._aim(now_ms, pairs[start : start + most], known)
+            shots, strays = self._aim(now_ms, pairs[start : start + most], known)
+            stray += strays
             shooting.append(asyncio.ensure_future(self._shoot(shard, shots)))
             # Lets this chunk go out now: the server works on it while we work out the next, and run those before.
             await asyncio.sleep(0)
@@ -151,18 +211,27 @@ class Scheduler:
         for result in results:
             if isinstance(result, BaseException):
                 raise result
+        if stray:
+            await self._jobs.stand_again(shard, stray, now_ms)
+            return now_ms
         return min((due_ms for due_ms in results if isinstance(due_ms, int) and due_ms), default=0)
 
-    def _aim(self, now_ms: int, pairs: Sequence[tuple[str, str]], known: Mapping[str, Job]) -> list[_Shot]:
+    def _aim(
+        self, now_ms: int, pairs: Sequence[tuple[str, str]], known: Mapping[str, Job]
+    ) -> tuple[list[_Shot], list[tuple[Job, str]]]:
+        """What to fire; and jobs whose slot is none."""
         store, runner = self._store, self._runner
-        shots, call = [], store.new_call()
+        shots, stray, call = [], list[tuple[Job, str]](), store.new_call()
         for name, expected in pairs:
             job = known.get(name)
             if job is None:
                 continue
             try:
-                slot_ms, _, rev = expected.split(" ")
-                plan = job.plan(int(slot_ms), now_ms)
+                slot_ms, _, rev, rules = stood(expected)
+                if job.again(slot_ms, now_ms, rules) is not None:
+                    stray.append((job, expected))
+                    continue
+                plan = job.plan(slot_ms, now_ms)
             except Exception:  # one job's trigger must not stop the others
                 log.exception("could not work out what follows %r of job %r", expected, name)
                 continue
@@ -176,7 +245,7 @@ class Scheduler:
                 plan.last,
                 plan.count,
                 job.fires_within_ms,
-                f"{plan.next.slot_ms} {next_due} {rev}" if plan.next else "",
+                f"{plan.next.slot_ms} {next_due} {rev} {rules_version()}" if plan.next else "",
                 next_due,
                 job.record,
                 job.overlap,
@@ -186,7 +255,7 @@ class Scheduler:
                 job.lease_ms if here else 0,
             )
             shots.append(_Shot(job, plan.fire, next_due, here, call, args))
-        return shots
+        return shots, stray
 
     async def _shoot(self, shard: int, shots: Sequence[_Shot]) -> int:
         """Fire a chunk, and begin what was started in our name. Returns the earliest due time of what follows."""
@@ -241,7 +310,7 @@ class Scheduler:
         """The jobs as the store has them: the slots were reckoned by that definition, whatever the code here says."""
         known, strange = {}, []
         for name, expected in pairs:
-            rev = expected.rpartition(" ")[2]
+            rev = expected.split(" ")[2]
             declared = self._declared.get(name)
             if declared is not None and declared.rev == rev:
                 known[name] = declared
@@ -252,9 +321,11 @@ class Scheduler:
             else:
                 strange.append(name)
         if strange:
+            undefined = list[str]()
             replies = await self._store.calls.call_groups("job/get", shard, [(name,) for name in strange])
             for name, reply in zip(strange, replies, strict=True):
                 if not reply:
+                    undefined.append(name)
                     continue
                 rev, _, definition = reply[0].decode().partition(" ")
                 try:
@@ -263,6 +334,8 @@ class Scheduler:
                     log.warning("job %r is left to newer instances: %s", name, problem)
                 else:
                     known[name] = self._read[name][1]
+            if undefined:
+                await self._undefined(shard, undefined)
         return known
 
 

@@ -25,6 +25,7 @@ STYLES = {
     "skipped": "yellow",
     "cancelled": "yellow",
     "missed": "red bold",
+    "anchored": "yellow",
 }
 ABREAST = 200
 """Ledgers asked for in one go."""
@@ -301,7 +302,7 @@ def why(where: Where, name: str, when: str, as_json: bool) -> None:
 def _told(entry: LedgerEntry, slot_ms: int) -> str:
     late = f" {_late(entry)} late" if entry.at_ms is not None else ""
     head = f"{entry.job} at {clock(slot_ms)}: {_state(entry)}"
-    if entry.state in ("skipped", "missed"):
+    if entry.state in ("skipped", "missed", "anchored"):
         return f"{head}, {_note(entry)}"
     if _state(entry) == "waiting":
         fired = f"; fired{late}, by {entry.by}" if entry.by else f"; fired{late}"

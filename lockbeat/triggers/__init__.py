@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import InvalidTrigger
 from .at import At
-from .base import EPOCH, Missed, Trigger, jitter_ms, missed, upcoming
+from .base import EPOCH, Missed, Trigger, isoformat, jitter_ms, missed, upcoming
 from .cron import Cron
 from .every import Every
 
@@ -18,6 +18,7 @@ __all__ = [
     "Every",
     "Missed",
     "Trigger",
+    "isoformat",
     "jitter_ms",
     "missed",
     "trigger_from_json",

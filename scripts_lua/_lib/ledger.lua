@@ -23,17 +23,22 @@ local function ledger_entry(state, at, by, fence, attempt, started, ended, reaso
     .. (reason and ',"reason":' .. quote(reason) or '') .. '}'
 end
 
--- Enter a slot. Beyond `keep` entries the job's oldest go, every eighth time: counting costs more than writing.
+-- Forget these of a job's entries.
+local function ledger_drop(l, job, members)
+  for _, member in ipairs(members) do
+    redis.call('ZREM', l.order, member)
+    redis.call('HDEL', l.ledger, job .. '@' .. int(tonumber(string.sub(member, #job + 2))))
+  end
+end
+
+-- Enter a slot. What a clock that was set back has left ahead of now is not counted. Beyond `keep` entries the job's oldest go, every eighth time: counting costs more than writing.
 local function ledger_write(l, job, slot, entry, keep)
   redis.call('HSET', l.ledger, job .. '@' .. int(slot), entry)
   if redis.call('ZADD', l.order, 0, ledger_member(job, slot)) == 0 or time[2] % 8 ~= 0 then return end
-  local low, high = '[' .. job .. '\255', '(' .. job .. '\255\255'
+  local low, high = '[' .. job .. '\255', '[' .. ledger_member(job, math.max(slot, now))
   local surplus = redis.call('ZLEXCOUNT', l.order, low, high) - keep
   if surplus <= 0 then return end
-  for _, oldest in ipairs(redis.call('ZRANGEBYLEX', l.order, low, high, 'LIMIT', 0, math.min(surplus, 100))) do
-    redis.call('ZREM', l.order, oldest)
-    redis.call('HDEL', l.ledger, job .. '@' .. int(tonumber(string.sub(oldest, #job + 2))))
-  end
+  ledger_drop(l, job, redis.call('ZRANGEBYLEX', l.order, low, high, 'LIMIT', 0, math.min(surplus, 100)))
 end
 
 -- Replace an entry that is still there; what the ledger no longer keeps stays forgotten.
@@ -41,8 +46,13 @@ local function ledger_replace(l, id, entry)
   if redis.call('HEXISTS', l.ledger, id) == 1 then redis.call('HSET', l.ledger, id, entry) end
 end
 
--- Slots that came due and were not fired, as one entry under the first of them. `count` -1: too many to count.
+-- Slots that came due and were not fired, as one entry under the first of them. `count` -1: too many to count. What is known of
+-- one of them stays: since the clock was set back they may have come due twice.
 local function ledger_missed(l, job, first, last, count, reason, keep)
+  while redis.call('HEXISTS', l.ledger, job .. '@' .. int(first)) == 1 do
+    if first >= last or count == 1 then return end
+    first = first + 1
+  end
   ledger_write(l, job, first, '{"state":"missed","at":' .. int(now) .. ',"last":' .. int(last) .. ',"count":' .. count
     .. ',"reason":' .. quote(reason) .. '}', keep)
 end

@@ -1,7 +1,7 @@
 -- beat/fire: for each job: if its slot is still the expected one and has come due, create the task and move on to the next.
 --
 -- KEYS[1..23] of _lib/task
--- KEYS[24] job:slot      hash    job -> "SLOT DUE REV"
+-- KEYS[24] job:slot      hash    job -> "SLOT DUE REV RULES", see _lib/schedule
 -- KEYS[25] job:due       zset
 -- ARGV[1]  job           str
 -- ARGV[2]  expected      str     what the caller saw in job:slot
@@ -26,9 +26,11 @@
 --
 -- One script, so no crash can lose the slot or fire it twice: RedBeat sends first and moves on second, others the reverse.
 -- Losing the comparison is the normal lot of all instances but one.
--- include: _lib/lease _lib/waiting _lib/ledger _lib/task
+-- A slot that the ledger knows is not fired again, and one that may have run before the store lost its last writes is not either.
+-- include: _lib/lease _lib/waiting _lib/ledger _lib/schedule _lib/task
 
-local slots, due_at = KEYS[24], KEYS[25]
+local s = {slots = KEYS[24], dues = KEYS[25]}
+schedule_seen(s)
 local out = {}
 
 local function fire(i)
@@ -36,7 +38,7 @@ local function fire(i)
   local window, overlap, keep = tonumber(ARGV[i + 6]), ARGV[i + 10], tonumber(ARGV[i + 11])
   local owner, call, lease_ms = ARGV[i + 12], ARGV[i + 13], tonumber(ARGV[i + 14])
   local id = job .. '@' .. int(slot)
-  if redis.call('HGET', slots, job) ~= expected then
+  if redis.call('HGET', s.slots, job) ~= expected then
     -- The reply to this very call may have been lost after it had fired and started the task.
     local mine = lease_read(q.leases, id)
     if mine and mine.live and mine.owner == owner and mine.token == call then return {2, mine.fence, mine.expires, now} end
@@ -45,20 +47,22 @@ local function fire(i)
   if tonumber(string.match(expected, '^%-?%d+ (%-?%d+) ')) > now then return {0, 0, 0, now} end
 
   if ARGV[i + 7] == '' then
-    redis.call('HDEL', slots, job)
-    redis.call('ZREM', due_at, job)
+    schedule_place(s, job, -1, 0, string.match(expected, '^%S+ %S+ (.*)$'))
   else
-    redis.call('HSET', slots, job, ARGV[i + 7])
-    redis.call('ZADD', due_at, ARGV[i + 8], job)
+    redis.call('HSET', s.slots, job, ARGV[i + 7])
+    redis.call('ZADD', s.dues, ARGV[i + 8], job)
   end
   if missed ~= 0 then
     ledger_missed(q.ledger, job, tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4]), missed,
-      'no instance fired it before the next was due', keep)
+      tonumber(ARGV[i + 3]) <= s.unsure and UNKNOWN or 'no instance fired it before the next was due', keep)
   end
-  if window >= 0 and now - slot > window then
-    ledger_missed(q.ledger, job, slot, slot, 1, 'more than ' .. window .. ' ms late, and catch-up is skip', keep)
+  local function miss(reason)
+    ledger_missed(q.ledger, job, slot, slot, 1, reason, keep)
     return {0, 0, 0, now}
   end
+  if redis.call('HEXISTS', q.ledger.ledger, id) == 1 then return {0, 0, 0, now} end
+  if slot <= s.unsure then return miss(UNKNOWN) end
+  if window >= 0 and now - slot > window then return miss('more than ' .. window .. ' ms late, and catch-up is skip') end
   local function skip(reason)
     ledger_write(q.ledger, job, slot, ledger_entry('skipped', now, nil, nil, nil, nil, nil, 'overlap: ' .. reason), keep)
     return {0, 0, 0, now}
@@ -91,5 +95,6 @@ end
 
 task_sweep(20)  -- a slot must not be skipped for a task whose instance is dead
 for i = 1, #ARGV, 15 do out[#out + 1] = fire(i) end
+schedule_see(s)
 task_finish()
 return out

@@ -3,17 +3,22 @@
 -- KEYS[1] instance       hash    owner -> JSON
 -- KEYS[2] instance:live  zset
 -- KEYS[3] epoch          string
+-- KEYS[4] job            hash
+-- KEYS[5] job:order      zset
+-- KEYS[6] job:slot       hash
+-- KEYS[7] job:due        zset
 -- ARGV[1] owner          str
 -- ARGV[2] info           json    empty: the instance leaves
 -- ARGV[3] ttl_ms         int     taken for dead after that
 --
--- Returns  {now_ms, epoch}  epoch 0: the store was emptied
+-- Returns  {now_ms, epoch, odd, next_due_ms}  epoch 0: the store was emptied. odd: as beat/due has it. next_due_ms: when a job of this
+--                                             shard comes due; 0: never
 -- Under OOM: runs.
--- include: _lib/lease
+-- include: _lib/lease _lib/ledger _lib/schedule
 
 local owner, ttl = ARGV[1], tonumber(ARGV[3])
 -- Of before the clock was set back: heard of until now, for all that is known.
-for _, ghost in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], int(now + ttl + SET_BACK_MS), '+inf', 'LIMIT', 0, 100)) do
+for _, ghost in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], int(now + ttl + 60000), '+inf', 'LIMIT', 0, 100)) do
   if ARGV[2] ~= '' then redis.call('ZADD', KEYS[2], int(now + ttl), ghost) end
 end
 for _, dead in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', int(now), 'LIMIT', 0, 100)) do
@@ -29,4 +34,7 @@ else
   redis.call('PEXPIRE', KEYS[1], 2 * ttl)
   redis.call('PEXPIRE', KEYS[2], 2 * ttl)
 end
-return {now, tonumber(redis.call('GET', KEYS[3]) or '0') or 0}
+local s = {defs = KEYS[4], order = KEYS[5], slots = KEYS[6], dues = KEYS[7]}
+local epoch = tonumber(redis.call('GET', KEYS[3]) or '0') or 0
+return {now, epoch, schedule_odd(schedule_seen(s), epoch),
+  tonumber(redis.call('ZRANGE', s.dues, 0, 0, 'WITHSCORES')[2] or 0)}

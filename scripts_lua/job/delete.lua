@@ -2,7 +2,7 @@
 --
 -- KEYS[1] job           hash  job -> "REV JSON"
 -- KEYS[2] job:order     zset
--- KEYS[3] job:slot      hash  job -> "SLOT DUE REV"
+-- KEYS[3] job:slot      hash
 -- KEYS[4] job:due       zset
 -- KEYS[5] job:open      hash
 -- KEYS[6] ledger        hash
@@ -20,8 +20,5 @@ redis.call('HDEL', KEYS[3], job)
 redis.call('ZREM', KEYS[4], job)
 redis.call('HDEL', KEYS[5], job)
 local members = redis.call('ZRANGEBYLEX', KEYS[7], '[' .. job .. '\255', '(' .. job .. '\255\255', 'LIMIT', 0, limit)
-for _, member in ipairs(members) do
-  redis.call('ZREM', KEYS[7], member)
-  redis.call('HDEL', KEYS[6], job .. '@' .. int(tonumber(string.sub(member, #job + 2))))
-end
+ledger_drop({ledger = KEYS[6], order = KEYS[7]}, job, members)
 return {existed, #members == limit and 1 or 0}

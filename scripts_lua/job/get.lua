@@ -1,12 +1,13 @@
 -- job/get: the definitions and next slots of jobs.
 --
 -- KEYS[1] job       hash  job -> "REV JSON"
--- KEYS[2] job:slot  hash  job -> "SLOT DUE REV"
+-- KEYS[2] job:slot  hash  job -> "SLOT DUE REV RULES"
 -- KEYS[3] job:open  hash
 -- ARGV[1] job       str
 -- Batch: ARGV[1..1] repeat, one group a call, at most 256 a run.
 --
--- Returns  {definition, slot, open}  "REV JSON", "SLOT DUE REV" (empty: it has ended), the unfinished task's id or empty
+-- Returns  {definition, slot, open}  "REV JSON", "SLOT DUE REV RULES" (empty, or SLOT is -1: it has ended), the unfinished task's id or
+--                                    empty
 --          {}                        no such job
 -- include: _lib/lease
 

@@ -10,7 +10,8 @@
 -- include: _lib/lease _lib/ledger
 
 local job, before = ARGV[1], tonumber(ARGV[2])
-local high = before == 0 and '(' .. job .. '\255\255' or '(' .. ledger_member(job, before)
+-- From the newest that has come due: what lies ahead was entered before the clock was set back.
+local high = before == 0 and '[' .. ledger_member(job, now + 100) or '(' .. ledger_member(job, before)
 local out = {}
 for _, member in ipairs(redis.call('ZREVRANGEBYLEX', KEYS[2], high, '[' .. job .. '\255', 'LIMIT', 0, ARGV[3])) do
   local slot = tonumber(string.sub(member, #job + 2))

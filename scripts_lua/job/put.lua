@@ -2,7 +2,7 @@
 --
 -- KEYS[1] job           hash    job -> "REV JSON"
 -- KEYS[2] job:order     zset
--- KEYS[3] job:slot      hash    job -> "SLOT DUE REV"
+-- KEYS[3] job:slot      hash    job -> "SLOT DUE REV RULES", see _lib/schedule
 -- KEYS[4] job:due       zset
 -- KEYS[5] epoch         string  when this shard was first written to
 -- KEYS[6] ledger        hash
@@ -15,71 +15,68 @@
 -- ARGV[5] due           int     ms; slot plus jitter
 -- ARGV[6] since         int     ms; this instance last saw the job then, and the store has been emptied since; 0: no
 -- ARGV[7] keep          int     ledger entries to keep
--- Batch: ARGV[1..7] repeat, one group a call, at most 100 a run.
+-- ARGV[8] rules         str     version of the time zones' rules by which the slot was reckoned
+-- Batch: ARGV[1..8] repeat, one group a call, at most 100 a run.
 --
--- Returns  {code, epoch}  code 2: new; 1: changed; 0: as it was; -1: nothing is done, the slot no longer lies after now
+-- Returns  {code, epoch, stands, now_ms}  code 2: new; 1: changed; 0: as it was; -1: nothing is done, the slot no longer lies after now.
+--                                         stands: as job:slot has it, if that is after now and not the slot given; else empty
 --
 -- A slot that has come due while the call was on its way may have been fired by the definition that is replaced, or before a
 -- FLUSHALL: it must not begin with that one.
 -- After FLUSHALL the first slot lies after now, whatever an instance remembers: another may have fired the one before.
 -- What came due in between goes into the ledger as unknown.
--- include: _lib/lease _lib/ledger
+-- include: _lib/lease _lib/ledger _lib/schedule
 
 local defs, order, slots, dues = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local s = schedule_seen({slots = slots, dues = dues})
 local l = {ledger = KEYS[6], order = KEYS[7]}
 if not tonumber(redis.call('GET', KEYS[5]) or 'none') then redis.call('SET', KEYS[5], int(time[1] * 1000000 + time[2])) end
 local epoch = tonumber(redis.call('GET', KEYS[5]))
 
-local function place(job, slot, due, rev)
-  if slot < 0 then
-    redis.call('HDEL', slots, job)
-    redis.call('ZREM', dues, job)
-  else
-    redis.call('HSET', slots, job, int(slot) .. ' ' .. int(due) .. ' ' .. rev)
-    redis.call('ZADD', dues, int(due), job)
-  end
-end
-
 local out, changed = {}, false
-for i = 1, #ARGV, 7 do
+for i = 1, #ARGV, 8 do
   local job, rev, slot, due, since = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4]), tonumber(ARGV[i + 5])
+  local words, keep = rev .. ' ' .. ARGV[i + 7], tonumber(ARGV[i + 6])
   local known = redis.call('HGET', defs, job)
   known = known and string.match(known, '^(%S+) ')
   local code = 0
   local old = redis.call('HGET', slots, job)
-  local keeps = known and old and string.match(known, '^[^.]+') == string.match(rev, '^[^.]+')
-  if known ~= rev and not keeps and slot >= 0 and slot <= now then
+  local keeps = old and string.match(old, '^%S+ %S+ ([^. ]+)') == string.match(rev, '^[^.]+')
+  local was = old and tonumber(string.match(old, '^%S+'))
+  local astray = keeps and was > now and was ~= slot
+  if (not keeps or astray) and slot >= 0 and slot <= now then
     code = -1
   elseif known ~= rev then
     changed = true
     redis.call('HSET', defs, job, rev .. ' ' .. ARGV[i + 2])
-    if not known then
-      code = 2
-      redis.call('ZADD', order, 0, job)
-      place(job, slot, due, rev)
-      if since > 0 then
-        ledger_missed(l, job, since, now, -1, 'unknown: the store was emptied in this time', tonumber(ARGV[i + 6]))
-      end
-    elseif keeps then
-      code = 1
+    code = known and 1 or 2
+    if keeps then
       redis.call('HSET', slots, job, (string.gsub(old, '^(%S+ %S+) %S+', '%1 ' .. rev)))
-    else
-      code = 1
-      local was = old and tonumber(string.match(old, '^%S+'))
-      if was and was <= now then
-        ledger_missed(l, job, was, was, 1, 'the trigger was changed before it was fired', tonumber(ARGV[i + 6]))
+    elseif not known then
+      schedule_place(s, job, slot, due, words)
+      if since > 0 then
+        ledger_missed(l, job, since, now, -1, 'unknown: the store was emptied in this time', keep)
       end
-      place(job, slot, due, rev)
+    elseif old then
+      if was >= 0 and was <= now then
+        ledger_missed(l, job, was, was, 1, 'the trigger was changed before it was fired', keep)
+      end
+      schedule_place(s, job, slot, due, words)
     end
   end
-  if code == 0 and slot > now and not old then
-    changed = true
-    place(job, slot, due, rev)  -- its slot was evicted, or deleted by hand
-  elseif code == 0 and old and not redis.call('ZSCORE', dues, job) then
-    changed = true
-    redis.call('ZADD', dues, string.match(old, '^%S+ (%S+)'), job)
+  if code >= 0 then
+    if redis.call('ZADD', order, 0, job) == 1 then changed = true end
+    if known and not old then
+      changed = true
+      schedule_place(s, job, slot, due, words)
+      if slot >= 0 then schedule_lost(l, job, keep) end
+    elseif keeps and not redis.call('ZSCORE', dues, job) then
+      changed = true
+      redis.call('ZADD', dues, string.match(old, '^%S+ (%S+)'), job)
+    end
   end
-  out[#out + 1] = {code, epoch}
+  out[#out + 1] = {code, epoch, code >= 0 and astray and redis.call('HGET', slots, job) or '', now}
 end
+if changed or not s.seen then schedule_see(s) end
 if changed then redis.call('PUBLISH', KEYS[8], 'job') end
 return out

@@ -12,7 +12,7 @@ import time_machine
 
 from lockbeat import Lockbeat
 from lockbeat.jobs import Job
-from lockbeat.triggers import Cron, Every
+from lockbeat.triggers import At, Cron, Every
 from tests.beats import Hands, ledger, scheduler
 from tests.conftest import only
 
@@ -156,4 +156,147 @@ async def test_a_server_clock_that_steps_back_fires_nothing_again(lb: Lockbeat) 
         await beat.run(start + timedelta(minutes=5, seconds=1))
         beat.move_to(start + timedelta(minutes=2))
         await beat.run(start + timedelta(minutes=7, seconds=1))
+        found = await ledger(lb, "job")
     assert [slot for slot, _ in beat.ran] == [start + timedelta(minutes=number) for number in range(1, 8)]
+    assert [entry.slot for entry in found if entry.state == "done"] == [slot for slot, _ in beat.ran]
+    [anchored] = [entry for entry in found if entry.state == "anchored"]
+    assert anchored.reason == "the server's clock was set back: its next slot stood at 2026-05-01T00:06:00+00:00"
+
+
+@pytest.mark.parametrize("restart", ["none", "instance", "declares others"])
+@pytest.mark.parametrize("jitter", [0, 20])
+async def test_a_clock_that_was_years_ahead_while_a_job_fired_silences_nothing(
+    lb: Lockbeat, caplog: pytest.LogCaptureFixture, restart: str, jitter: int
+) -> None:
+    start, ahead = datetime(2026, 5, 1, tzinfo=UTC), datetime(2036, 5, 1, 0, 0, 30, tzinfo=UTC)
+    with time_machine.travel(start, tick=False) as clock:
+        beat = await clockwork(lb, Job.declare("job", Every(60), jitter=jitter), clock)
+        await beat.run(start + timedelta(minutes=3, seconds=1))
+        beat.move_to(ahead)
+        await beat.run(ahead + timedelta(minutes=2))
+        assert {slot.year for slot, _ in beat.ran} == {2026, 2036}
+        beat.move_to(start + timedelta(minutes=5, seconds=40))
+        before = len(beat.ran)
+        if restart == "instance":
+            beat.beat = scheduler(lb, beat.job, runner=beat.hands)
+            await beat.beat.register()
+        elif restart == "declares others":
+            beat.beat = scheduler(lb, Job.declare("other", Every(86_400)), runner=beat.hands)
+            await beat.beat.register()
+        await beat.run(start + timedelta(minutes=9, seconds=59))
+        found = await ledger(lb, "job")
+    assert [slot for slot, _ in beat.ran[before:]] == [start + timedelta(minutes=number) for number in (6, 7, 8, 9)]
+    assert "clock was set back" in caplog.text
+    assert [entry.state for entry in found].count("anchored") == 1
+    assert found[-1].slot == start + timedelta(minutes=9), "the newest are those of today"
+
+
+async def test_a_job_hidden_by_an_instance_that_died_while_the_clock_was_wrong_is_due_again(lb: Lockbeat) -> None:
+    start = datetime(2026, 5, 1, tzinfo=UTC)
+    with time_machine.travel(start, tick=False) as clock:
+        beat = await clockwork(lb, Job.declare("job", Every(60)), clock)
+        beat.move_to(start + timedelta(days=3650))
+        await lb.store.call("beat/due", 0, (10, 300, ""))
+        beat.move_to(start + timedelta(seconds=50))
+        await beat.run(start + timedelta(minutes=2, seconds=1))
+    assert [slot for slot, _ in beat.ran] == [start + timedelta(minutes=number) for number in (1, 2)]
+
+
+async def test_the_ledger_keeps_todays_entries_though_it_is_full_of_those_of_another_decade(lb: Lockbeat) -> None:
+    start = datetime(2036, 5, 1, tzinfo=UTC)
+    with time_machine.travel(start, tick=False) as clock:
+        beat = await clockwork(lb, Job.declare("job", Every(60), keep=5), clock)
+        await beat.run(start + timedelta(minutes=12))
+        back = datetime(2026, 5, 1, 0, 0, 30, tzinfo=UTC)
+        beat.move_to(back)
+        await beat.run(back + timedelta(minutes=20))
+        found = await lb.jobs.ledger("job", 5)
+    assert [entry.slot for entry in found] == [back.replace(minute=minute, second=0) for minute in (20, 19, 18, 17, 16)]
+
+
+async def test_a_yearly_job_that_is_not_astray_stays_where_it_is(lb: Lockbeat) -> None:
+    start = datetime(2026, 5, 1, tzinfo=UTC)
+    with time_machine.travel(start, tick=False) as clock:
+        yearly, job = Job.declare("yearly", Cron("0 0 1 1 *")), Job.declare("job", Every(60))
+        beat = await clockwork(lb, job, clock)
+        await lb.jobs.put(yearly)
+        beat.move_to(start + timedelta(minutes=30))
+        await beat.turn()
+        beat.move_to(start + timedelta(minutes=10))
+        await beat.run(start + timedelta(minutes=40))
+        state = await lb.jobs.get("yearly")
+        assert state.next is not None
+        assert state.next.slot_ms == datetime(2027, 1, 1, tzinfo=UTC).timestamp() * 1000
+        assert await ledger(lb, "yearly") == []
+
+
+@pytest.mark.parametrize("declared", [True, False])
+@pytest.mark.parametrize("late", [0, 30, 60 * 24])
+async def test_a_slot_by_old_rules_of_its_zone_is_not_fired_but_the_one_in_its_place_once(
+    lb: Lockbeat, raw: Any, declared: bool, late: int
+) -> None:
+    """Almaty went from +06 to +05 in 2024: nine o'clock is 04:00Z, where old rules said 03:00Z."""
+    start = datetime(2026, 5, 1, 1, tzinfo=UTC)
+    with time_machine.travel(start, tick=False) as clock:
+        job = Job.declare("job", Cron("0 9 * * *", "Asia/Almaty"))
+        beat = await clockwork(lb, job, clock)
+        stored = round(start.replace(hour=3).timestamp() * 1000)
+        raw.hset(lb.store.keys.key(0, "job:slot"), "job", f"{stored} {stored} {job.rev} 2023c")
+        raw.zadd(lb.store.keys.key(0, "job:due"), {"job": stored})
+        if declared:
+            await beat.beat.register()
+        else:
+            beat.move_to(start.replace(hour=3) + timedelta(minutes=late))
+        await beat.run(start + timedelta(days=2, hours=2))
+        found = await ledger(lb, "job")
+    slots = [slot for slot, _ in beat.ran]
+    assert slots == [datetime(2026, 5, day, 4, tzinfo=UTC) for day in (1, 2)]
+    [anchored] = [entry for entry in found if entry.state == "anchored"]
+    assert anchored.reason is not None
+    assert anchored.reason.startswith("2026-05-01T03:00:00+00:00 is no slot any more: the rules of its time zone changed")
+    assert "tzdata 2023c then" in anchored.reason
+
+
+async def test_a_slot_by_newer_rules_than_ours_is_left_as_it_is(lb: Lockbeat, raw: Any) -> None:
+    """Two instances that do not agree must not put the slot out of each other's way for ever."""
+    start = datetime(2026, 5, 1, 1, tzinfo=UTC)
+    with time_machine.travel(start, tick=False) as clock:
+        job = Job.declare("job", Cron("0 9 * * *", "Asia/Almaty"))
+        beat = await clockwork(lb, job, clock)
+        stored = round(start.replace(hour=2).timestamp() * 1000)
+        raw.hset(lb.store.keys.key(0, "job:slot"), "job", f"{stored} {stored} {job.rev} 2099a")
+        raw.zadd(lb.store.keys.key(0, "job:due"), {"job": stored})
+        await beat.beat.register()
+        await beat.run(start.replace(hour=2, minute=1))
+    assert [slot.hour for slot, _ in beat.ran] == [2]
+
+
+async def test_a_slot_that_the_new_rules_put_earlier_is_fired_at_once(lb: Lockbeat, raw: Any) -> None:
+    start = datetime(2026, 5, 1, 4, 30, tzinfo=UTC)
+    with time_machine.travel(start, tick=False) as clock:
+        job = Job.declare("job", Cron("0 9 * * *", "Asia/Almaty"))
+        beat = await clockwork(lb, job, clock)
+        stored = round(start.replace(hour=5).timestamp() * 1000)
+        raw.hset(lb.store.keys.key(0, "job:slot"), "job", f"{stored} {stored} {job.rev} 2023c")
+        raw.zadd(lb.store.keys.key(0, "job:due"), {"job": stored})
+        await beat.beat.register()
+        await beat.run(start + timedelta(days=1))
+    assert [slot for slot, _ in beat.ran] == [datetime(2026, 5, day, 4, tzinfo=UTC) for day in (1, 2)]
+
+
+async def test_an_at_job_that_ended_is_forgotten_after_a_week(lb: Lockbeat, raw: Any) -> None:
+    start = datetime(2026, 5, 1, tzinfo=UTC)
+    with time_machine.travel(start, tick=False) as clock:
+        at = start + timedelta(hours=1)
+        beat = await clockwork(lb, Job.declare("job", At(at)), clock)
+        await lb.jobs.put(Job.declare("past", At(start - timedelta(days=1))))
+        await beat.run(start + timedelta(days=7, minutes=1))
+        assert [slot for slot, _ in beat.ran] == [at]
+        assert [(state.job.name, state.next) for state in await lb.jobs.list()] == [("job", None)]
+        assert [entry.state for entry in await ledger(lb, "job")] == ["done"]
+        await beat.run(start + timedelta(days=8))
+        assert await lb.jobs.list() == []
+        assert await ledger(lb, "job") == []
+        for name in ("job", "job:order", "job:due", "ledger", "ledger:order"):
+            assert not raw.exists(lb.store.keys.key(0, name)), name
+        assert raw.hkeys(lb.store.keys.key(0, "job:slot")) == [b""]

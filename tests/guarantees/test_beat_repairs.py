@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from lockbeat import Lockbeat
+from lockbeat.beat import scheduler as module
 from lockbeat.errors import StoreUnavailable
 from lockbeat.jobs import Job
 from lockbeat.triggers import Every
-from tests.beats import Beats, eventually, overdue, scheduler, states
+from tests.beats import Beats, backdate, eventually, ledger, minutely, now_ms, overdue, scheduler, states
 from tests.conftest import only, wait_until
+from tests.tasks import until
 
 
 @only("valkey")
@@ -38,6 +40,123 @@ async def test_a_job_goes_on_after_one_of_its_keys_was_lost(key: str, lb: Lockbe
     beat, ran = program()
     async with beat.lifespan():
         await wait_until(lambda: ran, f"it runs again without {key}")
+
+
+def lose(raw: Any, lb: Lockbeat, lost: str) -> None:
+    """A hand that deletes: whole keys of the shard, or the entry of one job."""
+    for name in lost.split():
+        key = lb.store.keys.key(0, name.removesuffix("/report"))
+        if not name.endswith("/report"):
+            raw.delete(key)
+        elif raw.type(key) == b"hash":
+            raw.hdel(key, "report")
+        else:
+            raw.zrem(key, "report")
+
+
+LOSSES = [
+    *("job:slot", "job:due", "job:slot job:due", "job:order", "job", "job:order job:due", "job job:order job:slot job:due"),
+    *("job:slot/report", "job:due/report", "job:slot/report job:due/report", "job:order/report", "job/report"),
+    "job:slot/report job:due/report job:order/report",
+]
+
+
+@only("memory", "valkey")
+@pytest.mark.parametrize("lost", LOSSES)
+@pytest.mark.parametrize("declared", [True, False])
+async def test_what_is_lost_of_a_job_is_healed_without_a_restart(lb: Lockbeat, raw: Any, lost: str, declared: bool) -> None:
+    """Of one that the code declares, and of one that was put; of the definition of the latter there is no other copy."""
+    job, other = minutely(overlap="allow"), minutely("other")
+    beat = scheduler(lb, job, other) if declared else scheduler(lb, other)
+    await lb.jobs.put(job)
+    await beat.register()
+    await overdue(lb, raw, job)
+    await beat.tick(0)
+    before = await lb.jobs.get("report")
+    lose(raw, lb, lost)
+    said = await lb.store.call("beat/heartbeat", 0, ("me", "{}", 30_000))
+    assert said[2] == 1, "whoever sleeps is told that something is odd"
+    for _ in range(2):
+        await beat.tick(0)
+        beat._walks.clear()
+    if not declared and "job" in lost.replace("/report", "").split():
+        return
+    said = await lb.store.call("beat/heartbeat", 0, ("me", "{}", 30_000))
+    assert said[2] == 0
+    after = await lb.jobs.get("report")
+    assert after.next is not None
+    assert before.next is not None
+    assert after.next.slot_ms in (before.next.slot_ms, before.next.slot_ms + 60_000)
+    assert [state.job.name for state in await lb.jobs.list()] == ["other", "report"]
+    first, *rest = await ledger(lb, "report")
+    assert first.state == "fired"
+    assert [str(entry.reason)[:9] for entry in rest] == ["unknown: "] * ("job:slot" in lost)
+    now = await now_ms(lb)
+    await backdate(lb, raw, "report", now, now)
+    await beat.tick(0)
+    assert beat.fired == 2, "it fires on"
+
+
+@only("memory", "valkey")
+async def test_a_job_whose_definition_nobody_has_is_forgotten_after_a_while(
+    lb: Lockbeat, raw: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beat = scheduler(lb, minutely("other"))
+    await beat.register()
+    await lb.jobs.put(minutely())
+    lose(raw, lb, "job/report")
+    await beat.tick(0)
+    assert raw.hexists(lb.store.keys.key(0, "job:slot"), "report"), "an instance that declares it may come"
+    monkeypatch.setattr(module, "ORPHANED", -1.0)
+    beat._walks.clear()
+    await beat.tick(0)
+    assert not raw.hexists(lb.store.keys.key(0, "job:slot"), "report")
+    assert (await lb.store.call("beat/heartbeat", 0, ("me", "{}", 30_000)))[2] == 0
+
+
+@only("memory", "valkey")
+async def test_a_store_that_stays_odd_is_not_looked_through_all_the_time(lb: Lockbeat, raw: Any) -> None:
+    beat = scheduler(lb, minutely("other", trigger=Every(10_000_000)))
+    await beat.register()
+    await lb.jobs.put(minutely(trigger=Every(10_000_000)))
+    lose(raw, lb, "job/report")
+    assert await beat.tick(0) == 0
+    again = await beat.tick(0)
+    assert again is not None
+    assert 8 < again <= 10
+
+
+@only("memory", "valkey")
+@pytest.mark.parametrize("back", [0, 3])
+async def test_slots_that_ran_before_the_store_was_rolled_back_are_unknown_and_not_fired_again(
+    lb: Lockbeat, raw: Any, back: int
+) -> None:
+    """An old snapshot, or a failover that lost the last writes. What came due since is caught up as ever."""
+    job = minutely()
+    first = await overdue(lb, raw, job, back=back)
+    key = lb.store.keys.key
+    names = [key(0, name) for name in ("job:slot", "job:due", "job:open", "ledger", "ledger:order", "task", "task:ready")]
+    beat = scheduler(lb, job)
+    await lb.store.call("beat/due", 0, (0, 0, ""))
+    snapshot = {name: raw.dump(name) for name in names if raw.exists(name)}
+    await beat.tick(0)
+    assert beat.fired == 1
+    await beat.tick(0)
+    for name in names:
+        raw.delete(name)
+        if name in snapshot:
+            raw.restore(name, 0, snapshot[name])
+    await backdate(lb, raw, "report", first)
+    await beat.tick(0)
+    assert beat.fired == 1
+    found = await ledger(lb, "report")
+    assert [entry.state for entry in found] == ["missed"] * (1 + (back > 0))
+    assert {entry.reason for entry in found} == {"unknown: the store went back to an earlier state, and it may have run"}
+    later = await now_ms(lb) + 1
+    await backdate(lb, raw, "report", later)
+    await until(lb, later / 1000 + 0.002)
+    await beat.tick(0)
+    assert beat.fired == 2
 
 
 @only("memory", "valkey")

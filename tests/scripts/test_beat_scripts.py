@@ -36,7 +36,7 @@ class Bench:
 
     async def fire(self, *, owner: str = "o", call: str = "c", lease_ms: int = 0, **changes: Any) -> list[int]:
         """beat/fire for the slot that is due."""
-        following = self.slot + MINUTE
+        following = self.slot // MINUTE * MINUTE + MINUTE
         given: dict[str, Any] = {
             "job": self.job.name,
             "expected": f"{self.slot} {self.slot} {self.job.rev}",
@@ -77,13 +77,15 @@ async def bench(lb: Lockbeat, raw: Any) -> Bench:
 
 
 async def test_due_tells_the_time_the_epoch_and_what_is_next(lb: Lockbeat, raw: Any) -> None:
-    now, epoch, following = await lb.store.call("beat/due", 0, (10, 300))
+    now, epoch, following, _, odd = await lb.store.call("beat/due", 0, (10, 300, ""))
+    assert odd == 0
     assert abs(now - await now_ms(lb)) < 1000
     assert (epoch, following) == (0, 0), "an empty store"
     names = [f"job-{number}" for number in range(12)]
     await lb.jobs.put(*(minutely(name) for name in names))
     for shard in range(lb.store.shards):
-        _, epoch, following, *rows = await lb.store.call("beat/due", shard, (10, 300))
+        _, epoch, following, _, odd, *rows = await lb.store.call("beat/due", shard, (10, 300, ""))
+        assert odd == 0
         assert epoch > 0
         assert rows == []
         assert now < following <= now + MINUTE + 1000
@@ -98,7 +100,7 @@ async def test_due_hands_out_the_longest_due_first_up_to_its_limit(lb: Lockbeat,
         await backdate(lb, raw, name, now - 1000 * (number + 1))
         wanted.setdefault(lb.jobs.shard_of(name), []).insert(0, name.encode())
     for shard, mine in wanted.items():
-        _, _, following, *rows = await lb.store.call("beat/due", shard, (2, 300))
+        _, _, following, _, _, *rows = await lb.store.call("beat/due", shard, (2, 300, ""))
         assert rows[::2] == mine[:2]
         if len(mine) > 2:
             assert following <= now, "there are more"
@@ -106,7 +108,7 @@ async def test_due_hands_out_the_longest_due_first_up_to_its_limit(lb: Lockbeat,
 
 async def test_due_forgets_a_job_that_has_no_slot(bench: Bench) -> None:
     bench.raw.hdel(bench.lb.store.keys.key(bench.shard, "job:slot"), "report")
-    assert len(await bench.call("beat/due", 10, 300)) == 3
+    assert len(await bench.call("beat/due", 10, 300, "")) == 5
     assert bench.raw.zcard(bench.lb.store.keys.key(bench.shard, "job:due")) == 0
 
 
@@ -168,7 +170,7 @@ async def test_the_same_call_again_gets_its_attempt_again_and_another_does_not(b
 async def test_fire_of_the_last_slot_ends_the_job(bench: Bench) -> None:
     assert (await bench.fire(next="", next_due=0))[0] == 1
     assert await bench.next() is None
-    assert len(await bench.call("beat/due", 10, 300)) == 3
+    assert len(await bench.call("beat/due", 10, 300, "")) == 5
 
 
 async def test_a_batch_decides_each_job_by_itself(lb: Lockbeat, raw: Any) -> None:
@@ -331,7 +333,8 @@ async def test_put_says_what_it_found(lb: Lockbeat) -> None:
     far = 4_000_000_000_000
 
     async def put(given: Job) -> int:
-        code, epoch = await lb.store.call("job/put", shard, (given.name, given.rev, given.definition, far, far, 0, given.keep))
+        args = (given.name, given.rev, given.definition, far, far, 0, given.keep, "-")
+        code, epoch, *_ = await lb.store.call("job/put", shard, args)
         assert epoch > 0
         return int(code)
 
@@ -347,7 +350,7 @@ async def test_put_refuses_a_first_slot_that_has_come_due_on_the_way(lb: Lockbea
         await lb.jobs.put(minutely())
     before = await lb.jobs.list()
     late = await now_ms(lb)
-    reply = await lb.store.call("job/put", shard, (job.name, job.rev, job.definition, late, late, 0, job.keep))
+    reply = await lb.store.call("job/put", shard, (job.name, job.rev, job.definition, late, late, 0, job.keep, "-"))
     assert reply[0] == -1
     assert await lb.jobs.list() == before
     assert raw.zcard(lb.store.keys.key(shard, "job:due")) == len(before)
@@ -360,7 +363,7 @@ async def test_a_job_that_is_due_all_the_time_can_be_declared(lb: Lockbeat) -> N
 
 async def test_heartbeats_list_who_lives(lb: Lockbeat) -> None:
     for owner, ttl in (("c", 20), ("a", 60_000), ("b", 60_000)):
-        now, _ = await lb.store.call("beat/heartbeat", 0, (owner, '{"pid": 1}', ttl))
+        now, *_ = await lb.store.call("beat/heartbeat", 0, (owner, '{"pid": 1}', ttl))
         assert abs(now - await now_ms(lb)) < 1000
 
     async def listed() -> list[str]:
