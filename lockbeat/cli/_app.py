@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -14,10 +16,16 @@ from lockbeat.cli._errors import Problem, only_error
 from lockbeat.cli._output import complain, is_terminal
 from lockbeat.cli._store import Where
 from lockbeat.errors import InvalidArgument, LockbeatError
+from lockbeat.visible import visible
 
 Url = Annotated[
     str | None,
-    typer.Option("--url", metavar="URL", help="The store; else $LOCKBEAT_URL, else embedded://.", show_default=False),
+    typer.Option(
+        "--url",
+        metavar="URL",
+        help="The store; else $LOCKBEAT_URL (for passwords: `ps` shows options), else embedded://.",
+        show_default=False,
+    ),
 ]
 Namespace = Annotated[str, typer.Option("--namespace", metavar="NAME", help="The part of the store to look at.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
@@ -28,7 +36,12 @@ Target = Annotated[
 ]
 BeatUrl = Annotated[
     str | None,
-    typer.Option("--url", metavar="URL", help="The store, instead of the beat's own and $LOCKBEAT_URL.", show_default=False),
+    typer.Option(
+        "--url",
+        metavar="URL",
+        help="The store, instead of the beat's own and $LOCKBEAT_URL. `ps` shows it: no passwords.",
+        show_default=False,
+    ),
 ]
 BeatNamespace = Annotated[
     str | None, typer.Option("--namespace", metavar="NAME", help="Instead of the beat's own.", show_default=False)
@@ -426,6 +439,8 @@ _CLICK_USAGE: type[Exception] = typer.BadParameter.__mro__[1]
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
     app.rich_markup_mode = "rich" if is_terminal() else None
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name may hold what the terminal's encoding lacks
     command = typer.main.get_command(app)
     try:
         code = command.main(None if args is None else list(args), prog_name="lockbeat", standalone_mode=False)
@@ -442,14 +457,15 @@ def main(args: Sequence[str] | None = None) -> int:
         return 1
     except (typer.Abort, KeyboardInterrupt):
         return 130
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - what is not ours is shown whole, as Python would, but safely
         found = only_error(error)
         if isinstance(found, Problem):
-            sys.stderr.write(found.details)
+            sys.stderr.write(visible(found.details, keep="\n\t"))
             complain(str(found))
             return found.code
         if isinstance(found, LockbeatError):
             complain(str(found))
             return 2 if isinstance(found, InvalidArgument) else 1
-        raise
+        sys.stderr.write(visible(traceback.format_exc(), keep="\n\t"))
+        return 1
     return code if isinstance(code, int) else 0

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from lockbeat.claims import Claim, ClaimStats
-from lockbeat.cli._output import Cell, complain, iso, say, say_json, show, span, visible
+from lockbeat.cli._output import Cell, complain, iso, say, say_json, show, span
 from lockbeat.cli._store import Where
 from lockbeat.client import Lockbeat
+from lockbeat.visible import visible
 
 STYLES = {"claimed": "cyan", "expired": "red"}
 MOST_EXPIRED = 1_000
@@ -74,7 +75,7 @@ def _state(claim: Claim, now: float) -> str:
 def _note(claim: Claim) -> str:
     notes = [f"taken over from {claim.previous_owner}"] if claim.previous_owner is not None else []
     lines = (claim.last_error or "").strip().splitlines()
-    return "; ".join([*notes, *(f"failed before: {line}" for line in lines[-1:])]) or "-"
+    return "; ".join([*notes, *(f"failed before: {line}" for line in lines[:1])]) or "-"
 
 
 def _claimed(stats: ClaimStats) -> int:

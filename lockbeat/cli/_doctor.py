@@ -14,6 +14,7 @@ from lockbeat.cli._store import TIMEOUT, Where, quiet, refused, unreachable
 from lockbeat.connection import Connector
 from lockbeat.errors import StoreError, StoreUnavailable
 from lockbeat.monitor import Finding, State, examine
+from lockbeat.visible import visible
 
 SIGNS: dict[State, tuple[str, str]] = {
     "ok": ("✔ ok", "green"),
@@ -63,10 +64,10 @@ def _show(location: str, findings: list[Finding]) -> None:
     for _ in range(3):
         table.add_column(overflow="fold")
     for finding in findings:
-        says = Text(finding.says)
+        says = Text(visible(finding.says))
         if finding.remedy:
-            says.append(f"\n→ {finding.remedy}", "cyan")
+            says.append(f"\n→ {visible(finding.remedy)}", "cyan")
         table.add_row(Text(*SIGNS[finding.state]), Text(finding.check, "bold"), says)
     console = Console(highlight=False)
-    console.print(Text(location, "dim"))
+    console.print(Text(visible(location), "dim"))
     console.print(table)

@@ -208,9 +208,9 @@ def _late(entry: LedgerEntry) -> str:
 
 
 def _note(entry: LedgerEntry) -> str:
-    """The reason, in one line; of a traceback its last. Task ids and milliseconds are spelled out where they are ours."""
-    lines = (entry.reason or "").strip().splitlines()
-    note = lines[-1] if lines else ""
+    """The reason's first line. Task ids and milliseconds are spelled out where they are ours."""
+    lines = (entry.reason or "").strip().splitlines() or [""]
+    note = lines[-1 if lines[0].startswith("Traceback (") else 0]  # an older release began with the traceback
     if entry.state == "skipped":
         note = re.sub(r"@(\d{1,15})(?= (had not ended|is still waiting))", lambda found: f" at {clock(int(found[1]))}", note)
     elif entry.state == "missed" or note.startswith("timed out after "):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -15,12 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lockbeat.visible import visible, visible_json
+
 Cell = str | tuple[str, str]
 """Text, or text and a rich style that only a terminal shows."""
 WRAPPED = 20
 """What a column that is wrapped gets at least, in characters."""
-UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""Categories of characters that a name may hold, and a table may not."""
 JUST = 2.0
 """Seconds that a slot is `now`, and not late yet."""
 
@@ -31,18 +29,19 @@ def is_terminal() -> bool:
 
 
 def say(line: str = "") -> None:
-    """A line on stdout."""
-    sys.stdout.write(line + "\n")
+    """A line on stdout, and nothing but a line whatever it tells of."""
+    sys.stdout.write(visible(line) + "\n")
 
 
 def complain(problem: str) -> None:
     """The line on stderr that says what went wrong."""
-    sys.stderr.write(f"lockbeat: {' '.join(problem.split())}\n")
+    sys.stderr.write(f"lockbeat: {visible(' '.join(problem.split()))}\n")
 
 
 def say_json(document: Any) -> None:
-    """One JSON document on stdout."""
-    say(json.dumps(document, indent=2, ensure_ascii=False))
+    """One JSON document on stdout, in characters that it can carry."""
+    unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+    sys.stdout.write(visible_json(document, indent=2, ascii_only=not unicode) + "\n")
 
 
 def show(columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, spare: Sequence[str] = (), wraps: Sequence[str] = ()) -> None:
@@ -87,16 +86,6 @@ def _plain(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[list[
 
 def _widths(plain: list[list[str]]) -> list[int]:
     return [max(map(len, column)) for column in zip(*plain, strict=True)]
-
-
-def visible(text: str, keep: str = "") -> str:
-    """Text of a user's, without what moves a terminal's cursor, breaks a line or can't be written; but what is to be kept."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char.encode("unicode_escape").decode() if unicodedata.category(char) in UNSEEN and char not in keep else char
-        for char in text
-    )
 
 
 def several(count: int, noun: str) -> str:

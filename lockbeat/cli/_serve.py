@@ -12,6 +12,7 @@ from lockbeat.cli._output import say
 from lockbeat.cli._store import refused, unreachable
 from lockbeat.connection import parse_url
 from lockbeat.errors import LifespanError, LockbeatError, MissingExtra, StoreError, StoreUnavailable
+from lockbeat.visible import visible
 
 
 def serve(
@@ -50,16 +51,52 @@ def serve(
         raise
 
 
+class _NeverDisabled(logging.Logger):
+    """logging.config.dictConfig and fileConfig disable the loggers that they do not name, at whatever time they are called."""
+
+    @property
+    def disabled(self) -> bool:
+        return False
+
+    @disabled.setter
+    def disabled(self, value: bool) -> None:
+        pass
+
+
+class _Printable(logging.Formatter):
+    """Whatever a logger of the user's is told of, it is safe on a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record), keep="\n\t")
+
+
+def _is_unshown(record: logging.LogRecord) -> bool:
+    """Whether no handler of the user's, below the root, has shown the record already."""
+    logger: logging.Logger | None = logging.getLogger(record.name)
+    while logger is not None and logger.parent is not None:
+        if _has_handler(logger):
+            return False
+        logger = logger.parent
+    return True
+
+
+def _has_handler(logger: logging.Logger) -> bool:
+    return any(not isinstance(handler, logging.NullHandler) for handler in logger.handlers)
+
+
 def _log_to_stderr(verbose: int) -> None:
-    """A user's own logging, set up on import, stays as it is."""
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)-7s %(message)s",
-        stream=sys.stderr,
-    )
-    log = logging.getLogger("lockbeat")
+    """A user's own logging, set up on import, stays as it is; what it would show is not shown twice."""
+    root, log = logging.getLogger(), logging.getLogger("lockbeat")
+    if not _has_handler(root):
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(_Printable("%(asctime)s %(levelname)-7s %(message)s"))
+        handler.addFilter(_is_unshown)
+        root.addHandler(handler)
+        root.setLevel(logging.INFO if verbose else logging.WARNING)
     if log.level == logging.NOTSET:
         log.setLevel(logging.DEBUG if verbose else logging.INFO)
+    for each in (log, logging.getLogger("lockbeat.run")):
+        each.__class__ = _NeverDisabled
 
 
 def serve_store(path: str | None, port: int | None) -> None:

@@ -11,12 +11,13 @@ from typing import Any, get_args
 import typer
 
 from lockbeat.cli._errors import Problem, Usage
-from lockbeat.cli._output import Cell, clock, complain, iso, say, say_json, several, show, span, visible
+from lockbeat.cli._output import Cell, clock, complain, iso, say, say_json, several, show, span
 from lockbeat.cli._store import Where
 from lockbeat.client import Lockbeat
 from lockbeat.monitor import Instance, Overview, QueueLoad, instances, overview
-from lockbeat.tasks import Failure, NewTask, Spawned, TaskInfo
+from lockbeat.tasks import NewTask, Spawned, TaskInfo
 from lockbeat.tasks._values import EndState, State
+from lockbeat.visible import visible, visible_json
 
 STYLES = {"waiting": "yellow", "running": "cyan", "done": "green", "dead": "red bold", "cancelled": "dim"}
 LONG = 100
@@ -92,19 +93,13 @@ def _ago(when: float, now: float) -> str:
     return f"{span(max(now - when, 0))} ago"
 
 
-def _words(failure: Failure) -> str:
-    """A failure in one line; of several lines the last, where Python says what happened."""
-    lines = failure.message.strip().splitlines() or [""]
-    return ": ".join(filter(None, [failure.type, lines[-1].strip()]))
-
-
 def _note(info: TaskInfo, now: float) -> str:
     """What the other columns do not say."""
     notes = []
     if info.state == "running" and info.expires_at is not None and info.expires_at <= now:
         notes.append(f"its lease expired {_ago(info.expires_at, now)}")
     if info.failure is not None and info.state != "done":
-        notes.append(_words(info.failure))
+        notes.append(info.failure.summary)
     return "; ".join(notes) or "-"
 
 
@@ -210,8 +205,10 @@ def show_task(where: Where, task_id: str, as_json: bool) -> None:
     ]
     for label, text in facts:
         if text is not None:
-            first, *others = visible(text.strip(), keep="\n\t").split("\n")
-            say("\n".join([f"{label:<10}{first}", *(f"{'':<10}{line}".rstrip() for line in others)]))
+            first, *others = text.strip().expandtabs(4).split("\n")
+            say(f"{label:<10}{first}")
+            for line in others:
+                say(f"{'':<10}{line}".rstrip())
 
 
 def _times(info: TaskInfo) -> list[tuple[str, float | None]]:
@@ -226,8 +223,8 @@ def _instant(when: float | None, now: float, coming: str = "", gone: str = "") -
 
 
 def _json(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= LONG else json.dumps(value, ensure_ascii=False, indent=2)
+    text = visible_json(value)
+    return text if len(text) <= LONG else visible_json(value, indent=2)
 
 
 def spawn_task(where: Where, name: str, params: Sequence[str], headers: Sequence[str], as_json: bool, **options: Any) -> None:

@@ -20,6 +20,7 @@ from lockbeat.cli._tasks import QUEUE_COLUMNS, queue_json, queue_rows
 from lockbeat.client import Lockbeat
 from lockbeat.errors import StoreError
 from lockbeat.monitor import Overview, QueueLoad, overview
+from lockbeat.visible import visible
 
 INSTANCE_COLUMNS = ("OWNER", "QUEUES", "SCHEDULES", "RUNNING", "LOCKS", "STATE")
 AROUND = 14
@@ -177,9 +178,9 @@ def _frame(
     lines = max(console.height - AROUND, 2)
     instances = min(len(seen.instances), max(lines // 3, 1))
     shown = replace(seen, queues=_busiest(seen.queues, lines - instances), instances=seen.instances[:instances])
-    parts: list[RenderableType] = [Text(_title(seen, location), "bold")]
+    parts: list[RenderableType] = [Text(visible(_title(seen, location)), "bold")]
     if problem is not None:
-        parts.append(Text(f"can't look since then: {problem}", "red bold"))
+        parts.append(Text(visible(f"can't look since then: {problem}"), "red bold"))
     for columns, rows in _tables(shown, rates):
         parts.append(table(columns, rows, console.width, spare=("SCHEDULES", "LOCKS"), wraps=("QUEUES",)))
     left = [(len(seen.queues) - len(shown.queues), "queue"), (len(seen.instances) - len(shown.instances), "instance")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from types import TracebackType
@@ -23,7 +23,9 @@ EndState = Literal["done", "dead", "cancelled"]
 STATES: tuple[str, ...] = get_args(State)
 RETRY = Exponential(1, factor=2, max=60)
 MOST_ERROR = 4000
-"""Characters of an error's text that are kept: the end, where a traceback says what happened."""
+"""Characters of an error's text that are kept."""
+MOST_LEAVES = 3
+"""Errors of a group that its summary names."""
 
 
 class TaskOptions(TypedDict, total=False):
@@ -250,6 +252,7 @@ class Failure:
     type: str
     """The exception's class; "Lost": its lease ended; "CutShort": a shutdown; "Cancelled"; "Error": only a text was given."""
     message: str
+    """The exception's words. A group's are followed, in the same line, by what is in it; notes come after them, a line each."""
     traceback: str | None = None
 
     @classmethod
@@ -258,34 +261,73 @@ class Failure:
         if isinstance(error, Failure):
             return error
         if isinstance(error, BaseException):
-            trace = "".join(traceback.format_exception(type(error), error, _below(error.__traceback__))).rstrip()
-            try:
-                message = str(error)
-            except Exception:  # noqa: BLE001 - the user's own __str__
-                message = "its message can't be read"
-            return cls(type(error).__qualname__, _clip(message), _clip(trace))
+            trace = "".join(traceback.format_exception(type(error), error, own_trace(error))).rstrip()
+            message = "\n".join([_words(error), *_notes(error)])
+            return cls(type(error).__qualname__, _clip(message, MOST_ERROR), _clip(trace, MOST_ERROR // 4))
         if not isinstance(error, str):
             raise InvalidType("error", f"must be a str or an exception, not {type(error).__name__}")
-        return cls("Error", _clip(error))
+        return cls("Error", _clip(error, MOST_ERROR))
+
+    @property
+    def summary(self) -> str:
+        """What happened, in one line: the type and the first line of the message."""
+        return ": ".join(filter(None, [self.type, _first_line(self.message)]))
 
     @property
     def text(self) -> str:
-        return self.traceback or self.message
+        """What the ledger keeps; its first line is the summary, where there is a traceback."""
+        return _clip(f"{self.summary}\n{self.traceback}", MOST_ERROR // 4) if self.traceback else self.message
 
     def to_json(self) -> str:
         return dump("error", {"type": self.type, "message": self.message, "traceback": self.traceback})
 
 
-def _below(trace: TracebackType | None) -> TracebackType | None:
-    """A traceback without the frames of ours that called the function."""
+def own_trace(error: BaseException) -> TracebackType | None:
+    """An error's traceback without the frames of ours that called the function."""
+    trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("lockbeat.worker"):
         trace = trace.tb_next
     return trace
 
 
-def _clip(text: str) -> str:
-    # A file name may hold what UTF-8 can't carry.
-    return text.encode(errors="backslashreplace").decode()[-MOST_ERROR:]
+def _words(error: BaseException) -> str:
+    try:
+        words = str(error)
+    except Exception:  # noqa: BLE001 - the user's own __str__
+        return "its message can't be read"
+    if not isinstance(error, BaseExceptionGroup):
+        return words
+    leaves = list(_leaves(error))
+    inside = [": ".join(filter(None, [type(leaf).__qualname__, _first_line(_words(leaf))])) for leaf in leaves[:MOST_LEAVES]]
+    left = len(leaves) - len(inside)
+    return f"{_first_line(words)}: {'; '.join(inside)}{f'; and {left} more' if left else ''}"
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+def _notes(error: BaseException) -> list[str]:
+    notes = getattr(error, "__notes__", ())
+    return [note for note in notes if isinstance(note, str)] if isinstance(notes, list | tuple) else []
+
+
+def _first_line(text: str) -> str:
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")
+
+
+def _clip(text: str, head: int) -> str:
+    """At most MOST_ERROR characters: so many from the beginning, the rest from the end."""
+    text = text.encode(errors="backslashreplace").decode()  # a file name may hold what UTF-8 can't carry
+    if len(text) <= MOST_ERROR:
+        return text
+    mark = "\n[…]\n"
+    tail = max(MOST_ERROR - head - len(mark), 0)
+    return f"{text[:head]}{mark}{text[-tail:]}" if tail else text[:MOST_ERROR]
 
 
 @dataclass(frozen=True, slots=True)

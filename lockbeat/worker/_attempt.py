@@ -9,12 +9,14 @@ import logging
 import threading
 from collections.abc import Callable
 from functools import partial
+from types import TracebackType
 from typing import Any
 
 from lockbeat.beat.registry import instant
 from lockbeat.keeper import CANCELLED
 from lockbeat.lease import Held, monotonic
 from lockbeat.tasks import Failure, Task
+from lockbeat.tasks._values import own_trace
 from lockbeat.worker._functions import Function, Run
 
 log = logging.getLogger("lockbeat")
@@ -25,7 +27,7 @@ LOST, TIMED_OUT, SHUT_DOWN = "its lease is lost", "timed out", "the instance is 
 class Attempt:
     """One attempt: its lease, and why it is to stop, if it is."""
 
-    __slots__ = ("abandoned", "ended", "function", "held", "result", "runner", "running", "stopped", "task")
+    __slots__ = ("abandoned", "ended", "function", "held", "problem", "result", "runner", "running", "stopped", "task")
 
     def __init__(self, task: Task, function: Function, asked_at: float) -> None:
         self.task = task
@@ -39,6 +41,8 @@ class Attempt:
         self.ended = False  # what is left is to report the outcome, which no loss makes untrue
         self.stopped: str | None = None
         self.result: Any = None
+        self.problem: BaseException | None = None
+        """What the function raised, for the log."""
 
     def _lost(self, reason: str) -> None:
         self.stop(CANCELLED if reason == CANCELLED else LOST)
@@ -53,6 +57,11 @@ class Attempt:
     def why(self) -> str | None:
         """Why it is to stop, asked from any thread: the event loop may be too busy to say so."""
         return LOST if self.stopped is None and monotonic() >= self.held.trusted_until else self.stopped
+
+    def raised(self) -> tuple[type[BaseException], BaseException, TracebackType | None] | None:
+        """What the function raised, as `exc_info=` takes it: without the frames of ours that called it."""
+        problem = self.problem
+        return None if problem is None else (type(problem), problem, own_trace(problem))
 
     async def outcome(self) -> Failure | None:
         """Run the function. What went wrong; None: nothing, and `result` is what it returned."""
@@ -76,6 +85,7 @@ class Attempt:
         except KeyboardInterrupt:
             raise  # Ctrl-C in a program that left it to Python, and hit while this function ran
         except BaseException as problem:  # noqa: BLE001 - whatever a function raises is its outcome, sys.exit() too
+            self.problem = problem
             return Failure.of(problem)
         finally:
             self.ended = True
@@ -119,6 +129,12 @@ class Attempt:
             state=self.function.state,
             stopped=self.why,
         )
+
+
+def fields(task: Task) -> dict[str, Any]:
+    """What a log record says of an attempt, each in a field of its own."""
+    slot = instant(task.slot_ms).isoformat(timespec="milliseconds") if task.job else None
+    return {"task_id": task.id, "job": task.job or None, "slot": slot, "attempt": task.attempt, "fence": task.fence}
 
 
 def _in_thread(name: str, call: Callable[[], Any]) -> asyncio.Future[Any]:

@@ -12,6 +12,7 @@ from functools import cached_property, partial
 from typing import Any, get_args
 
 from lockbeat.errors import InvalidArgument, InvalidType, LeaseLost
+from lockbeat.visible import visible
 
 
 def _goes_on() -> str | None:
@@ -19,14 +20,14 @@ def _goes_on() -> str | None:
 
 
 class _RunLog(logging.LoggerAdapter[logging.Logger]):
-    """Names the task in front of each message, and in the record's `task_id`, `attempt` and `fence`."""
+    """Names the task in front of each message, and the attempt in the record's fields."""
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
         return msg, kwargs
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        task_id = str((self.extra or {})["task_id"])
+        task_id = visible(str((self.extra or {})["task_id"]))
         # A message without arguments is not formatted.
         super().log(level, f"{task_id.replace('%', '%%') if args else task_id}: {msg}", *args, **kwargs)
 
@@ -68,8 +69,9 @@ class Run:
 
     @cached_property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
-        """The logger `lockbeat.run`; each message begins with the task's id, each record has `task_id`, `attempt`, `fence`."""
-        extra = {"task_id": self.task_id, "attempt": self.attempt, "fence": self.fence}
+        """The logger `lockbeat.run`; messages begin with the task's id, records have `task_id` `job` `slot` `attempt` `fence`."""
+        slot = self.slot.isoformat(timespec="milliseconds") if self.job else None
+        extra = {"task_id": self.task_id, "job": self.job or None, "slot": slot, "attempt": self.attempt, "fence": self.fence}
         return _RunLog(logging.getLogger("lockbeat.run"), extra)
 
 

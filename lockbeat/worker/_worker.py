@@ -13,14 +13,13 @@ from lockbeat.durability import Durability
 from lockbeat.errors import StoreError
 from lockbeat.keeper import CANCELLED, Keeper
 from lockbeat.lease import Held, monotonic
+from lockbeat.logs import log
 from lockbeat.payload import dump
 from lockbeat.store import Store
 from lockbeat.tasks import NOT_DURABLE_MS, Claimed, Failure, Task, Tasks
 from lockbeat.wakeup import LOOK_IN_MEMORY, Wakeup, at_most
-from lockbeat.worker._attempt import LOST, SHUT_DOWN, Attempt
+from lockbeat.worker._attempt import LOST, SHUT_DOWN, Attempt, fields
 from lockbeat.worker._functions import Function
-
-log = logging.getLogger("lockbeat")
 
 HANDFUL = 50
 """Tasks that one claim takes; keeps its script under 5 ms."""
@@ -257,7 +256,7 @@ class Worker:
             self._room.ring()
             await self._report(attempt, failure)
         except StoreError as problem:
-            log.error("the outcome of %s is lost: %s", task.id, problem)
+            log.error("the outcome of %s is lost: %s", task.id, problem, extra=fields(task))
         except asyncio.CancelledError:
             pass  # the worker is closed, its grace is over: release_all has the last word
         finally:
@@ -286,27 +285,34 @@ class Worker:
             self.completed += 1
             result = self._result(attempt)
             if not await self._patiently(lambda: self._tasks.complete(task, result)):
-                log.warning("%s had been taken from this instance before it ended; its writes may come twice", task.id)
+                said = "%s had been taken from this instance before it ended; its writes may come twice"
+                log.warning(said, task.id, extra=fields(task))
             return
         self.failed += 1
         if attempt.stopped == CANCELLED:
-            log.info("%s was cancelled", task.id)
+            log.info("%s was cancelled", task.id, extra=fields(task))
             # Refused, but it ends the lease: the body has stopped, and others need not wait for that.
             await self._tasks.release(task, begun=attempt.running)
         elif attempt.stopped == LOST:
-            log.warning("%s was cancelled: its lease was lost", task.id)
+            log.warning("%s was cancelled: its lease was lost", task.id, extra=fields(task))
         elif attempt.abandoned:
             pass  # its thread still runs: the lease is left to expire
         elif attempt.stopped == SHUT_DOWN:
             await self._tasks.release(task, begun=attempt.running)
         else:
             said = await self._patiently(lambda: self._tasks.fail(task, failure))
-            if said.outcome == "requeued":
-                log.warning(
-                    "%s (%s) failed in attempt %d, and is tried again: %s", task.id, task.name, task.attempt, failure.text
-                )
-            else:
-                log.error("%s (%s) failed in attempt %d, its last: %s", task.id, task.name, task.attempt, failure.text)
+            again = said.outcome == "requeued"
+            log.log(
+                logging.WARNING if again else logging.ERROR,
+                "%s (%s) failed in attempt %d, %s: %s",
+                task.id,
+                task.name,
+                task.attempt,
+                "and is tried again" if again else "its last",
+                failure.summary,
+                exc_info=attempt.raised(),
+                extra=fields(task),
+            )
 
     def _result(self, attempt: Attempt) -> Any:
         """What it returned, if the store can keep it. The work is done: doing it again for want of a result would be worse."""

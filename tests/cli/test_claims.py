@@ -59,7 +59,7 @@ def test_claims_lists_the_live_ones_and_those_that_ran_out(lockbeat: Lockbeat, c
     assert head.split() == ["CLAIM", "STATE", "OWNER", "FENCE", "ATTEMPT", "EXPIRES", "IN", "NOTE"]
     assert a.split()[:3] == ["a", "claimed", "host-1"]
     assert a.split()[4] == "2"
-    assert a.endswith("  failed before: to host")
+    assert a.endswith("  failed before: ValueError: no route")
     assert b.split()[:3] == ["b", "claimed", "host-2"]
     assert b.endswith("  taken over from gone-1")
     assert c.split()[:3] == ["c", "expired", "gone-1"]

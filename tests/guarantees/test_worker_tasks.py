@@ -989,18 +989,37 @@ async def test_run_log_names_the_task_in_message_and_record(beats: Beats, lb: Lo
     assert two.__dict__["mine"] == 7
 
 
-async def test_a_failure_is_logged_with_its_traceback(beats: Beats, lb: Lockbeat, caplog: pytest.LogCaptureFixture) -> None:
-    beat = beats()
+@pytest.mark.parametrize("kind", ["task", "job"])
+@only("memory")
+async def test_a_failure_is_logged_in_one_line_with_its_exception_and_fields(
+    beats: Beats, lb: Lockbeat, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    beat, runs = beats(), []
 
-    @beat.task(max_attempts=1)
-    async def bad() -> None:
-        raise ValueError("no luck")
+    async def bad(run: Run) -> None:
+        runs.append(run)
+        raise ValueError("no luck\nand more")
 
+    if kind == "task":
+        beat.task(max_attempts=1)(bad)
+    else:
+        beat.every(0.1)(bad)
     async with beat.lifespan():
-        spawned = await beat.spawn(bad)
-        await end_of(lb, spawned.task_id)
-    assert f"{spawned.task_id} (" in caplog.text
-    assert "ValueError: no luck" in caplog.text
+        if kind == "task":
+            await beat.spawn(bad)
+        await wait_until(lambda: any(record.exc_info for record in caplog.records), "a failure is logged")
+    record = next(record for record in caplog.records if record.exc_info)
+    run = next(run for run in runs if run.task_id == record.__dict__["task_id"])
+    assert record.getMessage() == f"{run.task_id} (bad) failed in attempt 1, its last: ValueError: no luck"
+    assert (record.name, record.levelname) == ("lockbeat", "ERROR")
+    expected = {"job": run.job or None, "attempt": 1, "fence": run.fence}
+    expected["slot"] = run.slot.isoformat(timespec="milliseconds") if kind == "job" else None
+    assert {name: record.__dict__[name] for name in expected} == expected
+    assert record.exc_info is not None
+    assert str(record.exc_info[1]) == "no luck\nand more"
+    frame = record.exc_info[2]
+    assert frame is not None
+    assert frame.tb_frame.f_code.co_name == "bad", "no frame of ours"
 
 
 # -- shutting down

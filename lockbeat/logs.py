@@ -1,0 +1,41 @@
+"""lockbeat's own logger: whatever it is told of, its lines are safe to show and one line each."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from typing import Any
+
+from lockbeat.visible import visible
+
+log = logging.getLogger("lockbeat")
+
+
+class _Safe(logging.Filter):
+    """Escapes what is foreign in a record, before any handler of anybody's sees it.
+
+    Arguments stay arguments, so that whoever groups messages by their template can. A traceback is left in `exc_info` as it
+    is; its text, which formatters print, is made here.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(map(_shown, record.args))
+        if record.exc_info and not record.exc_text:
+            text = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
+            record.exc_text = visible(text, keep="\n\t")
+        return True
+
+
+def _shown(arg: Any) -> Any:
+    """The argument itself, unless its text has something to escape."""
+    if isinstance(arg, int | float):
+        return arg
+    try:
+        text = str(arg)
+    except Exception:  # noqa: BLE001 - an exception's own __str__
+        return f"<{type(arg).__name__}, which can't be shown>"
+    return arg if text.isprintable() else visible(text)
+
+
+log.addFilter(_Safe())
