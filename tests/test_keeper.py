@@ -98,7 +98,7 @@ async def test_what_was_dropped_is_renewed_no_longer_and_never_told(lb: Lockbeat
 
 async def test_an_error_is_no_loss_until_the_deadline(server: Server, namespace: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "lockbeat")
-    async with Lockbeat(server.url, namespace=namespace, timeout=0.2) as lb:
+    async with Lockbeat(server.url, namespace=namespace, timeout=1) as lb:
         [holder] = await holders(lb, 1, 30)
         await asyncio.to_thread(server.kill)
         hurry(lb)
@@ -144,7 +144,7 @@ async def test_a_renewal_that_failed_is_tried_again_before_the_deadline(server: 
 
 async def test_a_lease_just_handed_over_gets_a_second_try(server: Server, namespace: str) -> None:
     """It was granted for two seconds of its thirty, and the first renewal fails."""
-    async with Lockbeat(server.url, namespace=namespace, timeout=0.5) as lb:
+    async with Lockbeat(server.url, namespace=namespace, timeout=1) as lb:
         [holder] = await holders(lb, 1, 30)
         await lb.locks.renew(holder.key, lb.owner, 8)
         server.freeze()

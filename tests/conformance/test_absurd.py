@@ -159,13 +159,13 @@ async def test_spawn_many_gives_an_answer_a_task_in_order(lb: Lockbeat) -> None:
 
 
 async def test_a_key_is_free_again_when_its_tasks_retention_is_over(lb: Lockbeat) -> None:
-    first = await begun(lb, idempotency_key="k", retention=0.3)
-    await until(lb, await lb.store.server_time() + 0.301)  # counted from its end, so this is nothing
+    first = await begun(lb, idempotency_key="k", retention=1.5)
+    await until(lb, await lb.store.server_time() + 1.501)  # counted from its end, so this is nothing
     assert not (await lb.tasks.spawn("job", idempotency_key="k")).created
     assert await lb.tasks.complete(first)
     ended = (await lb.tasks.get(first.id)).ended_at
     assert ended is not None
-    await until(lb, ended + 0.301)
+    await until(lb, ended + 1.501)
     again = await lb.tasks.spawn("job", idempotency_key="k")
     assert again.created
     second = await claim_one(lb)
@@ -374,7 +374,7 @@ async def test_cancelling_an_ended_task_does_nothing(lb: Lockbeat, reached: str)
 
 
 async def test_a_cancelled_task_whose_worker_dies_stays_cancelled(lb: Lockbeat) -> None:
-    task = await begun(lb, lease=0.3, retry=None)
+    task = await begun(lb, lease=1.5, retry=None)
     assert await lb.tasks.cancel(task.id)
     await until(lb, task.expires_at)
     assert await claim(lb) == []

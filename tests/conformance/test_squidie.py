@@ -97,7 +97,7 @@ async def test_a_heartbeat_sets_the_lease_to_now_and_so_long(lb: Lockbeat, lease
 
 
 async def test_heartbeats_keep_work_invisible_beyond_its_first_lease(lb: Lockbeat) -> None:
-    task = await begun(lb, lease=0.5)
+    task = await begun(lb, lease=1.5)
     assert await lb.tasks.heartbeat(task, 30)
     await until(lb, task.expires_at)
     assert await claim(lb) == []
@@ -149,7 +149,7 @@ async def test_a_heartbeat_is_refused_once_the_attempt_has_ended(lb: Lockbeat) -
 
 
 async def test_complete_removes_work_from_delivery(lb: Lockbeat) -> None:
-    task = await begun(lb, lease=0.5)
+    task = await begun(lb, lease=1.5)
     assert await lb.tasks.complete(task, {"sent": 3}) is True
     await until(lb, task.expires_at)
     assert await claim(lb) == []

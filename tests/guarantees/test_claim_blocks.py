@@ -197,7 +197,7 @@ async def test_while_the_store_hangs_a_block_is_cancelled_by_the_deadline(server
 
 async def test_work_that_is_done_and_can_not_be_recorded_is_an_error(server: Server, namespace: str) -> None:
     """Unlike a lock that can't be released: it will be done again unless the caller sees to it."""
-    async with Lockbeat(server.url, namespace=namespace, timeout=0.2) as lb:
+    async with Lockbeat(server.url, namespace=namespace, timeout=1) as lb:
         with pytest.raises(StoreUnavailable):
             async with lb.claims.hold("k"):
                 server.kill()
@@ -206,7 +206,7 @@ async def test_work_that_is_done_and_can_not_be_recorded_is_an_error(server: Ser
 async def test_an_error_is_not_masked_by_a_store_that_is_away(
     server: Server, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with Lockbeat(server.url, namespace=namespace, timeout=0.2) as lb:
+    async with Lockbeat(server.url, namespace=namespace, timeout=1) as lb:
         with pytest.raises(RuntimeError, match="boo"):
             async with lb.claims.hold("k"):
                 server.kill()

@@ -124,7 +124,7 @@ async def test_they_are_true_though_others_have_claimed_it_since(client: Lockbea
 
 
 async def test_renew_counts_once(client: Lockbeat, lossy: Proxy, lb: Lockbeat) -> None:
-    claim = await acquired(client.claims, "k", lease=1)
+    claim = await acquired(client.claims, "k", lease=30)
     lossy.lose_reply(calls_of("claim/renew"), 2)
     assert await client.claims.renew(claim, 60) is True
     assert lossy.lost == 2
@@ -134,7 +134,7 @@ async def test_renew_counts_once(client: Lockbeat, lossy: Proxy, lb: Lockbeat) -
 
 
 async def test_renew_is_true_though_it_ran_out_before_the_repeat(client: Lockbeat, lossy: Proxy, lb: Lockbeat) -> None:
-    claim = await acquired(client.claims, "k", lease=1)
+    claim = await acquired(client.claims, "k", lease=30)
     lossy.lose_reply(calls_of("claim/renew"), 2)
     assert await client.claims.renew(claim, 0.001) is True
     assert await client.claims.renew(claim, 30) is False

@@ -91,11 +91,11 @@ async def test_what_users_of_locks_are_told(arena: Arena) -> None:
 async def use_blocks(player: Player, key: str) -> None:
     """Hold the lock for a moment, or give up."""
     wait = player.dice.choice([0, 0.01, 1])
-    handle = player.lb.lock(key, ttl=0.5, wait=wait)
+    handle = player.lb.lock(key, ttl=5, wait=wait)
     before, lost = len(player.history.ops), player.lost
     try:
         entering = handle.__aenter__()
-        entered = await player.call(key, "enter", entering, lambda lease: lease.fence, owner=player.owner, ttl=500)
+        entered = await player.call(key, "enter", entering, lambda lease: lease.fence, owner=player.owner, ttl=5000)
     except (asyncio.CancelledError, LockTimeout) as problem:
         tried = player.history.ops[before]
         if wait == 0 and isinstance(problem, LockTimeout):

@@ -149,7 +149,7 @@ async def test_a_store_that_comes_back_in_time_costs_nothing(
     server: Server, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "lockbeat")
-    async with Lockbeat(server.url, namespace=namespace, timeout=0.5) as lb, lb.lock("k") as lease:
+    async with Lockbeat(server.url, namespace=namespace, timeout=1) as lb, lb.lock("k") as lease:
         server.freeze()
         hurry(lb)
         await wait_until(lambda: "could not renew" in caplog.text, "a renewal was not answered in time")
@@ -160,7 +160,7 @@ async def test_a_store_that_comes_back_in_time_costs_nothing(
 
 async def test_a_lease_that_ran_out_while_the_loop_was_blocked_is_reported(server: Server, namespace: str) -> None:
     """The block never reached an await at which it could have been cancelled, and the store can't be asked either."""
-    async with Lockbeat(server.url, namespace=namespace, timeout=0.3) as lb:
+    async with Lockbeat(server.url, namespace=namespace, timeout=1) as lb:
         with pytest.raises(LeaseLost):
             async with lb.lock("k", ttl=1):
                 server.freeze()
@@ -171,7 +171,7 @@ async def test_a_lease_that_ran_out_while_the_loop_was_blocked_is_reported(serve
 async def test_work_that_was_done_in_time_is_no_error_when_the_store_dies_before_the_release(
     server: Server, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with Lockbeat(server.url, namespace=namespace, timeout=0.2) as lb:
+    async with Lockbeat(server.url, namespace=namespace, timeout=1) as lb:
         async with lb.lock("k", ttl=30):
             server.kill()
         assert "could not release 'k'" in caplog.text

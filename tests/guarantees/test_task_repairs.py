@@ -277,10 +277,10 @@ async def test_a_worker_without_room_sees_to_what_time_has_brought(
         await wait_until(lambda: begun, "there is no room for more")
         late = await beat.spawn(long, "late", max_delay=0.3)
         lost = await lb.tasks.spawn("lost", queue="dead", max_attempts=1)
-        slow = await lb.tasks.spawn("slow", queue="alive", max_duration=0.3)
+        slow = await lb.tasks.spawn("slow", queue="alive", max_duration=1.5)
         await claim_one(lb, "dead", "mayfly", lease=0.3)
         await claim_one(lb, "alive", "tortoise", lease=300)
-        ends = await asyncio.gather(*(lb.tasks.wait(one.task_id, 2) for one in (late, lost, slow)))
+        ends = await asyncio.gather(*(lb.tasks.wait(one.task_id, 30) for one in (late, lost, slow)))
         assert [info.state for info in ends] == ["cancelled", "dead", "cancelled"]
         reasons = [info.failure.message.partition(":")[0] for info in ends if info.failure is not None]
         assert reasons == ["max_delay", "its lease expired", "max_duration"]

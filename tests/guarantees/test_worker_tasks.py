@@ -1150,7 +1150,7 @@ async def test_a_lost_reply_neither_loses_nor_doubles_a_task(
 
 
 async def test_tasks_that_run_while_the_store_hangs_are_reported_when_it_is_back(server: Server, namespace: str) -> None:
-    beat, ran, go = Beat(server.url, namespace=namespace, timeout=0.5, grace=1), [], asyncio.Event()
+    beat, ran, go = Beat(server.url, namespace=namespace, timeout=1, grace=1), [], asyncio.Event()
 
     @beat.task
     async def job(run: Run) -> Any:
@@ -1166,7 +1166,7 @@ async def test_tasks_that_run_while_the_store_hangs_are_reported_when_it_is_back
         server.freeze()
         try:
             go.set()
-            await asyncio.sleep(1.2)  # longer than the first reports wait for their answers
+            await asyncio.sleep(2.2)  # longer than the first reports wait for their answers
         finally:
             server.thaw()
         infos = [await end_of(lb, one.task_id) for one in spawned]
