@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -106,7 +107,7 @@ class _Call:
 
     def end(self, problem: LockbeatError | None) -> None:
         if not self.replies.done():
-            self.replies.set_exception(_copy(problem or StoreError("no reply")))
+            self.replies.set_exception(copy(problem or StoreError("no reply")))
         if not self.acknowledged.done():
             self.acknowledged.set_result(problem)
 
@@ -155,7 +156,7 @@ class DurableWire:
         finally:
             call.leave()
         if isinstance(problem, StoreUnavailable):
-            raise _copy(problem)
+            raise copy(problem)
         if problem is not None:
             raise NotDurable(str(problem), replies)
         return replies
@@ -258,11 +259,6 @@ def _answer(run: list[_Call], done: asyncio.Future[Any]) -> None:
         if call.replies.done():
             continue  # its caller was cancelled
         if isinstance(problem, LockbeatError):
-            call.replies.set_exception(_copy(problem))
+            call.replies.set_exception(copy(problem))
         else:
             call.replies.set_result(mine)
-
-
-def _copy(problem: LockbeatError) -> LockbeatError:
-    """Every caller gets its own."""
-    return type(problem)(*problem.args)

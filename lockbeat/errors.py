@@ -26,6 +26,7 @@ LockbeatError
 
 from __future__ import annotations
 
+import pickle
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,7 +34,36 @@ if TYPE_CHECKING:
 
 
 class LockbeatError(Exception):
-    """The root: `except LockbeatError` catches everything lockbeat raises on purpose."""
+    """The root: `except LockbeatError` catches everything lockbeat raises on purpose.
+
+    Every one of them survives copy, deepcopy and pickle with its fields, whatever its constructor takes: one that did not
+    would break a whole ProcessPoolExecutor. A field that can't be pickled arrives as its repr.
+    """
+
+    def __copy__(self) -> LockbeatError:
+        return _remade(type(self), self.args, dict(self.__dict__))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remade, (type(self), self.args, {name: _portable(value) for name, value in self.__dict__.items()})
+
+
+def _remade(kind: type[LockbeatError], args: tuple[Any, ...], fields: dict[str, Any]) -> LockbeatError:
+    """Without its own `__init__`, whose arguments nobody has kept; with Python's, which ImportError and OSError need."""
+    error = kind.__new__(kind)
+    python: Any = next(base for base in kind.__mro__ if base.__module__ == "builtins")
+    python.__init__(error, *args)
+    error.__dict__.update(fields)
+    return error
+
+
+def _portable(value: Any) -> Any:
+    if value is None or isinstance(value, str | int | float):
+        return value
+    try:
+        pickle.loads(pickle.dumps(value))  # noqa: S301 - our own: many an exception can be written, and not be read
+    except Exception:  # noqa: BLE001 - whatever its own code raises
+        return repr(value)
+    return value
 
 
 class InvalidArgument(LockbeatError, ValueError):
@@ -150,9 +180,6 @@ class LifespanError(LockbeatError):
         super().__init__(f"the beat's lifespan {what}: {': '.join([type(problem).__name__, *lines[:1]])}")
         self.what = what
         self.problem = problem
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.what, self.problem)
 
 
 class TaskError(LockbeatError):

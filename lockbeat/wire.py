@@ -15,6 +15,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from copy import copy
 from typing import Any
 
 import hiredis
@@ -86,7 +87,7 @@ class Batch:
         """Every caller gets its own copy."""
         for future in self.calls:
             if not future.done():
-                future.set_exception(type(error)(*error.args))
+                future.set_exception(copy(error))
 
 
 def error_of(problem: Exception) -> LockbeatError:
