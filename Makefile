@@ -11,11 +11,12 @@ PYTEST := $(BIN)/python -m pytest
 # Most tests wait for leases to end: more of them at a time than there are cores. Each process has servers of its own.
 AT_A_TIME ?= 4
 
-.PHONY: help demo test check bench chaos clean
+.PHONY: help demo test busy check bench chaos clean
 
 help:
 	@echo 'make demo    three instances, one killed, one frozen: who fires what (half a minute)'
 	@echo 'make test    the test suite, on every server that is here (PYTHON=python3.13: on that one)'
+	@echo 'make busy    the same beside two busy loops, stopped for a moment again and again'
 	@echo 'make check   what CI runs: lint, types, layers, tests with coverage'
 	@echo 'make chaos   the long chaos tier: every mode for a minute'
 	@echo 'make bench   the benchmarks against the peers'
@@ -36,6 +37,9 @@ demo: $(VENV)/.dev
 
 test: $(VENV)/.dev
 	@$(PYTEST) -q -m 'not chaos' -n $(AT_A_TIME)
+
+busy: $(VENV)/.dev
+	@$(BIN)/python -m tests.busy -q -m 'not chaos' -n $(AT_A_TIME)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check

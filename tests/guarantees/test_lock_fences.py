@@ -93,7 +93,7 @@ async def test_a_counter_that_fell_back_is_overtaken_by_the_clock(lb: Lockbeat, 
 
 async def test_a_fence_is_the_servers_time_in_microseconds_or_more(lb: Lockbeat) -> None:
     before = await lb.store.server_time()
-    assert (await take(lb, "alice")) / 1e6 == pytest.approx(before, abs=2)
+    assert (await take(lb, "alice")) / 1e6 == pytest.approx(before, abs=10)
 
 
 async def test_many_grants_in_one_microsecond_still_differ(lb: Lockbeat) -> None:

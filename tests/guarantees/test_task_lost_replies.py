@@ -126,7 +126,7 @@ async def test_a_claim_after_one_that_never_heard_keeps_to_its_own_queue_and_lim
     """What the lost one had begun is not orphaned either."""
     tasks = [NewTask("job", max_attempts=1, queue=of) for of in ["default"] * 5 + ["other"] * 5]
     ids = {spawned.task_id for spawned in await lb.tasks.spawn_many(tasks)}
-    async with Lockbeat(lossy.url, namespace=namespace, timeout=0.4) as client:
+    async with Lockbeat(lossy.url, namespace=namespace, timeout=1) as client:
         lose(lossy, 1000)
         with pytest.raises(StoreUnavailable):
             await client.tasks.claim("default", "alice", 3, 30)
