@@ -223,7 +223,7 @@ class Jobs:
         return [instant(ms) for ms in [state.next.slot_ms, *upcoming(state.job.trigger, state.next.slot_ms, n - 1)]]
 
     async def delete(self, name: str) -> bool:
-        """Forget a job and its ledger; a task of it that exists goes on. Whether there was one (`job/delete`).
+        """Forget a job, its ledger, and its tasks that wait; one that runs goes on. Whether there was one (`job/delete`).
 
         An instance that declares it in code declares it again when it starts.
         """

@@ -77,9 +77,8 @@ def _neglected(entry: LedgerEntry | None, now: float) -> bool:
     """Whether the job's task has found no worker for long."""
     if entry is None or entry.at_ms is None:
         return False
-    if entry.state == "skipped":  # an earlier one waits still
-        return "waiting for a worker" in (entry.reason or "")
-    return _state(entry) == "waiting" and now - entry.at_ms / 1000 > NEGLECTED
+    # With a reason: it took the place of earlier ones, which no worker began either.
+    return _state(entry) == "waiting" and (entry.reason is not None or now - entry.at_ms / 1000 > NEGLECTED)
 
 
 async def _nobody_schedules(lb: Lockbeat) -> bool:

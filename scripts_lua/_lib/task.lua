@@ -287,10 +287,29 @@ local function task_failed(id, record, state, lease, reason, retry_at, more, cal
 end
 
 -- Take back an attempt whose owner will not end it: `reason` says why.
+local EXPIRED = 'its lease expired: the instance died or lost the store'
 local function task_lost(id, lease, reason, retry_at)
   local record = lease.freed ~= 'cancelled' and task_read(id)
   task_leave(id, lease)
   if record then task_failed(id, record, 'lost', lease, reason, retry_at, failure('Lost', reason)) end
+end
+
+-- Under overlap skip, at the next slot: the job's task makes way, unless it runs or is to be tried again. Returns why it does not;
+-- or nil, and the place in the queue of one that no worker had begun: the latest slot is to run, and not the one that waited longest.
+local function task_make_way(id, owner)
+  local record, lease = task_read(id), lease_read(q.leases, id)
+  if record and record.attempts == 0 and record.seq > 0 then
+    task_unqueue(id, record)
+    task_end(id, record, 'missed', nil, nil, 'no worker began it before the next was due')
+    return nil, record.due
+  end
+  if lease and not lease.live and lease.owner ~= owner then  -- the sweep has too much to do, or its index was lost
+    task_lost(id, lease, EXPIRED)
+    record, lease = task_read(id), nil
+  end
+  if record and (lease or record.seq > 0) then return id .. ' had not ended' end
+  -- Keys were evicted, or deleted by hand: nothing else will ever end it.
+  if record then task_end(id, record, 'lost', nil, nil, 'its lease was deleted') end
 end
 
 -- Whether it has ended, and its retention is over: what is left of it is for repeated calls only. Not while a cancelled body
@@ -348,7 +367,7 @@ local function task_sweep(most)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', q.leases.live, '-inf', int(now), 'LIMIT', 0, most)) do
     local lease = lease_read(q.leases, id)
     if lease then
-      task_lost(id, lease, 'its lease expired: the instance died or lost the store')
+      task_lost(id, lease, EXPIRED)
     else
       redis.call('ZREM', q.leases.live, id)
     end

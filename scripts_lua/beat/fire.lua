@@ -68,14 +68,9 @@ local function fire(i)
     return {0, 0, 0, now}
   end
   local open = overlap == 'skip' and redis.call('HGET', q.open, job)
-  local before = open and task_read(open)
-  if before then
-    if before.started == 0 then return skip(open .. ' is still waiting for a worker') end
-    local leased = redis.call('HEXISTS', q.leases.leases, open) == 1
-    if leased or before.seq > 0 then return skip(open .. ' had not ended') end
-    -- Keys were evicted, or deleted by hand: nothing else will ever end it.
-    task_end(open, before, 'lost', nil, nil, 'its lease was deleted')
-  end
+  local problem, place
+  if open then problem, place = task_make_way(open, owner) end
+  if problem then return skip(problem) end
 
   local text = ARGV[i + 9]
   local record = lease_ms > 0 and {job = job, overlap = overlap} or cjson.decode(string.match(text, ' (.*)$'))
@@ -85,11 +80,12 @@ local function fire(i)
     lease, holder = task_start(id, record, owner, call, lease_ms)
     if not lease then return skip('the job\'s lock is held by ' .. holder) end
   else
-    task_queue(id, record, slot)
+    task_queue(id, record, math.min(place or slot, slot))
   end
   tally('spawned')
   if overlap == 'skip' then redis.call('HSET', q.open, job, id) end
-  ledger_write(q.ledger, job, slot, ledger_entry('fired', now, owner, lease and lease.fence, nil, lease and now), keep)
+  ledger_write(q.ledger, job, slot, ledger_entry('fired', now, owner, lease and lease.fence, nil, lease and now, nil,
+    not lease and place and 'no worker began those before it' or nil), keep)
   return lease and {2, lease.fence, lease.expires, now} or {1, 0, 0, now}
 end
 

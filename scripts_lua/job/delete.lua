@@ -1,24 +1,33 @@
--- job/delete: forget a job, its slot and, up to `limit` entries at a time, its ledger. A task of it that exists goes on.
+-- job/delete: forget a job, its slot and, up to `limit` entries at a time, its ledger, with the tasks of it that wait. One that runs goes on.
 --
--- KEYS[1] job           hash  job -> "REV JSON"
--- KEYS[2] job:order     zset
--- KEYS[3] job:slot      hash
--- KEYS[4] job:due       zset
--- KEYS[5] job:open      hash
--- KEYS[6] ledger        hash
--- KEYS[7] ledger:order  zset
--- ARGV[1] job           str
--- ARGV[2] limit         int
+-- KEYS[1..23] of _lib/task
+-- KEYS[24] job        hash  job -> "REV JSON"
+-- KEYS[25] job:order  zset
+-- KEYS[26] job:slot   hash
+-- KEYS[27] job:due    zset
+-- ARGV[1]  job        str
+-- ARGV[2]  limit      int
 --
 -- Returns  {existed, more}  more is 1 when ledger entries are left: ask again
--- include: _lib/lease _lib/ledger
+-- include: _lib/lease _lib/waiting _lib/ledger _lib/task
 
 local job, limit = ARGV[1], tonumber(ARGV[2])
-local existed = redis.call('HDEL', KEYS[1], job)
-redis.call('ZREM', KEYS[2], job)
-redis.call('HDEL', KEYS[3], job)
-redis.call('ZREM', KEYS[4], job)
-redis.call('HDEL', KEYS[5], job)
-local members = redis.call('ZRANGEBYLEX', KEYS[7], '[' .. job .. '\255', '(' .. job .. '\255\255', 'LIMIT', 0, limit)
-ledger_drop({ledger = KEYS[6], order = KEYS[7]}, job, members)
+local function withdraw(id)
+  local record = task_read(id)
+  if not record or record.seq == 0 then return end
+  task_unqueue(id, record)
+  task_end(id, record, 'cancelled', nil, nil, 'its job was deleted')
+end
+
+local existed = redis.call('HDEL', KEYS[24], job)
+redis.call('ZREM', KEYS[25], job)
+redis.call('HDEL', KEYS[26], job)
+redis.call('ZREM', KEYS[27], job)
+local open = redis.call('HGET', q.open, job)
+if open then withdraw(open) end
+redis.call('HDEL', q.open, job)
+local members = redis.call('ZRANGEBYLEX', q.ledger.order, '[' .. job .. '\255', '(' .. job .. '\255\255', 'LIMIT', 0, limit)
+for _, member in ipairs(members) do withdraw(job .. '@' .. int(tonumber(string.sub(member, #job + 2)))) end
+ledger_drop(q.ledger, job, members)
+task_finish()
 return {existed, #members == limit and 1 or 0}

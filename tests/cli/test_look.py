@@ -195,8 +195,8 @@ def test_a_task_that_waits_is_told_from_one_that_runs(lockbeat: Lockbeat, late: 
 
 
 def test_reasons_are_spelled_out() -> None:
-    skipped = LedgerEntry("slow", 2000, "skipped", "overlap: slow@1000 is still waiting for a worker")
-    assert _remark(skipped) == "overlap: slow at 1970-01-01 00:00:01Z is still waiting for a worker"
+    skipped = LedgerEntry("slow", 2000, "skipped", "overlap: slow@1000 had not ended")
+    assert _remark(skipped) == "overlap: slow at 1970-01-01 00:00:01Z had not ended"
     missed = LedgerEntry("slow", 2000, "missed", "more than 10000 ms late, and catch-up is skip", last_ms=4000, count=3)
     said = "3 slots, 1970-01-01 00:00:02Z to 1970-01-01 00:00:04Z: more than 10 s late, and catch-up is skip"
     assert _remark(missed) == said

@@ -24,6 +24,7 @@ from tests.beats import (
     tasks_of,
 )
 from tests.conftest import Connect
+from tests.tasks import until
 
 
 async def tick(lb: Lockbeat, job: Job, runner: Any = None) -> int:
@@ -117,14 +118,95 @@ async def test_a_slot_while_the_last_one_runs_is_skipped(lb: Lockbeat, raw: Any)
     assert await tick(lb, job, hands) == 1
 
 
-async def test_a_slot_while_the_last_one_waits_for_a_worker_is_skipped(lb: Lockbeat, raw: Any) -> None:
+async def test_after_an_hour_without_a_worker_the_latest_slot_runs(lb: Lockbeat, raw: Any) -> None:
+    """And not the one that waited longest; the ledger has every one of them."""
+    job = minutely(catchup="latest")
+    slot = await overdue(lb, raw, job, back=60)
+    for number in range(61):
+        await backdate(lb, raw, "report", slot + number * MINUTE)
+        [row] = await fire_by_hand(lb, job, slot + number * MINUTE)
+        assert row[0] == 1
+    entries = await ledger(lb, "report")
+    assert [entry.state for entry in entries] == ["missed"] * 60 + ["fired"]
+    assert {entry.reason for entry in entries[:-1]} == {"no worker began it before the next was due"}
+    assert entries[-1].reason == "no worker began those before it"
+    [task] = await lb.tasks.claim("default", "w", 100)
+    assert task.id == f"report@{slot + 60 * MINUTE}"
+    assert (await ledger(lb, "report"))[-1].reason is None
+
+
+async def fire_by_hand(lb: Lockbeat, job: Job, slot: int) -> Any:
+    """As an instance that has no worker does at that slot."""
+    head = (job.name, f"{slot} {slot} {job.rev}", slot, slot, slot, 0, job.fires_within_ms, f"{slot + MINUTE} 0 {job.rev}", 0)
+    row = (*head, job.record, job.overlap, job.keep, lb.owner, lb.store.new_call(), 0)
+    return await lb.store.calls.call_groups("beat/fire", lb.jobs.shard_of(job.name), [row])
+
+
+async def test_a_slot_that_takes_the_place_of_one_that_waits_keeps_its_place(lb: Lockbeat, raw: Any) -> None:
+    """Or a job that waits for longer than its period would never come to the head of its queue."""
     job = minutely()
-    slot = await overdue(lb, raw, job)
+    slot = await overdue(lb, raw, job, back=1)
+    await fire_by_hand(lb, job, slot)
+    shard = lb.jobs.shard_of("report")
+    other = next(name for name in (f"other-{n}" for n in range(99)) if lb.jobs.shard_of(name) == shard)
+    await lb.jobs.put(minutely(other))
+    await backdate(lb, raw, other, slot + 1)
+    await fire_by_hand(lb, minutely(other), slot + 1)
+    await backdate(lb, raw, "report", slot + MINUTE)
+    await fire_by_hand(lb, job, slot + MINUTE)
+    tasks = await lb.tasks.claim("default", "w", 1)
+    assert [task.id for task in tasks] == [f"report@{slot + MINUTE}"]
+
+
+async def test_a_slot_that_is_started_here_takes_the_place_of_one_that_waits(lb: Lockbeat, raw: Any) -> None:
+    job, hands = minutely(), Hands("report")
+    slot = await overdue(lb, raw, job, back=1)
+    await fire_by_hand(lb, job, slot)
+    assert await tick(lb, job, hands) == 1
+    assert [task.id for task in hands.tasks] == [f"report@{slot + MINUTE}"]
+    assert await states(lb, "report") == ["missed", "fired"]
+    assert tasks_of(raw, lb) == [f"report@{slot + MINUTE}"]
+
+
+async def test_under_allow_all_that_wait_run(lb: Lockbeat, raw: Any) -> None:
+    job = minutely(overlap="allow")
+    slot = await overdue(lb, raw, job, back=2)
+    for number in range(3):
+        await backdate(lb, raw, "report", slot + number * MINUTE)
+        await fire_by_hand(lb, job, slot + number * MINUTE)
+    tasks = await lb.tasks.claim("default", "w", 100)
+    assert [task.slot_ms for task in tasks] == [slot, slot + MINUTE, slot + 2 * MINUTE]
+
+
+@pytest.mark.parametrize("overlap", ["skip", "allow"])
+async def test_what_waits_of_a_deleted_job_goes_with_it_and_what_runs_goes_on(lb: Lockbeat, raw: Any, overlap: Any) -> None:
+    job = minutely(overlap=overlap)
+    slot = await overdue(lb, raw, job, back=2)
+    await fire_by_hand(lb, job, slot)
+    running = await lb.tasks.claim("default", "w", 1) if overlap == "allow" else []
+    for number in (1, 2):
+        await backdate(lb, raw, "report", slot + number * MINUTE)
+        await fire_by_hand(lb, job, slot + number * MINUTE)
+    assert len(tasks_of(raw, lb)) > len(running)
+    assert await lb.jobs.delete("report")
+    assert tasks_of(raw, lb) == [task.id for task in running]
+    assert await lb.tasks.claim("default", "w", 10) == []
+    for task in running:
+        assert await lb.tasks.complete(task)
+    assert tasks_of(raw, lb) == []
+    assert await ledger(lb, "report") == []
+
+
+async def test_a_dead_attempt_that_no_index_knows_does_not_silence_its_job(lb: Lockbeat, raw: Any) -> None:
+    """task:live was evicted, or deleted by hand: no sweep finds the attempt."""
+    job = minutely(lease=0.1)
+    slot = await overdue(lb, raw, job, back=1)
+    await fire_by_hand(lb, job, slot)
+    [task] = await lb.tasks.claim("default", "dead", 1)
+    raw.delete(lb.store.keys.key(lb.jobs.shard_of("report"), "task:live"))
+    await until(lb, task.expires_at)
     assert await tick(lb, job) == 1
-    await backdate(lb, raw, "report", slot + 1)
-    assert await tick(lb, job) == 0
-    assert await states(lb, "report") == ["fired", "skipped"]
-    assert tasks_of(raw, lb) == [f"report@{slot}"]
+    assert await states(lb, "report") == ["lost", "fired"]
 
 
 async def test_a_slot_while_the_last_one_waits_to_be_retried_is_skipped(lb: Lockbeat, raw: Any) -> None:
