@@ -14,6 +14,7 @@ from typing import Any, TypeVar, Unpack, cast, overload
 import anyio
 from anyio.abc import TaskStatus
 
+from lockbeat import signals
 from lockbeat.beat import Jobs
 from lockbeat.client import Lockbeat
 from lockbeat.durability import Durability
@@ -23,7 +24,6 @@ from lockbeat.jobs import Job, JobOptions, whole
 from lockbeat.keys import check_name
 from lockbeat.lifespan import Started, check_lifespan, entered, once_there
 from lockbeat.serving import Program, Serving
-from lockbeat.signals import check_alone, until_signal
 from lockbeat.tasks import NewTask, Spawned, SpawnOptions, TaskOptions
 from lockbeat.triggers import At, Cron, Every, Trigger
 from lockbeat.worker import Function, Run
@@ -82,6 +82,7 @@ class Beat:
         self._only: list[str] | None = None
         self._client: Lockbeat | None = None
         self._serving = False
+        self._abandoned: list[str] = []
 
     # -- declaring
 
@@ -237,13 +238,18 @@ class Beat:
     # -- serving
 
     def run(self, *, schedule: bool = True, work: bool = True) -> None:
-        """Serve until SIGTERM or SIGINT; blocks. A second signal ends it at once, and leaves leases to expire.
+        """Serve until SIGTERM, SIGINT or SIGHUP; blocks. A second signal ends it at once, and leaves leases to expire.
 
-        Raises StoreUnavailable when the store can't be reached at the start; later that only makes it wait. LockbeatError inside
-        of an event loop, for it makes one of its own, and in another thread than the main one, for no other gets signals.
+        Ends within grace and four times the store's timeout after a signal, and what the lifespan takes. Raises StoreUnavailable
+        when the store can't be reached at the start; later that only makes it wait. SystemExit(1) when functions would not end:
+        the log names them. LockbeatError inside of an event loop, for it makes one of its own, and in another thread than the
+        main one, for no other gets signals.
         """
-        check_alone()
-        anyio.run(until_signal, partial(self.serve, schedule=schedule, work=work))
+        signals.check_alone()
+        timeout = seconds("timeout", self._options["timeout"])
+        patience = self.grace + 4 * timeout + (0.0 if self._around is None else self.grace + timeout)
+        serve = partial(self.serve, schedule=schedule, work=work)
+        signals.run(serve, patience=patience, abandoned=lambda: self._abandoned)
 
     async def serve(
         self,
@@ -281,7 +287,9 @@ class Beat:
             state = None
             if self._around is not None and work:
                 state = await stack.enter_async_context(entered(self._around, self, self.grace + client.store.timeout))
-            await Serving(client, self._program(state), schedule=schedule, work=work, shared=shared).run(task_status)
+            serving = Serving(client, self._program(state), schedule=schedule, work=work, shared=shared)
+            stack.callback(lambda: setattr(self, "_abandoned", serving.abandoned))
+            await serving.run(task_status)
 
     def _program(self, state: object) -> Program:
         functions = {name: replace(function, state=state) for name, function in self._functions.items()}

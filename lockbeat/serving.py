@@ -63,6 +63,11 @@ class Serving:
         self._scheduler = Scheduler(self._store, client.jobs, program.jobs, self._worker if work else None, program.durability)
         self._wakeups = [Wakeup() for _ in range(self._store.shards)]
 
+    @property
+    def abandoned(self) -> list[str]:
+        """The tasks whose functions still run after the shutdown."""
+        return self._worker.abandoned
+
     async def run(self, task_status: TaskStatus[None]) -> None:
         """Serve until cancelled; then shut down."""
         store = self._store

@@ -11,10 +11,11 @@ import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from lockbeat import forks
 from lockbeat.calls import Calls
 from lockbeat.connection import Connector
 from lockbeat.durations import seconds
-from lockbeat.errors import InvalidArgument, InvalidType, NotDurable, StoreError
+from lockbeat.errors import InvalidArgument, InvalidType, NotDurable
 from lockbeat.keys import Keys, check_name, shard_of
 from lockbeat.listener import Listener, Subscription, over_client, over_connection
 from lockbeat.wire import Args
@@ -47,6 +48,8 @@ class Store:
         self.shards = shards
         self.timeout = timeout
         self.loop = asyncio.get_running_loop()
+        self._generation = forks.generation
+        forks.keep_from_children(self.loop)
         self.calls = Calls(connector, keys, timeout)
         self.call = self.calls.call
         self.call_durably = self.calls.call_durably
@@ -207,9 +210,9 @@ class Store:
         return float(now_ms) / 1000
 
     def check_loop(self) -> None:
-        """Raises StoreError when called from another event loop than the one that opened the store."""
-        if asyncio.get_running_loop() is not self.loop:
-            raise StoreError("this store was opened in another event loop; open one per loop")
+        """Raises StoreError when called from another event loop than the one that opened the store, or in a forked child."""
+        if asyncio._get_running_loop() is not self.loop:
+            raise forks.foreign(self._generation)
 
     async def aclose(self) -> None:
         """Hang up. Idempotent; bounded by the timeout."""

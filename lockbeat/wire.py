@@ -21,6 +21,7 @@ from typing import Any
 import hiredis
 from redis.exceptions import RedisError
 
+from lockbeat import forks
 from lockbeat.errors import LockbeatError, ScriptError, StoreError, StoreUnavailable
 from lockbeat.outage import Outage, Pace
 from lockbeat.scripts import Script
@@ -145,6 +146,8 @@ class _Line(asyncio.Protocol):
         """Put what was sent on its way in one write: the server reads it in one go, and answers in one."""
         if self.packed:
             packed, self.packed = self.packed, []
+            if forks.generation != self.wire.generation:
+                return  # a forked child, on its parent's socket
             self.transport.write(packed[0] if len(packed) == 1 else b"".join(packed))
 
     def data_received(self, data: bytes) -> None:
@@ -219,6 +222,7 @@ class Wire:
         self, connect: Callable[[], Awaitable[Any]], timeout: float, *, heals: bool = True, outage: Outage | None = None
     ) -> None:
         self.loop = asyncio.get_running_loop()
+        self.generation = forks.generation
         self.timeout = timeout
         self.heals = heals
         self.outage = outage or Outage("its server")
@@ -243,8 +247,7 @@ class Wire:
         `last`: run it after every call made so far; it may run twice. Otherwise it may join a batch that goes ahead of another
         script's. `keep`: seconds for which one that is `last` does not fail for want of a server: it goes with the next line.
         """
-        if asyncio.get_running_loop() is not self.loop:
-            raise StoreError("this client was opened in another event loop; open one per loop")
+        self._check()
         future = self.loop.create_future()
         if last:
             alone = Batch(target, target.head, shared=target.script.batched)  # nobody joins it: it may wait for long
@@ -265,6 +268,7 @@ class Wire:
 
     def submit_groups(self, target: Target, args: Args) -> asyncio.Future[list[Any]]:
         """Make many calls of a batched script as one; the future gets the list of their replies."""
+        self._check()
         batch = Batch(target, target.head)
         batch.args.extend(args)
         future = self.loop.create_future()
@@ -274,12 +278,17 @@ class Wire:
 
     def command(self, *args: str | bytes, patience: float = 0.0) -> asyncio.Future[Any]:
         """Make a plain command, such as `PING`; `patience`: seconds that it may take longer than others."""
+        self._check()
         batch = Batch(None, args)
         batch.patience = patience
         future = self.loop.create_future()
         batch.calls.append(future)
         self._enqueue(batch)
         return future
+
+    def _check(self) -> None:
+        if asyncio._get_running_loop() is not self.loop:
+            raise forks.foreign(self.generation)
 
     def _enqueue(self, batch: Batch) -> None:
         self._waiting.append(batch)
@@ -309,7 +318,7 @@ class Wire:
             line.send(batch)
         line.flush()
         if self._watch is None and batches:
-            self._watch = self.loop.call_later(self.timeout, self._check)
+            self._watch = self.loop.call_later(self.timeout, self._check_reply)
 
     async def _bring_up(self) -> None:
         try:
@@ -356,7 +365,7 @@ class Wire:
             self._scheduled = True
             self.loop.call_soon(self._flush)
 
-    def _check(self) -> None:
+    def _check_reply(self) -> None:
         """A reply is overdue: a server that hangs is as good as away."""
         self._watch = None
         if self.line is None or not self.line.sent:
@@ -366,7 +375,7 @@ class Wire:
         if overdue <= 0:
             self.line.drop(f"no answer within {self.timeout:g} s")
         else:
-            self._watch = self.loop.call_later(overdue, self._check)
+            self._watch = self.loop.call_later(overdue, self._check_reply)
 
     async def aclose(self) -> None:
         """Send what is waiting, wait for the replies within the timeout, and hang up.

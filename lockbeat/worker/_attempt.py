@@ -6,15 +6,19 @@ import asyncio
 import contextvars
 import inspect
 import logging
+import signal
 import threading
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
 from typing import Any
 
+from lockbeat import forks, signals
 from lockbeat.beat.registry import instant
+from lockbeat.errors import LeaseLost
 from lockbeat.keeper import CANCELLED
 from lockbeat.lease import Held, monotonic
+from lockbeat.stacks import stack_of, stack_of_task
 from lockbeat.tasks import Failure, Task
 from lockbeat.tasks._values import own_trace
 from lockbeat.worker._functions import Function, Run
@@ -22,6 +26,7 @@ from lockbeat.worker._functions import Function, Run
 log = logging.getLogger("lockbeat")
 
 LOST, TIMED_OUT, SHUT_DOWN = "its lease is lost", "timed out", "the instance is shut down"
+BLAMED = "what it started raised SystemExit or KeyboardInterrupt"
 
 
 class Attempt:
@@ -63,6 +68,13 @@ class Attempt:
         problem = self.problem
         return None if problem is None else (type(problem), problem, own_trace(problem))
 
+    def stack(self) -> str:
+        """Where the function is."""
+        for thread in threading.enumerate():
+            if thread.name == self.task.id and thread.ident is not None:
+                return stack_of(thread.ident)
+        return "" if self.runner is None else stack_of_task(self.runner)
+
     async def outcome(self) -> Failure | None:
         """Run the function. What went wrong; None: nothing, and `result` is what it returned."""
         loop, task = asyncio.get_running_loop(), self.task
@@ -75,38 +87,60 @@ class Attempt:
                 return Failure("Cancelled", "it was not begun")
             self.running = True
             self.result = await self._call()
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, LeaseLost) as problem:
+            if isinstance(problem, LeaseLost) and problem.key != task.id:
+                return self._failed(problem)  # of another lease, that the function held
+            if self.problem is not None:
+                return Failure.of(self.problem)
             if self.stopped is None or self.runner is None:
                 return Failure("Cancelled", "the function was cancelled")
-            self.runner.uncancel()
             if self.stopped == TIMED_OUT:
                 return Failure("TimedOut", f"timed out after {timeout_ms or 0:g} ms")
             return Failure("Cancelled", self.stopped)
-        except KeyboardInterrupt:
-            raise  # Ctrl-C in a program that left it to Python, and hit while this function ran
+        except _Raised as problem:
+            return self._failed(problem.error)
+        except KeyboardInterrupt as problem:
+            if signal.getsignal(signal.SIGINT) is not signals.heard and threading.current_thread() is threading.main_thread():
+                log.error("%s (%s) is interrupted, and the program with it", task.id, task.name)
+                raise  # Ctrl-C in a program that leaves it to Python, and hit while this function ran
+            return self._failed(problem)
         except BaseException as problem:  # noqa: BLE001 - whatever a function raises is its outcome, sys.exit() too
-            self.problem = problem
-            return Failure.of(problem)
+            return self._failed(problem)
         finally:
             self.ended = True
+            if self.stopped is not None and self.runner is not None:
+                self.runner.uncancel()  # whatever the function made of it
             if timer is not None:
                 timer.cancel()
         return None
 
+    def _failed(self, problem: BaseException) -> Failure:
+        self.problem = problem
+        return Failure.of(problem)
+
+    def _blame(self, problem: BaseException) -> None:
+        """Something that the function started raised SystemExit or KeyboardInterrupt: asyncio would end the program by it."""
+        log.error("%s (%s) started what raised %r", self.task.id, self.task.name, problem)
+        if self.stopped is None and not self.ended and self.runner is not None:
+            self.problem = problem
+            self.stopped = BLAMED
+            self.runner.cancel()
+
     async def _call(self) -> Any:
         function = self.function
+        signals.blame.set(self._blame)
         call = function.with_run(self._run())
         if function.is_async:
-            return await call()
+            with forks.only_the_parent_returns():
+                return await call()
         thread = _in_thread(self.task.id, partial(contextvars.copy_context().run, call))
         try:
             result = await asyncio.shield(thread)
         except asyncio.CancelledError:
-            # A thread can't be stopped. Its lease is kept until it ends, or another would start beside it.
+            # A thread can't be stopped. Its lease is kept until it ends, or another would start beside it; what it returns by
+            # then is its result, as if it were a coroutine that had seen to its end.
             await asyncio.wait([thread])
-            if thread.done() and not thread.cancelled():
-                thread.exception()  # LeaseLost, if it asked run.heartbeat(): not worth a complaint of asyncio's
-            raise
+            result = thread.result()
         if inspect.isgenerator(result) or inspect.isasyncgen(result):
             raise TypeError("the function returned a generator, which nobody runs")
         if inspect.isawaitable(result):  # a lambda around an async function
@@ -137,6 +171,13 @@ def fields(task: Task) -> dict[str, Any]:
     return {"task_id": task.id, "job": task.job or None, "slot": slot, "attempt": task.attempt, "fence": task.fence}
 
 
+class _Raised(Exception):
+    """Carries what a function raised in its thread."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
 def _in_thread(name: str, call: Callable[[], Any]) -> asyncio.Future[Any]:
     """Run a plain function in a thread of its own. A pool's threads are waited for when Python exits: one that hangs would
     hold up a shutdown for ever, a daemon's does not.
@@ -154,11 +195,12 @@ def _in_thread(name: str, call: Callable[[], Any]) -> asyncio.Future[Any]:
         result: Any = None
         problem: BaseException | None = None
         try:
-            result = call()
-        except (StopIteration, GeneratorExit) as error:  # which end whoever awaits the future, and tell him nothing
+            with forks.only_the_parent_returns():
+                result = call()
+        except StopIteration as error:  # no future can carry it
             problem = RuntimeError(f"the function raised {error!r}")
-        except KeyboardInterrupt as error:  # the job's own: signals reach the main thread only
-            problem = RuntimeError(f"the function raised {error!r}")
+        except (GeneratorExit, KeyboardInterrupt) as error:  # in the loop they would mean more than the failure of a function
+            problem = _Raised(error)
         except BaseException as error:  # noqa: BLE001 - carried over to the loop
             problem = error
         try:

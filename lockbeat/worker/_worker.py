@@ -97,8 +97,8 @@ class Worker:
         """Attempts that ended well, since it started."""
         self.failed = 0
         """Attempts that ended otherwise."""
-        self.abandoned = 0
-        """Attempts that a shutdown left running in their threads."""
+        self.abandoned: list[str] = []
+        """The tasks whose functions a shutdown left running."""
 
     @property
     def room(self) -> int:
@@ -281,7 +281,7 @@ class Worker:
 
     async def _report(self, attempt: Attempt, failure: Failure | None) -> None:
         task = attempt.task
-        if failure is None:
+        if failure is None and attempt.stopped != CANCELLED:
             self.completed += 1
             result = self._result(attempt)
             if not await self._patiently(lambda: self._tasks.complete(task, result)):
@@ -300,6 +300,7 @@ class Worker:
         elif attempt.stopped == SHUT_DOWN:
             await self._tasks.release(task, begun=attempt.running)
         else:
+            assert failure is not None
             said = await self._patiently(lambda: self._tasks.fail(task, failure))
             again = said.outcome == "requeued"
             log.log(
@@ -350,9 +351,9 @@ class Worker:
             attempt.stop(SHUT_DOWN)
         await self._wait_for_attempts(self._store.timeout)
         for attempt in list(self._attempts.values()):
-            log.warning("%s still runs and can't be stopped; its lease is left to expire", attempt.task.id)
+            log.error("%s still runs and can't be stopped; its lease is left to expire\n%s", attempt.task.id, attempt.stack())
             attempt.abandoned = True
-            self.abandoned += 1
+            self.abandoned.append(attempt.task.id)
             if attempt.runner is not None:
                 attempt.runner.cancel()
 

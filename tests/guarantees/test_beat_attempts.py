@@ -186,7 +186,7 @@ async def test_a_plain_function_keeps_its_lease_until_it_ends(lb: Lockbeat, beat
         assert most == [1]
         stop.set()
         await wait_until(lambda: len(most) > 1, "it runs again")
-        await ends(lb, "stubborn", "failed")
+        await ends(lb, "stubborn", "done")
     assert set(most) == {1}
 
 

@@ -1,0 +1,270 @@
+"""Promises 10 and 13: what functions do to the process they run in, it ends when it is asked to, and not before."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lockbeat import Lockbeat, LockbeatError, Run, signals
+from lockbeat.tasks import TaskInfo
+from tests.beats import Beats
+from tests.conftest import Connect, only, wait_until
+
+ROOT = Path(__file__).parents[2]
+FORK_KINDS = {
+    "pool": [2, 4],
+    "executor": [2, 4],
+    "terminate": -signal.SIGTERM,
+    "preexec": -signal.SIGTERM,
+    "exit": 7,
+    "raise": 1,
+    "return": 0,
+    "daemon": 0,
+    "own client": True,
+}
+
+
+class Program:
+    """A process of `tests.misbehaving`."""
+
+    def __init__(self, lb: Lockbeat, url: str, *, grace: float = 0.2, nohup: bool = False) -> None:
+        self.lb = lb
+        self.process = subprocess.Popen(
+            [*(["nohup"] if nohup else []), sys.executable, "-m", "tests.misbehaving", url, lb.store.keys.namespace, str(grace)],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    async def result(self, name: str, params: Any) -> TaskInfo:
+        spawned = await self.lb.tasks.spawn(name, params, max_attempts=1)
+        return await self.lb.tasks.wait(spawned.task_id, timeout=30)
+
+    async def begin(self, name: str, params: Any) -> str:
+        """Its id, once it runs."""
+        spawned = await self.lb.tasks.spawn(name, params, max_attempts=1)
+        assert self.process.stdout is not None
+        assert await asyncio.to_thread(self.process.stdout.readline) == "began\n"
+        return spawned.task_id
+
+    async def end(self) -> tuple[int, str]:
+        """Its exit code, once it has ended, and what it said."""
+        _, said = await asyncio.to_thread(self.process.communicate, timeout=30)
+        return self.process.returncode, said
+
+
+@pytest.fixture
+async def program(lb: Lockbeat, url: str, request: pytest.FixtureRequest) -> AsyncIterator[Program]:
+    made = Program(lb, url, grace=getattr(request, "param", 0.2))
+    yield made
+    made.process.kill()
+    await asyncio.to_thread(made.process.communicate)
+
+
+@only("valkey")
+async def test_what_becomes_of_a_forked_child_is_no_matter_of_its_parents(program: Program) -> None:
+    for function in ("forks", "forks_in_the_loop"):
+        for kind, right in FORK_KINDS.items():
+            info = await program.result(function, kind)
+            assert (kind, info.state, info.result) == (kind, "done", right)
+        said = (await program.result(function, "client")).result
+        assert said.startswith("StoreError: this client is the parent process': in a forked child open a Lockbeat")
+    assert (await program.result("forks_in_the_loop", "await")).result == 1, "it does not turn its parent's loop"
+    program.process.send_signal(signal.SIGTERM)
+    code, said = await program.end()
+    assert code == 0, said
+
+
+@only("valkey")
+async def test_no_function_ends_the_program_by_what_it_raises(program: Program) -> None:
+    for error in ("SystemExit", "KeyboardInterrupt"):
+        for how in ("itself", "group", "awaited", "left alone", "callback"):
+            info = await program.result("raises", [how, error])
+            assert info.failure is not None
+            assert (how, info.state, info.failure.type) == (how, "dead", error)
+        info = await program.result("raises_in_a_thread", ["itself", error])
+        assert info.failure is not None
+        assert info.failure.type == error
+    assert (await program.result("stops_the_loop", None)).result == "goes on"
+    program.process.send_signal(signal.SIGTERM)
+    code, said = await program.end()
+    assert code == 0, said
+
+
+@only("valkey")
+@pytest.mark.parametrize("program", [600], indirect=True)
+@pytest.mark.parametrize("how", ["sleep", "spin", "receive"])
+async def test_a_second_signal_ends_a_program_whose_event_loop_is_stuck(program: Program, how: str) -> None:
+    await program.begin("hangs", how)
+    for _ in range(20):  # the first may be heard late, and the next be taken for its repetition
+        program.process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(signals.REPEATED * 1.2)
+        if program.process.poll() is not None:
+            break
+    code, said = await program.end()
+    assert code == 128 + signal.SIGTERM
+    assert "SIGTERM again" in said
+
+
+@only("valkey")
+@pytest.mark.parametrize(
+    ("function", "how", "number"),
+    [
+        ("hangs", "sleep", signal.SIGTERM),
+        ("hangs", "except", signal.SIGHUP),
+        ("hangs", "to_thread", signal.SIGINT),
+        ("hangs_in_a_thread", "", signal.SIGTERM),
+    ],
+)
+async def test_one_signal_is_enough_to_end_it_and_the_log_names_what_would_not_end(
+    program: Program, function: str, how: str, number: signal.Signals
+) -> None:
+    task_id = await program.begin(function, how)
+    program.process.send_signal(number)
+    code, said = await program.end()
+    assert code == 1
+    where = {"sleep": "time.sleep(600)", "to_thread": "in wait"}.get(how, task_id)
+    assert where in said
+
+
+@only("valkey")
+async def test_under_nohup_the_terminals_end_is_not_its_own(lb: Lockbeat, url: str) -> None:
+    program = Program(lb, url, nohup=True)
+    try:
+        assert (await program.result("stops_the_loop", None)).state == "done"
+        program.process.send_signal(signal.SIGHUP)
+        assert (await program.result("stops_the_loop", None)).state == "done"
+        program.process.send_signal(signal.SIGTERM)
+        assert (await program.end())[0] == 0
+    finally:
+        program.process.kill()
+
+
+def test_who_ends_without_being_asked_says_so() -> None:
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(LockbeatError, match="no signal had asked"):
+        signals.run(cancelled, patience=1, abandoned=list)
+
+
+def test_signals_are_the_programs_again_once_it_has_served() -> None:
+    async def serve() -> None:
+        assert signal.getsignal(signal.SIGTERM) is signals.heard
+
+    before = signal.signal(signal.SIGTERM, own := lambda number, frame: None)
+    try:
+        signals.run(serve, patience=1, abandoned=list)
+        assert signal.getsignal(signal.SIGTERM) is own
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# -- what ends late
+
+
+@contextlib.contextmanager
+def released() -> Iterator[threading.Event]:
+    """Set at the end, so that no thread outlives its test."""
+    event = threading.Event()
+    try:
+        yield event
+    finally:
+        event.set()
+
+
+@only("memory", "valkey")
+@pytest.mark.parametrize("plain", [True, False])
+async def test_what_returns_after_grace_while_its_lease_is_held_is_done(lb: Lockbeat, beats: Beats, plain: bool) -> None:
+    beat, began = beats(grace=0.02, timeout=30), threading.Event()
+
+    @beat.task(name="late", max_attempts=3)
+    def waits(run: Run) -> str:
+        began.set()
+        with released() as never:
+            while run.stopped() is None:
+                never.wait(0.005)
+        return "late"
+
+    @beat.task(name="late twin", max_attempts=3)
+    async def sleeps() -> str:
+        began.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        return "late"
+
+    async with beat.lifespan():
+        spawned = await beat.spawn("late" if plain else "late twin")
+        await wait_until(began.is_set, "it runs")
+    info = await lb.tasks.get(spawned.task_id)
+    assert (info.state, info.result, info.attempts) == ("done", "late", 1)
+
+
+@only("memory", "valkey")
+@pytest.mark.parametrize("plain", [True, False])
+async def test_what_returns_after_its_timeout_while_its_lease_is_held_is_done(lb: Lockbeat, beats: Beats, plain: bool) -> None:
+    beat = beats(grace=30)
+
+    @beat.task(name="late", timeout=0.05, max_attempts=3)
+    def waits(run: Run) -> str:
+        with released() as never:
+            while run.stopped() is None:
+                never.wait(0.005)
+        return "late"
+
+    @beat.task(name="late twin", timeout=0.05, max_attempts=3)
+    async def sleeps() -> str:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        return "late"
+
+    async with beat.lifespan():
+        info = await lb.tasks.wait((await beat.spawn("late" if plain else "late twin")).task_id, timeout=30)
+    assert (info.state, info.result, info.attempts) == ("done", "late", 1)
+
+
+@only("memory", "valkey")
+async def test_what_asks_and_is_told_to_stop_has_timed_out(lb: Lockbeat, beats: Beats) -> None:
+    """By the error of its own `run.heartbeat()`, in a thread and in the loop."""
+    beat = beats()
+
+    @beat.task(timeout=0.05, max_attempts=1)
+    def plain(run: Run) -> None:
+        with released() as never:
+            while not never.wait(0.005):
+                run.heartbeat()
+
+    @beat.task(timeout=0.05, max_attempts=1)
+    async def in_the_loop(run: Run) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            run.heartbeat()
+
+    async with beat.lifespan():
+        for function in (plain, in_the_loop):
+            info = await lb.tasks.wait((await beat.spawn(function)).task_id, timeout=30)
+            assert info.failure is not None
+            assert (info.state, info.failure.type) == ("dead", "TimedOut")
+
+
+@only("memory", "valkey")
+async def test_a_client_is_of_no_use_in_another_loop(connect: Connect) -> None:
+    async with connect() as lb:
+
+        async def elsewhere() -> None:
+            await lb.locks.owner("k")
+
+        with pytest.raises(LockbeatError, match="another event loop"):
+            await asyncio.to_thread(asyncio.run, elsewhere())
