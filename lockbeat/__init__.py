@@ -1,7 +1,8 @@
 """Periodic work that fires exactly when it is due and only once, however many instances run it."""
 
 from lockbeat.app import Beat
-from lockbeat.claims import Busy, Claim, Done, Gate
+from lockbeat.beat import JobState, LedgerEntry
+from lockbeat.claims import Busy, Claim, ClaimHandle, ClaimStats, Done, Gate
 from lockbeat.client import Lockbeat
 from lockbeat.durability import Durability
 from lockbeat.errors import (
@@ -18,11 +19,12 @@ from lockbeat.errors import (
     TaskTimeout,
     UnknownTask,
 )
-from lockbeat.jobs import Job
+from lockbeat.fences import FencedValue
+from lockbeat.jobs import Job, Slot
 from lockbeat.lease import Lease
-from lockbeat.locks import LockBackend
+from lockbeat.locks import Lock, LockBackend
 from lockbeat.retry import Exponential, Fixed
-from lockbeat.tasks import NewTask, Spawned, Task, TaskInfo
+from lockbeat.tasks import Counts, Failed, Failure, Heartbeat, NewTask, Spawned, Task, TaskInfo
 from lockbeat.triggers import At, Cron, Every
 from lockbeat.worker import Run
 
@@ -33,19 +35,29 @@ __all__ = [
     "Claim",
     "ClaimBusy",
     "ClaimDone",
+    "ClaimHandle",
     "ClaimRefused",
+    "ClaimStats",
+    "Counts",
     "Cron",
     "Done",
     "Durability",
     "Every",
     "Exponential",
+    "Failed",
+    "Failure",
+    "FencedValue",
     "Fixed",
     "Gate",
+    "Heartbeat",
     "InvalidArgument",
     "Job",
+    "JobState",
     "Lease",
     "LeaseLost",
+    "LedgerEntry",
     "LifespanError",
+    "Lock",
     "LockBackend",
     "LockTimeout",
     "Lockbeat",
@@ -53,6 +65,7 @@ __all__ = [
     "NewTask",
     "NotDurable",
     "Run",
+    "Slot",
     "Spawned",
     "StoreUnavailable",
     "Task",

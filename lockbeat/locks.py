@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from lockbeat.durability import Durability, check_durability
 from lockbeat.durations import Seconds, milliseconds, seconds
-from lockbeat.errors import LockbeatError, LockTimeout, StoreError
+from lockbeat.errors import InvalidType, LockbeatError, LockTimeout, StoreError
 from lockbeat.holding import Holding
 from lockbeat.keeper import Keeper
 from lockbeat.keys import check_name
@@ -134,6 +134,24 @@ class Locks:
                 if not cursor:
                     break
         return sorted(found, key=lambda lease: (lease.owner, lease.key))
+
+    async def unlock(self, lease: Lease) -> bool:
+        """Give back a lock whoever holds it, as `list` showed it (`lock/release`). False: it is not held so any more.
+
+        By its owner and fence: what the same owner has taken again since is not touched. A holder that lives is told when it next
+        renews, and goes on till then.
+        """
+        if not isinstance(lease, Lease):
+            raise InvalidType("lease", f"must be a Lease, as `list` returns them, not {type(lease).__name__}")
+        store = self._store
+        args = (check_name("key", lease.key), check_name("owner", lease.owner), f"={lease.fence:d}", store.new_call())
+        return bool(await store.call("lock/release", store.shard_of(lease.key), args))
+
+    async def holder(self, key: str) -> Lease | None:
+        """The lock as it is held; None when it is free or expired (`lock/owner`)."""
+        check_name("key", key)
+        reply = await self._store.call("lock/owner", self._store.shard_of(key), (key,))
+        return Lease(key, reply[0].decode(), reply[1], reply[2] / 1000) if reply else None
 
     def lock(
         self,

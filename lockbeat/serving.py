@@ -18,7 +18,7 @@ from lockbeat.durability import Durability
 from lockbeat.errors import StoreError
 from lockbeat.jobs import Job
 from lockbeat.lease import monotonic
-from lockbeat.monitor import HEARTBEAT, HEARTBEAT_TTL_MS
+from lockbeat.monitor import HEARTBEAT, HEARTBEAT_TTL_MS, MOST_FUNCTIONS
 from lockbeat.wakeup import LOOK_IN_MEMORY, Wakeup
 from lockbeat.worker import CLAIM_LEASE_MS, Function, Worker
 
@@ -127,6 +127,7 @@ class Serving:
 
     async def _heartbeat(self) -> None:
         program, store = self._program, self._store
+        names = [*dict.fromkeys([*program.tasks, *program.functions])]  # a job's function can be spawned, too
         info = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
@@ -134,7 +135,7 @@ class Serving:
             "queues": list(program.queues) if self._works else [],
             "jobs": len(program.jobs),
             "concurrency": program.concurrency,
-            "tasks": list(program.tasks[:1000]) if self._works else [],
+            "tasks": names[:MOST_FUNCTIONS] if self._works else [],
         }
         clock: float | None = None
         while True:

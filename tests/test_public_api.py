@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import re
 
 import pytest
 
 import lockbeat
-from lockbeat import errors
+from lockbeat import beat, claims, errors, fences, tasks
+
+INTERNAL = {"Claimed"}  # between the tasks and the worker
 
 
 def test_the_package_exports_these_names_and_no_others() -> None:
@@ -18,19 +21,29 @@ def test_the_package_exports_these_names_and_no_others() -> None:
         "Claim",
         "ClaimBusy",
         "ClaimDone",
+        "ClaimHandle",
         "ClaimRefused",
+        "ClaimStats",
+        "Counts",
         "Cron",
         "Done",
         "Durability",
         "Every",
         "Exponential",
+        "Failed",
+        "Failure",
+        "FencedValue",
         "Fixed",
         "Gate",
+        "Heartbeat",
         "InvalidArgument",
         "Job",
+        "JobState",
         "Lease",
         "LeaseLost",
+        "LedgerEntry",
         "LifespanError",
+        "Lock",
         "LockBackend",
         "LockTimeout",
         "Lockbeat",
@@ -38,6 +51,7 @@ def test_the_package_exports_these_names_and_no_others() -> None:
         "NewTask",
         "NotDurable",
         "Run",
+        "Slot",
         "Spawned",
         "StoreUnavailable",
         "Task",
@@ -45,6 +59,16 @@ def test_the_package_exports_these_names_and_no_others() -> None:
         "TaskTimeout",
         "UnknownTask",
     ]
+
+
+def test_what_the_verbs_answer_can_be_imported() -> None:
+    """And so can be named in annotations."""
+    for kind in (lockbeat.locks.Locks, claims.Claims, tasks.Tasks, beat.Jobs, fences.Fenced, lockbeat.Lockbeat, lockbeat.Beat):
+        for name, verb in inspect.getmembers(kind, inspect.isfunction):
+            if not name.startswith("_"):
+                answer = str(inspect.signature(verb).return_annotation)
+                ours = set(re.findall(r"\b[A-Z]\w+", answer)) - {"None", "Any", "Self", "Coroutine"} - INTERNAL
+                assert ours <= {*lockbeat.__all__, "Callable", "F", "AsyncIterator"}, f"{kind.__name__}.{name} -> {answer}"
 
 
 def test_every_exported_name_has_a_docstring() -> None:

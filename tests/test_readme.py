@@ -66,6 +66,7 @@ def run(command: Command, folder: Path) -> list[str]:
         "LOCKBEAT_URL": f"embedded://{folder / 'store'}",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "COLUMNS": "200",
+        "TZ": "UTC",  # what people are shown, they are shown in their own
     }
     process = subprocess.Popen(
         ["bash", "-c", f"exec {command.line}"],

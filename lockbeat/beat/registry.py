@@ -35,6 +35,16 @@ class JobState:
     open: str | None
     """The task that has not ended, under overlap `skip`."""
 
+    @property
+    def next_slot(self) -> datetime | None:
+        """Its next slot (aware, UTC); None: it has ended."""
+        return None if self.next is None else instant(self.next.slot_ms)
+
+    @property
+    def due_at(self) -> float | None:
+        """When that slot is to be fired, later than itself by its jitter: seconds since the Unix epoch."""
+        return None if self.next is None else self.next.due_ms / 1000
+
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
@@ -63,6 +73,25 @@ class LedgerEntry:
     def slot(self) -> datetime:
         """The slot as an aware datetime, UTC."""
         return instant(self.slot_ms)
+
+    @property
+    def last_slot(self) -> datetime | None:
+        """missed: the last slot that this entry stands for (aware, UTC)."""
+        return None if self.last_ms is None else instant(self.last_ms)
+
+    @property
+    def at(self) -> float | None:
+        """When it was fired, skipped, or found missed: seconds since the Unix epoch, by the server's clock."""
+        return None if self.at_ms is None else self.at_ms / 1000
+
+    @property
+    def started_at(self) -> float | None:
+        """When its last attempt began."""
+        return None if self.started_ms is None else self.started_ms / 1000
+
+    @property
+    def ended_at(self) -> float | None:
+        return None if self.ended_ms is None else self.ended_ms / 1000
 
     @property
     def task_id(self) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from lockbeat.cli._errors import Problem, only_error
-from lockbeat.cli._output import complain, is_terminal
+from lockbeat.cli._output import complain, is_terminal, show_utc
 from lockbeat.cli._store import Where
 from lockbeat.errors import InvalidArgument, LockbeatError
 from lockbeat.visible import visible
@@ -28,6 +28,7 @@ Url = Annotated[
     ),
 ]
 Namespace = Annotated[str, typer.Option("--namespace", metavar="NAME", help="The part of the store to look at.")]
+Utc = Annotated[bool, typer.Option("--utc", help="Times in UTC, instead of this machine's zone.", callback=show_utc)]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="Name of the job.", show_default=False)]
 Target = Annotated[
@@ -153,7 +154,7 @@ def demo(
 
 
 @app.command("ls", rich_help_panel=LOOK)
-def ls(url: Url = None, namespace: Namespace = "lockbeat", as_json: AsJson = False) -> None:
+def ls(url: Url = None, namespace: Namespace = "lockbeat", utc: Utc = False, as_json: AsJson = False) -> None:
     """List jobs: trigger, next slot, last outcome."""
     from lockbeat.cli._jobs import list_jobs
 
@@ -166,6 +167,7 @@ def next_(
     n: Annotated[int, typer.Option("-n", metavar="N", min=1, max=10_000, help="How many.")] = 5,
     url: Url = None,
     namespace: Namespace = "lockbeat",
+    utc: Utc = False,
     as_json: AsJson = False,
 ) -> None:
     """Show a job's next slots."""
@@ -180,6 +182,7 @@ def ledger(
     n: Annotated[int, typer.Option("-n", metavar="N", min=1, max=100_000, help="How many, the latest first.")] = 20,
     url: Url = None,
     namespace: Namespace = "lockbeat",
+    utc: Utc = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what became of a job's slots."""
@@ -191,9 +194,10 @@ def ledger(
 @app.command(rich_help_panel=LOOK)
 def why(
     job: JobName,
-    slot: Annotated[str, typer.Argument(metavar="SLOT", help="As 2030-01-31T12:00:00, UTC, or in ms.", show_default=False)],
+    slot: Annotated[str, typer.Argument(metavar="SLOT", help="2030-01-31T12:00:00, local or --utc; or ms.", show_default=False)],
     url: Url = None,
     namespace: Namespace = "lockbeat",
+    utc: Utc = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what became of one slot, and why."""
@@ -226,6 +230,23 @@ def locks(
     list_locks(Where(url, namespace), owner, as_json)
 
 
+@app.command(rich_help_panel=LOOK)
+def unlock(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the lock, as `locks` shows it.", show_default=False)],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    url: Url = None,
+    namespace: Namespace = "lockbeat",
+    as_json: AsJson = False,
+) -> None:
+    """Give back one lock, whoever holds it.
+
+    Says who does and asks first, unless --yes. For one that is gone; a holder that lives learns of it when it next renews.
+    """
+    from lockbeat.cli._leases import unlock as give_back
+
+    give_back(Where(url, namespace), name, yes, as_json)
+
+
 @app.command("release-all", rich_help_panel=LOOK)
 def release_all(
     owner: Annotated[str, typer.Argument(metavar="OWNER", help="As `locks` or `instances` shows it.", show_default=False)],
@@ -256,6 +277,7 @@ def top(
     once: Annotated[bool, typer.Option("--once", help="Look once, as where there is no terminal.")] = False,
     url: Url = None,
     namespace: Namespace = "lockbeat",
+    utc: Utc = False,
     as_json: AsJson = False,
 ) -> None:
     """Watch queues, instances, leases and rates; Ctrl-C ends it."""
@@ -287,7 +309,7 @@ def tasks(
 
 
 @app.command(rich_help_panel=TASKS)
-def task(task_id: TaskId, url: Url = None, namespace: Namespace = "lockbeat", as_json: AsJson = False) -> None:
+def task(task_id: TaskId, url: Url = None, namespace: Namespace = "lockbeat", utc: Utc = False, as_json: AsJson = False) -> None:
     """Show all that is known of one task."""
     from lockbeat.cli._tasks import show_task
 
@@ -439,6 +461,7 @@ _CLICK_USAGE: type[Exception] = typer.BadParameter.__mro__[1]
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
     app.rich_markup_mode = "rich" if is_terminal() else None
+    show_utc(False)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name may hold what the terminal's encoding lacks
     command = typer.main.get_command(app)

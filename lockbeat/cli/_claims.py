@@ -31,13 +31,13 @@ def list_claims(where: Where, queue: str, limit: int, as_json: bool) -> None:
         say_json(
             [
                 {
-                    "claim": claim.key,
+                    "key": claim.key,
                     "queue": claim.queue,
                     "state": _state(claim, now),
                     "owner": claim.owner,
                     "fence": claim.fence,
                     "attempt": claim.attempt,
-                    "expires": iso(round(claim.expires_at * 1000)),
+                    "expires_at": iso(round(claim.expires_at * 1000)),
                     "expires_in": round(claim.expires_at - now, 3),
                     "previous_owner": claim.previous_owner,
                     "last_error": claim.last_error,
@@ -62,8 +62,8 @@ def list_claims(where: Where, queue: str, limit: int, as_json: bool) -> None:
         ]
         for claim in claims
     ]
-    columns = ("CLAIM", "STATE", "OWNER", "FENCE", "ATTEMPT", "EXPIRES IN", "NOTE")
-    show(columns, rows, spare=("FENCE", "ATTEMPT", "OWNER"), wraps=("CLAIM", "NOTE"))
+    columns = ("KEY", "STATE", "OWNER", "FENCE", "ATTEMPT", "EXPIRES IN", "NOTE")
+    show(columns, rows, spare=("FENCE", "ATTEMPT", "OWNER"), wraps=("KEY", "NOTE"))
     if len(found) > limit:
         complain(f"there are more than {limit}; --limit N shows up to N")
 

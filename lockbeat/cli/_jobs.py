@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from lockbeat.beat.registry import JobState, LedgerEntry
 from lockbeat.cli._errors import Problem, Usage
-from lockbeat.cli._output import JUST, Cell, brief, clock, complain, iso, overdue, say, say_json, show, span
+from lockbeat.cli._output import TOLERANCE, Cell, brief, clock, complain, iso, overdue, say, say_json, show, span, zone_of
 from lockbeat.cli._store import Where
 from lockbeat.client import Lockbeat
 from lockbeat.jobs import Job, Slot
@@ -29,6 +29,7 @@ STYLES = {
 }
 ABREAST = 200
 """Ledgers asked for in one go."""
+WAITING = "waiting for a worker"
 NEGLECTED = 30.0
 """Seconds that a task may wait before `ls` says so."""
 MOST_MS = 253_402_300_800_000  # the year 10000
@@ -45,8 +46,8 @@ def _entry_json(entry: LedgerEntry) -> dict[str, Any]:
         "fence": entry.fence,
         "attempt": entry.attempt,
         "at": iso(entry.at_ms),
-        "started": iso(entry.started_ms),
-        "ended": iso(entry.ended_ms),
+        "started_at": iso(entry.started_ms),
+        "ended_at": iso(entry.ended_ms),
         "last_slot": iso(entry.last_ms),
         "count": entry.count,
     }
@@ -85,7 +86,14 @@ async def _nobody_schedules(lb: Lockbeat) -> bool:
     return not any(instance.schedules for instance in await instances(lb.store))
 
 
-def _flags(job: Job, neglected: bool) -> str:
+def _last(entry: LedgerEntry | None, now: float) -> Cell:
+    """What became of the last slot; what matters most of it where nobody runs the job."""
+    if _neglected(entry, now):
+        return (WAITING, "red bold")
+    return (_state(entry), STYLES.get(_state(entry), "")) if entry else "-"
+
+
+def _flags(job: Job) -> str:
     """The options that are not as every job has them."""
     flags = []
     if job.catchup != "latest":
@@ -102,8 +110,6 @@ def _flags(job: Job, neglected: bool) -> str:
         flags.append(f"queue={job.queue}")
     if job.priority:
         flags.append(f"priority={job.priority}")
-    if neglected:
-        flags.append("waiting for a worker")
     return " ".join(flags) or "-"
 
 
@@ -121,9 +127,10 @@ def list_jobs(where: Where, as_json: bool) -> None:
     """Every job: trigger, next slot, last outcome."""
 
     async def question(lb: Lockbeat) -> tuple[list[JobState], list[LedgerEntry | None], float, bool]:
+        now = await lb.store.server_time()  # before what it is compared with: a slot is not late because its job was read first
         states = await lb.jobs.list()
-        latest, now = await _latest(lb, states), await lb.store.server_time()
-        late = any(state.next and state.next.due_ms / 1000 < now - JUST for state in states)
+        latest = await _latest(lb, states)
+        late = any(_is_overdue(state.next, now) for state in states)
         return states, latest, now, late and await _nobody_schedules(lb)
 
     states, latest, now, unserved = where.ask(question)
@@ -135,9 +142,11 @@ def list_jobs(where: Where, as_json: bool) -> None:
                     "trigger": state.job.trigger.to_json(),
                     "schedule": str(state.job.trigger),
                     "next_slot": iso(state.next.slot_ms) if state.next else None,
-                    "due": iso(state.next.due_ms) if state.next else None,
+                    "due_at": iso(state.next.due_ms) if state.next else None,
                     "due_in": round(state.next.due_ms / 1000 - now, 3) if state.next else None,
-                    "running": state.open,
+                    "overdue": _is_overdue(state.next, now),
+                    "open": state.open,
+                    "waiting_for_a_worker": _neglected(entry, now),
                     "last": _entry_json(entry) if entry else None,
                     **_options(state.job),
                 }
@@ -157,17 +166,21 @@ def list_jobs(where: Where, as_json: bool) -> None:
                 str(job.trigger),
                 clock(coming.slot_ms, now) if coming else "ended",
                 _soon(coming, now) if coming else "-",
-                (_state(entry), STYLES.get(_state(entry), "")) if entry else "-",
+                _last(entry, now),
                 clock(entry.slot_ms, now) if entry else "-",
                 job.overlap,
-                _flags(job, _neglected(entry, now)),
+                _flags(job),
             ]
         )
     columns = ("JOB", "TRIGGER", "NEXT SLOT", "IN", "LAST", "LAST SLOT", "OVERLAP", "FLAGS")
-    show(columns, rows, spare=("OVERLAP", "FLAGS", "LAST SLOT"), wraps=("TRIGGER", "FLAGS"))
+    show(columns, rows, spare=("OVERLAP", "FLAGS", "LAST SLOT", "NEXT SLOT"), wraps=("JOB", "TRIGGER", "FLAGS"))
     if unserved:
         sys.stdout.flush()
         complain("no instance schedules; start one: lockbeat run MODULE:BEAT")
+
+
+def _is_overdue(slot: Slot | None, now: float) -> bool:
+    return slot is not None and slot.due_ms / 1000 < now - TOLERANCE
 
 
 def _soon(slot: Slot, now: float) -> Cell:
@@ -178,10 +191,11 @@ def _soon(slot: Slot, now: float) -> Cell:
 def next_slots(where: Where, name: str, n: int, as_json: bool) -> None:
     """The slots to come."""
 
-    async def question(lb: Lockbeat) -> tuple[list[datetime], float]:
-        return await lb.jobs.next(name, n), await lb.store.server_time()
+    async def question(lb: Lockbeat) -> tuple[list[datetime], Slot | None, float]:
+        now = await lb.store.server_time()
+        return await lb.jobs.next(name, n), (await lb.jobs.get(name)).next, now
 
-    slots, now = where.ask(question)
+    slots, coming, now = where.ask(question)
     if as_json:
         say_json([iso(round(slot.timestamp() * 1000)) for slot in slots])
         return
@@ -189,8 +203,10 @@ def next_slots(where: Where, name: str, n: int, as_json: bool) -> None:
         say(f"{name} has ended: no slot is left")
         return
     for slot in slots:
-        text = overdue(slot.timestamp() * 1000, now)
-        say(f"{clock(round(slot.timestamp() * 1000))}  {'in ' * text[0].isdigit()}{text}")
+        slot_ms = round(slot.timestamp() * 1000)
+        # The next one may be held back by its jitter: then it is not late.
+        text = overdue(coming.due_ms if coming is not None and coming.slot_ms == slot_ms else slot_ms, now)
+        say(f"{clock(slot_ms)}  {'in ' * text[0].isdigit()}{text}")
 
 
 def _duration(entry: LedgerEntry) -> str:
@@ -288,6 +304,8 @@ def why(where: Where, name: str, when: str, as_json: bool) -> None:
         if state.next.slot_ms == slot_ms and state.next.due_ms > now * 1000:
             held = span(state.next.due_ms / 1000 - now)
             raise Problem(f"{clock(slot_ms)} of {name} is held back by its jitter for another {held}")
+        if state.next.slot_ms == slot_ms and not _is_overdue(state.next, now):
+            raise Problem(f"{clock(slot_ms)} of {name} has just come due, and is not fired yet")
         nobody = "; no instance schedules" if unserved else ""
         raise Problem(
             f"{clock(slot_ms)} of {name} is overdue by {span(now - slot_ms / 1000)}: no instance has fired it; "
@@ -314,7 +332,7 @@ def _told(entry: LedgerEntry, slot_ms: int) -> str:
 
 
 def _instant(text: str) -> int:
-    """An instant as people write it: ISO 8601, UTC unless it says otherwise; or milliseconds, as in a task id."""
+    """An instant as people write it: ISO 8601, in the zone that tables show unless it says otherwise; or ms, as in a task id."""
     if text.isascii() and text.isdigit() and len(text) > 8:
         if int(text) >= MOST_MS:
             raise Usage(f"SLOT: {text} ms is no time before the year 10000")
@@ -323,7 +341,7 @@ def _instant(text: str) -> int:
         when = datetime.fromisoformat(text.strip())
     except ValueError:
         raise Usage(f"SLOT: {text!r} is no time; write it as 2030-01-31T12:00:00") from None
-    when = when if when.tzinfo else when.replace(tzinfo=UTC)
+    when = when if when.tzinfo else zone_of(when)
     ms = round(when.timestamp() * 1000)
     if not 0 <= ms < MOST_MS:  # also of a date that another zone moves over the edge
         raise Usage(f"SLOT: {text!r} is no time between 1970 and the year 10000")

@@ -1,12 +1,19 @@
-"""locks, release-all, instances: who holds what, and who lives."""
+"""locks, unlock, release-all, instances: who holds what, and who lives."""
 
 from __future__ import annotations
 
+import sys
+
+import typer
+
+from lockbeat.cli._errors import Problem, Usage
 from lockbeat.cli._output import Cell, iso, say, say_json, several, show, span
 from lockbeat.cli._store import Where
 from lockbeat.client import Lockbeat
+from lockbeat.keys import job_lock
 from lockbeat.lease import Lease
 from lockbeat.monitor import SILENT, Instance, instances
+from lockbeat.visible import visible
 
 
 def list_locks(where: Where, owner: str | None, as_json: bool) -> None:
@@ -20,10 +27,10 @@ def list_locks(where: Where, owner: str | None, as_json: bool) -> None:
         say_json(
             [
                 {
-                    "lock": lease.key,
+                    "key": lease.key,
                     "owner": lease.owner,
                     "fence": lease.fence,
-                    "expires": iso(round(lease.expires_at * 1000)),
+                    "expires_at": iso(round(lease.expires_at * 1000)),
                     "expires_in": round(lease.expires_at - now, 3),
                 }
                 for lease in leases
@@ -36,7 +43,7 @@ def list_locks(where: Where, owner: str | None, as_json: bool) -> None:
     rows: list[list[Cell]] = [
         [(lease.key, "bold"), lease.owner, str(lease.fence), span(lease.expires_at - now)] for lease in leases
     ]
-    show(("LOCK", "OWNER", "FENCE", "EXPIRES IN"), rows)
+    show(("KEY", "OWNER", "FENCE", "EXPIRES IN"), rows)
 
 
 def release_all(where: Where, owner: str, as_json: bool) -> None:
@@ -57,6 +64,34 @@ def release_all(where: Where, owner: str, as_json: bool) -> None:
         say(f"released {said} of {owner}")
 
 
+def unlock(where: Where, key: str, yes: bool, as_json: bool) -> None:
+    """Give back one lock, whoever holds it, once somebody said yes."""
+
+    async def look(lb: Lockbeat) -> tuple[Lease | None, float]:
+        return await lb.locks.holder(key), await lb.store.server_time()
+
+    lease, now = where.ask(look)
+    if lease is None:
+        raise Problem(f"nobody holds {key!r}")
+    held = f"{key!r} is held by {lease.owner}, with fence {lease.fence}, for another {span(lease.expires_at - now)}"
+    if not yes:
+        if not sys.stdin.isatty():
+            raise Usage(f"{held}; say --yes where there is no terminal to ask on")
+        job = "; its job's next slot may run beside the one that runs" if key.startswith(job_lock("")) else ""
+        if not typer.confirm(visible(f"{held}. Its holder goes on until it next renews{job}. Give it back?"), err=True):
+            raise Problem("nothing was given back")
+
+    async def give_back(lb: Lockbeat) -> bool:
+        return await lb.locks.unlock(lease)
+
+    if not where.ask(give_back):
+        raise Problem(f"{key!r} is not held by {lease.owner} with fence {lease.fence} any more; nothing was given back")
+    if as_json:
+        say_json({"key": key, "owner": lease.owner, "fence": lease.fence})
+    else:
+        say(f"gave back {key}, which {lease.owner} held with fence {lease.fence}")
+
+
 def list_instances(where: Where, as_json: bool) -> None:
     """The instances that live."""
 
@@ -75,7 +110,7 @@ def list_instances(where: Where, as_json: bool) -> None:
                     "queues": list(instance.queues),
                     "jobs": instance.jobs,
                     "concurrency": instance.concurrency,
-                    "seen": iso(instance.seen_ms),
+                    "seen_at": iso(instance.seen_ms),
                 }
                 for instance in found
             ]

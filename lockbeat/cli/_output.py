@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -19,8 +19,21 @@ Cell = str | tuple[str, str]
 """Text, or text and a rich style that only a terminal shows."""
 WRAPPED = 20
 """What a column that is wrapped gets at least, in characters."""
-JUST = 2.0
-"""Seconds that a slot is `now`, and not late yet."""
+TOLERANCE = 5.0
+"""Seconds, by the server's clock, within which a slot that has come due is not late: whoever fires it may be about to."""
+
+_zone: tzinfo | None = None  # None: the local one
+
+
+def show_utc(wanted: bool) -> None:
+    """Whether people are shown UTC; else the zone of this machine."""
+    global _zone
+    _zone = UTC if wanted else None
+
+
+def zone_of(when: datetime) -> datetime:
+    """A time that says no zone, as people read those that are shown."""
+    return when.replace(tzinfo=_zone) if _zone is not None else when.astimezone()
 
 
 def is_terminal() -> bool:
@@ -101,13 +114,16 @@ def iso(ms: int | None) -> str | None:
 
 
 def clock(ms: int | None, now: float | None = None) -> str:
-    """An instant for people: UTC, milliseconds only where there are some.
+    """An instant for people: in the zone of this machine, or UTC by --utc; milliseconds only where there are some.
 
     On a terminal without the date, where `now` (seconds) is given and within half a day.
     """
     if ms is None:
         return "-"
-    text = str(iso(ms)).replace("T", " ").replace(".000Z", "Z")
+    when = datetime.fromtimestamp(ms // 1000, UTC).astimezone(_zone)
+    fraction = f".{ms % 1000:03}" if ms % 1000 else ""
+    offset = when.isoformat()[19:]
+    text = f"{when:%Y-%m-%d %H:%M:%S}{fraction}{'Z' if offset == '+00:00' else offset}"
     near = now is not None and is_terminal() and abs(ms / 1000 - now) < 43_200
     return text.partition(" ")[2] if near else text
 
@@ -137,4 +153,4 @@ def overdue(ms: float, now: float) -> str:
     left = ms / 1000 - now
     if left >= 0:
         return span(left)
-    return "now" if left > -JUST else f"overdue {span(-left)}"
+    return "now" if left > -TOLERANCE else f"overdue {span(-left)}"

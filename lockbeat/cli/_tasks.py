@@ -14,7 +14,7 @@ from lockbeat.cli._errors import Problem, Usage
 from lockbeat.cli._output import Cell, clock, complain, iso, say, say_json, several, show, span
 from lockbeat.cli._store import Where
 from lockbeat.client import Lockbeat
-from lockbeat.monitor import Instance, Overview, QueueLoad, instances, overview
+from lockbeat.monitor import MOST_FUNCTIONS, Instance, Overview, QueueLoad, instances, overview
 from lockbeat.tasks import NewTask, Spawned, TaskInfo
 from lockbeat.tasks._values import EndState, State
 from lockbeat.visible import visible, visible_json
@@ -59,20 +59,20 @@ def _ms(seconds: float | None) -> int | None:
 def _task_json(info: TaskInfo) -> dict[str, Any]:
     failure = info.failure
     return {
-        "task_id": info.id,
+        "task_id": info.task_id,
         "name": info.name,
         "queue": info.queue or None,
         "state": info.state,
         "priority": info.priority,
         "attempts": info.attempts,
         "max_attempts": info.max_attempts,
-        "spawned": iso(_ms(info.spawned_at)),
-        "due": iso(_ms(info.due_at)),
-        "started": iso(_ms(info.started_at)),
-        "ended": iso(_ms(info.ended_at)),
+        "spawned_at": iso(_ms(info.spawned_at)),
+        "due_at": iso(_ms(info.due_at)),
+        "started_at": iso(_ms(info.started_at)),
+        "ended_at": iso(_ms(info.ended_at)),
         "owner": info.owner,
         "fence": info.fence,
-        "expires": iso(_ms(info.expires_at)),
+        "expires_at": iso(_ms(info.expires_at)),
         "params": info.params,
         "headers": info.headers,
         "result": info.result,
@@ -237,9 +237,11 @@ def spawn_task(where: Where, name: str, params: Sequence[str], headers: Sequence
 
     spawned, living = where.ask(question)
     serving = [instance for instance in living if task.queue in instance.queues]
-    if not serving:
+    if not spawned.created:
+        pass  # it may have ended long ago
+    elif not serving:
         complain(f"no instance serves queue {task.queue!r}")
-    elif not any(task.name in instance.tasks for instance in serving):
+    elif not any(task.name in instance.tasks or len(instance.tasks) >= MOST_FUNCTIONS for instance in serving):
         complain(f"no instance that serves queue {task.queue!r} has a task {task.name!r}")
     if as_json:
         say_json({"task_id": spawned.task_id, "attempt": spawned.attempt, "created": spawned.created})

@@ -117,7 +117,7 @@ def _json(seen: Overview) -> dict[str, Any]:
                 "concurrency": instance.concurrency,
                 "running": _running(instance.owner, seen),
                 "locks": seen.locks_by.get(instance.owner, 0),
-                "seen": iso(instance.seen_ms),
+                "seen_at": iso(instance.seen_ms),
             }
             for instance in seen.instances
         ],

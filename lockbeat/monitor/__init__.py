@@ -1,13 +1,14 @@
 """Looks at a store from outside: what it is at, which instances live, whether the server is fit. Changes nothing."""
 
 from lockbeat.monitor._doctor import examine
-from lockbeat.monitor._instances import HEARTBEAT, HEARTBEAT_TTL_MS, SILENT, Instance, engine, instances
+from lockbeat.monitor._instances import HEARTBEAT, HEARTBEAT_TTL_MS, MOST_FUNCTIONS, SILENT, Instance, engine, instances
 from lockbeat.monitor._overview import Overview, QueueLoad, TaskStats, overview
 from lockbeat.monitor._server import TRIALS, Finding, State, commands
 
 __all__ = [
     "HEARTBEAT",
     "HEARTBEAT_TTL_MS",
+    "MOST_FUNCTIONS",
     "SILENT",
     "TRIALS",
     "Finding",

@@ -14,6 +14,8 @@ HEARTBEAT_TTL_MS = round(HEARTBEAT * 3000)
 SILENT = HEARTBEAT + 2
 """Seconds without a sign of life after which one was due and did not come."""
 MOST_INSTANCES = 1000
+MOST_FUNCTIONS = 1000
+"""Names that an instance says of itself; one that says so many may have more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +32,14 @@ class Instance:
     """How many it declares."""
     concurrency: int | None
     tasks: tuple[str, ...]
-    """The functions that its worker runs when they are spawned; the first thousand."""
+    """The functions that its worker runs when they are spawned, those of jobs included; the first MOST_FUNCTIONS."""
     seen_ms: int
     """Its last sign of life."""
+
+    @property
+    def seen_at(self) -> float:
+        """`seen_ms` in seconds since the Unix epoch, by the server's clock."""
+        return self.seen_ms / 1000
 
 
 async def instances(store: Store) -> list[Instance]:

@@ -187,6 +187,11 @@ class Task:
     ends_in: float | None = field(default=None, repr=False)
     """Seconds from the claim to when max_duration is over; None: no limit."""
 
+    @property
+    def task_id(self) -> str:
+        """`id`, as it is called where it is the id of something else's task."""
+        return self.id
+
     @classmethod
     def of(cls, row: list[Any], now_ms: int, owner: str, shard: int, lease_ms: int, asked_at: float) -> Task:
         """From a row of `task/claim`."""
@@ -369,6 +374,11 @@ class TaskInfo:
     result: Any
     failure: Failure | None
     """Of the latest attempt that failed; also while the task waits for another."""
+
+    @property
+    def task_id(self) -> str:
+        """`id`, as it is called where it is the id of something else's task."""
+        return self.id
 
     @classmethod
     def of(cls, task_id: str, row: list[Any]) -> TaskInfo | None:

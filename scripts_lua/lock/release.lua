@@ -7,7 +7,8 @@
 -- KEYS[5] lock:waiters  hash
 -- ARGV[1] key           str
 -- ARGV[2] owner         str
--- ARGV[3] token         id      of the call that took the lock; "TOKEN+": also if its owner took it again; "-": whichever
+-- ARGV[3] token         id      of the call that took the lock; "TOKEN+": also if its owner took it again; "-": whichever;
+--                               "=FENCE": whichever, of that fence, for somebody else's lock: not what its owner took since
 -- ARGV[4] call          id      of this call; the same again is the same call, repeated
 -- Batch: ARGV[1..4] repeat, one group a call, at most 128 a run.
 --
@@ -28,7 +29,7 @@ for i = 1, #ARGV, 4 do
   local lease = lease_read(t, key)
   local released = 0
   if queued and token ~= '-' then waiter_leave(w, key, token) end
-  if lease and lease.live and lease.owner == owner and lease_taken_by(lease, token) then
+  if lease and lease.live and lease.owner == owner and (lease_taken_by(lease, token) or token == '=' .. int(lease.fence)) then
     lease_free(t, key, lease, call)
     if queued then hand_off(t, w, KEYS[3], key, lease, '') end
     released = 1

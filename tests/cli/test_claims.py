@@ -56,7 +56,7 @@ def test_claims_lists_the_live_ones_and_those_that_ran_out(lockbeat: Lockbeat, c
     answer = lockbeat("claims", "--url", claimed)
     assert (answer.code, answer.err) == (0, "")
     head, a, b, c = answer.out.splitlines()
-    assert head.split() == ["CLAIM", "STATE", "OWNER", "FENCE", "ATTEMPT", "EXPIRES", "IN", "NOTE"]
+    assert head.split() == ["KEY", "STATE", "OWNER", "FENCE", "ATTEMPT", "EXPIRES", "IN", "NOTE"]
     assert a.split()[:3] == ["a", "claimed", "host-1"]
     assert a.split()[4] == "2"
     assert a.endswith("  failed before: ValueError: no route")
@@ -65,14 +65,14 @@ def test_claims_lists_the_live_ones_and_those_that_ran_out(lockbeat: Lockbeat, c
     assert c.split()[:3] == ["c", "expired", "gone-1"]
     assert " ago " in c
     mail = lockbeat("claims", "--queue", "mail", "--url", claimed).out.splitlines()
-    assert [line.split()[0] for line in mail] == ["CLAIM", "d"]
+    assert [line.split()[0] for line in mail] == ["KEY", "d"]
 
 
 def test_claims_json(lockbeat: Lockbeat, claimed: str) -> None:
     a, b, c = lockbeat("claims", "--url", claimed, "--json").json
-    assert (a["claim"], a["queue"], a["state"], a["owner"], a["attempt"]) == ("a", "default", "claimed", "host-1", 2)
+    assert (a["key"], a["queue"], a["state"], a["owner"], a["attempt"]) == ("a", "default", "claimed", "host-1", 2)
     assert a["fence"] > 0
-    assert datetime.fromisoformat(a["expires"]).utcoffset() is not None
+    assert datetime.fromisoformat(a["expires_at"]).utcoffset() is not None
     assert 30 < a["expires_in"] <= 60
     assert a["last_error"] == "ValueError: no route\nto host"
     assert (a["previous_owner"], b["previous_owner"]) == (None, "gone-1")
@@ -127,4 +127,4 @@ def test_release_all_gives_back_locks_tasks_and_claims_of_one_owner(lockbeat: Lo
     assert lockbeat("release-all", "host-1", "--url", claimed).out == "host-1 held nothing\n"
     told = lockbeat("release-all", "host-2", "--url", claimed, "--json").json
     assert told == {"owner": "host-2", "tasks": 0, "locks": 0, "claims": 1}
-    assert [claim["claim"] for claim in lockbeat("claims", "--url", claimed, "--json").json] == ["c"]
+    assert [claim["key"] for claim in lockbeat("claims", "--url", claimed, "--json").json] == ["c"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -95,11 +95,11 @@ def test_locks_of_all_and_of_one_owner(lockbeat: Lockbeat, store: str) -> None:
 
     using(store, take)
     mine, yours = lockbeat("locks", "--url", store, "--json").json
-    assert (mine["lock"], mine["owner"], yours["owner"]) == ("a", "me", "you")
+    assert (mine["key"], mine["owner"], yours["owner"]) == ("a", "me", "you")
     assert mine["fence"] > 0
-    assert is_utc(mine["expires"])
+    assert is_utc(mine["expires_at"])
     assert 50 < mine["expires_in"] <= 60
-    assert [lock["lock"] for lock in lockbeat("locks", "--owner", "you", "--url", store, "--json").json] == ["b"]
+    assert [lock["key"] for lock in lockbeat("locks", "--owner", "you", "--url", store, "--json").json] == ["b"]
     assert lockbeat("locks", "--url", store).out.splitlines()[1].split()[:2] == ["a", "me"]
 
 
@@ -118,7 +118,7 @@ def test_release_all_gives_back_what_one_owner_holds(lockbeat: Lockbeat, store: 
         "locks": 0,
         "claims": 0,
     }
-    assert [lock["lock"] for lock in lockbeat("locks", "--url", store, "--json").json] == ["d"]
+    assert [lock["key"] for lock in lockbeat("locks", "--url", store, "--json").json] == ["d"]
 
 
 def test_delete_forgets_a_job(lockbeat: Lockbeat, jobs: str) -> None:
@@ -212,7 +212,117 @@ def test_an_instance_that_is_not_heard_is_silent(lockbeat: Lockbeat, store: str)
     using(store, beat)
     _, alive, gone = lockbeat("instances", "--url", store).out.splitlines()
     assert "  alive " in alive
-    assert "  silent 19 s " in gone
+    assert "  silent " in gone
+
+
+def test_a_slot_is_overdue_only_when_it_is_late(
+    lockbeat: Lockbeat, store: str, raw: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the server's clock, with a tolerance; and one that its jitter holds back is not late."""
+    job = Job.declare("tick", Every(0.001))  # any instant is a slot
+
+    async def put_off(lb: Client, slot_s: float, due_s: float) -> str:
+        await lb.jobs.put(job)
+        now = await lb.store.server_time()
+        slot, due = (round((now + seconds) * 1000) for seconds in (slot_s, due_s))
+        key = lb.store.keys.key(lb.jobs.shard_of("tick"), "job:slot")
+        raw.hset(key, "tick", f"{slot} {due} {job.rev}")
+        return str(slot)
+
+    def shown() -> tuple[bool, str]:
+        [told] = lockbeat("ls", "--url", store, "--json").json
+        return told["overdue"], lockbeat("ls", "--url", store).out.splitlines()[1]
+
+    monkeypatch.setattr("lockbeat.cli._output.TOLERANCE", 60)
+    monkeypatch.setattr("lockbeat.cli._jobs.TOLERANCE", 60)
+    slot = using(store, lambda lb: put_off(lb, -1, -1))
+    overdue, line = shown()
+    assert (overdue, "  now  " in line) == (False, True), line
+    assert "has just come due, and is not fired yet" in lockbeat("why", "tick", slot, "--url", store).err
+    using(store, lambda lb: put_off(lb, -3600, 630))  # due in ten minutes, an hour after its slot
+    assert not shown()[0]
+    assert "  in 10 m " in lockbeat("next", "tick", "--url", store).out.splitlines()[0]
+    using(store, lambda lb: put_off(lb, -3600, -120))
+    overdue, line = shown()
+    assert (overdue, "  overdue 2 m" in line) == (True, True), line
+
+
+def test_at_80_columns_ls_keeps_what_matters(lockbeat: Lockbeat, late: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    store, slot = late
+    fire(store, slot, claim=False)
+
+    async def more(lb: Client) -> None:
+        report = Cron("0 9 * * mon-fri", "America/Argentina/Ushuaia")
+        await lb.jobs.put(Job.declare("billing.nightly_report", report, jitter=60, timeout=30, catchup="skip", queue="reports"))
+
+    using(store, more)
+    monkeypatch.setattr("lockbeat.cli._jobs.NEGLECTED", -1)
+    monkeypatch.setattr("lockbeat.cli._output.is_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    out = lockbeat("ls", "--url", store).out
+    assert max(map(len, out.splitlines())) <= 80
+    head, _, report, *rest = out.strip().splitlines()
+    for column in ("JOB", "TRIGGER", "IN", "LAST"):
+        assert column in head.split()
+    assert "waiting for a worker" in out
+    assert "every 1h" in out
+    assert "0 9 * * mon-fri" in report
+    assert "America/Argentina/U" in "".join([report, *rest])
+    assert "…" not in out
+    assert lockbeat("ls", "--url", store, "--json").json[1]["waiting_for_a_worker"]
+
+
+@pytest.fixture
+def kolkata(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("kolkata")
+def test_people_are_shown_their_own_time_or_utc_and_programs_utc(lockbeat: Lockbeat, late: tuple[str, int]) -> None:
+    store, slot = late
+    fire(store, slot, claim=True)
+    told = lockbeat("ledger", "tick", "--url", store, "--json").json[0]
+    assert is_utc(told["slot"])
+    assert is_utc(told["started_at"])
+    moment = datetime.fromisoformat(told["slot"])
+    utc, local = f"{moment:%Y-%m-%d %H:%M:%S}Z", f"{moment + timedelta(hours=5, minutes=30):%Y-%m-%d %H:%M:%S}+05:30"
+    for args in (["ledger", "tick"], ["ls"], ["why", "tick", told["slot"]]):
+        assert local in lockbeat(*args, "--url", store).out
+        assert utc in lockbeat(*args, "--url", store, "--utc").out
+    for args in (["next", "tick"], ["task", told["task_id"]]):
+        assert "+05:30" in lockbeat(*args, "--url", store).out
+        assert "+05:30" not in lockbeat(*args, "--url", store, "--utc").out
+    assert "+05:30" in lockbeat("top", "--url", store).out.splitlines()[0]
+    assert "Z  " in lockbeat("top", "--url", store, "--utc").out.splitlines()[0]
+    # What is shown can be asked for again, with its zone or without.
+    for shown in (local, local.removesuffix("+05:30")):
+        assert lockbeat("why", "tick", shown, "--url", store).code == 0
+    assert lockbeat("why", "tick", utc.removesuffix("Z"), "--url", store, "--utc").code == 0
+
+
+def test_unlock_gives_back_a_lock_whoever_holds_it_and_says_who(lockbeat: Lockbeat, store: str) -> None:
+    async def take(lb: Client) -> int:
+        lease = await lb.locks.try_acquire("report", "gone-1", 600)
+        assert lease is not None
+        return lease.fence
+
+    fence = using(store, take)
+    asked = lockbeat("unlock", "report", "--url", store)
+    assert asked.code == 2
+    assert f"'report' is held by gone-1, with fence {fence}, for another " in asked.err
+    assert "say --yes" in asked.err
+    assert len(lockbeat("locks", "--url", store, "--json").json) == 1
+    done = lockbeat("unlock", "report", "--yes", "--url", store)
+    assert (done.code, done.out) == (0, f"gave back report, which gone-1 held with fence {fence}\n")
+    free = lockbeat("unlock", "report", "--yes", "--url", store)
+    assert (free.code, free.out, free.err) == (1, "", "lockbeat: nobody holds 'report'\n")
+    fence = using(store, take)
+    told = lockbeat("unlock", "report", "--yes", "--url", store, "--json").json
+    assert told == {"key": "report", "owner": "gone-1", "fence": fence}
 
 
 def test_on_a_narrow_terminal_columns_are_left_out_and_no_word_is_cut(

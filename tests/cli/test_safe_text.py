@@ -142,7 +142,7 @@ def test_no_command_carries_hostile_text_to_a_terminal(
             assert is_safe(text), f"{line}: {text!r}"
         said += answer.out + answer.err
         if form == "json" and takes_json and answer.code == 0:
-            assert line[0] != "locks" or "owned" not in answer.out or answer.json[0]["lock"] == KEY
+            assert line[0] != "locks" or "owned" not in answer.out or answer.json[0]["key"] == KEY
     assert said.count("owned") > 50, "the hostile texts were there to be shown"
 
 

@@ -40,7 +40,7 @@ def test_run_fires_and_stops_on_a_signal_with_nothing_held(
     assert instance["schedules"]
     assert instance["queues"] == ["default"]
     locks = lockbeat("locks", "--owner", instance["owner"], "--url", store, "--json").json
-    assert "job:endless" in [lock["lock"] for lock in locks]
+    assert "job:endless" in [lock["key"] for lock in locks]
 
     began = time.monotonic()
     assert process.end(number) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -17,7 +18,7 @@ from lockbeat.jobs import Job
 from lockbeat.triggers import Every
 from lockbeat.visible import visible
 
-from .conftest import Lockbeat
+from .conftest import Lockbeat, Start, wait_until
 from .terminal import Terminal
 
 
@@ -124,8 +125,8 @@ def test_tasks_json_has_counts_and_tasks(lockbeat: Lockbeat, busy: str) -> None:
     running = told["tasks"][0]
     assert (running["name"], running["state"], running["attempts"], running["owner"]) == ("resize", "running", 1, "host-1")
     assert running["fence"] > 0
-    assert datetime.fromisoformat(running["expires"]).utcoffset() is not None
-    assert running["ended"] is None
+    assert datetime.fromisoformat(running["expires_at"]).utcoffset() is not None
+    assert running["ended_at"] is None
     only = lockbeat("tasks", "--queue", "slow", "--url", busy, "--json").json
     assert [load["queue"] for load in only["queues"]] == ["slow"]
 
@@ -255,8 +256,35 @@ def test_spawn_puts_a_task_with_its_options_into_a_queue(lockbeat: Lockbeat, sto
     assert (told["name"], told["queue"], told["priority"], told["max_attempts"]) == ("send", "mail", -5, 2)
     assert told["params"] == {"to": "ann", "n": [1.5, None]}
     assert told["headers"] == {"a": "1=2", "b": ""}
-    late = datetime.fromisoformat(told["due"]) - datetime.fromisoformat(told["spawned"])
+    late = datetime.fromisoformat(told["due_at"]) - datetime.fromisoformat(told["spawned_at"])
     assert late.total_seconds() == 60
+
+
+def test_spawn_warns_of_what_is_true_alone(lockbeat: Lockbeat, store: str, start: Start, module: Callable[..., str]) -> None:
+    path = module("""
+        from lockbeat import Beat
+        beat = Beat()
+        @beat.every(3600)
+        def nightly(run):
+            print("run", repr(run.job), flush=True)
+        @beat.task
+        def send(): ...
+    """)
+    process = start("run", f"{path}:beat", "--url", store)
+    wait_until(lambda: lockbeat("instances", "--url", store, "--json").json, "it serves")
+    assert lockbeat("spawn", "nightly", "--url", store).err == "", "the function of a job is run when it is spawned"
+    process.says("run ''")
+    assert lockbeat("spawn", "send", "--url", store).err == ""
+    said = lockbeat("spawn", "sent", "--key", "one", "--url", store).err
+    assert said == "lockbeat: no instance that serves queue 'default' has a task 'sent'\n"
+    assert lockbeat("spawn", "sent", "--key", "one", "--url", store).err == "", "it was there already, and may have ended"
+    process.end()
+
+
+def test_spawn_does_not_warn_of_a_function_that_may_be_one_of_very_many(lockbeat: Lockbeat, store: str) -> None:
+    said = json.dumps({"queues": ["default"], "tasks": [f"task-{number}" for number in range(1000)]})
+    using(store, lambda lb: lb.store.call("beat/heartbeat", 0, ("large", said, 30_000)))
+    assert lockbeat("spawn", "task-1001", "--url", store).err == ""
 
 
 def test_spawn_with_a_key_is_the_same_task(lockbeat: Lockbeat, store: str) -> None:

@@ -15,7 +15,7 @@ from .conftest import Lockbeat
 Module = Callable[..., str]
 
 SERVING = ("run", "beat", "worker", "demo")
-LOOKING = ("ls", "next", "ledger", "why", "delete", "locks", "release-all", "instances")
+LOOKING = ("ls", "next", "ledger", "why", "delete", "locks", "release-all", "instances", "unlock")
 TENDING = ("tasks", "task", "spawn", "cancel", "dead", "retry", "redrive", "purge", "claims", "top")
 COMMANDS = (*SERVING, *LOOKING, *TENDING, "server", "doctor")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import time_machine
 
 from lockbeat import LeaseLost, Lockbeat
 from lockbeat.errors import LockbeatError
-from tests.conftest import Backend, Connect, only
+from tests.conftest import Backend, Connect, only, wait_until
 from tests.keeping import hurry, renewed
 
 
@@ -101,3 +102,42 @@ async def test_a_block_keeps_its_lock_when_its_owner_also_takes_it_by_hand(lb: L
         await renewed(lb, 2)
         assert await lb.locks.owner("k") == lb.owner
     assert not await lb.locks.is_locked("k")
+
+
+async def test_unlock_gives_back_what_was_seen_and_nothing_that_was_taken_since(lb: Lockbeat) -> None:
+    first = await lb.locks.try_acquire("report", "gone", 60)
+    assert first is not None
+    assert await lb.locks.holder("report") == first
+    assert await lb.locks.release("report", "gone")
+    again = await lb.locks.try_acquire("report", "gone", 60)
+    assert again is not None
+    assert not await lb.locks.unlock(first), "the same owner has taken it again: another fence"
+    assert not await lb.locks.unlock(replace(again, owner="another"))
+    assert await lb.locks.owner("report") == "gone"
+    assert await lb.locks.unlock(again)
+    assert await lb.locks.holder("report") is None
+    assert not await lb.locks.unlock(again)
+    assert await lb.locks.release_all("gone") == 0
+
+
+async def test_unlock_hands_the_lock_to_the_first_who_waits_and_its_holder_is_told(lb: Lockbeat, connect: Connect) -> None:
+    async with connect() as other:
+        entered = asyncio.Event()
+
+        async def hold() -> None:
+            async with other.lock("report", ttl=30):
+                entered.set()
+                await asyncio.sleep(60)
+
+        holding = asyncio.create_task(hold())
+        await entered.wait()
+        [lease] = await lb.locks.list()
+        waiting = asyncio.create_task(lb.lock("report", ttl=30, wait=30).__aenter__())
+        await wait_until(lambda: lb.locks._room._waiters, "another waits")
+        assert await lb.locks.unlock(lease)
+        got = await waiting
+        assert got.fence > lease.fence
+        hurry(other)
+        with pytest.raises(LeaseLost):
+            await holding
+        await lb.locks.unlock(got)
