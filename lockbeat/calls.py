@@ -9,7 +9,7 @@ from typing import Any
 
 from lockbeat.connection import Connector
 from lockbeat.durability import Durability, DurableWire
-from lockbeat.errors import NotDurable, StoreError, StoreUnavailable
+from lockbeat.errors import NotDurable, StoreError, StoreUnavailable, Unreadable
 from lockbeat.keys import Keys
 from lockbeat.scripts import Script, load
 from lockbeat.wire import Args, MemoryWire, Target, Wire
@@ -106,7 +106,7 @@ class Calls:
             return await self._repeat(lambda: wire.submit(target, args))
 
     async def call_groups(self, name: str, shard: int, groups: Sequence[Args]) -> list[Any]:
-        """As `call`, for many calls of a batched script made as one."""
+        """As `call`, for many calls of a batched script as one; where one met what can't be read, its reply is an Unreadable."""
         wire, target = self._target(name, shard)
         args = [arg for group in groups for arg in group]
         try:
@@ -146,6 +146,8 @@ class Calls:
             if problem.reply is not None:
                 [problem.reply] = problem.reply
             raise
+        if isinstance(reply, Unreadable):
+            raise reply
         return reply
 
     async def call_groups_durably(

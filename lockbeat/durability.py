@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from lockbeat.durations import Seconds, milliseconds
-from lockbeat.errors import InvalidArgument, InvalidType, LockbeatError, NotDurable, StoreError, StoreUnavailable
+from lockbeat.errors import InvalidArgument, InvalidType, LockbeatError, NotDurable, StoreError, StoreUnavailable, Unreadable
 from lockbeat.wire import Args, Target, Wire
 
 MARK_MS = 60_000
@@ -150,7 +150,7 @@ class DurableWire:
             self._working = self._wire.loop.create_task(self._work())
         try:
             replies = await call.replies
-            if changed is not None and not any(changed(reply) for reply in replies):
+            if changed is not None and not any(changed(reply) for reply in replies if not isinstance(reply, Unreadable)):
                 return replies
             problem = await call.acknowledged
         finally:

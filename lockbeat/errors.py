@@ -8,7 +8,8 @@ LockbeatError
 ├── StoreError                     the store could not be asked, or answered with an error
 │   ├── StoreUnavailable           not reached in time: repeating the call is safe
 │   ├── NotDurable                 the durability asked for was not met in time: nothing was done
-│   └── ScriptError                a script refused its own contract: a bug, or foreign data under our keys
+│   └── ScriptError                a script refused its own contract: a bug
+│       └── Unreadable             an entry of the store can't be read: `.key` and `.field` name it
 ├── MissingExtra (ImportError)     install the named extra
 ├── LockTimeout (TimeoutError)     `wait` ran out before the lock was free
 ├── LeaseLost                      stop writing: the lease is gone or can no longer be trusted
@@ -105,7 +106,23 @@ class NotDurable(StoreError):
 
 
 class ScriptError(StoreError):
-    """A script refused what it found or was given: a bug, or foreign data under lockbeat's keys."""
+    """A script refused what it found or was given: a bug, unless it is Unreadable."""
+
+
+class Unreadable(ScriptError):
+    """What the store has under `key` (and `field`, in a hash) can't be read. It is never taken for absent: it may be a lease.
+
+    Nothing was done for this call. Repair the entry, or delete it once you know that nobody needs it.
+    """
+
+    def __init__(self, key: str, field: str = "") -> None:
+        super().__init__(key, field)
+        self.key = key
+        self.field = field
+
+    def __str__(self) -> str:
+        what = f"field {self.field!r} of {self.key}" if self.field else self.key
+        return f"the store's entry can't be read: {what}; repair it, or delete it once nobody needs it"
 
 
 class MissingExtra(LockbeatError, ImportError):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from lockbeat.errors import InvalidArgument, InvalidType
 from lockbeat.keys import check_name
-from lockbeat.payload import dump
+from lockbeat.payload import dump, load
 from lockbeat.store import Store
 
 
@@ -56,7 +55,10 @@ class Fenced:
     async def get(self, name: str) -> FencedValue | None:
         """What was last written; None: nothing, or it was deleted (`fenced/get`)."""
         fence, value = await self._call("fenced/get", name, ())
-        return FencedValue(json.loads(value), fence) if value else None
+        if not value:
+            return None
+        store = self._store
+        return FencedValue(load(value, store.keys.key(store.shard_of(name), "fenced:NAME", name)), fence)
 
     async def _write(self, name: str, text: str, fence: int) -> bool:
         return bool(await self._call("fenced/set", name, (_checked(fence), text)))

@@ -12,10 +12,11 @@ import threading
 import time
 from collections import defaultdict
 from functools import partial
+from typing import Any
 
 from lockbeat.calls import Calls
 from lockbeat.connection import Connector
-from lockbeat.errors import LockbeatError
+from lockbeat.errors import LockbeatError, Unreadable
 from lockbeat.keys import Keys
 from lockbeat.lease import Held
 from lockbeat.scripts import load
@@ -143,7 +144,7 @@ class Keeper:
             future = calls.submit_groups(script, shard, [held.args for held in asked])
             future.add_done_callback(partial(self._renewed, asked, asked_at))
 
-    def _renewed(self, asked: list[Held], asked_at: float, done: asyncio.Future[list[int]]) -> None:
+    def _renewed(self, asked: list[Held], asked_at: float, done: asyncio.Future[list[Any]]) -> None:
         if done.cancelled():
             return
         problem = done.exception()
@@ -153,6 +154,9 @@ class Keeper:
             log.log(level, "could not renew %d leases: %s", len(asked), problem)
             return
         for held, expires_at_ms in zip(asked, done.result(), strict=True):
+            if isinstance(expires_at_ms, Unreadable):  # no loss either: it may yet be repaired
+                log.error("could not renew a lease: %s", expires_at_ms)
+                continue
             if expires_at_ms > 0 or expires_at_ms == STOP:
                 held.taken(asked_at)
             if expires_at_ms == STOP:

@@ -18,7 +18,7 @@ from lockbeat.keys import check_name
 from lockbeat.lease import Lease, monotonic
 from lockbeat.store import Store
 from lockbeat.waiting import Waiter, WaitingRoom
-from lockbeat.wire import Args
+from lockbeat.wire import Args, sifted
 
 log = logging.getLogger("lockbeat")
 
@@ -115,7 +115,8 @@ class Locks:
             count, more = 0, 1
             while more:
                 call = store.new_call()
-                released, more = await store.calls.call_named("lock/release_all", shard, (owner, call, PAGE), call)
+                released, more, *left = await store.calls.call_named("lock/release_all", shard, (owner, call, PAGE), call)
+                sifted(left)
                 count += released
             return count
 
@@ -130,7 +131,7 @@ class Locks:
             cursor: bytes = b""
             while True:
                 cursor, *page = await self._store.call("lock/list", shard, (owner or "", cursor, PAGE))
-                found += [Lease(key.decode(), who.decode(), fence, ms / 1000) for key, who, fence, ms in page]
+                found += [Lease(key.decode(), who.decode(), fence, ms / 1000) for key, who, fence, ms in sifted(page)]
                 if not cursor:
                     break
         return sorted(found, key=lambda lease: (lease.owner, lease.key))

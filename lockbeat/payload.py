@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from lockbeat.errors import InvalidArgument, InvalidType
+from lockbeat.errors import InvalidArgument, InvalidType, Unreadable
 
 MOST_BYTES = 1 << 20
+MOST_DEPTH = 200
+"""Lists and dicts within each other. Python's own limit is a thousand frames, whoever is on the stack: what one can write another
+could not read."""
 
 
 def dump(argument: str, value: Any) -> str:
-    """The value as JSON of at most 1 MiB. Raises InvalidType for what JSON can't say, InvalidArgument; naming `argument`."""
+    """The value as JSON, of at most 1 MiB and 200 levels. Raises InvalidType for what JSON can't say, InvalidArgument.
+
+    Both name `argument`. JSON has text for keys: `{1: ..., "1": ...}` would lose one of the two, and is refused.
+    """
     try:
         text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         size = len(text) if text.isascii() else len(text.encode())
@@ -25,4 +31,42 @@ def dump(argument: str, value: Any) -> str:
         raise InvalidArgument(argument, f"must be JSON: {problem}") from None
     if size > MOST_BYTES:
         raise InvalidArgument(argument, f"must be at most 1 MiB of JSON, not {size} bytes")
+    wrong = _problem(value)
+    if wrong is not None:
+        raise InvalidArgument(argument, wrong)
     return text
+
+
+def load(text: str | bytes, key: str, field: str = "") -> Any:
+    """What `dump` wrote, as the store has it under `key` and `field`. Raises Unreadable."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise Unreadable(key, field) from None
+    if _problem(value) is not None:
+        raise Unreadable(key, field)
+    return value
+
+
+def _problem(value: Any) -> str | None:
+    """What is wrong with a value that JSON can say."""
+    if not isinstance(value, (dict, list, tuple)):
+        return None
+    level = [value]
+    for _ in range(MOST_DEPTH):
+        below = []
+        for node in level:
+            if isinstance(node, dict):
+                if any(type(key) is not str for key in node) and len(set(map(_spelled, node))) < len(node):
+                    return "has keys that are the same in JSON, whose keys are text"
+                below += [child for child in node.values() if isinstance(child, (dict, list, tuple))]
+            else:
+                below += [child for child in node if isinstance(child, (dict, list, tuple))]
+        if not below:
+            return None
+        level = below
+    return f"must not be nested more than {MOST_DEPTH} deep"
+
+
+def _spelled(key: Any) -> str:
+    return key if isinstance(key, str) else json.dumps(key)

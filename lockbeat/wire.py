@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from copy import copy
 from typing import Any
 
@@ -22,7 +22,7 @@ import hiredis
 from redis.exceptions import RedisError
 
 from lockbeat import forks
-from lockbeat.errors import LockbeatError, ScriptError, StoreError, StoreUnavailable
+from lockbeat.errors import LockbeatError, ScriptError, StoreError, StoreUnavailable, Unreadable
 from lockbeat.outage import Outage, Pace
 from lockbeat.scripts import Script
 
@@ -80,9 +80,18 @@ class Batch:
         return (*self.head, *self.args)
 
     def succeed(self, reply: Any) -> None:
+        """A group that met what can't be read has an error for a reply; of many groups made as one call it is in its place."""
+        scripted = self.target is not None
+        if self.target is not None and self.target.script.batched and not self.shared:
+            reply = [readable(mine) for mine in reply]
         for future, mine in zip(self.calls, reply if self.shared else (reply,), strict=True):
-            if not future.done():  # else its caller was cancelled
-                future.set_result(mine)
+            if future.done():
+                continue  # its caller was cancelled
+            said = readable(mine) if scripted else mine
+            if isinstance(said, Unreadable):
+                future.set_exception(said)
+            else:
+                future.set_result(said)
 
     def fail(self, error: LockbeatError) -> None:
         """Every caller gets its own copy."""
@@ -91,10 +100,34 @@ class Batch:
                 future.set_exception(copy(error))
 
 
+_UNREADABLE = b"LOCKBEAT_UNREADABLE "
+
+
+def readable(reply: Any) -> Any:
+    """A script's reply; or, if it names what could not be read, the error that says so."""
+    if type(reply) is not bytes or not reply.startswith(_UNREADABLE):
+        return reply
+    key, _, field = reply.removeprefix(_UNREADABLE).partition(b"\xff")
+    return Unreadable(key.decode(errors="backslashreplace"), field.decode(errors="backslashreplace"))
+
+
+def sifted(rows: Iterable[Any]) -> list[Any]:
+    """The rows that could be read. The others are left as they are; a line in the log names each."""
+    found = []
+    for row in map(readable, rows):
+        if isinstance(row, Unreadable):
+            log.error("left out: %s", row)
+        else:
+            found.append(row)
+    return found
+
+
 def error_of(problem: Exception) -> LockbeatError:
     """The one place where what a server or redis-py says becomes an error of ours."""
     text = str(problem)
     word = text.split(" ", 1)[0]
+    if word == "LOCKBEAT_UNREADABLE":
+        return Unreadable(text.split(" ")[1])
     if word == "OOM":
         return StoreError(text)
     if word in _AWAY or not isinstance(problem, (hiredis.ReplyError, RedisError)):

@@ -100,7 +100,10 @@ class LedgerEntry:
 
     @classmethod
     def of(cls, job: str, slot_ms: int, text: str | bytes) -> LedgerEntry:
-        data: dict[str, Any] = json.loads(text)
+        try:
+            data: dict[str, Any] = {**json.loads(text)}
+        except (ValueError, TypeError, RecursionError):
+            return cls(job, slot_ms, "unknown", reason="what the ledger has of it can't be read")
         return cls(
             job,
             slot_ms,

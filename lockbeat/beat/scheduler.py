@@ -15,7 +15,7 @@ import anyio
 
 from lockbeat.beat.registry import Jobs, instant, stood
 from lockbeat.durability import Durability
-from lockbeat.errors import LockbeatError, NotDurable, StoreError
+from lockbeat.errors import LockbeatError, NotDurable, StoreError, Unreadable
 from lockbeat.jobs import Job, task_id
 from lockbeat.keys import job_lock
 from lockbeat.lease import Held, monotonic
@@ -268,7 +268,11 @@ class Scheduler:
         reserved, telling = sum(shot.here for shot in shots), log.isEnabledFor(logging.DEBUG)
         try:
             replies, durable = await self._shots(shard, [shot.args for shot in shots])
-            for shot, (code, fence, expires_ms, now) in zip(shots, replies, strict=True):
+            for shot, reply in zip(shots, replies, strict=True):
+                if isinstance(reply, Unreadable):
+                    log.error("could not fire %s of %s: %s", instant(shot.slot_ms).isoformat(), shot.job.name, reply)
+                    continue  # beat/due brings it again
+                code, fence, expires_ms, now = reply
                 # Not fired may mean that another is at it, or that the ledger says why and the next slot is as planned.
                 due_ms = shot.next_due if code else min(shot.next_due or now + HIDE_MS, now + HIDE_MS)
                 if due_ms and (not soonest or due_ms < soonest):
@@ -310,7 +314,7 @@ class Scheduler:
         """The jobs as the store has them: the slots were reckoned by that definition, whatever the code here says."""
         known, strange = {}, []
         for name, expected in pairs:
-            rev = expected.split(" ")[2]
+            rev = "".join(expected.split(" ")[2:3])  # a slot that can't be read has none
             declared = self._declared.get(name)
             if declared is not None and declared.rev == rev:
                 known[name] = declared

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import builtins
 import heapq
-import json
+import logging
+from collections.abc import Iterable
 from typing import Any
 
 from lockbeat.claims._handle import ClaimHandle
@@ -24,10 +25,14 @@ from lockbeat.claims._values import (
 )
 from lockbeat.durability import Durability, check_durability
 from lockbeat.durations import Seconds, milliseconds
+from lockbeat.errors import Unreadable
 from lockbeat.keeper import Keeper
 from lockbeat.keys import check_name, claim_place
-from lockbeat.payload import dump
+from lockbeat.payload import dump, load
 from lockbeat.store import Store
+from lockbeat.wire import sifted
+
+log = logging.getLogger("lockbeat")
 
 PAGE = 100  # claims that one run of a script looks at or ends; keeps it under 5 ms
 
@@ -74,15 +79,17 @@ class Claims:
                 said, *reply = await store.call("claim/acquire", shard, args)
             else:
                 said, *reply = await store.call_durably("claim/acquire", shard, args, durability, changed=_was_claimed)
+            # Before it is too late to take it back.
+            claim = self._claim(shard, reply) if said == 1 else None
         except BaseException as problem:
             undoing = (queue, key, owner, "-", token, store.new_call())
             await store.take_back(problem, "claim/release", shard, undoing, lasts=lease_ms / 1000, durably=durability is not None)
             raise
-        if said == 1:
-            return _claim(reply)
+        if claim is not None:
+            return claim
         if said == 0:
             return Busy(key, queue, reply[0].decode(), reply[1] / 1000)
-        return Done(key, queue, reply[0].decode(), json.loads(reply[3]), reply[1] / 1000, reply[2] / 1000)
+        return Done(key, queue, reply[0].decode(), self._load(shard, queue, key, reply[3]), reply[1] / 1000, reply[2] / 1000)
 
     async def renew(self, claim: Claim, lease: Seconds) -> bool:
         """Set the time left to `lease`, longer or shorter. True only while it is live; never revives it (`claim/renew`)."""
@@ -96,10 +103,11 @@ class Claims:
         check_claim(claim)
         return await self._complete(claim, dump("result", result), milliseconds("hold", hold, least=0)) > 0
 
-    async def fail(self, claim: Claim, error: str | BaseException) -> bool:
+    async def fail(self, claim: Claim, error: Any) -> bool:
         """The work failed: the next acquire gets it at once, as its next attempt, and is told why (`claim/fail`).
 
-        Accepted like `complete`. Attempts are counted for 7 days after the last failure. Of a text 4,000 characters are kept.
+        error: a text or an exception, of which 4,000 characters are kept, or any JSON value, which is given back as such.
+        Accepted like `complete`. Attempts are counted for 7 days after the last failure.
         """
         check_claim(claim)
         return await self._fail(claim, error_json(error)) > 0
@@ -128,8 +136,9 @@ class Claims:
     async def is_claimed(self, key: str, queue: str = "default") -> Claim | None:
         """The live claim, whoever's; None: nobody is at it (`claim/get`)."""
         check_place(key, queue)
-        reply = await self._store.call("claim/get", self._shard_of(key, queue), (queue, key))
-        return _claim(reply) if reply else None
+        shard = self._shard_of(key, queue)
+        reply = await self._store.call("claim/get", shard, (queue, key))
+        return self._claim(shard, reply) if reply else None
 
     async def get(self, key: str, owner: str, queue: str = "default") -> Claim | None:
         """The live claim if it is that owner's (`claim/get`)."""
@@ -149,7 +158,7 @@ class Claims:
                 # A page of one could be all that ran out and was not yet moved away.
                 args = (queue, after, min(max(limit - len(found), 10), PAGE))
                 after, *rows = await self._store.call("claim/list", shard, args)
-                found += map(_claim, rows)
+                found += self._claims(shard, rows)
                 if not after or len(found) >= limit:
                     return found
 
@@ -180,7 +189,7 @@ class Claims:
             for skip in range(0, limit, PAGE):
                 size = min(PAGE, limit - skip)
                 page = await self._store.call("claim/expired", shard, (skip, size))
-                found += [_claim(row) for row in page if row]
+                found += self._claims(shard, filter(None, page))
                 if len(page) < size:
                     break
             return found
@@ -254,11 +263,40 @@ class Claims:
             count, more = 0, 1
             while more:
                 call = store.new_call()
-                ended, more = await store.calls.call_named(script, shard, (*args, call, PAGE), call)
+                ended, more, *left = await store.calls.call_named(script, shard, (*args, call, PAGE), call)
+                sifted(left)
                 count += ended
             return count
 
         return sum(await asyncio.gather(*(one_shard(shard) for shard in range(store.shards))))
+
+    def _claim(self, shard: int, row: Any) -> Claim:
+        """Raises Unreadable."""
+        queue, key, owner, fence, expires_ms, attempt, previous, error = row
+        return Claim(
+            key.decode(),
+            queue.decode(),
+            owner.decode(),
+            fence,
+            attempt,
+            expires_ms / 1000,
+            "took_over" if previous else "acquired",
+            previous.decode() if previous else None,
+            self._load(shard, queue.decode(), key.decode(), error) if error else None,
+        )
+
+    def _claims(self, shard: int, rows: Iterable[Any]) -> builtins.list[Claim]:
+        """Those of a listing that can be read; a line in the log names each of the others."""
+        found = []
+        for row in sifted(rows):
+            try:
+                found.append(self._claim(shard, row))
+            except Unreadable as problem:
+                log.error("left out: %s", problem)
+        return found
+
+    def _load(self, shard: int, queue: str, key: str, text: bytes) -> Any:
+        return load(text, self._store.keys.key(shard, "claim:result"), f"{queue}\\xff{key}")
 
     def _shard_of(self, key: str, queue: str) -> int:
         store = self._store
@@ -267,18 +305,3 @@ class Claims:
 
 def _was_claimed(reply: Any) -> bool:
     return bool(reply[0] == 1)
-
-
-def _claim(row: Any) -> Claim:
-    queue, key, owner, fence, expires_ms, attempt, previous, error = row
-    return Claim(
-        key.decode(),
-        queue.decode(),
-        owner.decode(),
-        fence,
-        attempt,
-        expires_ms / 1000,
-        "took_over" if previous else "acquired",
-        previous.decode() if previous else None,
-        json.loads(error) if error else None,
-    )

@@ -73,7 +73,7 @@ class Gate:
         milliseconds("hold", hold, least=0)
         return True
 
-    async def fail(self, claim: Claim, error: str | BaseException) -> bool:
+    async def fail(self, claim: Claim, error: Any) -> bool:
         """As `Claims.fail`; passing through: True."""
         if self._claims is not None:
             return await self._claims.fail(claim, error)

@@ -144,7 +144,7 @@ class ClaimHandle:
         return self.claim.previous_owner
 
     @property
-    def last_error(self) -> str | None:
+    def last_error(self) -> Any:
         """How the last attempt failed that did, if one has."""
         return self.claim.last_error
 
@@ -167,7 +167,7 @@ class ClaimHandle:
         hold_ms, claim = self._hold_ms if hold is None else milliseconds("hold", hold, least=0), self.claim
         await self._finish(lambda claims: claims._complete(claim, text, hold_ms))
 
-    async def fail(self, error: str | BaseException) -> None:
+    async def fail(self, error: Any) -> None:
         """The work failed: the next acquire gets it at once, as its next attempt. Raises ClaimRefused."""
         text, claim = error_json(error), self.claim
         await self._finish(lambda claims: claims._fail(claim, text))

@@ -35,8 +35,8 @@ class Claim:
     outcome: Literal["acquired", "took_over", "passthrough"]
     """took_over: `previous_owner` had it, and let it run out. passthrough: of a Gate with nothing behind it."""
     previous_owner: str | None = None
-    last_error: str | None = None
-    """How the last attempt failed that did, if one has."""
+    last_error: Any = None
+    """How the last attempt failed that did, if one has: the words of an exception, or the text or JSON value given to `fail`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +129,9 @@ def check_limit(limit: object, most: int) -> int:
 
 
 def error_json(error: object) -> str:
-    """The text of an error, as JSON; what is too long is cut, and what UTF-8 can't carry is escaped."""
+    """An error as JSON. Text that is too long is cut, and what UTF-8 can't carry is escaped; another value is kept as it is."""
     if isinstance(error, BaseException):
         error = "".join(traceback.format_exception_only(error)).rstrip()
-    if not isinstance(error, str):
-        raise InvalidType("error", f"must be a str or an exception, not {type(error).__name__}")
-    return dump("error", error[:MOST_ERROR].encode(errors="backslashreplace").decode())
+    if isinstance(error, str):
+        error = error[:MOST_ERROR].encode(errors="backslashreplace").decode()
+    return dump("error", error)

@@ -8,7 +8,7 @@ from lockbeat.claims import Claim, ClaimStats
 from lockbeat.cli._output import Cell, complain, iso, say, say_json, show, span
 from lockbeat.cli._store import Where
 from lockbeat.client import Lockbeat
-from lockbeat.visible import visible
+from lockbeat.visible import visible, visible_json
 
 STYLES = {"claimed": "cyan", "expired": "red"}
 MOST_EXPIRED = 1_000
@@ -74,7 +74,8 @@ def _state(claim: Claim, now: float) -> str:
 
 def _note(claim: Claim) -> str:
     notes = [f"taken over from {claim.previous_owner}"] if claim.previous_owner is not None else []
-    lines = (claim.last_error or "").strip().splitlines()
+    error = claim.last_error
+    lines = (error if isinstance(error, str) else "" if error is None else visible_json(error)).strip().splitlines()
     return "; ".join([*notes, *(f"failed before: {line}" for line in lines[:1])]) or "-"
 
 

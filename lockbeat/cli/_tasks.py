@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, get_args
 
 import typer
@@ -76,7 +77,7 @@ def _task_json(info: TaskInfo) -> dict[str, Any]:
         "params": info.params,
         "headers": info.headers,
         "result": info.result,
-        "failure": failure and {"type": failure.type, "message": failure.message, "traceback": failure.traceback},
+        "failure": failure and asdict(failure),
     }
 
 

@@ -6,15 +6,17 @@ import asyncio
 import builtins
 import logging
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Any, get_args
 
 from lockbeat.durations import Seconds, milliseconds, seconds
-from lockbeat.errors import InvalidArgument, TaskTimeout, UnknownTask
+from lockbeat.errors import InvalidArgument, TaskTimeout, UnknownTask, Unreadable
 from lockbeat.jobs import whole
 from lockbeat.keys import MAX_NAME_BYTES, check_name, shard_of_task
 from lockbeat.scripts import load
 from lockbeat.store import Store
 from lockbeat.tasks._values import STATES, Counts, EndState, State, TaskInfo
+from lockbeat.wire import sifted
 
 log = logging.getLogger("lockbeat")
 
@@ -58,7 +60,8 @@ class Look:
         Of the task of a slot that has ended, what the ledger says.
         """
         check_name("task_id", task_id, MAX_NAME_BYTES + 24)
-        found = TaskInfo.of(task_id, await self._store.call("task/get", self.shard_of(task_id), (task_id,)))
+        shard = self.shard_of(task_id)
+        found = TaskInfo.of(task_id, await self._store.call("task/get", shard, (task_id,)), partial(self._store.keys.key, shard))
         if found is None:
             raise self._unknown(task_id)
         return found
@@ -131,7 +134,7 @@ class Look:
         for shard in range(self._store.shards):
             async for ids in self._pages(shard, "dead", queue):
                 rows = [(task_id, self._store.new_call(), 0, 0) for task_id in ids[: left - count]]
-                count += sum(map(int, await self._groups("task/retry", shard, rows)))
+                count += sum(map(int, sifted(await self._groups("task/retry", shard, rows))))
                 if count >= left:
                     return count
         return count
@@ -147,7 +150,7 @@ class Look:
             ended = [
                 info async for info in self._infos(shard, "ended", "") if info.queue == queue and state in (None, info.state)
             ]
-            count += sum(await self._groups("task/purge", shard, [(info.id, state or "") for info in ended]))
+            count += sum(sifted(await self._groups("task/purge", shard, [(info.id, state or "") for info in ended])))
         return count
 
     async def dead(self, queue: str = "default", limit: int = PAGE) -> builtins.list[TaskInfo]:
@@ -222,15 +225,15 @@ class Look:
             rows = await self._store.calls.call_groups("task/get", shard, [(task_id,) for task_id in ids])
             for task_id, row in zip(ids, rows, strict=True):
                 try:
-                    info = TaskInfo.of(task_id, row)
-                except (ValueError, KeyError, TypeError) as problem:
-                    log.warning("task %r is left out, it can't be read: %s", task_id, problem)
+                    info = TaskInfo.of(task_id, row, partial(self._store.keys.key, shard))
+                except Unreadable as problem:
+                    log.error("task %r is left out: %s", task_id, problem)
                     continue
                 if info is not None:  # else it has ended since it was listed
                     yield info
 
     async def _groups(self, script: str, shard: int, rows: Sequence[Sequence[str | int]]) -> builtins.list[Any]:
-        """Many calls of a batched script, in runs that share the way."""
+        """Many calls of a batched script, in runs that share the way. What met an unreadable entry is answered by Unreadable."""
         most = load(script).most
         runs = [rows[at : at + most] for at in range(0, len(rows), most)]
         replies = await asyncio.gather(*(self._store.calls.call_groups(script, shard, run) for run in runs))

@@ -17,7 +17,7 @@ import anyio
 
 from lockbeat.durability import Durability
 from lockbeat.durations import Seconds, milliseconds
-from lockbeat.errors import InvalidArgument, InvalidType, NotDurable, StoreUnavailable
+from lockbeat.errors import InvalidArgument, InvalidType, NotDurable, StoreUnavailable, Unreadable
 from lockbeat.jobs import whole
 from lockbeat.keys import check_name, queue_tag
 from lockbeat.lease import monotonic
@@ -26,6 +26,7 @@ from lockbeat.scripts import load
 from lockbeat.store import Store
 from lockbeat.tasks._look import PAGE, Look
 from lockbeat.tasks._values import Failed, Failure, Heartbeat, NewTask, Refusal, Spawned, SpawnOptions, Task
+from lockbeat.wire import sifted
 
 log = logging.getLogger("lockbeat")
 
@@ -114,7 +115,10 @@ class Tasks(Look):
                 replies = await self._groups("task/spawn", shard, given)
             else:
                 replies = await self._spawn_durably(shard, given, [delays[at] for at in places], durability)
-            for at, (created, attempt) in zip(places, replies, strict=True):
+            for at, reply in zip(places, replies, strict=True):
+                if isinstance(reply, Unreadable):
+                    raise reply
+                created, attempt = reply
                 found[at] = Spawned(str(rows[at][0]), attempt, created == 1)
 
         if len(rows) == 1 and durability is None:
@@ -146,7 +150,11 @@ class Tasks(Look):
             with anyio.move_on_after(self._store.timeout, shield=True):
                 await asyncio.wait(undone)
             raise
-        created = [(row[0], row[1], delay) for row, delay, reply in zip(rows, delays, replies, strict=True) if reply[0]]
+        created = [
+            (row[0], row[1], delay)
+            for row, delay, reply in zip(rows, delays, replies, strict=True)
+            if not isinstance(reply, Unreadable) and reply[0]
+        ]
         await self._groups("task/confirm", shard, created)
         return replies
 
@@ -221,7 +229,9 @@ class Tasks(Look):
             if durability is None:
                 return self._store.submit("task/claim", shard, (*head, _names(lost), passed, reached))
             args = (*head, _names(lost | {call}), passed, reached)  # which is repeated by itself
-            return self._store.call_durably("task/claim", shard, args, durability, changed=lambda reply: len(reply) > 3)
+            return self._store.call_durably(
+                "task/claim", shard, args, durability, changed=lambda reply: not all(isinstance(row, bytes) for row in reply[3:])
+            )
 
         async def answer(asked: Awaitable[Any]) -> Claimed:
             nonlocal asked_at
@@ -251,7 +261,7 @@ class Tasks(Look):
     def _read(self, rows: Iterable[Any], now_ms: int, owner: str, shard: int, lease_ms: int, asked_at: float) -> list[Task]:
         """The attempts in a reply. One that can't be read fails; it must not take the others with it."""
         tasks = []
-        for row in rows:
+        for row in sifted(rows):
             try:
                 tasks.append(Task.of(row, now_ms, owner, shard, lease_ms, asked_at))
             except Exception as problem:
@@ -313,9 +323,10 @@ class Tasks(Look):
         args = (*_attempt(task), "" if result is None else dump("result", result))
         return bool(await self._store.call("task/complete", task.shard, args))
 
-    async def fail(self, task: Task, error: str | BaseException | Failure, retry_at: datetime | float | None = None) -> Failed:
+    async def fail(self, task: Task, error: Any, retry_at: datetime | float | None = None) -> Failed:
         """The attempt failed: the task is tried again, or is dead when its attempts are used up (`task/fail`).
 
+        error: a text, an exception, a Failure, or any JSON value, which `failure.detail` gives back as such.
         `retry_at` (aware, or seconds since the Unix epoch) wins over the task's policy; past means now.
         """
         failure = Failure.of(error)
@@ -349,7 +360,8 @@ class Tasks(Look):
             count, more = 0, 1
             while more:
                 call = self._store.new_call()
-                released, more = await self._store.calls.call_named("task/release_all", shard, (owner, PAGE), call)
+                released, more, *left = await self._store.calls.call_named("task/release_all", shard, (owner, PAGE), call)
+                sifted(left)
                 count += released
             return count
 
@@ -381,3 +393,8 @@ def _instant_ms(argument: str, when: datetime | float) -> int:
     if not when <= LAST or when == -math.inf:  # NaN is refused as well; an int may be too large to be a float
         raise InvalidArgument(argument, "must be an instant before the year 10000")
     return max(round(when * 1000), 0)
+
+
+def _has_claimed(reply: Any) -> bool:
+    """Whether a reply of task/claim has a task, and not just names of what can't be read."""
+    return not all(isinstance(row, bytes) for row in reply[3:])

@@ -5,17 +5,17 @@ from __future__ import annotations
 import difflib
 import json
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Literal, TypedDict, get_args
 
 from lockbeat.durations import Seconds, milliseconds
-from lockbeat.errors import InvalidArgument, InvalidType
+from lockbeat.errors import InvalidArgument, InvalidType, Unreadable
 from lockbeat.jobs import MOST_ATTEMPTS, whole
 from lockbeat.keys import check_name, job_lock
-from lockbeat.payload import dump
+from lockbeat.payload import dump, load
 from lockbeat.retry import Exponential, Fixed, Retry
 
 State = Literal["waiting", "running", "done", "dead", "cancelled"]
@@ -198,7 +198,7 @@ class Task:
         task_id, record, attempt, fence, expires_ms, due_ms, until_ms, payload = row
         most, _, text = record.decode().partition(" ")
         policies = json.loads(text)
-        data = json.loads(payload) if payload else {}
+        data = load(payload, "task:params", task_id.decode()) if payload else {}
         job = policies.get("job", "")
         return cls(
             id=task_id.decode(),
@@ -259,10 +259,12 @@ class Failure:
     message: str
     """The exception's words. A group's are followed, in the same line, by what is in it; notes come after them, a line each."""
     traceback: str | None = None
+    detail: Any = None
+    """The JSON value that was given as the error, if it was neither a text nor an exception; then `message` is its JSON."""
 
     @classmethod
-    def of(cls, error: str | BaseException | Failure) -> Failure:
-        """Raises InvalidType for anything else."""
+    def of(cls, error: Any) -> Failure:
+        """From a text, an exception or any JSON value. Raises InvalidType, InvalidArgument for what JSON can't say."""
         if isinstance(error, Failure):
             return error
         if isinstance(error, BaseException):
@@ -270,7 +272,8 @@ class Failure:
             message = "\n".join([_words(error), *_notes(error)])
             return cls(type(error).__qualname__, _clip(message, MOST_ERROR), _clip(trace, MOST_ERROR // 4))
         if not isinstance(error, str):
-            raise InvalidType("error", f"must be a str or an exception, not {type(error).__name__}")
+            text = dump("error", error)
+            return cls("Error", _clip(text, MOST_ERROR), detail=json.loads(text))
         return cls("Error", _clip(error, MOST_ERROR))
 
     @property
@@ -284,7 +287,8 @@ class Failure:
         return _clip(f"{self.summary}\n{self.traceback}", MOST_ERROR // 4) if self.traceback else self.message
 
     def to_json(self) -> str:
-        return dump("error", {"type": self.type, "message": self.message, "traceback": self.traceback})
+        data = {"type": self.type, "message": self.message, "traceback": self.traceback}
+        return dump("error", data if self.detail is None else data | {"detail": self.detail})
 
 
 def own_trace(error: BaseException) -> TracebackType | None:
@@ -381,40 +385,54 @@ class TaskInfo:
         return self.id
 
     @classmethod
-    def of(cls, task_id: str, row: list[Any]) -> TaskInfo | None:
-        """From a reply of `task/get`; None: there is no such task."""
-        record, lease, outcome, payload, ledger, result = (part.decode() if isinstance(part, bytes) else part for part in row)
-        if not record:
-            return _of_slot(task_id, json.loads(ledger)) if ledger else None
-        attempts, started, spawned, due, _, _, most, text = record.split(" ", 7)
-        policies, told = json.loads(text), json.loads(outcome) if outcome else {}
-        data = json.loads(payload) if payload else {}
-        state: State = told.get("state", "waiting")
-        owner, fence, expires = told.get("by"), told.get("fence") or None, None
-        if lease and state == "waiting":
-            state = "running"
-            expires_ms, fence_text, _, _, owner = lease.split(" ", 4)
-            fence, expires = int(fence_text), int(expires_ms.partition(":")[0]) / 1000
-        failure = told.get("failure")
+    def of(cls, task_id: str, row: list[Any], key: Callable[[str], str]) -> TaskInfo | None:
+        """From a reply of `task/get`; None: there is no such task. `key`: spells a key of its shard. Raises Unreadable."""
+        entry = "task"  # that is being read
+        try:
+            record, lease, outcome, payload, ledger, result = (part.decode() if isinstance(part, bytes) else part for part in row)
+            if not record:
+                entry = "ledger"
+                return _of_slot(task_id, json.loads(ledger)) if ledger else None
+            attempts, started, spawned, due, _, _, most, text = record.split(" ", 7)
+            times = [int(ms) for ms in (spawned, due, started)]
+            policies, counts = {**json.loads(text)}, (int(attempts), int(most))
+            name, queue = policies["name"], policies["queue"]
+            entry = "task:outcome"
+            told = {**json.loads(outcome)} if outcome else {}
+            state: State = told.get("state", "waiting")
+            owner, fence, expires = told.get("by"), told.get("fence") or None, None
+            failure = Failure(**told["failure"]) if told.get("failure") else None
+            ended_at = _seconds(told.get("ended", 0)) if state in get_args(EndState) else None
+            entry = "task:lease"
+            if lease and state == "waiting":
+                state = "running"
+                expires_ms, fence_text, _, _, owner = lease.split(" ", 4)
+                fence, expires = int(fence_text), int(expires_ms.partition(":")[0]) / 1000
+            entry = "task:params"
+            data = {**load(payload, entry)} if payload else {}
+            entry = "task:result"
+            returned = load(result, entry) if result else None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, Unreadable):
+            raise Unreadable(key(entry), task_id) from None
         return cls(
             id=task_id,
-            name=policies["name"],
-            queue=policies["queue"],
+            name=name,
+            queue=queue,
             state=state,
             params=data.get("params"),
             headers=data.get("headers", {}),
             priority=policies.get("priority", 0),
-            attempts=int(attempts),
-            max_attempts=int(most),
-            spawned_at=_seconds(int(spawned)),
-            due_at=_seconds(int(due)),
-            started_at=_seconds(int(started)),
-            ended_at=_seconds(told.get("ended", 0)) if state in get_args(EndState) else None,
+            attempts=counts[0],
+            max_attempts=counts[1],
+            spawned_at=_seconds(times[0]),
+            due_at=_seconds(times[1]),
+            started_at=_seconds(times[2]),
+            ended_at=ended_at,
             owner=owner,
             fence=fence,
             expires_at=expires,
-            result=json.loads(result) if result else None,
-            failure=Failure(**failure) if failure else None,
+            result=returned,
+            failure=failure,
         )
 
 

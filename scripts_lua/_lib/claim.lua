@@ -36,6 +36,7 @@ local function claim_read(member)
   local value = redis.call('HGET', c.states, member) or 'claimed 1 0 - - 0 '
   local state, attempt, till, renewed, refused, since, previous =
     string.match(value, '^(%a+) (%d+) (%d+) (%S+) (%S+) (%d+) (.*)$')
+  if not previous then unreadable(c.states, member) end
   till, since = tonumber(till), tonumber(since)
   if since > now + SET_BACK_MS then
     -- It ended before the clock was set back: what it is kept for begins now.
@@ -62,6 +63,7 @@ end
 
 -- Give it to a new owner; `old` is what claim_read found: nothing, ended, or run out. Returns the claim.
 local function claim_grant(member, old, owner, token, lease_ms)
+  local fence = mint(counter)
   local claim = {state = 'claimed', attempt = 1, till = 0, renewed = '-', refused = '-', since = now, previous = ''}
   if old then
     local taken_over = old.state == 'claimed'
@@ -79,7 +81,7 @@ local function claim_grant(member, old, owner, token, lease_ms)
     redis.call('ZREM', c.expired, member)
   end
   claim_count(claim.previous == '' and 'acquired' or 'took_over', 1)
-  claim.lease = lease_grant(t, mint(counter), member, old and old.lease, owner, token, lease_ms)
+  claim.lease = lease_grant(t, fence, member, old and old.lease, owner, token, lease_ms)
   claim_write(member, claim)
   redis.call('ZADD', c.order, 0, member)
   furthest = math.max(furthest, claim.lease.expires + FORGET_MS)
@@ -125,6 +127,12 @@ local function claim_ran_out(member, lease)
   end
 end
 
+-- One that can't be read may be anybody's: look again in a while, so that it stands in nobody's way.
+local function claim_aside(member)
+  redis.call('ZREM', c.expired, member)
+  redis.call('ZADD', t.live, int(now + ASIDE_MS), member)
+end
+
 -- The way back, for what is live: it was found to have run out, and then the server's clock was set back. Nothing else revives.
 local function claim_unexpire(member, lease)
   if redis.call('ZREM', c.expired, member) == 0 then return end
@@ -137,8 +145,10 @@ end
 local function claim_revive(most)
   local members = redis.call('ZRANGEBYSCORE', c.expired, '(' .. int(now), '(+inf', 'LIMIT', 0, most)
   for _, member in ipairs(members) do
-    local lease = lease_read(t, member)
-    if lease then claim_unexpire(member, lease) else redis.call('ZREM', c.expired, member) end
+    local lease, problem = attempt(lease_read, t, member)
+    if problem then claim_aside(member)
+    elseif lease then claim_unexpire(member, lease)
+    else redis.call('ZREM', c.expired, member) end
   end
   return #members == most
 end
@@ -148,13 +158,16 @@ end
 local function claim_settle(most)
   lease_settle(t, most)
   local members = redis.call('ZRANGEBYSCORE', t.live, '-inf', int(now), 'LIMIT', 0, most)
-  for _, member in ipairs(members) do claim_ran_out(member, lease_read(t, member)) end
+  for _, member in ipairs(members) do
+    local lease, problem = attempt(lease_read, t, member)
+    if problem then claim_aside(member) else claim_ran_out(member, lease) end
+  end
   return claim_revive(most) or #members == most
 end
 
 local function claim_drop(member)
-  local lease = lease_read(t, member)
-  if lease then lease_drop(t, member, lease) end
+  local lease = attempt(lease_read, t, member)
+  if lease then lease_drop(t, member, lease) else redis.call('HDEL', t.leases, member) end
   redis.call('HDEL', c.states, member)
   redis.call('HDEL', c.results, member)
   redis.call('ZREM', c.ended, member)
@@ -169,7 +182,7 @@ local function claim_forget(most)
     claim_drop(member)
   end
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', c.expired, '-inf', int(now - FORGET_MS), 'LIMIT', 0, most)) do
-    local lease = lease_read(t, member)
+    local lease = attempt(lease_read, t, member)
     if lease and lease.live then  -- of a store in which what was renewed was left here
       claim_unexpire(member, lease)
     else

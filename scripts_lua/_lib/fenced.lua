@@ -9,7 +9,7 @@ local function fenced_read(key)
   local text = redis.call('GET', key)
   if not text then return nil, '' end
   local fence, value = string.match(text, '^(%d+) (.*)$')
-  if not fence then error('LOCKBEAT_FOREIGN data under a fenced name') end
+  if not fence then unreadable(key) end
   return tonumber(fence), value
 end
 

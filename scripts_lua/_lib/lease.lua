@@ -9,12 +9,43 @@
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local ASIDE_MS = 60000  -- when a loop looks again at what it could not read
 local TOMBSTONE_MS = 20000  -- a call is repeated for at most two timeouts of 5 s, and waits one more
 local SET_BACK_MS = 1000  -- what lies further ahead than it can was written before the server's clock was set back
 
 -- tostring() writes 1e+15 for a fence.
 local function int(number)
   return string.format('%d', number)
+end
+
+-- What stands under our keys and can't be read is an error that names it, never "absent": it may be somebody's lease. `field` nil: a string.
+local function unreadable(key, field)
+  error('LOCKBEAT_UNREADABLE ' .. key .. '\255' .. (field or ''), 0)
+end
+
+-- What `call` returns, the second value as the third; or nil, and which entry it could not read.
+local function attempt(call, ...)
+  local ok, said, more = pcall(call, ...)
+  if ok then return said, nil, more end
+  local word = type(said) == 'string' and string.match(said, '^(%u[%u_]*) ')
+  if word == 'LOCKBEAT_UNREADABLE' then return nil, said end
+  error(word and {err = said} or said, 0)  -- of the server's: its pcall makes text of it, which would be taken for a script's own
+end
+
+-- The reply of a script that is called alone.
+local function answer(call)
+  local said, problem = attempt(call)
+  return problem or said
+end
+
+-- The replies to the groups of ARGV. The one that meets what can't be read is answered so, and its neighbours are not.
+local function each(width, call)
+  local out = {}
+  for i = 1, #ARGV, width do
+    local said, problem = attempt(call, i)
+    out[#out + 1] = problem or said
+  end
+  return out
 end
 
 -- fence = max(last + 1, TIME in microseconds): the clock keeps it growing when the counter is lost to FLUSHALL, eviction
@@ -24,8 +55,10 @@ end
 local last, minted, horizon, reserved = nil, nil, 0, 0
 local function counter_read(counter)
   if last then return end
-  local fence, until_ms = string.match(redis.call('GET', counter) or '0', '^(%d+) ?(%d*)')
-  last, horizon = tonumber(fence), tonumber(until_ms) or 0
+  local fence, until_ms = string.match(redis.call('GET', counter) or '0', '^(%d+) ?(%d*)$')
+  local found = tonumber(fence)
+  if not found or found >= 9007199254740992 then unreadable(counter) end
+  last, horizon = found, tonumber(until_ms) or 0
 end
 
 local function mint(counter)
@@ -41,8 +74,8 @@ end
 -- A lease that expires later than it did when it was written, by more than the clock is trusted for, was written before the
 -- clock was set back. Its holder may live: it is left what it had then, from now on; `ahead` until that is written.
 local function lease_parse(value)
-  local expires, left, fence, token, freed, owner = string.match(value, '^(%d+):?(%d*) (%d+) (%S+) (%S+) (.*)$')
-  if not owner then return nil end  -- foreign data under our keys is nobody's lease
+  local expires, left, fence, token, freed, owner = string.match(value, '^(%d+):?(%d*) (%d+) (%S+) (%S+) (.+)$')
+  if not owner then return nil end
   expires, left = tonumber(expires), tonumber(left)
   local ahead = left and expires > now + left + SET_BACK_MS
   if ahead then expires = now + left end
@@ -52,7 +85,10 @@ end
 
 local function lease_read(t, key)
   local value = redis.call('HGET', t.leases, key)
-  return value and lease_parse(value) or nil
+  if not value then return nil end
+  local lease = lease_parse(value)
+  if not lease then unreadable(t.leases, key) end
+  return lease
 end
 
 local function lease_put(t, key, lease)
@@ -125,7 +161,7 @@ end
 local function lease_settle(t, most)
   local last = redis.call('ZRANGE', t.live, -most, -1, 'WITHSCORES')
   for i = #last - 1, 1, -2 do
-    local lease = last[i] ~= '' and tonumber(last[i + 1]) > now + SET_BACK_MS and lease_read(t, last[i])
+    local lease = last[i] ~= '' and tonumber(last[i + 1]) > now + SET_BACK_MS and attempt(lease_read, t, last[i])
     if lease and not lease.ahead then return end
     if lease then lease_put(t, last[i], lease) end
   end
@@ -134,10 +170,11 @@ end
 -- Let the keys of the locks outlive `until_ms`. Told by the counter, so that all but one run a minute touch no TTL; the empty
 -- member keeps a key from being emptied, and with it from losing its TTL.
 local function lease_keep(t, counter, until_ms)
-  counter_read(counter)
+  local _, problem = attempt(counter_read, counter)
   if until_ms <= horizon then return end
   horizon = until_ms + 60000
-  redis.call('SET', counter, int(math.max(last, reserved)) .. ' ' .. int(horizon))
+  -- What can't be read is not written over: nothing is minted by it, but what is held is renewed.
+  if not problem then redis.call('SET', counter, int(math.max(last, reserved)) .. ' ' .. int(horizon)) end
   redis.call('HSET', t.leases, '', '')
   redis.call('ZADD', t.owned, 0, '\255\255')
   redis.call('PEXPIREAT', t.leases, int(horizon))

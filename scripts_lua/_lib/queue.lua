@@ -25,8 +25,8 @@ local function queue_settle(queue, most)
     local due, since = tonumber(string.sub(member, at, at + 14)), tonumber(string.sub(member, at + 17, at + 32)) / 1000
     if due < since or since <= now + SET_BACK_MS then return end
     local id = string.sub(member, at + 33)
-    local record = task_read(id)
-    redis.call('ZREM', q.delayed, member)
+    local record, problem = attempt(task_read, id)
+    if not problem then redis.call('ZREM', q.delayed, member) end
     if record and record.seq > 0 then task_queue(id, record, now + due - since) end
   end
 end
@@ -53,17 +53,25 @@ local function queue_begin(id, record, owner, call, lease_ms)
   return lease
 end
 
+-- One of which something can't be read stands in nobody's way: it is looked at again in a while.
+local function queue_aside(queue, member)
+  local at = #queue + 2
+  redis.call('ZREM', q.ready, member)
+  redis.call('ZADD', q.delayed, 0, queue .. '\255' .. string.format('%015.0f', now + ASIDE_MS) .. string.sub(member, at, at + 1)
+    .. string.sub(member, at + 17))
+end
+
 -- Where a run stands in a queue: `after` (or nil) is where the caller got to before.
 local function queue_line(queue, after)
   queue_settle(queue, 20)
-  queue_promote(queue, 100)
+  queue_promote(queue, spent() < SWEEP_MS and 100 or 8)
   local low = after and '(' .. queue .. '\255' .. after or '[' .. queue .. '\255'
   return {queue = queue, low = low, high = '(' .. queue .. '\255\255', after = after, passed = 0, members = {}, at = 0}
 end
 
 -- Begin the first task of the queue that is no stranger, looking at no more than `by.looks` of them. Returns id, record and lease, or nil.
 local function queue_take(line, by)
-  while line.passed < PILE and by.looks > 0 do
+  while line.passed < PILE and by.looks > 0 and (by.looks > by.least or spent() < CLAIM_MS) do
     line.at, by.looks = line.at + 1, by.looks - 1
     if line.at > #line.members then
       line.members = redis.call('ZRANGEBYLEX', q.ready, line.low, line.high, 'LIMIT', line.passed, 20)
@@ -72,13 +80,18 @@ local function queue_take(line, by)
     local member = line.members[line.at]
     if not member then return nil end
     local id = string.sub(member, #line.queue + 2 + 33)
-    local record = task_read(id)
+    local record, problem = attempt(task_read, id)
     if record and by.strangers[record.name] then
       line.passed, line.after = line.passed + 1, string.sub(member, #line.queue + 2)
     else
       redis.call('ZREM', q.ready, member)
-      local lease = queue_begin(id, record, by.owner, by.call, by.lease_ms)
+      local lease
+      if not problem then lease, problem = attempt(queue_begin, id, record, by.owner, by.call, by.lease_ms) end
       if lease then return id, record, lease end
+      if problem then
+        strange[#strange + 1] = problem
+        queue_aside(line.queue, member)
+      end
     end
   end
   by.more = true

@@ -40,7 +40,17 @@ local q = {
   outcomes = KEYS[16], params = KEYS[17], ended = KEYS[18], dead = KEYS[19], untils = KEYS[20], stats = KEYS[21], awaited = KEYS[22], results = KEYS[23],
 }
 local DEAD_MS = 7 * 86400 * 1000
+local SWEEP_MS, CLAIM_MS = 1.5, 3  -- so that no run takes longer than 5 ms on a slow core
 local claimable, tallied = false, {}
+
+-- How many ms this run has taken. Redis 7.0 has no os.clock, and servers after it have one TIME a run.
+local clock = rawget(_G, 'os')
+local began = clock and clock.clock()
+local function spent()
+  if clock then return (clock.clock() - began) * 1000 end
+  local at = redis.call('TIME')
+  return (at[1] - time[1]) * 1000 + (at[2] - time[2]) / 1000
+end
 
 local function tally(what)
   tallied[what] = (tallied[what] or 0) + 1
@@ -52,7 +62,7 @@ local function task_read(id)
   local attempts, started, spawned, due, seq, till, text = string.match(value, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (.*)$')
   local max, json = string.match(text or '', '^(%d+) (.*)$')
   local ok, record = pcall(cjson.decode, json)
-  if not ok or type(record) ~= 'table' then return nil end  -- foreign data under our keys is no task
+  if not ok or type(record) ~= 'table' or type(record.queue) ~= 'string' then unreadable(q.records, id) end
   record.attempts, record.started, record.spawned, record.due = tonumber(attempts), tonumber(started), tonumber(spawned), tonumber(due)
   record.seq, record.till, record.max, record.text, record.json = tonumber(seq), tonumber(till), tonumber(max), text, json
   return record
@@ -105,7 +115,7 @@ end
 
 -- What became of it was written before the clock was set back: what it is kept for begins now.
 local function task_ended_ahead(id, state, text, ended)
-  local forget_at, record = redis.call('ZSCORE', q.ended, id), state == 'dead' and task_read(id)
+  local forget_at, record = redis.call('ZSCORE', q.ended, id), state == 'dead' and attempt(task_read, id)
   if forget_at then redis.call('ZADD', q.ended, int(now + math.max(tonumber(forget_at) - ended, 0)), id) end
   if record and redis.call('ZREM', q.dead, task_dead_member(id, record, ended)) == 1 then
     redis.call('ZADD', q.dead, 0, task_dead_member(id, record, now))
@@ -120,7 +130,7 @@ local function task_told(id)
   local text = redis.call('HGET', q.outcomes, id)
   if not text then return nil end
   local state, ended, calls, rest = string.match(text, '^{"state":"(%a+)","ended":(%d+),"calls":"([^"]*)"(.*)}$')
-  if not rest then return nil end
+  if not rest then unreadable(q.outcomes, id) end
   ended = tonumber(ended)
   if ended > now + SET_BACK_MS then ended = task_ended_ahead(id, state, text, ended) end
   return {state = state, ended = ended, calls = calls, rest = rest, failure = string.match(rest, '("failure":.*)$')}
@@ -129,7 +139,7 @@ end
 -- `call` (nil: none) is answered with `answer`: if it is repeated because its reply was lost, it is given that again, even
 -- when the task has gone on since. `more` is a field, as JSON.
 local function task_tell(id, state, call, answer, by, fence, more)
-  local told = task_told(id)
+  local told = attempt(task_told, id)  -- what can't be read is replaced by what is so now
   local calls = string.sub((call and call .. '=' .. int(answer) .. ',' or '') .. (told and told.calls or ''), 1, 240)
   redis.call('HSET', q.outcomes, id, '{"state":"' .. state .. '","ended":' .. int(now) .. ',"calls":"' .. calls .. '"'
     .. (by and ',"by":' .. quote(by) or '') .. (fence and ',"fence":' .. int(fence) or '') .. (more and ',' .. more or '') .. '}')
@@ -195,11 +205,11 @@ local function task_leave(id, lease)
   lease_drop(q.leases, id, lease)
   local job = string.match(id, '^(.*)@%-?%d+$')
   local name = job and 'job:' .. job
-  local lock = name and lease_read(q.locks, name)
+  local lock = name and attempt(lease_read, q.locks, name)
   if lock and lock.live and lock.owner == lease.owner and lock.token == lease.token then
     lease_drop(q.locks, name, lock)
     if awaited == nil then awaited = redis.call('EXISTS', q.waiting.queue) == 1 end
-    if awaited and hand_off(q.locks, q.waiting, q.counter, name, nil, '') then locked = math.max(locked, now + GRANT_MS) end
+    if awaited and attempt(hand_off, q.locks, q.waiting, q.counter, name, nil, '') then locked = math.max(locked, now + GRANT_MS) end
   end
 end
 
@@ -289,6 +299,7 @@ end
 -- Take back an attempt whose owner will not end it: `reason` says why.
 local EXPIRED = 'its lease expired: the instance died or lost the store'
 local function task_lost(id, lease, reason, retry_at)
+  counter_read(q.counter)  -- or it loses its lease, and does not get back into its queue
   local record = lease.freed ~= 'cancelled' and task_read(id)
   task_leave(id, lease)
   if record then task_failed(id, record, 'lost', lease, reason, retry_at, failure('Lost', reason)) end
@@ -312,6 +323,26 @@ local function task_make_way(id, owner)
   if record then task_end(id, record, 'lost', nil, nil, 'its lease was deleted') end
 end
 
+-- The attempts of an owner that these calls began and that are live: {id, lease}, ... All of its leases are looked at, up to 20,000:
+-- a worker has room for 10,000. Read by the page, as one HMGET is far cheaper than a thousand HGETs.
+local function task_begun_by(owner, calls)
+  local found, low, high = {}, '[' .. owner .. '\255', '(' .. owner .. '\255\255'
+  for _ = 1, 20 do
+    local ids = redis.call('ZRANGEBYLEX', q.leases.owned, low, high, 'LIMIT', 0, 1000)
+    if #ids == 0 then break end
+    low = '(' .. ids[#ids]
+    for i, member in ipairs(ids) do ids[i] = string.sub(member, #owner + 2) end
+    local values = redis.call('HMGET', q.leases.leases, unpack(ids))
+    for i, id in ipairs(ids) do
+      local token = values[i] and string.match(values[i], '^%S+ %d+ (%S+)')
+      local lease = token and calls[token] and attempt(lease_read, q.leases, id)
+      if lease and lease.live and lease.owner == owner and lease.freed ~= 'cancelled' then found[#found + 1] = {id, lease} end
+    end
+    if #ids < 1000 then break end
+  end
+  return found
+end
+
 -- Whether it has ended, and its retention is over: what is left of it is for repeated calls only. Not while a cancelled body
 -- has yet to stop.
 local function task_over(id, record)
@@ -326,9 +357,9 @@ local function task_forget(id)
     redis.call('ZREM', q.ended, id)
     return
   end
-  local told = task_told(id)
+  local told = attempt(task_told, id)
   if told and told.state == 'dead' then
-    local record = task_read(id)
+    local record = attempt(task_read, id)
     if record then redis.call('ZREM', q.dead, task_dead_member(id, record, told.ended)) end
   end
   task_announce(id)
@@ -344,46 +375,63 @@ end
 local function task_settle(most)
   lease_settle(q.leases, most)
   for _, id in ipairs(redis.call('ZRANGE', q.untils, -1, -1)) do
-    local record = task_read(id)
+    local record = attempt(task_read, id)
     local since = record and math.max(record.started, record.spawned) or 0
     if since > now + SET_BACK_MS and record.till > 0 then
       task_until(id, record, now + math.max(record.till - since, 0))
       record.started, record.spawned = math.min(record.started, now), math.min(record.spawned, now)
       task_write(id, record)
-      local lease = lease_read(q.leases, id)
+      local lease = attempt(lease_read, q.leases, id)
       if lease and tonumber(lease.freed) then
         lease.freed = int(record.till)
         lease_put(q.leases, id, lease)
       end
     end
   end
-  for _, id in ipairs(redis.call('ZRANGE', q.ended, -1, -1)) do task_told(id) end
+  for _, id in ipairs(redis.call('ZRANGE', q.ended, -1, -1)) do attempt(task_told, id) end
 end
 
 -- What time has brought, up to `most` of each: attempts whose owners let them expire, tasks that were to have begun or ended by
--- now, and ended ones to forget.
-local function task_sweep(most)
+-- now, and ended ones to forget. What can't be read stands in nobody's way: with `aside` it is listed in `strange`, and looked at
+-- again in a while.
+local strange, backlog = {}, false
+local function task_sweep(most, aside)
   task_settle(most)
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', q.leases.live, '-inf', int(now), 'LIMIT', 0, most)) do
+  local function look(index, see_to)
+    local ids = redis.call('ZRANGEBYSCORE', index, '-inf', int(now), 'LIMIT', 0, most)
+    backlog = backlog or #ids == most
+    for at, id in ipairs(ids) do
+      if at > 8 and spent() > SWEEP_MS then
+        backlog = true
+        return
+      end
+      local _, problem = attempt(see_to, id)
+      if problem and aside then
+        redis.call('ZADD', index, int(now + ASIDE_MS), id)
+        strange[#strange + 1] = problem
+      end
+    end
+  end
+  look(q.leases.live, function(id)
     local lease = lease_read(q.leases, id)
     if lease then
       task_lost(id, lease, EXPIRED)
     else
       redis.call('ZREM', q.leases.live, id)
     end
-  end
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', q.untils, '-inf', int(now), 'LIMIT', 0, most)) do
+  end)
+  look(q.untils, function(id)
     local record = task_read(id)
     if record and record.till > 0 then
       task_cancel(id, record, lease_read(q.leases, id), task_limit(record))
     end
     redis.call('ZREM', q.untils, id)
-  end
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', q.ended, '-inf', int(now), 'LIMIT', 0, most)) do
+  end)
+  look(q.ended, function(id)
     if redis.call('HEXISTS', q.leases.leases, id) == 0 or string.find(id, '@', 1, true) then
       task_forget(id)
     else
       redis.call('ZADD', q.ended, int(now + TOMBSTONE_MS), id)  -- cancelled, and its body has yet to stop
     end
-  end
+  end)
 end

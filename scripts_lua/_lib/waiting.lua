@@ -7,17 +7,18 @@
 -- A waiter that was handed the lock must renew within this time, so one that froze costs its successors no whole ttl.
 local GRANT_MS = 2000
 
+-- One that can't be read is no waiter: nobody could be told. It asks again, as after a message that was lost.
 local function waiter_of(w, token)
   local value = redis.call('HGET', w.waiters, token)
-  if not value then return nil end
-  local seq, ttl, channel, owner = string.match(value, '^(%d+) (%d+) (%S+) (.*)$')
+  local seq, ttl, channel, owner = string.match(value or '', '^(%d+) (%d+) (%S+) (.+)$')
+  if not owner then return nil end
   return {seq = seq, ttl = tonumber(ttl), channel = channel, owner = owner}
 end
 
 local function waiter_leave(w, key, token)
   local waiter = waiter_of(w, token)
-  if not waiter then return end
   redis.call('HDEL', w.waiters, token)
+  if not waiter then return end
   redis.call('ZREM', w.queue, key .. '\255' .. waiter.seq .. token)
 end
 
@@ -47,6 +48,7 @@ end
 -- Hand the free `key` to the first waiter whose process still listens; nobody, or `mine` is first: nil.
 -- PUBLISH counts who hears it: a process that died took its subscription with it, and is passed over in this same call.
 local function hand_off(t, w, counter, key, old, mine)
+  counter_read(counter)  -- or nobody leaves the queue
   for _ = 1, 100 do
     local head = waiters_of(w, key, 1)[1]
     if not head then return nil end

@@ -31,13 +31,13 @@
 
 local s = {slots = KEYS[24], dues = KEYS[25]}
 schedule_seen(s)
-local out = {}
 
 local function fire(i)
   local job, expected, slot, missed = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 5])
   local window, overlap, keep = tonumber(ARGV[i + 6]), ARGV[i + 10], tonumber(ARGV[i + 11])
   local owner, call, lease_ms = ARGV[i + 12], ARGV[i + 13], tonumber(ARGV[i + 14])
   local id = job .. '@' .. int(slot)
+  counter_read(q.counter)  -- nothing is moved on unless a fence can be minted
   if redis.call('HGET', s.slots, job) ~= expected then
     -- The reply to this very call may have been lost after it had fired and started the task.
     local mine = lease_read(q.leases, id)
@@ -68,17 +68,16 @@ local function fire(i)
     return {0, 0, 0, now}
   end
   local open = overlap == 'skip' and redis.call('HGET', q.open, job)
-  local problem, place
-  if open then problem, place = task_make_way(open, owner) end
-  if problem then return skip(problem) end
+  local problem, unread, place
+  if open then problem, unread, place = attempt(task_make_way, open, owner) end
+  if problem or unread then return skip(problem or 'what is known of ' .. open .. ' can\'t be read') end
 
-  local text = ARGV[i + 9]
+  local text, lease, holder = ARGV[i + 9], nil, nil
   local record = lease_ms > 0 and {job = job, overlap = overlap} or cjson.decode(string.match(text, ' (.*)$'))
   record.attempts, record.started, record.spawned, record.due, record.seq, record.till, record.text = 0, 0, now, slot, 0, 0, text
-  local lease, holder
   if lease_ms > 0 then
-    lease, holder = task_start(id, record, owner, call, lease_ms)
-    if not lease then return skip('the job\'s lock is held by ' .. holder) end
+    lease, problem, holder = attempt(task_start, id, record, owner, call, lease_ms)
+    if not lease then return skip('the job\'s lock ' .. (problem and 'can\'t be read' or 'is held by ' .. holder)) end
   else
     task_queue(id, record, math.min(place or slot, slot))
   end
@@ -90,7 +89,7 @@ local function fire(i)
 end
 
 task_sweep(20)  -- a slot must not be skipped for a task whose instance is dead
-for i = 1, #ARGV, 15 do out[#out + 1] = fire(i) end
+local out = each(15, fire)
 schedule_see(s)
 task_finish()
 return out

@@ -16,8 +16,7 @@
 -- Test and set are one script: of many racers for what is free or ran out, one gets it. Each run also forgets a few old ones.
 -- include: _lib/lease _lib/claim
 
-local out = {}
-for i = 1, #ARGV, 5 do
+local out = each(5, function(i)
   local member, owner, token = ARGV[i] .. '\255' .. ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local claim = claim_read(member)
   local claimed = claim and claim.state == 'claimed'
@@ -45,8 +44,8 @@ for i = 1, #ARGV, 5 do
     reply = claim_row(member, claim)
     table.insert(reply, 1, 1)
   end
-  out[#out + 1] = reply
-end
+  return reply
+end)
 
 -- A few more than were begun, so that what is over goes faster than it comes.
 claim_settle(#out + 2)

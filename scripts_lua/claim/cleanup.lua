@@ -5,7 +5,7 @@
 -- ARGV[1]  call        id      of this call; the same again is the same call, repeated
 -- ARGV[2]  limit       int     bounds the script's time; ask again while more is 1
 --
--- Returns  {swept, more}  more is 1 when there may be others
+-- Returns  {swept, more, unreadable, ...}  more is 1 when there may be others; unreadable: see _lib/lease
 -- Under OOM: runs.
 -- include: _lib/lease _lib/claim
 
@@ -18,10 +18,13 @@ end
 
 claim_settle(limit)
 local members = redis.call('ZRANGEBYSCORE', c.expired, '-inf', int(now), 'LIMIT', 0, limit)
-local swept = 0
+local swept, left = 0, {}
 for _, member in ipairs(members) do
-  local claim = claim_read(member)
-  if claim and claim.state == 'claimed' and not claim.lease.live then
+  local claim, problem = attempt(claim_read, member)
+  if problem then
+    left[#left + 1] = problem
+    claim_aside(member)
+  elseif claim and claim.state == 'claimed' and not claim.lease.live then
     claim_end(member, claim, 'swept', 0, 0, call)
     swept = swept + 1
   elseif claim and claim.state == 'claimed' then
@@ -35,4 +38,4 @@ claim_forget(limit)
 claim_close()
 local more = #members == limit and 1 or 0
 redis.call('SET', KEYS[11], swept .. ' ' .. more, 'PX', TOMBSTONE_MS)
-return {swept, more}
+return {swept, more, unpack(left)}

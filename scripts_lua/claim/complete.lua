@@ -19,8 +19,7 @@
 -- Under OOM: runs.
 -- include: _lib/lease _lib/claim
 
-local out = {}
-for i = 1, #ARGV, 7 do
+local out = each(7, function(i)
   local member, call = ARGV[i] .. '\255' .. ARGV[i + 1], ARGV[i + 4]
   local claim = claim_read(member)
   local said = 1
@@ -33,8 +32,8 @@ for i = 1, #ARGV, 7 do
       if hold_ms > 0 then redis.call('HSET', c.results, member, ARGV[i + 5]) end
     end
   end
-  out[#out + 1] = said
-end
+  return said
+end)
 
 claim_close()
 return out

@@ -14,8 +14,8 @@ local skip, limit = tonumber(ARGV[1]), tonumber(ARGV[2])
 claim_settle(limit)
 local out = {}
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', c.expired, '-inf', int(now), 'LIMIT', skip, limit)) do
-  local claim = claim_read(member)
-  out[#out + 1] = claim and claim.state == 'claimed' and not claim.lease.live and claim_row(member, claim) or {}
+  local claim, problem = attempt(claim_read, member)
+  out[#out + 1] = problem or claim and claim.state == 'claimed' and not claim.lease.live and claim_row(member, claim) or {}
 end
 claim_close()
 return out

@@ -17,8 +17,7 @@
 -- Under OOM: runs.
 -- include: _lib/lease _lib/claim
 
-local out = {}
-for i = 1, #ARGV, 6 do
+local out = each(6, function(i)
   local member, call = ARGV[i] .. '\255' .. ARGV[i + 1], ARGV[i + 4]
   local claim = claim_read(member)
   local said = 1
@@ -31,8 +30,8 @@ for i = 1, #ARGV, 6 do
       redis.call('HSET', c.results, member, ARGV[i + 5])
     end
   end
-  out[#out + 1] = said
-end
+  return said
+end)
 
 claim_close()
 return out

@@ -9,10 +9,9 @@
 --          {}                                                                   not claimed, or it ran out
 -- include: _lib/lease _lib/claim
 
-local out = {}
-for i = 1, #ARGV, 2 do
+local out = each(2, function(i)
   local member = ARGV[i] .. '\255' .. ARGV[i + 1]
   local claim = claim_read(member)
-  out[#out + 1] = claim and claim.state == 'claimed' and claim.lease.live and claim_row(member, claim) or {}
-end
+  return claim and claim.state == 'claimed' and claim.lease.live and claim_row(member, claim) or {}
+end)
 return out

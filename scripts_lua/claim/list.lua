@@ -17,7 +17,8 @@ local low = (after == '' and '[' or '(') .. queue .. '\255' .. after
 local page = redis.call('ZRANGEBYLEX', c.order, low, '(' .. queue .. '\255\255', 'LIMIT', 0, limit)
 local out = {#page == limit and string.sub(page[#page], #queue + 2) or ''}
 for _, member in ipairs(page) do
-  local claim = claim_read(member)
+  local claim, problem = attempt(claim_read, member)
+  if problem then out[#out + 1] = problem end
   if claim and claim.state == 'claimed' and claim.lease.live then out[#out + 1] = claim_row(member, claim) end
 end
 claim_close()

@@ -17,8 +17,7 @@
 -- Under OOM: runs.
 -- include: _lib/lease _lib/claim
 
-local out = {}
-for i = 1, #ARGV, 6 do
+local out = each(6, function(i)
   local member, token, call = ARGV[i] .. '\255' .. ARGV[i + 1], ARGV[i + 4], ARGV[i + 5]
   local claim, fence = claim_read(member), tonumber(ARGV[i + 3])
   if claim and token ~= '-' then fence = claim.lease.token == token and claim.lease.fence end
@@ -31,8 +30,8 @@ for i = 1, #ARGV, 6 do
       said = 1
     end
   end
-  out[#out + 1] = said
-end
+  return said
+end)
 
 claim_close()
 return out

@@ -6,7 +6,7 @@
 -- ARGV[2]  call        id      of this call; the same again is the same call, repeated
 -- ARGV[3]  limit       int     bounds the script's time; ask again while more is 1
 --
--- Returns  {released, more}  live ones only are counted; more is 1 when some are left
+-- Returns  {released, more, unreadable, ...}  live ones only are counted; more is 1 when some are left; unreadable: see _lib/lease
 --
 -- The owner's own index makes this O(owned): nothing is scanned, and no other owner's claim is looked at; but what a clock that
 -- was set back has made live again, whoever's, is first entered there anew.
@@ -22,11 +22,13 @@ end
 
 local unentered = claim_revive(limit)
 local members = redis.call('ZRANGEBYLEX', t.owned, '[' .. owner .. '\255', '(' .. owner .. '\255\255', 'LIMIT', 0, limit)
-local released = 0
+local released, left = 0, {}
 for _, owned in ipairs(members) do
   local member = string.sub(owned, #owner + 2)
-  local claim = claim_read(member)
-  if claim and claim.state == 'claimed' and claim.lease.live and claim.lease.owner == owner then
+  local claim, problem = attempt(claim_read, member)
+  if problem then
+    left[#left + 1] = problem
+  elseif claim and claim.state == 'claimed' and claim.lease.live and claim.lease.owner == owner then
     claim_release(member, claim, call)
     released = released + 1
   elseif claim and claim.state == 'claimed' and claim.lease.owner == owner then
@@ -37,6 +39,6 @@ for _, owned in ipairs(members) do
 end
 
 claim_close()
-local more = (unentered or #members == limit) and 1 or 0
+local more = (unentered or (#members == limit and #left < limit)) and 1 or 0
 redis.call('SET', KEYS[11], released .. ' ' .. more, 'PX', TOMBSTONE_MS)
-return {released, more}
+return {released, more, unpack(left)}

@@ -15,16 +15,15 @@
 -- Under OOM: runs.
 -- include: _lib/lease _lib/claim
 
-local out = {}
-for i = 1, #ARGV, 6 do
+local out = each(6, function(i)
   local member, call = ARGV[i] .. '\255' .. ARGV[i + 1], ARGV[i + 4]
   local claim = claim_read(member)
   local said = claim_refusal(claim, ARGV[i + 2], tonumber(ARGV[i + 3]))
   if not said and not claim.lease.live and (call == '-' or claim.renewed ~= call) then said = EXPIRED end
   if said then
-    out[#out + 1] = call == '-' and UNKNOWN or said  -- the keeper takes what is below 0 for renewed
+    return call == '-' and UNKNOWN or said  -- the keeper takes what is below 0 for renewed
   elseif call ~= '-' and claim.renewed == call then
-    out[#out + 1] = claim.lease.expires
+    return claim.lease.expires
   else
     claim.lease.expires = now + tonumber(ARGV[i + 5])
     lease_put(t, member, claim.lease)
@@ -35,9 +34,9 @@ for i = 1, #ARGV, 6 do
     end
     claim_count('renewed', 1)
     furthest = math.max(furthest, claim.lease.expires + FORGET_MS)
-    out[#out + 1] = claim.lease.expires
+    return claim.lease.expires
   end
-end
+end)
 
 claim_close()
 return out

@@ -7,8 +7,10 @@
 --          0  refused, nothing is changed
 -- include: _lib/lease _lib/fenced
 
-local fence = tonumber(ARGV[1])
-local newest, value = fenced_read(KEYS[1])
-if not fenced_admits(newest, fence) then return 0 end
-fenced_write(KEYS[1], fence, value)
-return 1
+return answer(function()
+  local fence = tonumber(ARGV[1])
+  local newest, value = fenced_read(KEYS[1])
+  if not fenced_admits(newest, fence) then return 0 end
+  fenced_write(KEYS[1], fence, value)
+  return 1
+end)

@@ -6,5 +6,7 @@
 --          {0, ''}         nothing is known of the name
 -- include: _lib/lease _lib/fenced
 
-local newest, value = fenced_read(KEYS[1])
-return {newest or 0, value}
+return answer(function()
+  local newest, value = fenced_read(KEYS[1])
+  return {newest or 0, value}
+end)

@@ -11,7 +11,9 @@
 -- The same call again writes the same again, or finds that a newer fence has written meanwhile.
 -- include: _lib/lease _lib/fenced
 
-local fence = tonumber(ARGV[1])
-if not fenced_admits(fenced_read(KEYS[1]), fence) then return 0 end
-fenced_write(KEYS[1], fence, ARGV[2])
-return 1
+return answer(function()
+  local fence = tonumber(ARGV[1])
+  if not fenced_admits(fenced_read(KEYS[1]), fence) then return 0 end
+  fenced_write(KEYS[1], fence, ARGV[2])
+  return 1
+end)

@@ -6,7 +6,8 @@
 -- ARGV[2] after       str   the cursor that the page before returned; empty: the first page
 -- ARGV[3] limit       int   how many to look at
 --
--- Returns  {cursor, {key, owner, fence, expires_at_ms}, ...}  an empty cursor: this was the last page
+-- Returns  {cursor, {key, owner, fence, expires_at_ms}, ...}  an empty cursor: this was the last page; in the place of one that can't
+--          be read: which it is
 -- include: _lib/lease
 
 local t = {leases = KEYS[1], owned = KEYS[2]}
@@ -17,7 +18,8 @@ local page = redis.call('ZRANGEBYLEX', t.owned, low, high, 'LIMIT', 0, ARGV[3])
 local out = {#page == tonumber(ARGV[3]) and page[#page] or ''}
 for _, member in ipairs(page) do
   local key = string.sub(member, string.find(member, '\255', 1, true) + 1)
-  local lease = lease_read(t, key)
+  local lease, problem = attempt(lease_read, t, key)
+  if problem then out[#out + 1] = problem end
   if lease and lease.live then out[#out + 1] = {key, lease.owner, lease.fence, lease.expires} end
 end
 return out

@@ -9,9 +9,8 @@
 -- include: _lib/lease
 
 local t = {leases = KEYS[1]}
-local out = {}
-for i = 1, #ARGV do
+local out = each(1, function(i)
   local lease = lease_read(t, ARGV[i])
-  out[i] = lease and lease.live and {lease.owner, lease.fence, lease.expires} or {}
-end
+  return lease and lease.live and {lease.owner, lease.fence, lease.expires} or {}
+end)
 return out

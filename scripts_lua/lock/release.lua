@@ -22,21 +22,19 @@
 local t = {leases = KEYS[1], owned = KEYS[2]}
 local w = {queue = KEYS[4], waiters = KEYS[5]}
 local queued = redis.call('EXISTS', w.queue) == 1
-local out = {}
-
-for i = 1, #ARGV, 4 do
+local out = each(4, function(i)
   local key, owner, token, call = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local lease = lease_read(t, key)
   local released = 0
   if queued and token ~= '-' then waiter_leave(w, key, token) end
   if lease and lease.live and lease.owner == owner and (lease_taken_by(lease, token) or token == '=' .. int(lease.fence)) then
     lease_free(t, key, lease, call)
-    if queued then hand_off(t, w, KEYS[3], key, lease, '') end
+    if queued then attempt(hand_off, t, w, KEYS[3], key, lease, '') end
     released = 1
   elseif lease and lease_freed_by(lease, call) then
     released = 1
   end
-  out[#out + 1] = released
-end
+  return released
+end)
 
 return out

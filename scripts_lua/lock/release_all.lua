@@ -10,7 +10,7 @@
 -- ARGV[2] call          id      of this call; the same again is the same call, repeated
 -- ARGV[3] limit         int     bounds the script's time; ask again while more is 1
 --
--- Returns  {released, more}  live ones only are counted; more is 1 when some are left
+-- Returns  {released, more, unreadable, ...}  live ones only are counted; more is 1 when some are left; unreadable: see _lib/lease
 --
 -- The owner's own index makes this O(owned): nothing is scanned, and no other owner's lease is looked at.
 -- Under OOM: runs.
@@ -26,18 +26,20 @@ if said then
 end
 
 local queued = redis.call('EXISTS', w.queue) == 1
-local keys, released = lease_owned(t, owner, limit), 0
+local keys, released, left = lease_owned(t, owner, limit), 0, {}
 for _, key in ipairs(keys) do
-  local lease = lease_read(t, key)
-  if lease and lease.live and lease.owner == owner then
+  local lease, problem = attempt(lease_read, t, key)
+  if problem then
+    left[#left + 1] = problem
+  elseif lease and lease.live and lease.owner == owner then
     lease_free(t, key, lease, call)
-    if queued then hand_off(t, w, KEYS[3], key, lease, '') end
+    if queued then attempt(hand_off, t, w, KEYS[3], key, lease, '') end
     released = released + 1
   else
     redis.call('ZREM', t.owned, owner .. '\255' .. key)
   end
 end
 
-local more = #keys == limit and 1 or 0
+local more = #keys == limit and #left < limit and 1 or 0
 redis.call('SET', KEYS[6], released .. ' ' .. more, 'PX', TOMBSTONE_MS)
-return {released, more}
+return {released, more, unpack(left)}

@@ -15,9 +15,9 @@
 -- include: _lib/lease
 
 local t = {leases = KEYS[1], owned = KEYS[2]}
-local furthest, out = now, {}
+local furthest = now
 
-for i = 1, #ARGV, 4 do
+local out = each(4, function(i)
   local key, token = ARGV[i], ARGV[i + 2]
   local lease = lease_read(t, key)
   local expires = 0
@@ -27,8 +27,8 @@ for i = 1, #ARGV, 4 do
     lease_put(t, key, lease)
     furthest = math.max(furthest, expires)
   end
-  out[#out + 1] = expires
-end
+  return expires
+end)
 
 if furthest > now then lease_keep(t, KEYS[3], furthest + TOMBSTONE_MS) end
 return out

@@ -24,9 +24,9 @@ local t = {leases = KEYS[1], owned = KEYS[2]}
 local counter = KEYS[3]
 local w = {queue = KEYS[4], waiters = KEYS[5]}
 local queued = redis.call('EXISTS', w.queue) == 1
-local furthest, out = now, {}
+local furthest = now
 
-for i = 1, #ARGV, 6 do
+local out = each(6, function(i)
   local key, owner, token, ttl, channel = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]), ARGV[i + 5]
   local lease = lease_read(t, key)
   if queued and not (lease and lease.live) then lease = hand_off(t, w, counter, key, lease, token) or lease_read(t, key) end
@@ -50,8 +50,8 @@ for i = 1, #ARGV, 6 do
     end
   end
   furthest = math.max(furthest, lease.expires)
-  out[#out + 1] = reply
-end
+  return reply
+end)
 
 lease_prune(t, #out)
 lease_keep(t, counter, furthest + TOMBSTONE_MS)

@@ -12,4 +12,8 @@
 -- include: _lib/lease
 
 if ARGV[1] ~= '0' then redis.call('SET', KEYS[1], ARGV[1], 'NX') end
-return {tonumber(redis.call('GET', KEYS[1]) or '0'), now, redis.call('EXISTS', KEYS[2])}
+return answer(function()
+  local shards = tonumber(redis.call('GET', KEYS[1]) or '0')
+  if not shards then unreadable(KEYS[1]) end
+  return {shards, now, redis.call('EXISTS', KEYS[2])}
+end)

@@ -10,8 +10,7 @@
 --          -1  no such task
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task
 
-local out = {}
-for i = 1, #ARGV, 2 do
+local out = each(2, function(i)
   local id, said = ARGV[i], 0
   local told = task_told(id)
   if redis.call('HEXISTS', q.records, id) == 0 then
@@ -20,7 +19,7 @@ for i = 1, #ARGV, 2 do
     redis.call('ZADD', q.awaited, 0, id .. '\255' .. ARGV[i + 1])
     said = 1
   end
-  out[#out + 1] = said
-end
+  return said
+end)
 task_finish()
 return out

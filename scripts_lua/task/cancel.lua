@@ -11,8 +11,7 @@
 -- Under OOM: runs.
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task
 
-local out = {}
-for i = 1, #ARGV, 2 do
+local out = each(2, function(i)
   local id, call = ARGV[i], ARGV[i + 1]
   local record, said = task_read(id), task_answered(id, call)
   if not said and record then
@@ -24,7 +23,7 @@ for i = 1, #ARGV, 2 do
     end
   end
   said = said or redis.call('HEXISTS', q.ledger.ledger, id) - 1
-  out[#out + 1] = said
-end
+  return said
+end)
 task_finish()
 return out

@@ -10,16 +10,18 @@
 -- ARGV[7]  strangers     json    names of functions that the caller lacks: their tasks are passed over
 -- ARGV[8]  after         json    queue -> how far it had passed strangers in the call before
 --
--- Returns  {now_ms, wake_ms, after, {id, record, attempt, fence, expires_at_ms, due_ms, until_ms, payload}, ...}
+-- Returns  {now_ms, wake_ms, after, {id, record, attempt, fence, expires_at_ms, due_ms, until_ms, payload}, ..., unreadable, ...}
 --          wake_ms: when there may be more without anybody saying so; 0: never. after: as given, for the next
---          call. record: "MAX JSON". payload: params and headers, or empty
+--          call. record: "MAX JSON". payload: params and headers, or empty. unreadable: see _lib/lease; it was put aside
 --
 -- Order: priority, then due time, then the order in which they came.
 -- Under OOM: runs.
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task _lib/queue
 
+local _, unread = attempt(counter_read, q.counter)
+if unread then return unread end
 local limit, bytes, out, lines, took = tonumber(ARGV[4]), 0, {now, 0, ''}, {}, true
-local by = {owner = ARGV[2], call = ARGV[3], lease_ms = tonumber(ARGV[5]), strangers = {}, looks = limit + PILE, more = false}
+local by = {owner = ARGV[2], call = ARGV[3], lease_ms = tonumber(ARGV[5]), strangers = {}, looks = limit + PILE, least = limit + PILE - 8, more = false}
 local after = cjson.decode(ARGV[8])
 for _, name in ipairs(cjson.decode(ARGV[7])) do by.strangers[name] = true end
 
@@ -32,14 +34,14 @@ end
 if ARGV[6] ~= '[]' then
   local lost = {}
   for _, id in ipairs(cjson.decode(ARGV[6])) do lost[id] = true end
-  for _, id in ipairs(lease_owned(q.leases, by.owner, 1000)) do
-    local lease = lease_read(q.leases, id)
-    local record = lease and lease.live and lost[lease.token] and lease.freed ~= 'cancelled' and task_read(id)
-    if record then claimed(id, record, lease) end
+  for _, begun in ipairs(task_begun_by(by.owner, lost)) do
+    local record, problem = attempt(task_read, begun[1])
+    if record then claimed(begun[1], record, begun[2]) end
+    strange[#strange + 1] = problem
   end
 end
 
-task_sweep(40)
+task_sweep(math.max(40, 2 * limit), true)  -- so that what has ended goes at least as fast as it comes
 for _, queue in ipairs(cjson.decode(ARGV[1])) do lines[#lines + 1] = queue_line(queue, after[queue]) end
 while took do
   took = false
@@ -62,6 +64,9 @@ for _, line in ipairs(lines) do
 end
 out[3] = next(reached) and cjson.encode(reached) or ''
 if by.more or (bytes >= 1048576 and #out - 3 < limit) then sooner(now) end
+-- Not at once: whoever claims by hand asks until there is nothing more to claim now.
+if backlog then sooner(now + 10) end
+for _, problem in ipairs(strange) do out[#out + 1] = problem end
 sooner(redis.call('ZRANGE', q.leases.live, 0, 0, 'WITHSCORES')[2])
 sooner(redis.call('ZRANGE', q.untils, 0, 0, 'WITHSCORES')[2])
 task_finish()

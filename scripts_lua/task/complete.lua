@@ -14,8 +14,7 @@
 -- Under OOM: runs.
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task
 
-local out = {}
-for i = 1, #ARGV, 4 do
+local out = each(4, function(i)
   local id, owner, fence, result = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 3]
   local lease, ended = lease_read(q.leases, id), 0
   if lease and lease.owner == owner and lease.fence == fence then
@@ -29,7 +28,7 @@ for i = 1, #ARGV, 4 do
   elseif not lease and task_done_by(id, owner, fence) then
     ended = 1
   end
-  out[#out + 1] = ended
-end
+  return ended
+end)
 task_finish()
 return out

@@ -11,10 +11,10 @@
 -- Under OOM: runs.
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task
 
-local out = {}
-for i = 1, #ARGV, 3 do
+local out = each(3, function(i)
   local id, delay = ARGV[i], tonumber(ARGV[i + 2])
   local record, said = task_read(id), 0
+  counter_read(q.counter)
   if record and record.held and record.seq > 0 and (delay >= 0 or record.call == ARGV[i + 1]) then
     task_unqueue(id, record)
     if delay < 0 then
@@ -26,7 +26,7 @@ for i = 1, #ARGV, 3 do
     end
     said = 1
   end
-  out[#out + 1] = said
-end
+  return said
+end)
 task_finish()
 return out

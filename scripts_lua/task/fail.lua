@@ -17,12 +17,12 @@
 -- Under OOM: runs.
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task
 
-local out = {}
-for i = 1, #ARGV, 7 do
+local out = each(7, function(i)
   local id, owner, fence, retry_at, call = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 5]), ARGV[i + 6]
   local lease, said = lease_read(q.leases, id), 0
   if lease and lease.owner == owner and lease.fence == fence then
     local record = lease.freed ~= 'cancelled' and task_read(id)
+    counter_read(q.counter)  -- or it loses its lease, and does not get back into its queue
     task_leave(id, lease)
     if record then
       local more = '"failure":' .. ARGV[i + 4]
@@ -31,7 +31,7 @@ for i = 1, #ARGV, 7 do
   else
     said = task_answered(id, call) or 0
   end
-  out[#out + 1] = said
-end
+  return said
+end)
 task_finish()
 return out

@@ -12,24 +12,26 @@
 -- Under OOM: runs.
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task
 
-local out = {}
-for i = 1, #ARGV, 3 do
+local wanted = {}  -- owner -> call -> lease_ms
+local out = each(3, function(i)
   local owner, call, lease_ms = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
-  for _, id in ipairs(lease_owned(q.leases, owner, 1000)) do
-    local lease = lease_read(q.leases, id)
-    if lease and lease.live and lease.token == call and lease.owner == owner and lease.freed ~= 'cancelled' then
-      local record = task_read(id)
-      lease.expires = now + (record and record.lease_ms or lease_ms)
-      lease_put(q.leases, id, lease)
-      local lock = record and record.job and lease_read(q.locks, 'job:' .. record.job)
-      if lock and lock.live and lock.owner == owner and lock.token == call then
-        lock.expires = lease.expires
-        lease_put(q.locks, 'job:' .. record.job, lock)
-        locked = math.max(locked, lock.expires)
-      end
+  wanted[owner] = wanted[owner] or {}
+  wanted[owner][call] = lease_ms
+  return now + lease_ms
+end)
+for owner, calls in pairs(wanted) do
+  for _, begun in ipairs(task_begun_by(owner, calls)) do
+    local id, lease = begun[1], begun[2]
+    local record = attempt(task_read, id)
+    lease.expires = now + (record and record.lease_ms or calls[lease.token])
+    lease_put(q.leases, id, lease)
+    local lock = record and record.job and attempt(lease_read, q.locks, 'job:' .. record.job)
+    if lock and lock.live and lock.owner == owner and lock.token == lease.token then
+      lock.expires = lease.expires
+      lease_put(q.locks, 'job:' .. record.job, lock)
+      locked = math.max(locked, lock.expires)
     end
   end
-  out[#out + 1] = now + lease_ms
 end
 task_finish()
 return out

@@ -10,13 +10,12 @@
 -- Under OOM: runs.
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task
 
-local out = {}
-for i = 1, #ARGV, 2 do
+local out = each(2, function(i)
   local told = task_told(ARGV[i])
   local ends = told and (ARGV[i + 1] == '' or ARGV[i + 1] == told.state) and redis.call('HEXISTS', q.leases.leases, ARGV[i]) == 0
     and redis.call('ZSCORE', q.ended, ARGV[i])
   if ends then task_forget(ARGV[i]) end
-  out[#out + 1] = ends and 1 or 0
-end
+  return ends and 1 or 0
+end)
 task_finish()
 return out

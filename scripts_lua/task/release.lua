@@ -18,12 +18,12 @@
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task
 
 local CUT = 'cut short: the instance was shut down'
-local out = {}
-for i = 1, #ARGV, 6 do
+local out = each(6, function(i)
   local id, owner, fence, due, call = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), now + tonumber(ARGV[i + 4]), ARGV[i + 5]
   local lease, said = lease_read(q.leases, id), 0
   if lease and lease.owner == owner and lease.fence == fence then
     local record = lease.freed ~= 'cancelled' and task_read(id)
+    counter_read(q.counter)  -- or it loses its lease, and does not get back into its queue
     task_leave(id, lease)
     if record and ARGV[i + 3] == '0' then
       record.attempts, record.started = record.attempts - 1, 0
@@ -44,7 +44,7 @@ for i = 1, #ARGV, 6 do
   else
     said = task_answered(id, call) or 0
   end
-  out[#out + 1] = said > 0 and 2 or said < 0 and 1 or 0
-end
+  return said > 0 and 2 or said < 0 and 1 or 0
+end)
 task_finish()
 return out

@@ -5,7 +5,7 @@
 -- ARGV[1]  owner         str
 -- ARGV[2]  limit         int
 --
--- Returns  {released, more}  more is 1 when some are left: ask again
+-- Returns  {released, more, unreadable, ...}  more is 1 when some are left: ask again; unreadable: see _lib/lease
 --
 -- O(owned), by the owner's own index.
 -- Under OOM: runs.
@@ -18,17 +18,22 @@ if said then
   return {tonumber(before), tonumber(more)}
 end
 
-local ids, released = lease_owned(q.leases, owner, limit), 0
+local ids, released, left = lease_owned(q.leases, owner, limit), 0, {}
 for _, id in ipairs(ids) do
-  local lease = lease_read(q.leases, id)
+  local lease, problem = attempt(lease_read, q.leases, id)
+  local _, unread
   if lease and lease.owner == owner then
-    task_lost(id, lease, 'all leases of its owner were released', now)
-    if lease.live then released = released + 1 end
-  else
+    _, unread = attempt(task_lost, id, lease, 'all leases of its owner were released', now)
+    if lease.live and not unread then released = released + 1 end
+  end
+  problem = problem or unread
+  if problem then
+    left[#left + 1] = problem
+  elseif not lease or lease.owner ~= owner then
     redis.call('ZREM', q.leases.owned, owner .. '\255' .. id)
   end
 end
 task_finish()
-local more = #ids == limit and 1 or 0
+local more = #ids == limit and #left < limit and 1 or 0
 redis.call('SET', KEYS[24], released .. ' ' .. more, 'PX', TOMBSTONE_MS)
-return {released, more}
+return {released, more, unpack(left)}

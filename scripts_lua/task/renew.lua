@@ -15,8 +15,7 @@
 -- Under OOM: runs.
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task
 
-local out = {}
-for i = 1, #ARGV, 5 do
+local out = each(5, function(i)
   local id, owner, fence, lock = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 4]
   local lease, said = lease_read(q.leases, id), 0
   local mine = lease and lease.owner == owner and lease.fence == fence
@@ -47,7 +46,7 @@ for i = 1, #ARGV, 5 do
     local told = task_told(id)
     if told and told.state == 'cancelled' then said = -1 end
   end
-  out[#out + 1] = said
-end
+  return said
+end)
 task_finish()
 return out

@@ -12,10 +12,10 @@
 --          -1  no such task
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task
 
-local out = {}
-for i = 1, #ARGV, 4 do
+local out = each(4, function(i)
   local id, call, more = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
   local record, told, said = task_read(id), task_told(id), -1
+  counter_read(q.counter)
   if record then
     said = task_answered(id, call) or 0
     if said == 0 and told and told.state == 'dead' then
@@ -31,7 +31,7 @@ for i = 1, #ARGV, 4 do
   elseif redis.call('HEXISTS', q.ledger.ledger, id) == 1 then
     said = 0
   end
-  out[#out + 1] = said
-end
+  return said
+end)
 task_finish()
 return out

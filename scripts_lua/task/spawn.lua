@@ -15,32 +15,32 @@
 --                              durability is known, and is now this call's to confirm or withdraw
 -- include: _lib/lease _lib/waiting _lib/ledger _lib/task
 
-local out = {}
-for i = 1, #ARGV, 8 do
+local out = each(8, function(i)
   local id, call, max_delay = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 6])
   local known = task_read(id)
+  counter_read(q.counter)
   if known and known.call ~= call and task_over(id, known) then
     task_forget(id)
     known = nil
   end
   if known and known.call == call then
-    out[#out + 1] = {1, 1}
+    return {1, 1}
   elseif known and known.held then
     -- Who is told of it can count on it: the call that made it no longer withdraws it.
     known.text = string.gsub(known.text, '"call":"[^"]*"', '"call":"' .. call .. '"', 1)
     task_write(id, known)
-    out[#out + 1] = {2, 1}
+    return {2, 1}
   elseif known then
-    out[#out + 1] = {0, math.max(known.attempts + (known.seq > 0 and 1 or 0), 1)}
+    return {0, math.max(known.attempts + (known.seq > 0 and 1 or 0), 1)}
   else
     local record = {text = ARGV[i + 2], queue = ARGV[i + 3], priority = tonumber(ARGV[i + 4]), attempts = 0, started = 0, spawned = now, till = 0}
     if max_delay > 0 then task_until(id, record, now + max_delay) end
     task_queue(id, record, now + tonumber(ARGV[i + 5]))
     if ARGV[i + 7] ~= '' then redis.call('HSET', q.params, id, ARGV[i + 7]) end
     tally('spawned')
-    out[#out + 1] = {1, 1}
+    return {1, 1}
   end
-end
+end)
 task_sweep(math.min(2 * #out, 40))  -- so that what has ended goes at least as fast as new ones come
 task_finish()
 return out
