@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from lockbeat.connection import Connector
@@ -18,13 +19,15 @@ from lockbeat.wire import Args, MemoryWire, Target, Wire
 class Calls:
     """Calls scripts by name and shard. Not shared between event loops: a thread of ours makes its own.
 
-    `timeout`, in seconds, bounds each attempt, and how long a call is repeated while the store is away.
+    `timeout`, in seconds, bounds each attempt, and how long a call is repeated while the store is away. `moved` is told of each
+    place (see there) whose connection was made anew: its calls may run on another server from now on.
     """
 
-    def __init__(self, connector: Connector, keys: Keys, timeout: float) -> None:
+    def __init__(self, connector: Connector, keys: Keys, timeout: float, moved: Callable[[int], None] | None = None) -> None:
         self.keys = keys
         self.timeout = timeout
         self._connector = connector
+        self._moved = moved
         self._wires: dict[int, Wire] = {}
         self._durable: dict[int, DurableWire] = {}
         self._closed = False
@@ -33,15 +36,18 @@ class Calls:
 
     def wire(self, shard: int) -> Wire:
         """The connection that serves a shard: one for all, except on a Cluster."""
-        place = self._place(shard)
+        place = self.place(shard)
         wire = self._wires.get(place)
         if wire is None:
             if self._closed:
                 raise StoreError("the store is closed")
             wire = self._wires[place] = self._new_wire(place)
+            if self._moved is not None:
+                wire.moved = partial(self._moved, place)
         return wire
 
-    def _place(self, shard: int) -> int:
+    def place(self, shard: int) -> int:
+        """What the shards that share a server have in common: each its own on a Cluster, else one for all."""
         return shard if self._connector.kind == "cluster" else 0
 
     def _new_wire(self, shard: int, *, heals: bool = True) -> Wire:
@@ -69,7 +75,7 @@ class Calls:
                 raise NotDurable("a store in memory has neither replicas nor a disk")
             if self._closed:
                 raise StoreError("the store is closed")
-            place = self._place(shard)
+            place = self.place(shard)
             wire = self._durable.get(place)
             if wire is None:
                 # A script that healed would run behind the WAIT that is to count it.
@@ -169,7 +175,7 @@ class Calls:
 
     def unanswered(self, shard: int) -> set[asyncio.Future[Any]]:
         """Durable calls to a shard that are on their way: each of the futures ends when one has been executed, or is lost."""
-        wire = self._durable.get(self._place(shard))
+        wire = self._durable.get(self.place(shard))
         return set() if wire is None else wire.unanswered
 
     async def _repeat(self, submit: Callable[[], Awaitable[Any]]) -> Any:

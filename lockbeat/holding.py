@@ -25,17 +25,16 @@ class Holding:
         args: tuple[str | int, ...],
         *,
         ttl: float,
-        granted: float,
         asked_at: float,
     ) -> None:
-        """`script` and `args` renew it for `ttl` seconds; it was granted for `granted`, to a request sent at `asked_at`."""
+        """It was granted for `ttl` seconds to a request sent at `asked_at`; `script` and `args` renew it for as long."""
         self.lost: str | None = None
         """Why it was lost; None while it was not."""
         self.unnoticed = False
         """Lost, and the block got to its end without an await at which it could have been told."""
         self._keeper = keeper
         self._held = Held(script, shard, args, ttl, 0.0, self._on_lost)
-        self._held.taken(asked_at, granted)
+        self._held.taken(asked_at)
         self._task: asyncio.Task[Any] | None = asyncio.current_task()
         self._cancelling = self._task.cancelling() if self._task is not None else 0
         self._over = self._ours = False

@@ -1,6 +1,10 @@
 """The one connection of a process on which the store tells it things: pub/sub, never polled.
 
-A message can be lost while the connection is down, so whoever relies on one is told of the gap as well (`on_gap`) and asks.
+A message is a hint: it can be lost, late, doubled, or come from a server that is no longer the primary. Whoever acts on one asks
+the store first. Whoever relies on one is told when some may have been lost (`on_gap`), and asks.
+
+The listener stays on the server that the calls go to. When calls have found another (`follow`) it subscribes there, and only then
+leaves the old one. A server that says nothing for long is sent a PING: one that hangs keeps its connections.
 """
 
 from __future__ import annotations
@@ -8,64 +12,165 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
 
+import hiredis
 from redis.exceptions import RedisError
 
 from lockbeat.errors import LockbeatError, StoreUnavailable
+from lockbeat.wire import error_of, take_over
 
 log = logging.getLogger("lockbeat")
 
-Subscription = Callable[[Sequence[str]], AsyncIterator[tuple[str, bytes] | None]]
-"""Yields None once everything is subscribed, then (channel, payload) for each message, until the connection ends."""
-
 LONGEST_PAUSE = 2.0  # seconds between attempts to reconnect
+QUIET = 40.0
+"""Seconds without a word from the server before it is sent a PING. An idle instance may send 0.2 commands a second in all."""
+SETTLED = 10.0
+"""Seconds. A subscription younger than that is not suspected."""
+
+Tell = Callable[[str, bytes], None]
 
 
-def over_connection(connect: Callable[[], Awaitable[Any]]) -> Subscription:
-    """Subscribe over a connection of redis-py's."""
+class Link(Protocol):
+    """One subscription that is established."""
 
-    async def subscribe(channels: Sequence[str]) -> AsyncIterator[tuple[str, bytes] | None]:
-        connection = await connect()
+    ended: asyncio.Future[LockbeatError]
+    """Why it is over."""
+
+    def close(self) -> None:
+        """Hang up. Idempotent; nothing is told after this."""
+        ...
+
+
+Subscribe = Callable[[Sequence[str], Tell], Awaitable[Link]]
+"""Returns once every channel is subscribed. From then on each message is told, until the link has ended."""
+
+
+class _Socket(asyncio.Protocol):
+    """A subscription over the socket of a redis-py connection.
+
+    Driven by callbacks, as the wire is: reading through redis-py's stream costs more than the hand-off of a lock.
+    """
+
+    def __init__(self, connection: Any, channels: Sequence[str], tell: Tell, timeout: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stream, self._transport = take_over(connection)
+        self._reader = hiredis.Reader()
+        self._tell = tell
+        self._timeout = timeout
+        self._missing = len(channels)
+        self._heard_at = self._loop.time()
+        self._pinged_at = 0.0
+        self.subscribed: asyncio.Future[None] = self._loop.create_future()
+        self.ended: asyncio.Future[LockbeatError] = self._loop.create_future()
+        self._transport.set_protocol(self)
+        subscribe: tuple[Any, ...] = ("SUBSCRIBE", *channels)
+        self._transport.write(hiredis.pack_command(subscribe))
+        self._watch = self._loop.call_later(QUIET, self._check)
+
+    def data_received(self, data: bytes) -> None:
+        self._heard_at = self._loop.time()
+        self._reader.feed(data)
         try:
-            await connection.send_command("SUBSCRIBE", *channels)
-            left = len(channels)
-            while True:
-                kind, channel, payload = await connection.read_response()
-                if kind == b"message":
-                    yield channel.decode(), payload
-                elif kind == b"subscribe":
-                    left -= 1
-                    if left == 0:
-                        yield None
-        finally:
-            await connection.disconnect(nowait=True)
+            while not self.ended.done() and (said := self._reader.gets()) is not False:
+                self._heard(said)
+        except hiredis.ProtocolError as problem:
+            self._end(StoreUnavailable(f"the server does not speak the protocol: {problem}"))
+
+    def _heard(self, said: Any) -> None:
+        if isinstance(said, hiredis.ReplyError):
+            if not self.subscribed.done():  # else PING was refused, which is an answer
+                self._end(error_of(said))
+        elif isinstance(said, list) and len(said) == 3:
+            kind, channel, payload = said
+            if kind == b"message":
+                self._tell(channel.decode(errors="replace"), payload)
+            elif kind == b"subscribe":
+                self._missing -= 1
+                if self._missing == 0 and not self.subscribed.done():
+                    self.subscribed.set_result(None)
+
+    def _check(self) -> None:
+        """Nothing was heard for a while: is the server still there?"""
+        now = self._loop.time()
+        if self._pinged_at > self._heard_at:
+            self._end(StoreUnavailable(f"no answer to PING within {self._timeout:g} s"))
+        elif (left := self._heard_at + QUIET - now) > 0:
+            self._watch = self._loop.call_later(left, self._check)
+        else:
+            self._pinged_at = now
+            self._transport.write(b"*1\r\n$4\r\nPING\r\n")
+            self._watch = self._loop.call_later(self._timeout, self._check)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(StoreUnavailable(f"connection lost: {exc or 'closed by the server'}"))
+
+    def eof_received(self) -> bool:
+        return False
+
+    def _end(self, why: LockbeatError) -> None:
+        self._watch.cancel()
+        self._transport.abort()
+        if not self.ended.done():
+            self.ended.set_result(why)
+
+    def close(self) -> None:
+        self._end(StoreUnavailable("hung up"))
+
+
+def over_connection(connect: Callable[[], Awaitable[Any]], timeout: float) -> Subscribe:
+    """Subscribe over a new connection of redis-py's; `timeout`, in seconds, is for its answer to a PING."""
+
+    async def subscribe(channels: Sequence[str], tell: Tell) -> Link:
+        link = _Socket(await connect(), channels, tell, timeout)
+        try:
+            await asyncio.wait((link.subscribed, link.ended), return_when=asyncio.FIRST_COMPLETED)
+            if link.ended.done():
+                raise link.ended.result()
+        except BaseException:
+            link.close()
+            raise
+        return link
 
     return subscribe
 
 
-def over_client(client: Any) -> Subscription:
+class _InMemory:
+    """A subscription of a fakeredis client, for `memory://`."""
+
+    def __init__(self, pubsub: Any, tell: Tell) -> None:
+        self._pubsub = pubsub
+        self._tell = tell
+        loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[LockbeatError] = loop.create_future()
+        self._task = loop.create_task(self._read(), name="lockbeat subscription")
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                message = await self._pubsub.get_message(timeout=60)
+                if message is not None and message["type"] == "message":
+                    self._tell(message["channel"].decode(), message["data"])
+        finally:
+            await self._pubsub.aclose()
+            self.ended.set_result(StoreUnavailable("the subscription ended"))
+
+    def close(self) -> None:
+        self._task.cancel()
+
+
+def over_client(client: Any) -> Subscribe:
     """Subscribe through a fakeredis client, for `memory://`."""
 
-    async def subscribe(channels: Sequence[str]) -> AsyncIterator[tuple[str, bytes] | None]:
+    async def subscribe(channels: Sequence[str], tell: Tell) -> Link:
         pubsub = client.pubsub()
-        try:
-            await pubsub.subscribe(*channels)
-            left = len(channels)
-            while True:
-                message = await pubsub.get_message(timeout=60)
-                if message is None:
-                    continue
-                if message["type"] == "message":
-                    yield message["channel"].decode(), message["data"]
-                elif message["type"] == "subscribe":
-                    left -= 1
-                    if left == 0:
-                        yield None
-        finally:
-            await pubsub.aclose()
+        await pubsub.subscribe(*channels)
+        missing = len(channels)
+        while missing:
+            message = await pubsub.get_message(timeout=60)
+            missing -= message is not None and message["type"] == "subscribe"
+        return _InMemory(pubsub, tell)
 
     return subscribe
 
@@ -73,15 +178,19 @@ def over_client(client: Any) -> Subscription:
 class Listener:
     """Keeps one subscription alive from the first `ready()` until `aclose()`."""
 
-    def __init__(self, subscribe: Subscription, channels: Sequence[str], timeout: float) -> None:
-        self.on_message: list[Callable[[str, bytes], None]] = []
+    def __init__(self, subscribe: Subscribe, channels: Sequence[str], timeout: float) -> None:
+        self.on_message: list[Tell] = []
         self.on_gap: list[Callable[[], None]] = []
         self._subscribe = subscribe
         self._channels = channels
         self._timeout = timeout
         self._task: asyncio.Task[None] | None = None
+        self._link: Link | None = None
+        self._since = 0.0
         self._subscribed = asyncio.Event()
+        self._moved = asyncio.Event()
         self._problem: Exception | None = None
+        self._closed = False
 
     async def ready(self) -> None:
         """Wait until the store would reach us. Raises StoreUnavailable when that takes longer than the timeout."""
@@ -96,29 +205,65 @@ class Listener:
             reason = f": {self._problem}" if self._problem else ""
             raise StoreUnavailable(f"could not subscribe within {self._timeout:g} s{reason}") from None
 
+    def follow(self) -> None:
+        """Calls go over a new connection, perhaps to another server: subscribe anew, and there."""
+        self._moved.set()
+
+    def doubt(self) -> None:
+        """The store has met nobody on the other end of our channel: subscribe anew, unless we have just done so."""
+        if self._link is not None and asyncio.get_running_loop().time() > self._since + SETTLED:
+            self._moved.set()
+
     async def _run(self) -> None:
-        pause, heard_before = 0.05, False
+        loop, heard_before, pause = asyncio.get_running_loop(), False, 0.0
         while True:
+            # Cleared before it connects: when calls move meanwhile, it may have found the server that they have left.
+            self._moved.clear()
+            link = await self._renew()
+            if self._closed:  # redis-py connects by way of asyncio.wait_for, which can swallow a cancellation before Python 3.12
+                break
+            if link is not None:
+                self._since = loop.time()
+                if heard_before:
+                    self._tell_gap()
+                heard_before = True
+            moved = asyncio.ensure_future(self._moved.wait())
             try:
-                async with aclosing(self._subscribe(self._channels)) as messages:  # type: ignore[type-var]
-                    async for message in messages:
-                        if message is not None:
-                            self._tell(*message)
-                            continue
-                        pause = 0.05
-                        self._subscribed.set()
-                        if heard_before:
-                            self._tell_gap()
-                        heard_before = True
-            except (RedisError, OSError, LockbeatError) as problem:
-                self._problem = problem
-                log.debug("listener: %s", problem)
-            except Exception as problem:  # whatever it was, those who wait for a message still do
-                self._problem = problem
-                log.exception("the listener failed, and subscribes anew")
-            self._subscribed.clear()
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnects
-            pause = min(pause * 2, LONGEST_PAUSE)
+                if link is not None:
+                    await asyncio.wait((link.ended, moved), return_when=asyncio.FIRST_COMPLETED)
+                if self._link is not None and self._link.ended.done():
+                    self._note(self._link.ended.result())
+                    self._link = None
+                    self._subscribed.clear()
+                # One that lived for a while was no failure: the next is tried almost at once.
+                lived = link is not None and loop.time() > self._since + 2 * LONGEST_PAUSE
+                pause = 0.05 if lived else min(max(pause * 2, 0.05), LONGEST_PAUSE)
+                if not moved.done():
+                    await asyncio.wait((moved,), timeout=pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnects
+            finally:
+                moved.cancel()
+
+    async def _renew(self) -> Link | None:
+        """Subscribe, and hang up on the server listened to so far. None: it failed, and that one is still listened to."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                link = await self._subscribe(self._channels, self._tell)
+        except (RedisError, OSError, LockbeatError) as problem:  # TimeoutError is an OSError
+            self._note(problem)
+            return None
+        except Exception as problem:  # whatever it was, those who wait for a message still do
+            self._problem = problem
+            log.exception("the listener failed, and subscribes anew")
+            return None
+        if self._link is not None:
+            self._link.close()
+        self._link = link
+        self._subscribed.set()
+        return link
+
+    def _note(self, problem: Exception) -> None:
+        self._problem = problem
+        log.debug("listener: %s", problem)
 
     def _tell(self, channel: str, payload: bytes) -> None:
         for callback in self.on_message:
@@ -136,7 +281,12 @@ class Listener:
 
     async def aclose(self) -> None:
         """Unsubscribe; no callback runs after this."""
+        self._closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
+        if self._link is not None:
+            self._link.close()
+            await asyncio.wait((self._link.ended,))
+            self._link = None

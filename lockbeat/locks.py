@@ -204,15 +204,13 @@ class Lock:
             raise LockbeatError(f"this handle on {self.key!r} is in use; make one for each block: lb.lock(...)")
         self._token = self._locks._store.new_call()
         try:
-            lease, ttl, asked_at = await self._acquire(self._token)
+            lease, asked_at = await self._acquire(self._token)
         except BaseException:
             self._token = ""
             raise
         self._lease = lease
         args = (self.key, self.owner, self._token + "+", self._ttl_ms)
-        self._holding = Holding(
-            self._locks._keeper, "lock/renew", self._shard, args, ttl=self._ttl_ms / 1000, granted=ttl, asked_at=asked_at
-        )
+        self._holding = Holding(self._locks._keeper, "lock/renew", self._shard, args, ttl=self._ttl_ms / 1000, asked_at=asked_at)
         return lease
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -247,9 +245,9 @@ class Lock:
             log.warning("could not release %r yet, it ends within %g s: %s", self.key, self._ttl_ms / 1000, problem)
             return True
 
-    async def _acquire(self, token: str) -> tuple[Lease, float, float]:
-        """The lease, for how many seconds it was granted, and when it was asked for."""
-        store, shard, ttl = self._locks._store, self._shard, self._ttl_ms / 1000
+    async def _acquire(self, token: str) -> tuple[Lease, float]:
+        """The lease, and when it was asked for."""
+        store, shard = self._locks._store, self._shard
         channel = store.channel if self._wait != 0 else ""
         args = (self.key, self.owner, token, self._ttl_ms, 0, channel)
         waiter = Waiter(self.key, token, args, shard, store.loop.create_future())
@@ -261,16 +259,16 @@ class Lock:
                     await store.listening(shard)
                 while True:
                     asked_at = monotonic()
-                    fence, until_ms, server_ms = await self._locks._acquire(shard, args, self._durability)
+                    fence, until_ms, *_ = await self._locks._acquire(shard, args, self._durability)
                     if fence:
-                        return Lease(self.key, self.owner, fence, until_ms / 1000), ttl, asked_at
+                        return Lease(self.key, self.owner, fence, until_ms / 1000), asked_at
                     if self._wait == 0:
                         raise LockTimeout(self.key, 0)
-                    room.refused(waiter, until_ms, asked_at, server_ms)
+                    room.refused(waiter, until_ms)
                     granted = await waiter.granted
                     if self._durability is None:
                         return granted
-                    # Handed over by whoever released it, and nobody waited for that to be durable: the same call again does.
+                    # Nobody waited for the hand-over to be durable: the same call again does.
                     waiter.granted = store.loop.create_future()
         except LockTimeout:
             raise
@@ -279,7 +277,7 @@ class Lock:
             # it leaves the room first.
             room.leave(waiter)
             undoing = (self.key, self.owner, token, store.new_call())
-            lasts = math.inf if channel else ttl  # a place in the queue outlives the lease that was asked for
+            lasts = math.inf if channel else self._ttl_ms / 1000  # a place in the queue outlives the lease that was asked for
             await store.take_back(problem, "lock/release", shard, undoing, lasts=lasts, durably=self._durability is not None)
             if isinstance(problem, TimeoutError) and self._wait is not None:
                 raise LockTimeout(self.key, self._wait) from None

@@ -24,6 +24,8 @@ from lockbeat.worker import CLAIM_LEASE_MS, Function, Worker
 
 log = logging.getLogger("lockbeat")
 
+LOOK_AGAIN = 60.0
+"""Seconds. What is due is looked at this often though nobody rang: the bell of a job that was declared can be lost."""
 CLOCK_JUMP = 0.5
 """Seconds by which the server's clock moves against ours when it is set, not when it drifts."""
 
@@ -105,7 +107,7 @@ class Serving:
                 if payload == b"job":
                     wakeup.ring()
                 elif payload.startswith(b"cancel "):
-                    self._worker.cancel(payload[7:].decode())
+                    self._worker.cancel(payload[7:].decode(errors="replace"))
                 else:
                     self._worker.wake(shard)
 
@@ -121,7 +123,7 @@ class Serving:
             doing="firing",
             blocked="can't ask what is due",
             longest_pause=1.0,
-            look=LOOK_IN_MEMORY if self._store.connector.kind == "memory" else None,
+            look=LOOK_IN_MEMORY if self._store.connector.kind == "memory" else LOOK_AGAIN,
             told=lambda: self._store.connector.outage.away,
         )
 

@@ -17,7 +17,7 @@ from lockbeat.connection import Connector
 from lockbeat.durations import seconds
 from lockbeat.errors import InvalidArgument, InvalidType, NotDurable
 from lockbeat.keys import Keys, check_name, shard_of
-from lockbeat.listener import Listener, Subscription, over_client, over_connection
+from lockbeat.listener import Listener, Subscribe, over_client, over_connection
 from lockbeat.wire import Args
 
 log = logging.getLogger("lockbeat")
@@ -50,7 +50,7 @@ class Store:
         self.loop = asyncio.get_running_loop()
         self._generation = forks.generation
         forks.keep_from_children(self.loop)
-        self.calls = Calls(connector, keys, timeout)
+        self.calls = Calls(connector, keys, timeout, self._follow)
         self.call = self.calls.call
         self.call_durably = self.calls.call_durably
         self.call_groups_durably = self.calls.call_groups_durably
@@ -180,14 +180,23 @@ class Store:
 
     async def listening(self, shard: int) -> None:
         """Wait until messages from scripts on `shard` reach this instance. Raises StoreUnavailable."""
-        place = shard if self.connector.kind == "cluster" else 0
+        place = self.calls.place(shard)
         listener = self._listeners.get(place)
         if listener is None:
             listener = self._listeners[place] = Listener(
-                self._subscription(place), (self.channel, *self._bells(place)), self.timeout
+                self._subscribe(place), (self.channel, *self._bells(place)), self.timeout
             )
             listener.on_message, listener.on_gap = self._on_message, self._on_gap
         await listener.ready()
+
+    def unheard(self, shard: int) -> None:
+        """A script on `shard` has met nobody on our channel: perhaps we listen to a server that it does not run on."""
+        if (listener := self._listeners.get(self.calls.place(shard))) is not None:
+            listener.doubt()
+
+    def _follow(self, place: int) -> None:
+        if (listener := self._listeners.get(place)) is not None:
+            listener.follow()
 
     def bell(self, shard: int) -> str:
         """The channel on which scripts of a shard tell every instance that there may be something to do."""
@@ -197,12 +206,12 @@ class Store:
         shards = [place] if self.connector.kind == "cluster" else range(self.shards)
         return [self.bell(shard) for shard in shards]
 
-    def _subscription(self, shard: int) -> Subscription:
+    def _subscribe(self, shard: int) -> Subscribe:
         connector, key = self.connector, self.keys.key(shard, "fence")
         if connector.kind == "memory":
             return over_client(connector.memory_client())
         # On a Cluster PUBLISH counts only those who listen at the node that runs the script: be one of them.
-        return over_connection(lambda: connector.dedicated_for_key(key))
+        return over_connection(lambda: connector.dedicated_for_key(key), self.timeout)
 
     async def server_time(self) -> float:
         """The server's clock, in seconds since the Unix epoch."""

@@ -2,15 +2,18 @@
 
 Nobody polls. The script that releases a lock makes the first waiter its owner and tells that waiter's process. Only a holder that
 dies says nothing: so for each contended lock one timer runs until the holder's lease would end, and asks then.
+
+A message is a hint. A waiter that is told of its grant makes its own call again, and holds the lock when the reply says so:
+a message that is late, doubled, forged or from an old primary costs that call, and one that is lost costs time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import random
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from lockbeat.lease import Lease, monotonic
@@ -18,8 +21,6 @@ from lockbeat.store import Store
 
 log = logging.getLogger("lockbeat")
 
-CLOCK_LASTS = 60.0
-"""Seconds. Clocks drift, and a server's may be set."""
 LONGEST_NAP = 60.0
 """Seconds. A holder with a longer lease is asked after sooner: it keeps the queue from expiring, and heals a lost message."""
 
@@ -33,13 +34,18 @@ class Waiter:
     args: tuple[str | int, ...]
     """Of lock/try_acquire: the same call again, whenever it must ask."""
     shard: int
-    granted: asyncio.Future[tuple[Lease, float, float]]
-    """The lease, how long it was granted for in seconds, and a monotonic time at which it surely was not yet granted."""
+    granted: asyncio.Future[tuple[Lease, float]]
+    """The lease, and a monotonic time before the request that it answers."""
+    asking: bool = False
+    """Its call is on its way."""
+    again: bool = False
+    """It was told of something since: that call may have run before."""
 
 
 @dataclass(slots=True)
 class _Room:
     waiters: dict[str, Waiter] = field(default_factory=dict)
+    """By token, in the order of the queue."""
     timer: asyncio.TimerHandle | None = None
 
 
@@ -50,8 +56,6 @@ class WaitingRoom:
         self._store = store
         self._rooms: dict[str, _Room] = {}
         self._waiters: dict[str, Waiter] = {}
-        # By shard, for each may have its own server: (monotonic before a request) - (the server's time in its reply), and when.
-        self._clocks: dict[int, tuple[float, float]] = {}
         store.listen(self._on_message, self._on_gap)
 
     def enter(self, waiter: Waiter) -> None:
@@ -70,21 +74,20 @@ class WaitingRoom:
                 room.timer.cancel()
             del self._rooms[waiter.key]
 
-    def refused(self, waiter: Waiter, wait_ms: int, asked_at: float, server_ms: int) -> None:
-        """Another holds the lock until `wait_ms` from the server's `server_ms` on, unless it renews: ask then."""
-        clock, (best, since) = asked_at - server_ms / 1000, self._clocks.get(waiter.shard, (-math.inf, -math.inf))
-        # Each is a lower bound, off by the time that the request took: the highest of late is the closest.
-        if clock >= best or asked_at - since > CLOCK_LASTS:
-            self._clocks[waiter.shard] = clock, asked_at
+    def refused(self, waiter: Waiter, wait_ms: int) -> None:
+        """Another holds the lock for `wait_ms` from now on, unless it renews: ask then."""
         self._set_timer(waiter.key, wait_ms / 1000 + 0.002)
 
-    def _set_timer(self, key: str, delay: float) -> None:
-        room = self._rooms.get(key)
+    def _set_timer(self, key: str, delay: float, *, sooner: bool = False) -> None:
+        """Ask after `delay` seconds; `sooner`: unless that is to be done before."""
+        room, when = self._rooms.get(key), self._store.loop.time() + min(delay, LONGEST_NAP)
         if room is None:
             return
         if room.timer is not None:
+            if sooner and room.timer.when() < when and not room.timer.cancelled():
+                return
             room.timer.cancel()
-        room.timer = self._store.loop.call_later(min(delay, LONGEST_NAP), self._ask_first, key)
+        room.timer = self._store.loop.call_at(when, self._ask_first, key)
 
     def _ask_first(self, key: str) -> None:
         room = self._rooms.get(key)
@@ -95,56 +98,55 @@ class WaitingRoom:
         """Repeat the waiter's own call: whoever is first in the queue gets the lock if it is free."""
         if waiter.granted.done():
             return  # about to leave; asked now, the call could follow its lock/release
-        asked_at = monotonic()
+        if waiter.asking:
+            waiter.again = True
+            return
+        waiter.asking, waiter.again, asked_at = True, False, monotonic()
         future = self._store.submit("lock/try_acquire", waiter.shard, waiter.args)
+        future.add_done_callback(partial(self._answered, waiter, asked_at))
 
-        def answered(done: asyncio.Future[Any]) -> None:
-            if waiter.token not in self._waiters:
-                # Left meanwhile, and its lock/release follows this call on the same wire. Those it asked for, too, still wait.
-                self._set_timer(waiter.key, 0)
-                return
-            if done.exception() is not None:
-                self._set_timer(waiter.key, random.uniform(0.2, 0.5))  # noqa: S311 - spreads retries
-                return
-            fence, until_ms, third = done.result()
-            if fence:
-                ttl = float(waiter.args[3]) / 1000
-                self._grant(waiter, fence, until_ms, ttl, asked_at)
-            else:
-                self.refused(waiter, until_ms, asked_at, third)
+    def _answered(self, waiter: Waiter, asked_at: float, done: asyncio.Future[Any]) -> None:
+        waiter.asking = False
+        if waiter.token not in self._waiters:
+            # Left meanwhile, and its lock/release follows this call on the same wire. Those it asked for, too, still wait.
+            self._set_timer(waiter.key, 0)
+        elif done.exception() is not None:
+            self._set_timer(waiter.key, random.uniform(0.2, 0.5))  # noqa: S311 - spreads retries
+        elif (reply := done.result())[0]:
+            self._grant(waiter, Lease(waiter.key, str(waiter.args[1]), reply[0], reply[1] / 1000), asked_at)
+        else:
+            _, wait_ms, _, joined = reply
+            self.refused(waiter, wait_ms)
+            if joined:
+                self._lost_its_place(waiter)
+            if waiter.again:
+                self._ask(waiter)
 
-        future.add_done_callback(answered)
-
-    def _grant(self, waiter: Waiter, fence: int, expires_ms: int, ttl: float, not_before: float) -> None:
+    def _grant(self, waiter: Waiter, lease: Lease, asked_at: float) -> None:
         if not waiter.granted.done():
-            lease = Lease(waiter.key, str(waiter.args[1]), fence, expires_ms / 1000)
-            waiter.granted.set_result((lease, ttl, not_before))
+            waiter.granted.set_result((lease, asked_at))
+            ttl = float(waiter.args[3]) / 1000
             self._set_timer(waiter.key, ttl)  # for those who wait behind it: a holder in this process can die, too
+
+    def _lost_its_place(self, waiter: Waiter) -> None:
+        """A release passed it over, as one that nobody on our channel listens for, or it was too slow to take what it got."""
+        self._store.unheard(waiter.shard)
+        waiters = self._rooms[waiter.key].waiters
+        waiters[waiter.token] = waiters.pop(waiter.token)
+        self._set_timer(waiter.key, 0)  # the others may have lost theirs, too: one asks after the other, until one has not
 
     def _on_message(self, channel: str, payload: bytes) -> None:
         if channel != self._store.channel:
             return
-        if payload.startswith(b"next "):
-            # Now first in the queue, behind one that was granted the lock and may not live to renew it.
-            _, token, wait_ms = payload.decode().split(" ")
-            if token in self._waiters:
-                self._set_timer(self._waiters[token].key, int(wait_ms) / 1000 + 0.002)
-            return
-        if not payload.startswith(b"granted "):
-            return
-        _, token, fence, expires_ms, now_ms = payload.decode().split(" ")
-        waiter = self._waiters.get(token)
+        word, *rest = payload.decode(errors="replace").split(" ")
+        waiter = self._waiters.get(rest[0]) if rest else None
         if waiter is None:
             return  # it left, and its lock/release gives back what this message tells of
-        server_s = int(now_ms) / 1000
-        ttl = int(expires_ms) / 1000 - server_s
-        # Nothing of ours was asked, so there is no "time before the request". The last exchange with the server tells how its
-        # clock stands to ours, as an upper bound of the lag; never later than now.
-        not_before = min(self._clocks.get(waiter.shard, (math.inf, 0.0))[0] + server_s, monotonic())
-        if monotonic() > not_before + ttl / 2:
-            self._ask(waiter)  # a bound that loose would have the lease given up at once; an answer makes it tight
-        else:
-            self._grant(waiter, int(fence), int(expires_ms), ttl, not_before)
+        if word == "granted":
+            self._ask(waiter)
+        elif word == "next" and len(rest) == 2 and rest[1].isdecimal() and len(rest[1]) < 10:
+            # Now first in the queue, behind one that was granted the lock and may not live to ask for it.
+            self._set_timer(waiter.key, int(rest[1]) / 1000 + 0.002, sooner=True)
 
     def _on_gap(self) -> None:
         """Messages may have been lost, and PUBLISH may have found nobody here: everyone asks."""

@@ -261,6 +261,9 @@ class Wire:
         self.outage = outage or Outage("its server")
         self.pace = Pace()
         self.line: _Line | None = None
+        self.moved: Callable[[], None] | None = None
+        """Told when the line was made anew, perhaps to another server; not of the first."""
+        self._lines = 0
         self._connect = connect
         self._connecting: asyncio.Task[None] | None = None
         self._pausing: asyncio.TimerHandle | None = None
@@ -369,6 +372,9 @@ class Wire:
             self._fail_waiting(error)
         else:
             self.line = line
+            self._lines += 1
+            if self._lines > 1 and self.moved is not None:
+                self.moved()
         finally:
             self._connecting = None
         self._flush()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 
 import hiredis
 
@@ -32,6 +32,8 @@ class Proxy:
         """How many replies were lost so far."""
         self.on_lost: Callable[[], None] | None = None
         """Called after the server has answered and before the client learns that it will not hear."""
+        self.messages: Callable[[bytes], Iterable[tuple[float, bytes]]] | None = None
+        """What becomes of messages of pub/sub: after how many seconds to deliver what."""
         self._fault = ""
         self._listener: asyncio.Server | None = None
         self._hole: list[socket.socket] = []
@@ -126,7 +128,11 @@ class Proxy:
                     if self.on_lost is not None:
                         self.on_lost()
                     return
-                writer.write(data)
+                if self.messages is not None and data.startswith(b"*3\r\n$7\r\nmessage"):
+                    for delay, message in self.messages(data):
+                        asyncio.get_running_loop().call_later(delay, writer.write, message)
+                else:
+                    writer.write(data)
 
         both = [asyncio.create_task(requests()), asyncio.create_task(replies())]
         try:

@@ -219,9 +219,7 @@ class ClaimHandle:
             self._check(await self._claims._renew(self._given, self._lease_ms))
         args = (self.queue, self.key, self.owner, self.claim.fence, "-", self._lease_ms)
         lease, shard = self._lease_ms / 1000, self._claims._shard_of(self.key, self.queue)
-        self._holding = ClaimHolding(
-            self._claims._keeper, "claim/renew", shard, args, ttl=lease, granted=lease, asked_at=asked_at
-        )
+        self._holding = ClaimHolding(self._claims._keeper, "claim/renew", shard, args, ttl=lease, asked_at=asked_at)
 
     async def _acquire(self, claims: Claims) -> Claim:
         answer = await claims._acquire(self.key, self.owner, self._lease_ms, self.queue, self._durability)

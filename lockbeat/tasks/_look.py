@@ -101,7 +101,7 @@ class Look:
     def _on_message(self, channel: str, payload: bytes) -> None:
         word, _, task_id = payload.partition(b" ")
         if word == b"ended" and channel == self._store.channel:
-            self._rouse(task_id.decode())
+            self._rouse(task_id.decode(errors="replace"))
 
     def _on_gap(self) -> None:
         for task_id in list(self._awaited):

@@ -26,7 +26,7 @@ HANDFUL = 50
 CLAIM_LEASE_MS = 5000
 SWEEP = 1.0
 """Seconds between looks at what time has brought while there is no room for more."""
-LOOK_AFTER = 15.0
+LOOK_AFTER = 20.0
 """Seconds. Looks again after this time though nobody rang: a message can be lost with the instance that was to send it."""
 
 
@@ -157,10 +157,10 @@ class Worker:
         self._tasks.give_back(task, NOT_DURABLE_MS)
 
     def cancel(self, task_id: str) -> None:
-        """A task was cancelled in the store: stop it, if it runs here."""
+        """A task may have been cancelled in the store: if it runs here, ask, and stop it if that is so."""
         for task, attempt in self._attempts.items():
             if task.id == task_id:
-                attempt.stop(CANCELLED)
+                self._ask(attempt)
 
     def reply_lost(self, shard: int, calls: Sequence[str]) -> None:
         """These calls may have started attempts in this instance's name; the next claim brings them."""
@@ -270,7 +270,7 @@ class Worker:
             self._room.ring()
 
     def _ask(self, attempt: Attempt) -> None:
-        """Its max_duration should be over: the script says so, by the server's clock."""
+        """It was perhaps cancelled, or its max_duration should be over: the script says so, by the server's clock."""
         asking = self._store.submit("task/renew", attempt.task.shard, attempt.held.args)
 
         def answered(done: asyncio.Future[int]) -> None:

@@ -1,10 +1,12 @@
 -- _lib/waiting: who waits for a lock, first come, first served.
 --
+-- Messages are hints. A waiter that is told of its grant makes its own call again, and enters on the reply to that.
+--
 --   queue    zset  KEY \255 SEQ TOKEN, all of score 0: SEQ is a fence, 16 digits, so the order is that of arrival
 --   waiters  hash  TOKEN -> "SEQ TTL_MS CHANNEL OWNER"
 -- needs: _lib/lease
 
--- A waiter that was handed the lock must renew within this time, so one that froze costs its successors no whole ttl.
+-- A waiter that was handed the lock must ask for it within this time, so one that froze costs its successors no whole ttl.
 local GRANT_MS = 2000
 
 -- One that can't be read is no waiter: nobody could be told. It asks again, as after a message that was lost.
@@ -22,11 +24,13 @@ local function waiter_leave(w, key, token)
   redis.call('ZREM', w.queue, key .. '\255' .. waiter.seq .. token)
 end
 
+-- Returns whether it had no place in the queue.
 local function waiter_join(w, counter, key, token, ttl, channel, owner)
-  if redis.call('HEXISTS', w.waiters, token) == 1 then return end
+  if redis.call('HEXISTS', w.waiters, token) == 1 then return false end
   local seq = int(mint(counter))
   redis.call('HSET', w.waiters, token, seq .. ' ' .. int(ttl) .. ' ' .. channel .. ' ' .. owner)
   redis.call('ZADD', w.queue, 0, key .. '\255' .. seq .. token)
+  return true
 end
 
 local function waiters_of(w, key, most)
@@ -47,6 +51,8 @@ end
 
 -- Hand the free `key` to the first waiter whose process still listens; nobody, or `mine` is first: nil.
 -- PUBLISH counts who hears it: a process that died took its subscription with it, and is passed over in this same call.
+-- It counts only those who listen at this server. On a Cluster, and through replication, the message reaches others all the
+-- same: they ask, and find the lock free, held by the next, or their place lost; then they queue again.
 local function hand_off(t, w, counter, key, old, mine)
   counter_read(counter)  -- or nobody leaves the queue
   for _ = 1, 100 do
@@ -59,9 +65,7 @@ local function hand_off(t, w, counter, key, old, mine)
     redis.call('ZREM', w.queue, head)
     if waiter then
       local lease = lease_grant(t, mint(counter), key, old, waiter.owner, token, math.min(waiter.ttl, GRANT_MS))
-      local heard = redis.call('PUBLISH', waiter.channel,
-        'granted ' .. token .. ' ' .. int(lease.fence) .. ' ' .. int(lease.expires) .. ' ' .. int(now))
-      if heard > 0 then
+      if redis.call('PUBLISH', waiter.channel, 'granted ' .. token) > 0 then
         alert_next(w, key, waiter.channel, lease)
         return lease
       end

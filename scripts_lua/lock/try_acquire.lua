@@ -14,7 +14,8 @@
 -- Batch: ARGV[1..6] repeat, one group a call, at most 128 a run.
 --
 -- Returns  {fence, expires_at_ms, now_ms}  held by this owner now
---          {0, wait_ms, now_ms}            held by another, who must renew or give it up within wait_ms
+--          {0, wait_ms, now_ms, joined}    held by another, who must renew or give it up within wait_ms; joined is 1 when this
+--                                          call entered the queue: if it was made before, it had lost its place there
 --
 -- Test and set are one script: celers' GET, then SET, let two owners win. A lock that is free while others wait goes to
 -- the first of them, never to a newcomer.
@@ -43,11 +44,9 @@ local out = each(6, function(i)
     reply = {lease.fence, lease.expires, now}
   else
     if lease.ahead then lease_put(t, key, lease) end
-    reply = {0, lease.expires - now, now}
-    if channel ~= '' then
-      waiter_join(w, counter, key, token, ttl, channel, owner)
-      queued = true
-    end
+    local joined = channel ~= '' and waiter_join(w, counter, key, token, ttl, channel, owner)
+    queued = queued or channel ~= ''
+    reply = {0, lease.expires - now, now, joined and 1 or 0}
   end
   furthest = math.max(furthest, lease.expires)
   return reply

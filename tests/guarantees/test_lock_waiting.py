@@ -67,7 +67,11 @@ async def test_waiters_of_two_instances_are_served_in_order_of_arrival(lb: Lockb
 
 def only_told(lb: Lockbeat) -> None:
     """What waits in this client never asks by itself: only a message wakes it."""
-    lb.locks._room._set_timer = lambda key, delay: None  # type: ignore[method-assign]
+
+    def never(key: str, delay: float, *, sooner: bool = False) -> None:
+        pass
+
+    lb.locks._room._set_timer = never  # type: ignore[method-assign]
 
 
 async def test_a_release_wakes_the_first_waiter_by_a_message(lb: Lockbeat, connect: Connect) -> None:
@@ -97,7 +101,7 @@ async def test_fifty_waiters_cost_no_commands_while_they_wait(lb: Lockbeat, conn
 
 @only("valkey")
 async def test_a_hand_off_costs_few_commands(lb: Lockbeat, connect: Connect, backend: Backend) -> None:
-    """One release, and one renewal by the new holder's keeper at most."""
+    """One release, and the new holder's own call."""
     async with connect() as other:
         tasks = []
         async with holding(lb):
@@ -106,7 +110,7 @@ async def test_a_hand_off_costs_few_commands(lb: Lockbeat, connect: Connect, bac
             await queued(other, "k", 10)
             before = backend.calls("evalsha")["evalsha"]
         await asyncio.gather(*tasks)
-    assert backend.calls("evalsha")["evalsha"] - before <= 21 + 6
+    assert backend.calls("evalsha")["evalsha"] - before <= 21 + 20 + 3
 
 
 @REAL

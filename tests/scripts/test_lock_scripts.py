@@ -17,6 +17,8 @@ from lockbeat.wire import Target, Wire
 from tests.conftest import Backend, Connect, only
 
 Run = Callable[..., Any]
+HEARD = only("memory", "valkey", "redis")
+"""On a cluster PUBLISH counts the listeners of one node."""
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def test_try_acquire_answers_each_group_in_order(run: Run) -> None:
         *acquire("a", "bob", "t3"),
         *acquire("a", "alice", "t4"),
     )
-    (fence_a, expires, now), (fence_b, *_), (refused, wait_ms, _), (again, *_) = replies
+    (fence_a, expires, now), (fence_b, *_), (refused, wait_ms, *_), (again, *_) = replies
     assert expires == now + 30_000
     assert fence_b > fence_a
     assert (refused, wait_ms) == (0, 30_000)
@@ -123,7 +125,7 @@ def test_list_pages_in_order_of_owner_and_key(run: Run) -> None:
     assert cursor == b""
 
 
-@only("memory", "valkey", "redis")  # on a cluster PUBLISH counts the listeners of one node
+@HEARD
 def test_a_release_hands_the_lock_to_the_first_who_listens(run: Run, raw: Any, namespace: str) -> None:
     keys = Keys(namespace)
     with raw.pubsub() as pubsub:
@@ -134,11 +136,35 @@ def test_a_release_hands_the_lock_to_the_first_who_listens(run: Run, raw: Any, n
             run("lock/try_acquire", *acquire("k", f"owner-{who}", f"t{who}", channel=keys.channel(f"to:{who}")))
         assert raw.zcard(keys.key(0, "lock:queue")) == 3
         run("lock/release", "k", "alice", "t0", "c0")
-        word, token, fence, expires, now = pubsub.get_message(timeout=2)["data"].split()
-    assert (word, token) == (b"granted", b"tb")
-    assert int(expires) - int(now) == 2000  # the time in which it must renew
-    assert run("lock/owner", "k") == [[b"owner-b", int(fence), int(expires)]]
+        assert pubsub.get_message(timeout=2)["data"] == b"granted tb"
+    [[fence, expires, now]] = run("lock/try_acquire", *acquire("k", "owner-b", "tb"))
+    assert expires - now == 30_000, "on its own call it has the whole of its time"
+    assert run("lock/owner", "k") == [[b"owner-b", fence, expires]]
     assert raw.hkeys(keys.key(0, "lock:waiters")) == [b"tc"]
+
+
+@HEARD
+def test_what_was_handed_over_must_be_asked_for_within_two_seconds(run: Run, raw: Any, namespace: str) -> None:
+    channel = Keys(namespace).channel("to:b")
+    with raw.pubsub() as pubsub:
+        pubsub.subscribe(channel)
+        assert pubsub.get_message(timeout=2)["type"] == "subscribe"
+        [[_, taken, _]] = run("lock/try_acquire", *acquire("k", "alice", "t0"))
+        run("lock/try_acquire", *acquire("k", "bob", "tb", channel=channel))
+        run("lock/release", "k", "alice", "t0", "c0")
+        [[who, _, expires]] = run("lock/owner", "k")
+    assert (who, expires < taken - 20_000) == (b"bob", True)
+
+
+def test_a_waiter_is_told_whether_it_has_kept_its_place(run: Run, namespace: str) -> None:
+    channel = Keys(namespace).channel("to:nobody")
+    run("lock/try_acquire", *acquire("k", "alice", "t0"))
+    asking = acquire("k", "bob", "tb", channel=channel)
+    before = [run("lock/try_acquire", *asking)[0][3] for _ in range(2)]
+    run("lock/release", "k", "alice", "t0", "c0")  # nobody listens: it is passed over, and the lock is free
+    run("lock/try_acquire", *acquire("k", "carol", "t1"))
+    after = [run("lock/try_acquire", *asking)[0][3] for _ in range(2)]
+    assert (before, after) == ([1, 0], [1, 0])
 
 
 @only("memory")
