@@ -127,8 +127,8 @@ def modes(names: Iterable[str]) -> list[object]:
     return [pytest.param(name, marks=needs("faketime") if name == "clocks_off" else ()) for name in names]
 
 
-def run(mode: str, directory: Path, size: Size) -> Verdict:
-    """Do harm to a running beat, end it, and judge."""
+def run(mode: str, directory: Path, size: Size, *, punctual: bool = True) -> Verdict:
+    """Do harm to a running beat, end it, and judge; how late it is, too, if it must be `punctual`."""
     harm, p99_ms = MODES[mode]
     with arena(directory, size, blocking=mode == "loop_blocked") as field:
         first: list[Instance] = []
@@ -149,7 +149,7 @@ def run(mode: str, directory: Path, size: Size) -> Verdict:
         field.sleep(max(field.left, 1.0))
         until_ms = time.time() * 1000 - 1000
         field.end()
-        return judge(field.evidence(since_ms, until_ms), p99_ms=p99_ms)
+        return judge(field.evidence(since_ms, until_ms), p99_ms=p99_ms if punctual else None)
 
 
 @needs("valkey")
@@ -169,6 +169,6 @@ SHORT = {"kill_9": 5.5, "server_killed": 5.5, "emptied": 5.5, "clocks_off": 4.0}
 @needs("valkey")
 @pytest.mark.parametrize("mode", modes(SHORT))
 def test_in_a_short_run_each_slot_runs_once_and_none_vanishes_while(mode: str, tmp_path: Path) -> None:
-    verdict = run(mode, tmp_path, Size(seconds=SHORT[mode], instances=3, jobs=10))
+    verdict = run(mode, tmp_path, Size(seconds=SHORT[mode], instances=3, jobs=10), punctual=False)
     assert not verdict.problems, f"{len(verdict.problems)} problems:\n" + "\n".join(verdict.problems[:20])
     assert verdict.ran > verdict.expected * 0.2

@@ -128,8 +128,8 @@ def test_each_task_is_done_once_and_none_is_lost_while(mode: str, tmp_path: Path
 
 
 SHORT = {
-    "kill_9": Load(400, 3, lease=1.5, limit=60, over=2.5),
-    "loop_blocked": Load(150, 2, lease=1, limit=60, kinds=WHILE_BLOCKED, blocks=1, over=1),
+    "kill_9": Load(400, 3, lease=3, limit=120, over=2.5),
+    "loop_blocked": Load(150, 2, lease=2, limit=120, kinds=WHILE_BLOCKED, blocks=1, over=1),
 }
 
 
