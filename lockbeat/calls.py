@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -13,19 +14,20 @@ from lockbeat.durability import Durability, DurableWire
 from lockbeat.errors import NotDurable, StoreError, StoreUnavailable, Unreadable
 from lockbeat.keys import Keys
 from lockbeat.scripts import Script, load
-from lockbeat.wire import Args, MemoryWire, Target, Wire
+from lockbeat.wire import Args, MemoryWire, Target, Wire, patience_for
 
 
 class Calls:
     """Calls scripts by name and shard. Not shared between event loops: a thread of ours makes its own.
 
-    `timeout`, in seconds, bounds each attempt, and how long a call is repeated while the store is away. `moved` is told of each
-    place (see there) whose connection was made anew: its calls may run on another server from now on.
+    `timeout`, in seconds, bounds each attempt, and how long a call is repeated while the store is away. A call that takes or
+    renews a lease says for how long (`lease`, in seconds): its attempts are shorter, so that something is left of a short one.
+    `moved` is told of each place (see there) whose connection was made anew: its calls may run on another server from now on.
     """
 
     def __init__(self, connector: Connector, keys: Keys, timeout: float, moved: Callable[[int], None] | None = None) -> None:
         self.keys = keys
-        self.timeout = timeout
+        self.timeout = self._patience = timeout
         self._connector = connector
         self._moved = moved
         self._wires: dict[int, Wire] = {}
@@ -55,7 +57,10 @@ class Calls:
         if connector.kind == "memory":
             return MemoryWire(connector.memory_client(), self.timeout)
         key = self.keys.key(shard, "fence")
-        return Wire(lambda: connector.dedicated_for_key(key), self.timeout, heals=heals, outage=connector.outage)
+        wire = Wire(lambda: connector.dedicated_for_key(key), self.timeout, heals=heals, outage=connector.outage)
+        if self._patience != self.timeout:
+            wire.hurry(self._patience)
+        return wire
 
     def _load(self, name: str) -> Script:
         return load(name, bare=self._connector.kind == "memory")
@@ -86,30 +91,40 @@ class Calls:
             self._durable_targets[name, shard] = pair
         return pair
 
-    def submit(self, name: str, shard: int, args: Args, *, last: bool = False, keep: float = 0.0) -> asyncio.Future[Any]:
+    def submit(
+        self, name: str, shard: int, args: Args, *, last: bool = False, keep: float = 0.0, lease: float = math.inf
+    ) -> asyncio.Future[Any]:
         """Put a call on its way, now; the future gets its reply or StoreUnavailable, and the call is not repeated.
 
         Cancelling the future does not take the call back. `last`: it runs after every call made so far, and for `keep` seconds
         it is repeated until it has run.
         """
         wire, target = self._target(name, shard)
-        return wire.submit(target, args, last=last, keep=keep)
+        return wire.submit(target, args, last=last, keep=keep, limit=patience_for(lease))
 
     def submit_groups(self, name: str, shard: int, groups: Sequence[Args]) -> asyncio.Future[list[Any]]:
         """Calls of a batched script as one, up to its `most`; the future gets their replies, in order."""
         wire, target = self._target(name, shard)
         return wire.submit_groups(target, [arg for group in groups for arg in group])
 
-    async def call(self, name: str, shard: int, args: Args) -> Any:
+    def hurry(self, timeout: float) -> None:
+        """Give up connections sooner, or later, than after `timeout`; see `Wire.hurry`."""
+        if timeout != self._patience:
+            self._patience = timeout
+            for wire in self._wires.values():
+                wire.hurry(timeout)
+
+    async def call(self, name: str, shard: int, args: Args, *, lease: float = math.inf) -> Any:
         """Make a call, and repeat it while the store is away, for at most `timeout` seconds.
 
         Every script gives a repeated call its first outcome. Raises StoreUnavailable, StoreError, ScriptError.
         """
         wire, target = self._target(name, shard)
+        limit = patience_for(lease)
         try:
-            return await wire.submit(target, args)
+            return await wire.submit(target, args, limit=limit)
         except StoreUnavailable:
-            return await self._repeat(lambda: wire.submit(target, args))
+            return await self._repeat(lambda: wire.submit(target, args, limit=limit))
 
     async def call_groups(self, name: str, shard: int, groups: Sequence[Args]) -> list[Any]:
         """As `call`, for many calls of a batched script as one; where one met what can't be read, its reply is an Unreadable."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from lockbeat.errors import LeaseLost
 from lockbeat.keeper import OVERDUE, Keeper
-from lockbeat.lease import Held
+from lockbeat.lease import Held, monotonic
 
 
 class Holding:
@@ -45,15 +45,30 @@ class Holding:
         """Until when the lease is trusted, in monotonic seconds."""
         return self._held.trusted_until
 
-    def leave(self) -> None:
-        """The block is left: renew the lease no longer. Before anything is awaited; again changes nothing."""
+    def leave(self, *, keep: bool = False) -> None:
+        """The block is left: renew the lease no longer. Before anything is awaited; again changes nothing.
+
+        `keep`: renew it until `drop`, for it must last until the store has been told how the block ended.
+        """
         if self._over:
             return
         self._over = True
         # Ours alone: nobody else asked the block to stop. As asyncio.timeout tells it.
         self._ours = self.lost is not None and self._task is not None and self._task.uncancel() <= self._cancelling
-        if not self._keeper.drop(self._held) and self.lost is None:
+        known = self._keeper.holds(self._held) if keep else self._keeper.drop(self._held)
+        if not known and self.lost is None:
             self.lost, self.unnoticed = OVERDUE, True  # found while the block kept the event loop from being told
+
+    def drop(self) -> None:
+        """Renew the lease no longer."""
+        self._keeper.drop(self._held)
+
+    def too_late(self, asked_at: float) -> bool:
+        """Whether a call made at `asked_at`, at the block's end, was answered when the lease had run out on the way.
+
+        If it was refused, then perhaps for that: the block had ended in time.
+        """
+        return asked_at < self.trusted_until <= monotonic()
 
     def report(self, key: str, owner: str, fence: int, error: BaseException | None) -> None:
         """Raise LeaseLost if it was lost; an error of the block's own goes first, with the loss as a note."""

@@ -16,10 +16,11 @@ from typing import Any
 
 from lockbeat.calls import Calls
 from lockbeat.connection import Connector
-from lockbeat.errors import LockbeatError, Unreadable
+from lockbeat.errors import LockbeatError, StoreUnavailable, Unreadable
 from lockbeat.keys import Keys
 from lockbeat.lease import Held
 from lockbeat.scripts import load
+from lockbeat.wire import patience_for
 
 log = logging.getLogger("lockbeat")
 
@@ -122,16 +123,20 @@ class Keeper:
         soonest = float("inf")
         # Locks that come and go between two ticks must not rouse the thread each time: linger.
         linger, self._busy = now + LINGER if self._busy else float("inf"), False
+        shortest = float("inf")
         for held in list(self._held):
             if now >= held.trusted_until:
                 self._lost(held, OVERDUE)
                 continue
+            shortest = min(shortest, held.trusted_until - held.asked_at)
             # A little early rather than in a call of its own soon after.
             if now >= held.renew_at - held.ttl / 12:
                 due[held.script, held.shard].append(held)
                 # Unless the answer says better. A lease just handed over is short: leave room for a second try.
                 held.renew_at = now + min(held.ttl / 9, max((held.trusted_until - now) / 4, 0.05))
             soonest = min(soonest, held.renew_at, held.trusted_until)
+        # A connection that a firewall forgot says nothing: give it up while there is time for another, and another try.
+        calls.hurry(min(patience_for(shortest), self._timeout))
         for (script, shard), several in due.items():
             self._renew(calls, script, shard, several, now)
         self._wakes_at = soonest = min(soonest, linger)
@@ -152,6 +157,10 @@ class Keeper:
             # Not a loss: tried again until trusted_until, which decides.
             level = logging.DEBUG if isinstance(problem, LockbeatError) else logging.ERROR
             log.log(level, "could not renew %d leases: %s", len(asked), problem)
+            if isinstance(problem, StoreUnavailable) and self._wake is not None:
+                for held in asked:  # at once: the wire makes it wait while the store is away
+                    held.renew_at = min(held.renew_at, time.monotonic())
+                self._wake.set()
             return
         for held, expires_at_ms in zip(asked, done.result(), strict=True):
             if isinstance(expires_at_ms, Unreadable):  # no loss either: it may yet be repaired

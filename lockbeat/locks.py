@@ -73,7 +73,7 @@ class Locks:
 
     async def _acquire(self, shard: int, args: Args, durability: Durability | None) -> Any:
         if durability is None:
-            return await self._store.call("lock/try_acquire", shard, args)
+            return await self._store.call("lock/try_acquire", shard, args, lease=int(args[3]) / 1000)
         return await self._store.call_durably("lock/try_acquire", shard, args, durability, changed=itemgetter(0))
 
     async def release(self, key: str, owner: str) -> bool:
@@ -89,8 +89,9 @@ class Locks:
         check_name("key", key)
         check_name("owner", owner)
         store = self._store
-        args = (key, owner, "-", milliseconds("ttl", ttl))
-        return bool(await store.call("lock/renew", store.shard_of(key), args))
+        ttl_ms = milliseconds("ttl", ttl)
+        args = (key, owner, "-", ttl_ms)
+        return bool(await store.call("lock/renew", store.shard_of(key), args, lease=ttl_ms / 1000))
 
     async def is_locked(self, key: str) -> bool:
         """Whether anyone holds the lock; an expired one is nobody's (`lock/is_locked`)."""
@@ -233,7 +234,8 @@ class Lock:
         store, asked_at = self._locks._store, monotonic()
         args = (self.key, self.owner, token + "+", store.new_call())
         try:
-            return bool(await store.call("lock/release", self._shard, args))
+            released = bool(await store.call("lock/release", self._shard, args, lease=self._ttl_ms / 1000))
+            return released or holding.too_late(asked_at)
         except BaseException as problem:
             store.undo("lock/release", self._shard, args, lasts=self._ttl_ms / 1000)
             if not isinstance(problem, StoreError):

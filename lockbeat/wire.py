@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from copy import copy
@@ -46,8 +47,19 @@ Args = Sequence[str | bytes | int]
 
 MOST_KEPT = 10_000
 """Calls that take something back, and that a wire keeps while the store is away."""
+LEAST_PATIENCE = 0.2
+"""Seconds. A connection is given up sooner by no lease, however short: servers and networks stall for so long."""
+LEAST_TO_CONNECT = 1.0
+"""Seconds. The same for connecting, which takes several round trips."""
 ENOUGH = 32
 """Calls that are sent without waiting for the end of the turn: the server runs them while the rest are being made."""
+
+
+def patience_for(lease: float) -> float:
+    """Seconds to wait for the answer to a call that takes or renews a lease of so many: a quarter, so that there is time for
+    another connection and another try.
+    """
+    return max(lease / 4, LEAST_PATIENCE)
 
 
 class Target:
@@ -64,7 +76,7 @@ class Target:
 class Batch:
     """Calls that share one run of a script, or one plain command."""
 
-    __slots__ = ("args", "calls", "head", "keep_until", "last", "patience", "shared", "target")
+    __slots__ = ("args", "calls", "head", "keep_until", "last", "limit", "patience", "shared", "target")
 
     def __init__(self, target: Target | None, head: tuple[str | bytes, ...], *, shared: bool = False) -> None:
         self.target = target
@@ -72,6 +84,7 @@ class Batch:
         self.shared = shared
         self.last = False
         self.keep_until = 0.0  # the loop's time; until then it is sent again over the next line, if this one is lost
+        self.limit = math.inf  # seconds; a server that has not answered by then is taken for gone, as after the wire's timeout
         self.patience = 0.0
         self.args: list[str | bytes | int] = []
         self.calls: list[asyncio.Future[Any]] = []
@@ -157,7 +170,7 @@ class _Line(asyncio.Protocol):
         self.sent: deque[tuple[Batch, float]] = deque()
         self.packed: list[bytes] = []
         self.known: set[str] = set()  # digests of the scripts that this server surely had
-        self.began = self.wire.loop.time()
+        self.began = self.heard_at = self.wire.loop.time()
         self.transport.set_protocol(self)
 
     def send(self, batch: Batch) -> None:
@@ -184,6 +197,7 @@ class _Line(asyncio.Protocol):
             self.transport.write(packed[0] if len(packed) == 1 else b"".join(packed))
 
     def data_received(self, data: bytes) -> None:
+        self.heard_at = self.wire.loop.time()
         self.reader.feed(data)
         try:
             while (reply := self.reader.gets()) is not False:
@@ -256,7 +270,8 @@ class Wire:
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.generation = forks.generation
-        self.timeout = timeout
+        self.timeout = self._longest = self._connect_timeout = timeout
+        self._limit: asyncio.Timeout | None = None  # of the connection that is being made
         self.heals = heals
         self.outage = outage or Outage("its server")
         self.pace = Pace()
@@ -274,14 +289,27 @@ class Wire:
 
     @property
     def longest_pause(self) -> float:
-        """Seconds. A call that waits for the next try must not have run out by then."""
-        return self.timeout / 2
+        """Seconds. A call that waits for the next try must not have run out by then, nor a lease that is to be renewed."""
+        return min(self.timeout, self._longest / 2)
 
-    def submit(self, target: Target, args: Args, *, last: bool = False, keep: float = 0.0) -> asyncio.Future[Any]:
+    def hurry(self, timeout: float) -> None:
+        """From now on, and for what is on its way, a server that has not answered for so many seconds is taken for gone."""
+        sooner, self.timeout = timeout < self.timeout, timeout
+        self._connect_timeout = min(max(timeout, LEAST_TO_CONNECT), self._longest)
+        if sooner and self._watch is not None:
+            self._watch.cancel()
+            self._check_reply()
+        if sooner and self._limit is not None:
+            self._limit.reschedule(min(self._limit.when() or math.inf, self.loop.time() + self._connect_timeout))
+
+    def submit(
+        self, target: Target, args: Args, *, last: bool = False, keep: float = 0.0, limit: float = math.inf
+    ) -> asyncio.Future[Any]:
         """Make a call; the future gets its reply. It is on its way even if the future is cancelled.
 
         `last`: run it after every call made so far; it may run twice. Otherwise it may join a batch that goes ahead of another
         script's. `keep`: seconds for which one that is `last` does not fail for want of a server: it goes with the next line.
+        `limit`: seconds after which the server is taken for gone, if that is less than the timeout.
         """
         self._check()
         future = self.loop.create_future()
@@ -298,6 +326,8 @@ class Wire:
             self._enqueue(batch)
         batch.args.extend(args)
         batch.calls.append(future)
+        if limit < batch.limit:
+            batch.limit = limit
         if len(batch.calls) == ENOUGH and self.line is not None and not self._closed:
             self._send_waiting(self.line)
         return future
@@ -348,22 +378,30 @@ class Wire:
 
     def _send_waiting(self, line: _Line) -> None:
         batches, self._waiting = self._waiting, []
+        limit = self.timeout
         for batch in batches:
             if batch.target is not None and batch.target.batch is batch:
                 batch.target.batch = None
+            if batch.limit < limit:
+                limit = batch.limit
             line.send(batch)
         line.flush()
-        if self._watch is None and batches:
-            self._watch = self.loop.call_later(self.timeout, self._check_reply)
+        if not batches:
+            return
+        if self._watch is not None and limit < self.timeout and self._watch.when() > self.loop.time() + limit:
+            self._watch.cancel()
+            self._watch = None
+        if self._watch is None:
+            self._watch = self.loop.call_later(limit, self._check_reply)
 
     async def _bring_up(self) -> None:
         try:
-            async with asyncio.timeout(self.timeout):
+            async with asyncio.timeout(self._connect_timeout) as self._limit:
                 line = _Line(self, await self._connect())
         except Exception as problem:  # whatever it was, callers wait
             if not isinstance(problem, (RedisError, OSError, LockbeatError)):  # TimeoutError is an OSError
                 log.exception("connecting failed")
-            reason = str(problem) or f"no answer within {self.timeout:g} s"
+            reason = str(problem) or f"no answer within {self._connect_timeout:g} s"
             error = error_of(problem) if isinstance(problem, RedisError) else StoreUnavailable(reason)
             if not isinstance(error, StoreUnavailable) and not _is_denial(problem):
                 error = StoreUnavailable(reason)
@@ -376,7 +414,7 @@ class Wire:
             if self._lines > 1 and self.moved is not None:
                 self.moved()
         finally:
-            self._connecting = None
+            self._connecting = self._limit = None
         self._flush()
 
     def _fail_waiting(self, error: LockbeatError) -> None:
@@ -409,12 +447,16 @@ class Wire:
         self._watch = None
         if self.line is None or not self.line.sent:
             return
-        batch, sent_at = self.line.sent[0]
-        overdue = sent_at + self.timeout + batch.patience - self.loop.time()
-        if overdue <= 0:
-            self.line.drop(f"no answer within {self.timeout:g} s")
+        # A server that answers what came before is not gone.
+        heard_at, sent = self.line.heard_at, self.line.sent
+        due, waited = min((max(sent_at, heard_at) + self._time_for(batch), self._time_for(batch)) for batch, sent_at in sent)
+        if due <= self.loop.time():
+            self.line.drop(f"no answer within {waited:g} s")
         else:
-            self._watch = self.loop.call_later(overdue, self._check_reply)
+            self._watch = self.loop.call_at(due, self._check_reply)
+
+    def _time_for(self, batch: Batch) -> float:
+        return min(batch.limit, self.timeout) + batch.patience
 
     async def aclose(self) -> None:
         """Send what is waiting, wait for the replies within the timeout, and hang up.

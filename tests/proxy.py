@@ -39,6 +39,7 @@ class Proxy:
         self._hole: list[socket.socket] = []
         self._matches: list[Callable[[bytes], bool]] = []
         self._links: set[asyncio.Task[None]] = set()
+        self._vanished: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
@@ -47,6 +48,10 @@ class Proxy:
     def lose_reply(self, matches: Callable[[bytes], bool] = bool, times: int = 1) -> None:
         """Lose the replies to the next requests for which `matches` is true."""
         self._matches += [matches] * times
+
+    def vanish(self) -> None:
+        """Drop the packets of every connection there is, as a firewall that forgot them; new ones work."""
+        self._vanished |= self._links
 
     def recover(self) -> None:
         """Lose nothing more."""
@@ -110,12 +115,19 @@ class Proxy:
                 await self._in_trouble(reader, writer)
             return
         self._links.add(task)
-        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.upstream)
+        try:
+            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.upstream)
+        except (OSError, asyncio.CancelledError):
+            self._links.discard(task)
+            writer.transport.abort()
+            return
         losing = False
 
         async def requests() -> None:
             nonlocal losing
             while data := await reader.read(1 << 16):
+                if task in self._vanished:
+                    continue
                 if self._matches and self._matches[0](data):
                     del self._matches[0]
                     losing = True
@@ -123,6 +135,8 @@ class Proxy:
 
         async def replies() -> None:
             while data := await up_reader.read(1 << 16):
+                if task in self._vanished:
+                    continue
                 if losing:
                     self.lost += 1
                     if self.on_lost is not None:

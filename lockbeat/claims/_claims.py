@@ -6,6 +6,7 @@ import asyncio
 import builtins
 import heapq
 import logging
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -76,7 +77,7 @@ class Claims:
         args = (queue, key, owner, token, lease_ms)
         try:
             if durability is None:
-                said, *reply = await store.call("claim/acquire", shard, args)
+                said, *reply = await store.call("claim/acquire", shard, args, lease=lease_ms / 1000)
             else:
                 said, *reply = await store.call_durably("claim/acquire", shard, args, durability, changed=_was_claimed)
             # Before it is too late to take it back.
@@ -234,7 +235,7 @@ class Claims:
     # What the handle calls too. Above 0: so it is; otherwise a key of REFUSALS.
 
     async def _renew(self, claim: Claim, lease_ms: int) -> int:
-        return await self._change("claim/renew", claim, self._store.new_call(), lease_ms)
+        return await self._change("claim/renew", claim, self._store.new_call(), lease_ms, lease=lease_ms / 1000)
 
     async def _complete(self, claim: Claim, result: str, hold_ms: int, *, keep: float = 0) -> int:
         return await self._change("claim/complete", claim, self._store.new_call(), result, hold_ms, keep=keep)
@@ -245,12 +246,12 @@ class Claims:
     async def _release(self, claim: Claim, *, keep: float = 0) -> int:
         return await self._change("claim/release", claim, "-", self._store.new_call(), keep=keep)
 
-    async def _change(self, script: str, claim: Claim, *args: str | int, keep: float = 0) -> int:
+    async def _change(self, script: str, claim: Claim, *args: str | int, keep: float = 0, lease: float = math.inf) -> int:
         """`keep`: seconds for which it is to be sent all the same, though the caller gives up."""
         store, shard = self._store, self._shard_of(claim.key, claim.queue)
         given = (claim.queue, claim.key, claim.owner, claim.fence, *args)
         try:
-            return int(await store.call(script, shard, given))
+            return int(await store.call(script, shard, given, lease=keep or lease))
         except BaseException:
             if keep:
                 store.undo(script, shard, given, lasts=keep)

@@ -238,18 +238,24 @@ class ClaimHandle:
             if error is not None:
                 holding.report(claim.key, claim.owner, claim.fence, error)
             return
-        holding.leave()
-        if error is None:
-            try:
-                result = dump("result", self.result)
-            except InvalidArgument as problem:
-                await self._give_up(claims, claim, holding, problem)
-                raise
-            # Nothing is awaited before this call is on its way: a caller that is cancelled here has still completed.
-            await self._completed(claims, claim, holding, result)
-        else:
-            await self._give_up(claims, claim, holding, error)
+        holding.leave(keep=True)
+        try:
+            await self._end(claims, claim, holding, error)
+        finally:
+            holding.drop()
         holding.report(claim.key, claim.owner, claim.fence, error)
+
+    async def _end(self, claims: Claims, claim: Claim, holding: ClaimHolding, error: BaseException | None) -> None:
+        if error is not None:
+            await self._give_up(claims, claim, holding, error)
+            return
+        try:
+            result = dump("result", self.result)
+        except InvalidArgument as problem:
+            await self._give_up(claims, claim, holding, problem)
+            raise
+        # Nothing is awaited before this call is on its way: a caller that is cancelled here has still completed.
+        await self._completed(claims, claim, holding, result)
 
     async def _completed(self, claims: Claims, claim: Claim, holding: ClaimHolding, result: str) -> None:
         if holding.lost is not None and not holding.unnoticed:
@@ -272,13 +278,15 @@ class ClaimHandle:
                 args = (claim.queue, claim.key, claim.owner, claim.fence, store.new_call(), error_json(error))
                 store.undo("claim/fail", shard, args, lasts=self._lease_ms / 1000)
             return
+        asked_at = monotonic()
         try:
             keep = self._lease_ms / 1000
             said = await (claims._fail(claim, error_json(error), keep=keep) if failed else claims._release(claim, keep=keep))
         except StoreError as problem:
             log.warning("could not end the claim on %r yet, it ends within %g s: %s", self.key, self._lease_ms / 1000, problem)
             return
-        holding.lost = None if said > 0 else self._lost_as(said)
+        if said <= 0 and not holding.too_late(asked_at):
+            holding.lost = self._lost_as(said)
 
     def _lost_as(self, said: int) -> str:
         self.refusal = REFUSALS[said]

@@ -43,6 +43,7 @@ class Connector:
         self._embedded = embedded
         self._memory = memory
         self._seen_nodes: list[tuple[str, int]] = []
+        self._silent: dict[tuple[str, int], float] = {}  # whom to ask last: asked then, and has not answered
         self.outage = Outage(self.location)
         """What the log is told of failing connections: all of a process are one outage."""
 
@@ -166,14 +167,16 @@ class Connector:
         slot = key_slot(key.encode() if isinstance(key, str) else key)
         # Nodes seen before come after the seeds: a cluster whose seeds have all moved away is still found.
         seeds = [*self.address.nodes, *(node for node in self._seen_nodes if node not in self.address.nodes)]
-        (host, port), self._seen_nodes = await _discovery.slot_owner(seeds, slot, connection_class, self._settings(_NODE_TIMEOUT))
+        (host, port), self._seen_nodes = await _discovery.slot_owner(
+            seeds, slot, connection_class, self._settings(_NODE_TIMEOUT), self._silent
+        )
         return await _discovery.connected(connection_class(host=host, port=port, **self._settings(timeout)))
 
     async def _primary_behind_sentinel(self, settings: dict[str, Any]) -> AbstractConnection:
         address, connection_class = self.address, self._tcp_class()
         asked = self._sentinel_settings()
         trouble: Exception | None = None
-        for sentinel in address.nodes:
+        for sentinel in _discovery.in_turn(address.nodes, self._silent):
             try:
                 host, port = await _discovery.master_address(sentinel, address.service or "", connection_class, asked)
                 link = await _discovery.connected(connection_class(host=host, port=port, **settings))
@@ -182,6 +185,7 @@ class Connector:
                 continue
             # A sentinel that missed the failover names the old primary, which may be back as a replica.
             if await _discovery.is_primary(link):
+                self._silent.pop(sentinel, None)
                 return link
             await link.disconnect(nowait=True)
             trouble = RedisConnectionError(f"{host}:{port} is no longer the primary")

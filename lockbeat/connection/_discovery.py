@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection, Connection
@@ -28,6 +29,16 @@ async def ask(connection: AbstractConnection, *command: str) -> Any:
     return await connection.read_response()
 
 
+def in_turn(nodes: Iterable[Node], silent: dict[Node, float]) -> Iterator[Node]:
+    """Whom to ask, one after the other; those last that were asked before and have not answered.
+
+    Whoever asks may be cancelled while one hangs: the next try then begins with another.
+    """
+    for node in sorted(nodes, key=lambda node: silent.get(node, 0.0)):
+        silent[node] = time.monotonic()
+        yield node
+
+
 async def master_address(sentinel: Node, service: str, connection_class: type[Connection], settings: dict[str, Any]) -> Node:
     """Whom one sentinel takes for the service's primary. Raises redis' ConnectionError when it knows none."""
     host, port = sentinel
@@ -51,14 +62,18 @@ async def is_primary(connection: AbstractConnection) -> bool:
 
 
 async def slot_owner(
-    seeds: Iterable[Node], slot: int, connection_class: type[Connection], settings: dict[str, Any]
+    seeds: Iterable[Node],
+    slot: int,
+    connection_class: type[Connection],
+    settings: dict[str, Any],
+    silent: dict[Node, float],
 ) -> tuple[Node, list[Node]]:
     """The primary that owns a slot, and all primaries, as the first seed that answers sees the cluster.
 
     Raises redis' ConnectionError when no seed answers or nobody owns the slot.
     """
     reasons = []
-    for host, port in seeds:
+    for host, port in in_turn(seeds, silent):
         try:
             link = await connected(connection_class(host=host, port=port, **settings))
             try:
@@ -72,6 +87,7 @@ async def slot_owner(
         owners = [(start, end, (_text(node[0]) or host, int(node[1]))) for start, end, node, *_ in ranges]
         found = next((node for start, end, node in owners if start <= slot <= end), None)
         if found is not None:
+            silent.pop((host, port), None)
             return found, sorted({node for _, _, node in owners})
         reasons.append(f"{host}:{port} sees no owner of slot {slot}")
     raise RedisConnectionError(f"no cluster node could be asked ({'; '.join(reasons)})")

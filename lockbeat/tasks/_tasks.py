@@ -227,7 +227,7 @@ class Tasks(Look):
 
         def ask() -> Awaitable[Any]:
             if durability is None:
-                return self._store.submit("task/claim", shard, (*head, _names(lost), passed, reached))
+                return self._store.submit("task/claim", shard, (*head, _names(lost), passed, reached), lease=lease_ms / 1000)
             args = (*head, _names(lost | {call}), passed, reached)  # which is repeated by itself
             return self._store.call_durably(
                 "task/claim", shard, args, durability, changed=lambda reply: not all(isinstance(row, bytes) for row in reply[3:])
@@ -310,8 +310,9 @@ class Tasks(Look):
 
     async def heartbeat(self, task: Task, lease: Seconds = 30) -> Heartbeat:
         """Set the time left of an attempt anew: now + `lease` (`task/renew`). Refused once it expired or was cancelled."""
-        args = (*_attempt(task), milliseconds("lease", lease), task.lock)
-        said = await self._store.call("task/renew", task.shard, args)
+        lease_ms = milliseconds("lease", lease)
+        args = (*_attempt(task), lease_ms, task.lock)
+        said = await self._store.call("task/renew", task.shard, args, lease=lease_ms / 1000)
         return Heartbeat(said / 1000) if said > 0 else Heartbeat(None, REFUSALS[said])
 
     async def complete(self, task: Task, result: Any = None) -> bool:

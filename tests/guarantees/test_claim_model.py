@@ -99,9 +99,9 @@ class ClaimsFollowTheModel(RuleBasedStateMachine):
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(coroutine)
 
-    async def call(self, name: str, shard: int, args: Any) -> Any:
+    async def call(self, name: str, shard: int, args: Any, **options: Any) -> Any:
         """What a verb sends is written down, to be sent again."""
-        reply = await self.send(name, shard, args)
+        reply = await self.send(name, shard, args, **options)
         self.calls.append((name, shard, args, reply, self.now_ms))
         self.called_ms.append(self.now_ms)
         return reply

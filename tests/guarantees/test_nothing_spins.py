@@ -121,7 +121,7 @@ async def asking(lb: Lockbeat) -> AsyncIterator[None]:
     await asyncio.gather(*callers, return_exceptions=True)
 
 
-MOST = {idle: 0, giving_up: 12, serving: 30, waiting: 20, holding: 30, asking: 20}
+MOST = {idle: 0, giving_up: 12, serving: 30, waiting: 20, holding: 40, asking: 20}
 """Connections that may be tried while the store is away: a handful for each part at first, then one a second."""
 
 

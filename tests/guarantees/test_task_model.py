@@ -358,8 +358,8 @@ class TasksFollowTheModel(RuleBasedStateMachine):
         verb = script.removeprefix("task/")
         return getattr(self.model, verb)(*group)
 
-    async def call(self, name: str, shard: int, args: Any) -> Any:
-        reply = await self.send(name, shard, args)
+    async def call(self, name: str, shard: int, args: Any, **options: Any) -> Any:
+        reply = await self.send(name, shard, args, **options)
         if name.startswith("task/") and name not in ("task/get", "task/list", "task/counts"):
             assert reply == self.expected(name, args), (name, args)
             self.calls.append((name, args))
@@ -386,9 +386,9 @@ class TasksFollowTheModel(RuleBasedStateMachine):
                 self.model.sweep(2 * len(groups))
         return replies
 
-    def claims(self, name: str, shard: int, args: Any, *, last: bool = False, keep: float = 0) -> asyncio.Future[Any]:
+    def claims(self, name: str, shard: int, args: Any, **options: Any) -> asyncio.Future[Any]:
         async def claim() -> Any:
-            reply = await self.submit(name, shard, args, last=last, keep=keep)
+            reply = await self.submit(name, shard, args, **options)
             self.check_claimed(args, reply)
             if self.lose:
                 self.lose = False
