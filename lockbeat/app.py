@@ -269,17 +269,17 @@ class Beat:
             raise LockbeatError("this beat is serving already")
         self._serving = True
         try:
+            client = self._shared or Lockbeat(self.url, **self._options)  # type: ignore[arg-type]
             if self._wait_for_store if wait_for_store is None else wait_for_store:
-                await self._serve(schedule, work, task_status)
+                await self._serve(client, schedule, work, task_status)
             else:
-                await once_there(partial(self._serve, schedule, work), task_status)
+                await once_there(partial(self._serve, client, schedule, work), task_status)
         finally:
             self._serving = False
 
-    async def _serve(self, schedule: bool, work: bool, task_status: TaskStatus[None]) -> None:
+    async def _serve(self, client: Lockbeat, schedule: bool, work: bool, task_status: TaskStatus[None]) -> None:
         async with AsyncExitStack() as stack:
             stack.callback(setattr, self, "_client", None)
-            client = self._shared or Lockbeat(self.url, **self._options)  # type: ignore[arg-type]
             shared = client.is_open
             if not shared:
                 await stack.enter_async_context(client)

@@ -7,12 +7,14 @@ from typing import Any, Self
 
 from lockbeat.beat import Jobs
 from lockbeat.claims import Claims
+from lockbeat.connection import parse_url
 from lockbeat.durability import Durability
 from lockbeat.durations import Seconds
 from lockbeat.errors import LockbeatError
 from lockbeat.fences import Fenced
 from lockbeat.keeper import Keeper
 from lockbeat.locks import Lock, Locks
+from lockbeat.outage import Outage
 from lockbeat.store import Store
 from lockbeat.tasks import Tasks
 
@@ -37,6 +39,7 @@ class Lockbeat:
     ) -> None:
         self._url = url
         self._options = {"namespace": namespace, "owner": owner, "shards": shards, "timeout": timeout}
+        self._outage: Outage | None = None
         self._store: Store | None = None
         self._keeper: Keeper | None = None
 
@@ -77,7 +80,9 @@ class Lockbeat:
     async def __aenter__(self) -> Self:
         if self._store is not None:
             raise LockbeatError("already connected: make one Lockbeat for each `async with`")
-        self._store = store = await Store.open(self._url, **self._options)  # type: ignore[arg-type]
+        # Opened again and again while the store is away, it says so once a minute, and not at each try.
+        self._outage = self._outage or Outage(parse_url(self._url).safe)
+        self._store = store = await Store.open(self._url, **self._options, outage=self._outage)  # type: ignore[arg-type]
         self._keeper = Keeper(store.connector, store.keys, store.timeout)
         self.locks = Locks(store, self._keeper)
         self.claims = Claims(store, self._keeper)

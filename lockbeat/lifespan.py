@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 from anyio.abc import TaskStatus
 
-from lockbeat.errors import InvalidArgument, InvalidType, LifespanError, StoreError
+from lockbeat.errors import InvalidArgument, InvalidType, LifespanError, StoreError, StoreUnavailable
 from lockbeat.lease import monotonic
 
 log = logging.getLogger("lockbeat")
@@ -96,7 +96,8 @@ async def once_there(serve: Callable[[TaskStatus[None]], Awaitable[None]], told:
         except StoreError as problem:
             if started.event.is_set():
                 raise
-            if monotonic() - said_at >= SAID_AGAIN:
+            # That it is away is said by its outage, once a minute; a refusal is not one.
+            if monotonic() - said_at >= (float("inf") if isinstance(problem, StoreUnavailable) else SAID_AGAIN):
                 said_at = monotonic()
                 log.warning("can't serve yet, and go on trying: %s", problem)
         await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads the tries of many instances

@@ -18,6 +18,7 @@ from lockbeat.durations import seconds
 from lockbeat.errors import InvalidArgument, InvalidType, NotDurable
 from lockbeat.keys import Keys, check_name, shard_of
 from lockbeat.listener import Listener, Subscribe, over_client, over_connection
+from lockbeat.outage import Outage
 from lockbeat.wire import Args
 
 log = logging.getLogger("lockbeat")
@@ -75,8 +76,12 @@ class Store:
         owner: str | None = None,
         shards: int | None = None,
         timeout: float = 5.0,
+        outage: Outage | None = None,
     ) -> Store:
-        """Reach the store and agree on its shards. Raises InvalidArgument before anything is sent, StoreUnavailable."""
+        """Reach the store and agree on its shards. Raises InvalidArgument before anything is sent, StoreUnavailable.
+
+        outage: what earlier tries to open it have told the log.
+        """
         keys = Keys(namespace)
         owner = new_owner() if owner is None else check_name("owner", owner)
         if shards is not None and (not isinstance(shards, int) or isinstance(shards, bool)):
@@ -85,6 +90,7 @@ class Store:
             raise InvalidArgument("shards", f"must be between 1 and {MOST_SHARDS}, not {shards}")
         timeout = seconds("timeout", timeout)
         connector = await Connector.open(url)
+        connector.outage = outage or connector.outage
         store = cls(connector, keys, owner, 1, timeout)
         try:
             store.shards = await store._agree(shards)

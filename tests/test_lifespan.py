@@ -223,15 +223,23 @@ def test_what_makes_no_context_is_refused_where_it_is_given(lifespan: Any, error
 @needs("valkey")
 @pytest.mark.parametrize("where", ["beat", "lifespan"])
 async def test_a_web_application_starts_while_the_store_is_away_and_serves_when_it_is_back(
-    server: Server, where: str, caplog: pytest.LogCaptureFixture
+    server: Server, where: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO, logger="lockbeat")
     server.kill()
     options = {"wait_for_store": False}
-    program = Program(server.url, timeout=0.2, **(options if where == "beat" else {}))
+    program, tries = Program(server.url, timeout=0.2, **(options if where == "beat" else {})), []
+    serve = program.beat._serve
+
+    async def try_to_serve(*args: Any) -> None:
+        tries.append(args)
+        await serve(*args)
+
+    monkeypatch.setattr(program.beat, "_serve", try_to_serve)
     async with program.beat.lifespan(None, **(options if where == "lifespan" else {})):
         assert program.notes == []
         await wait_until(lambda: "can't serve yet, and go on trying" in caplog.text, "it says that it can't serve yet")
+        await wait_until(lambda: len(tries) > 3, "it tries again and again")
         server.restart()
         await wait_until(lambda: "serving 2 tasks" in caplog.text, "it serves")
         await program.beat.spawn("work")
@@ -239,6 +247,7 @@ async def test_a_web_application_starts_while_the_store_is_away_and_serves_when_
         program.may_end.set()
     assert program.notes == ["opened", "begun with open", "ended", "closed"]
     assert caplog.text.count("can't serve yet") == 1
+    assert caplog.text.count("the store is away, trying again") == 1, "of however many tries"
 
 
 async def test_without_it_a_store_that_is_away_is_an_error_at_the_start() -> None:
