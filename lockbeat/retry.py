@@ -2,6 +2,10 @@
 
 The delay after attempt n is also computed inside a script, from the numbers in the JSON form, so that form
 holds nothing but plain numbers.
+
+Jitter only lengthens a delay, by up to a share of it: what failed together comes back spread, and nothing comes back before
+the policy says, which a service that asked to be left alone for a minute would resent. The script draws it from the task's id and
+attempt, so that a call which is repeated gets the same.
 """
 
 from __future__ import annotations
@@ -13,37 +17,46 @@ from typing import Any
 
 from .errors import InvalidArgument, InvalidType
 
+JITTER = 0.25
+"""The share by which delays are lengthened unless a policy says otherwise."""
 _MAX_SECONDS = 3_653 * 86_400.0  # ten years: beyond that a delay is a mistake, and milliseconds stay exact
 
 
 @dataclass(frozen=True)
 class Fixed:
-    """The same delay after every attempt: `seconds`, 0 to ten years. Raises InvalidArgument."""
+    """The same delay after every attempt: `seconds`, 0 to ten years; longer by up to `jitter`, a share of it, 0 to 1.
+
+    Raises InvalidArgument.
+    """
 
     seconds: float
+    jitter: float = JITTER
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seconds", _seconds("seconds", self.seconds))
+        object.__setattr__(self, "jitter", _share("jitter", self.jitter))
 
     def delay(self, attempt: int) -> float:
-        """Seconds to wait after attempt `attempt` (the first is 1) failed."""
+        """Seconds to wait at least after attempt `attempt` (the first is 1) failed: without jitter."""
         _attempt(attempt)
         return self.seconds
 
     def to_json(self) -> dict[str, Any]:
-        return {"type": "fixed", "seconds": self.seconds}
+        return {"type": "fixed", "seconds": self.seconds, "jitter": self.jitter}
 
 
 @dataclass(frozen=True)
 class Exponential:
     """base · factor^(n-1) seconds after attempt n, at most `max` seconds, and at most ten years without one.
 
-    `base` and `max`: seconds, 0 to ten years. `factor`: 1 or more. Raises InvalidArgument.
+    `base` and `max`: seconds, 0 to ten years. `factor`: 1 or more. `jitter`: the share, 0 to 1, by which a delay is at
+    most lengthened, the longest included. Raises InvalidArgument.
     """
 
     base: float
     factor: float = 2.0
     max: float | None = None
+    jitter: float = JITTER
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "base", _seconds("base", self.base))
@@ -53,9 +66,10 @@ class Exponential:
         object.__setattr__(self, "factor", factor)
         if self.max is not None:
             object.__setattr__(self, "max", _seconds("max", self.max))
+        object.__setattr__(self, "jitter", _share("jitter", self.jitter))
 
     def delay(self, attempt: int) -> float:
-        """Seconds to wait after attempt `attempt` (the first is 1) failed. Never overflows."""
+        """Seconds to wait at least after attempt `attempt` (the first is 1) failed: without jitter. Never overflows."""
         _attempt(attempt)
         most = _MAX_SECONDS if self.max is None else self.max
         if self.base == 0 or self.factor == 1:
@@ -66,21 +80,21 @@ class Exponential:
             return most
 
     def to_json(self) -> dict[str, Any]:
-        return {"type": "exponential", "base": self.base, "factor": self.factor, "max": self.max}
+        return {"type": "exponential", "base": self.base, "factor": self.factor, "max": self.max, "jitter": self.jitter}
 
 
 Retry = Fixed | Exponential
 
 
 def retry_from_json(data: Mapping[str, Any]) -> Retry:
-    """The policy that `to_json` wrote. Raises InvalidArgument for anything else."""
+    """The policy that `to_json` wrote; before there was jitter, without any. Raises InvalidArgument for anything else."""
     if not isinstance(data, Mapping):
         raise InvalidType("retry", f"must be a JSON object, not {type(data).__name__}")
-    match dict(data):
-        case {"type": "fixed", "seconds": seconds, **rest} if not rest:
-            return Fixed(seconds)
-        case {"type": "exponential", "base": base, "factor": factor, "max": most, **rest} if not rest:
-            return Exponential(base, factor, most)
+    match {"jitter": 0.0, **data}:
+        case {"type": "fixed", "seconds": seconds, "jitter": jitter, **rest} if not rest:
+            return Fixed(seconds, jitter)
+        case {"type": "exponential", "base": base, "factor": factor, "max": most, "jitter": jitter, **rest} if not rest:
+            return Exponential(base, factor, most, jitter)
     raise InvalidArgument("retry", f"can't be read: {str(dict(data))[:80]}")
 
 
@@ -101,6 +115,13 @@ def _number(argument: str, value: object) -> float:
     if not math.isfinite(number):
         raise InvalidArgument(argument, "must be finite")
     return number
+
+
+def _share(argument: str, value: object) -> float:
+    share = _number(argument, value)
+    if not 0 <= share <= 1:
+        raise InvalidArgument(argument, f"must be between 0 and 1, the share by which a delay is lengthened, not {share:g}")
+    return share
 
 
 def _seconds(argument: str, value: object) -> float:

@@ -264,12 +264,21 @@ local function task_cancel(id, record, lease, reason, call)
 end
 
 -- delay after attempt n = base * factor^(n-1), capped; a power too large for a number is infinite, and so the cap.
-local function retry_delay(retry, attempt)
+-- Jitter lengthens it, so that what failed together does not come back together: by a share that id and attempt decide, as a
+-- repeated call must find the same. Steps of the golden ratio spread ids that follow each other evenly.
+local function retry_delay(id, retry, attempt)
   if type(retry) ~= 'table' then return 0 end
-  if retry.type == 'fixed' then return retry.seconds * 1000 end
-  if retry.base == 0 then return 0 end
-  local cap = type(retry.max) == 'number' and retry.max or 315619200
-  return math.min(retry.base * retry.factor ^ (attempt - 1), cap) * 1000
+  local seconds
+  if retry.type == 'fixed' then
+    seconds = retry.seconds
+  elseif retry.base == 0 then
+    return 0
+  else
+    seconds = math.min(retry.base * retry.factor ^ (attempt - 1), type(retry.max) == 'number' and retry.max or 315619200)
+  end
+  local sum = attempt
+  for at = 1, #id do sum = (sum * 31 + string.byte(id, at)) % 65521 end
+  return seconds * 1000 * (1 + (type(retry.jitter) == 'number' and retry.jitter or 0) * (sum * 40503 % 65521) / 65521)
 end
 
 -- An attempt failed, or its owner is gone. Another, after the policy's delay or at `retry_at`; or the end, with the reason.
@@ -279,7 +288,7 @@ local function task_failed(id, record, state, lease, reason, retry_at, more, cal
     task_end(id, record, state, lease.owner, lease.fence, reason, more, call, -1)
     return -1
   end
-  local due = math.ceil(math.max(retry_at or now + retry_delay(record.retry, record.attempts), now))
+  local due = math.ceil(math.max(retry_at or now + retry_delay(id, record.retry, record.attempts), now))
   if record.till > 0 and due >= record.till then
     task_end(id, record, 'cancelled', lease.owner, lease.fence, 'max_duration: a retry would come too late', more, call, -2)
     return -2

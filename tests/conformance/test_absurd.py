@@ -298,10 +298,10 @@ async def test_get_tells_what_ended_a_dead_and_a_cancelled_task(lb: Lockbeat) ->
     ("retry", "delays"),
     [
         (None, [0, 0, 0]),
-        (Fixed(30), [30, 30, 30]),
-        (Exponential(10, factor=3, max=60), [10, 30, 60, 60]),
-        (Exponential(1, factor=1e200, max=100), [1, 100, 100, 100]),
-        (Exponential(1, factor=1e200), [1, 3653 * 86_400, 3653 * 86_400]),
+        (Fixed(30, jitter=0), [30, 30, 30]),
+        (Exponential(10, factor=3, max=60, jitter=0), [10, 30, 60, 60]),
+        (Exponential(1, factor=1e200, max=100, jitter=0), [1, 100, 100, 100]),
+        (Exponential(1, factor=1e200, jitter=0), [1, 3653 * 86_400, 3653 * 86_400]),
     ],
 )
 async def test_the_delay_after_attempt_n_follows_the_strategy(lb: Lockbeat, retry: Any, delays: list[float]) -> None:
@@ -320,7 +320,7 @@ async def test_the_delay_after_attempt_n_follows_the_strategy(lb: Lockbeat, retr
 
 async def test_fail_with_retry_comes_back_at_the_given_time(lb: Lockbeat) -> None:
     for at in (lambda now: now + 3600.5, lambda now: datetime.fromtimestamp(round(now) + 3600, UTC)):
-        task = await begun(lb, retry=Fixed(1))
+        task = await begun(lb, retry=Fixed(1, jitter=0))
         given = at(await lb.store.server_time())
         failed = await lb.tasks.fail(task, "broken", retry_at=given)
         seconds = given.timestamp() if isinstance(given, datetime) else given
@@ -400,7 +400,7 @@ async def test_none_of_many_is_begun_after_its_max_delay(lb: Lockbeat) -> None:
 @only("memory")
 async def test_max_delay_is_no_matter_once_a_task_was_begun(lb: Lockbeat) -> None:
     with stopped() as to:
-        await lb.tasks.spawn("job", max_delay=30, retry=Fixed(60))
+        await lb.tasks.spawn("job", max_delay=30, retry=Fixed(60, jitter=0))
         to(NOON + 29.999)
         assert await lb.tasks.fail(await claim_one(lb), "broken")
         to(NOON + 100)
@@ -449,7 +449,7 @@ async def test_a_task_lost_beyond_max_duration_is_not_begun_again(lb: Lockbeat) 
 
 @pytest.mark.parametrize("given", [None, 3600.0])
 async def test_a_retry_that_would_come_too_late_cancels_at_once(lb: Lockbeat, given: float | None) -> None:
-    task = await begun(lb, max_duration=60, retry=Fixed(3600) if given is None else None)
+    task = await begun(lb, max_duration=60, retry=Fixed(3600, jitter=0) if given is None else None)
     retry_at = None if given is None else await lb.store.server_time() + given
     failed = await lb.tasks.fail(task, "broken", retry_at=retry_at)
     assert failed
@@ -459,7 +459,7 @@ async def test_a_retry_that_would_come_too_late_cancels_at_once(lb: Lockbeat, gi
 
 
 async def test_a_retry_in_time_is_not_cancelled(lb: Lockbeat) -> None:
-    task = await begun(lb, max_duration=3600, retry=Fixed(0.01))
+    task = await begun(lb, max_duration=3600, retry=Fixed(0.01, jitter=0))
     failed = await lb.tasks.fail(task, "broken")
     assert failed.outcome == "requeued"
     await until(lb, failed.retry_at)

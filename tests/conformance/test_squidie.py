@@ -198,7 +198,7 @@ async def test_complete_is_refused_to_all_but_the_newest_attempt(lb: Lockbeat, o
 # -- fail
 
 
-@pytest.mark.parametrize("retry", [Fixed(0.2), Exponential(0.2, factor=7)])
+@pytest.mark.parametrize("retry", [Fixed(0.2, jitter=0), Exponential(0.2, factor=7, jitter=0)])
 async def test_failed_work_is_requeued_and_invisible_until_its_time(lb: Lockbeat, retry: Fixed | Exponential) -> None:
     first = await begun(lb, retry=retry)
     before = await lb.store.server_time()
@@ -323,7 +323,7 @@ async def test_dead_letters_are_kept_for_a_week(lb: Lockbeat) -> None:
 @only("memory")
 async def test_a_test_moves_time_without_sleeping(lb: Lockbeat) -> None:
     with stopped() as to:
-        task = await begun(lb, retry=Fixed(60), max_attempts=3, delay=0)
+        task = await begun(lb, retry=Fixed(60, jitter=0), max_attempts=3, delay=0)
         assert task.expires_at == pytest.approx(NOON + 30, abs=1e-4)
         to(NOON + 29.999)
         assert await lb.tasks.heartbeat(task, 10)

@@ -145,7 +145,7 @@ async def test_what_was_put_off_is_due_as_long_from_now_as_it_was_from_then(lb: 
     if put_off == "delay":
         await lb.tasks.spawn("job", delay=60)
     else:
-        task = await begun(lb, retry=Fixed(60))
+        task = await begun(lb, retry=Fixed(60, jitter=0))
         await (lb.tasks.fail(task, "broken") if put_off == "retry" else lb.tasks.defer(task, 60))
     at(NOON)
     assert await lb.tasks.claim("default", "bob", 1, 30) == []

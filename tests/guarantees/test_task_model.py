@@ -425,7 +425,7 @@ class TasksFollowTheModel(RuleBasedStateMachine):
         queue=QUEUES,
         key=st.sampled_from([None, "one", "one"]),
         max_attempts=st.sampled_from([1, 2, 3]),
-        retry=st.sampled_from([None, Fixed(0.5), Exponential(1, factor=3, max=5)]),
+        retry=st.sampled_from([None, Fixed(0.5, jitter=0), Exponential(1, factor=3, max=5, jitter=0)]),
         delay=st.sampled_from([0, 0, 0.5]),
         priority=st.sampled_from([0, 0, 1, -49, 49]),
         max_delay=st.sampled_from([None, None, 0.5, 10]),

@@ -109,16 +109,16 @@ async def test_a_delay_holds_to_the_millisecond(lb: Lockbeat, delay: float) -> N
 
 RETRIES: list[tuple[Any, int, float]] = [
     (None, 1, 0),
-    (Fixed(0), 1, 0),
-    (Fixed(0.001), 2, 0.001),
-    (Fixed(7.5), 3, 7.5),
-    (Exponential(1, factor=2, max=60), 1, 1),
-    (Exponential(1, factor=2, max=60), 2, 2),
-    (Exponential(1, factor=2, max=60), 6, 32),
-    (Exponential(1, factor=2, max=60), 7, 60),
-    (Exponential(0.125, factor=3), 4, 0.125 * 27),
-    (Exponential(1, factor=1e300, max=5), 9, 5),
-    (Exponential(1, factor=1e300), 9, 3653 * 86_400),
+    (Fixed(0, jitter=0), 1, 0),
+    (Fixed(0.001, jitter=0), 2, 0.001),
+    (Fixed(7.5, jitter=0), 3, 7.5),
+    (Exponential(1, factor=2, max=60, jitter=0), 1, 1),
+    (Exponential(1, factor=2, max=60, jitter=0), 2, 2),
+    (Exponential(1, factor=2, max=60, jitter=0), 6, 32),
+    (Exponential(1, factor=2, max=60, jitter=0), 7, 60),
+    (Exponential(0.125, factor=3, jitter=0), 4, 0.125 * 27),
+    (Exponential(1, factor=1e300, max=5, jitter=0), 9, 5),
+    (Exponential(1, factor=1e300, jitter=0), 9, 3653 * 86_400),
 ]
 
 
@@ -146,7 +146,7 @@ async def test_the_delay_after_each_attempt_is_the_policys_to_the_millisecond(
 @pytest.mark.parametrize("delay", [0.001, 12.345, HOUR])
 async def test_a_given_retry_time_wins_over_the_policy(lb: Lockbeat, form: Any, delay: float) -> None:
     with stopped() as to:
-        task = await begun(lb, retry=Fixed(60))
+        task = await begun(lb, retry=Fixed(60, jitter=0))
         failed = await lb.tasks.fail(task, "broken", retry_at=form(NOON + delay))
         assert failed.outcome == "requeued"
         assert failed.retry_at == pytest.approx(NOON + delay, abs=1e-4)
@@ -160,7 +160,7 @@ async def test_a_given_retry_time_wins_over_the_policy(lb: Lockbeat, form: Any, 
     "past", [0, 1.5, -1, datetime(1999, 1, 1, tzinfo=UTC), datetime(1960, 1, 1, tzinfo=UTC)], ids=lambda past: str(past)[:4]
 )
 async def test_a_retry_time_that_is_past_means_now(lb: Lockbeat, past: Any) -> None:
-    task = await begun(lb, retry=Fixed(HOUR))
+    task = await begun(lb, retry=Fixed(HOUR, jitter=0))
     before = await lb.store.server_time()
     failed = await lb.tasks.fail(task, "broken", retry_at=past)
     assert failed.outcome == "requeued"

@@ -163,7 +163,7 @@ def test_what_a_task_carries_is_what_a_worker_needs() -> None:
         "overlap": "skip",
         "priority": 4,
         "lease_ms": 5000,
-        "retry": {"type": "fixed", "seconds": 1},
+        "retry": {"type": "fixed", "seconds": 1, "jitter": 0.25},
         "timeout_ms": 3000,
     }
     assert task_id("job", 17) == "job@17"

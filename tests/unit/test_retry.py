@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 
 import pytest
 
@@ -49,9 +50,9 @@ def test_a_late_attempt_does_not_overflow(retry: Exponential, delay: float, atte
 @pytest.mark.parametrize(
     ("retry", "data"),
     [
-        (Fixed(5), {"type": "fixed", "seconds": 5.0}),
-        (Exponential(1), {"type": "exponential", "base": 1.0, "factor": 2.0, "max": None}),
-        (Exponential(1, 3, 60), {"type": "exponential", "base": 1.0, "factor": 3.0, "max": 60.0}),
+        (Fixed(5), {"type": "fixed", "seconds": 5.0, "jitter": 0.25}),
+        (Exponential(1), {"type": "exponential", "base": 1.0, "factor": 2.0, "max": None, "jitter": 0.25}),
+        (Exponential(1, 3, 60, jitter=0), {"type": "exponential", "base": 1.0, "factor": 3.0, "max": 60.0, "jitter": 0.0}),
     ],
     ids=str,
 )
@@ -67,7 +68,7 @@ def test_a_policy_survives_json_as_plain_numbers(retry: Retry, data: dict[str, o
         {},
         {"type": "linear", "seconds": 1},
         {"type": "fixed"},
-        {"type": "fixed", "seconds": 1, "jitter": 2},
+        {"type": "fixed", "seconds": 1, "more": 2},
         {"type": "exponential", "base": 1},
         {"type": "exponential", "base": 1, "factor": 2, "max": 5, "more": 1},
     ],
@@ -126,3 +127,15 @@ def test_attempts_count_from_one(retry: Retry) -> None:
 def test_a_policy_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         Fixed(1).seconds = 2  # type: ignore[misc]
+
+
+def test_a_policy_from_before_there_was_jitter_has_none() -> None:
+    assert retry_from_json({"type": "fixed", "seconds": 5}) == Fixed(5, jitter=0)
+    assert retry_from_json({"type": "exponential", "base": 1, "factor": 2, "max": None}) == Exponential(1, jitter=0)
+
+
+@pytest.mark.parametrize("jitter", [-0.1, 1.1, math.nan, math.inf, "0.5", True, None])
+@pytest.mark.parametrize("make", [lambda jitter: Fixed(1, jitter), lambda jitter: Exponential(1, jitter=jitter)])
+def test_jitter_is_a_share(make: Callable[[object], Retry], jitter: object) -> None:
+    with pytest.raises(InvalidArgument, match=r"^jitter: "):
+        make(jitter)
