@@ -107,6 +107,9 @@ def canonical(expression: str) -> str:
     if text.startswith("@"):
         if text.split(" ")[0] == "@every":
             raise _invalid(f"{_quote(expression)} is no cron line; a period is @beat.every({_period(text[6:])})")
+        alias, _, zone = spelt.partition(" ")
+        if alias.lower() in _ALIASES and _ZONE.fullmatch(zone.lower()):
+            raise _invalid(f"{_quote(spelt)} ends with a time zone; {_zone_hint(alias, zone)}")
         if text not in _ALIASES:
             raise _invalid(f"unknown alias {_quote(expression)}; known: {' '.join(_ALIASES)}")
         return _ALIASES[text]
@@ -237,7 +240,7 @@ def _check_step(field: _Field, token: str) -> None:
         raise _UnreadableError(f"its step gets no further than {first}; write {first} alone, or for a period: @beat.every(...)")
 
 
-_ZONE = re.compile(r"[a-z_]+(/[a-z0-9_+-]+)+|utc|gmt|z|[+-]\d\d:\d\d")
+_ZONE = re.compile(r"[a-z_]+(/[a-z][a-z0-9_+-]*)+|utc|gmt|z|[+-]\d\d:\d\d")
 _GO_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 

@@ -19,6 +19,7 @@ from lockbeat.jobs import Job
 from lockbeat.triggers import Cron, Every
 
 from .conftest import Lockbeat
+from .terminal import Terminal
 
 
 def using(store: str, do: Callable[[Client], Awaitable[Any]]) -> Any:
@@ -323,6 +324,25 @@ def test_unlock_gives_back_a_lock_whoever_holds_it_and_says_who(lockbeat: Lockbe
     fence = using(store, take)
     told = lockbeat("unlock", "report", "--yes", "--url", store, "--json").json
     assert told == {"key": "report", "owner": "gone-1", "fence": fence}
+
+
+def test_unlock_asks_who_has_a_terminal(lockbeat: Lockbeat, store: str) -> None:
+    async def take(lb: Client) -> None:
+        await lb.locks.try_acquire("job:report", "gone-1", 600)
+
+    using(store, take)
+    with Terminal("unlock", "job:report", "--url", store) as terminal:
+        terminal.says("'job:report' is held by gone-1, with fence ")
+        terminal.says("its job's next slot may run beside the one that runs. Give it back? [y/N]")
+        terminal.types("n\r")
+        assert terminal.ends() == 1
+    assert len(lockbeat("locks", "--url", store, "--json").json) == 1
+    with Terminal("unlock", "job:report", "--url", store) as terminal:
+        terminal.says("Give it back?")
+        terminal.types("y\r")
+        terminal.says("gave back job:report, which gone-1 held")
+        assert terminal.ends() == 0
+    assert lockbeat("locks", "--url", store, "--json").json == []
 
 
 def test_on_a_narrow_terminal_columns_are_left_out_and_no_word_is_cut(

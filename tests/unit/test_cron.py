@@ -83,6 +83,7 @@ def first(expression: str, n: int, after: int = NEW_YEAR - 1000) -> list[str]:
         ("@Hourly", ["2026-01-01 00:00:00", "2026-01-01 01:00:00"]),
         # Names, ranges, lists, steps.
         ("0 9 * FEB,apr Mon", ["2026-02-02 09:00:00", "2026-02-09 09:00:00"]),
+        ("0 0 0 * * mon/2", ["2026-01-02 00:00:00", "2026-01-05 00:00:00", "2026-01-07 00:00:00"]),
         ("0 0 * * mon-wed/2", ["2026-01-05 00:00:00", "2026-01-07 00:00:00", "2026-01-12 00:00:00"]),
         ("0 1-3,7 * * *", ["2026-01-01 01:00:00", "2026-01-01 02:00:00", "2026-01-01 03:00:00"]),
         ("50/4 0 * * *", ["2026-01-01 00:50:00", "2026-01-01 00:54:00", "2026-01-01 00:58:00"]),
@@ -183,6 +184,8 @@ def test_a_leap_day_waits_eight_years_over_the_turn_of_a_century() -> None:
             "ends with a time zone; it is an argument: @beat.cron('0 9 * * *', timezone=",
         ),
         ("0 0 9 * * mon America/Argentina/Ushuaia", "@beat.cron('0 0 9 * * mon', timezone='America/Argentina/Ushuaia')"),
+        ("@daily Europe/Berlin", "@beat.cron('@daily', timezone='Europe/Berlin')"),
+        ("0 9 * * * +02:00", "@beat.cron('0 9 * * *', timezone='+02:00')"),
         ("@every 5m", "'@every 5m' is no cron line; a period is @beat.every(300)"),
         ("@every 1h30m10s", "@beat.every(5410)"),
         ("@Every 250ms", "@beat.every(0.25)"),
