@@ -17,6 +17,7 @@ from anyio.abc import TaskStatus
 from lockbeat import signals
 from lockbeat.beat import Jobs
 from lockbeat.client import Lockbeat
+from lockbeat.connection import check_provider
 from lockbeat.durability import Durability
 from lockbeat.durations import Seconds, milliseconds, seconds
 from lockbeat.errors import DuplicateJob, InvalidArgument, InvalidType, LockbeatError, UnknownTask
@@ -61,6 +62,7 @@ class Beat:
         durability: Durability | None = None,
         lifespan: Callable[[Beat], AbstractAsyncContextManager[Any]] | None = None,
         wait_for_store: bool = True,
+        credential_provider: Any = None,
     ) -> None:
         if lifespan is not None:
             check_lifespan(lifespan)
@@ -78,6 +80,7 @@ class Beat:
         self._tasks: dict[str, SpawnOptions] = {}
         self._shared = store if isinstance(store, Lockbeat) else None
         self._options = {"namespace": namespace, "owner": owner, "shards": shards, "timeout": timeout}
+        self._options["credential_provider"] = check_provider(credential_provider)
         self.url = store.url if isinstance(store, Lockbeat) else store
         self._only: list[str] | None = None
         self._client: Lockbeat | None = None

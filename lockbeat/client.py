@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from lockbeat.beat import Jobs
 from lockbeat.claims import Claims
-from lockbeat.connection import parse_url
+from lockbeat.connection import check_provider, parse_url
 from lockbeat.durability import Durability
 from lockbeat.durations import Seconds
 from lockbeat.errors import LockbeatError
@@ -25,7 +25,8 @@ class Lockbeat:
     url: redis:// rediss:// unix:// redis+sentinel://h1:p,h2:p/SERVICE/DB redis+cluster://h:p embedded://[PATH] memory://;
     None: $LOCKBEAT_URL, else embedded://. owner: this instance's name, unique per process start unless given. shards: how many
     shards the store is to have, fixed once it is in use; None: what it has. timeout: seconds after which the store counts as
-    away, and after which a call gives up with StoreUnavailable.
+    away, and after which a call gives up with StoreUnavailable. credential_provider: a redis.credentials.CredentialProvider,
+    asked for each new connection, also from the keeper's thread; for a store that is neither embedded nor in memory.
     """
 
     def __init__(
@@ -36,10 +37,12 @@ class Lockbeat:
         owner: str | None = None,
         shards: int | None = None,
         timeout: float = 5.0,
+        credential_provider: Any = None,
     ) -> None:
         self._url = url
         self._options = {"namespace": namespace, "owner": owner, "shards": shards, "timeout": timeout}
         self._outage: Outage | None = None
+        self._options["credential_provider"] = check_provider(credential_provider)
         self._store: Store | None = None
         self._keeper: Keeper | None = None
 

@@ -77,6 +77,7 @@ class Store:
         shards: int | None = None,
         timeout: float = 5.0,
         outage: Outage | None = None,
+        credential_provider: Any = None,
     ) -> Store:
         """Reach the store and agree on its shards. Raises InvalidArgument before anything is sent, StoreUnavailable.
 
@@ -89,7 +90,7 @@ class Store:
         if shards is not None and not 1 <= shards <= MOST_SHARDS:
             raise InvalidArgument("shards", f"must be between 1 and {MOST_SHARDS}, not {shards}")
         timeout = seconds("timeout", timeout)
-        connector = await Connector.open(url)
+        connector = await Connector.open(url, timeout=timeout, credential_provider=credential_provider)
         connector.outage = outage or connector.outage
         store = cls(connector, keys, owner, 1, timeout)
         try:

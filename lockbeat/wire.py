@@ -20,7 +20,7 @@ from copy import copy
 from typing import Any
 
 import hiredis
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from lockbeat import forks
 from lockbeat.errors import LockbeatError, ScriptError, StoreError, StoreUnavailable, Unreadable
@@ -42,6 +42,9 @@ _AWAY = (
     "BUSY",
     "UNBLOCKED",
 )
+
+NO_STORE = ("is not allowed from script", "without any input keys", "command called from script")
+"""What a server says that does not run the scripts of anybody: it can't be a store."""
 
 Args = Sequence[str | bytes | int]
 
@@ -141,7 +144,7 @@ def error_of(problem: Exception) -> LockbeatError:
     word = text.split(" ", 1)[0]
     if word == "LOCKBEAT_UNREADABLE":
         return Unreadable(text.split(" ")[1])
-    if word == "OOM":
+    if word in ("OOM", "MISCONF") or any(words in text for words in NO_STORE):
         return StoreError(text)
     if word in _AWAY or not isinstance(problem, (hiredis.ReplyError, RedisError)):
         return StoreUnavailable(text or type(problem).__name__)
@@ -491,7 +494,8 @@ class Wire:
 def _is_denial(problem: Exception) -> bool:
     """Credentials or rights: trying again will not help."""
     return (
-        str(problem).split(" ", 1)[0] in ("WRONGPASS", "NOAUTH", "NOPERM")
+        isinstance(problem, (AuthenticationError, NoPermissionError))
+        or str(problem).split(" ", 1)[0] in ("WRONGPASS", "NOAUTH", "NOPERM")
         or "invalid username" in str(problem)
         or "Authentication required" in str(problem)
     )

@@ -122,9 +122,9 @@ async def test_a_wrong_password_is_an_error_that_does_not_repeat_it(server: Serv
 
 
 async def test_a_dedicated_connection_has_the_timeout_it_was_given(server: Server) -> None:
-    async with await Connector.open(server.url + "?socket_timeout=0.01") as connector:
+    async with await Connector.open(server.url + "?socket_timeout=0.3") as connector:
         patient = await connector.dedicated(timeout=None)
-        assert await ask(patient, "BLPOP", "nothing", "0.1") is None
+        assert await ask(patient, "BLPOP", "nothing", "0.5") is None
         hasty = await connector.dedicated(timeout=0.05)
         with pytest.raises(redis.TimeoutError):
             await ask(hasty, "BLPOP", "nothing", "0")

@@ -7,6 +7,7 @@ connector.memory_client()                            what memory:// has instead:
 """
 
 from lockbeat.connection._connector import Connector
+from lockbeat.connection._credentials import check_provider
 from lockbeat.connection._url import Address, parse_url
 
-__all__ = ["Address", "Connector", "parse_url"]
+__all__ = ["Address", "Connector", "check_provider", "parse_url"]

@@ -12,13 +12,14 @@ import anyio.to_thread
 import redis.asyncio
 from redis.asyncio.connection import AbstractConnection, Connection
 from redis.crc import key_slot
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
 
-from lockbeat.connection import _discovery, _memory
+from lockbeat.connection import _discovery, _memory, _tls
+from lockbeat.connection._credentials import Credentials, check_provider
 from lockbeat.connection._embedded import EmbeddedConnection
 from lockbeat.connection._url import Address, Kind, parse_url
-from lockbeat.errors import MissingExtra
+from lockbeat.errors import InvalidArgument, MissingExtra
 from lockbeat.outage import Outage
 
 if TYPE_CHECKING:
@@ -38,8 +39,19 @@ class Connector:
     errors: only the caller knows which command may be repeated.
     """
 
-    def __init__(self, address: Address, *, embedded: EmbeddedServer | None = None, memory: FakeServer | None = None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        embedded: EmbeddedServer | None = None,
+        memory: FakeServer | None = None,
+        timeout: float = _CONNECT_TIMEOUT,
+        provider: Any = None,
+    ) -> None:
         self.address = address
+        # A little less than the caller's own patience: what redis-py says then tells more than "no answer".
+        self._connect_timeout = min(_CONNECT_TIMEOUT, timeout * 0.9)
+        self._credentials = None if provider is None else Credentials(provider)
         self._embedded = embedded
         self._memory = memory
         self._seen_nodes: list[tuple[str, int]] = []
@@ -48,16 +60,24 @@ class Connector:
         """What the log is told of failing connections: all of a process are one outage."""
 
     @classmethod
-    async def open(cls, url: str | None = None) -> Connector:
-        """Read `url` (None: $LOCKBEAT_URL, else `embedded://`); start or join an embedded server.
+    async def open(
+        cls, url: str | None = None, *, timeout: float = _CONNECT_TIMEOUT, credential_provider: Any = None
+    ) -> Connector:
+        """Read `url` (None: $LOCKBEAT_URL, else `embedded://`) and its TLS files; start or join an embedded server.
 
-        Sends nothing to any other store. Raises InvalidURL, MissingExtra, and StoreUnavailable (embedded).
+        Sends nothing to any other store. timeout: seconds that the caller gives a connection. credential_provider: as
+        redis-py's; asked for each connection to a store that is neither embedded nor in memory. Raises InvalidURL,
+        InvalidArgument, MissingExtra, and StoreUnavailable (embedded).
         """
-        address = parse_url(url)
+        address, provider = parse_url(url), check_provider(credential_provider)
         if address.kind == "memory":
             return cls(address, memory=_memory.memory_server(address.name))
         if address.kind != "embedded":
-            return cls(address)
+            if provider is not None and (address.username or address.password):
+                raise InvalidArgument("credential_provider", "the URL has a user name or password already")
+            if address.tls:
+                _tls.check_files(address)
+            return cls(address, timeout=timeout, provider=provider)
         made: list[Connector] = []
         handing_over = threading.Lock()
         abandoned = False
@@ -146,6 +166,14 @@ class Connector:
         the server that calls itself primary now. Raises redis' ConnectionError or TimeoutError, StoreUnavailable
         (embedded), and TypeError for a cluster and `memory://`: see `dedicated_for_key` and `memory_client`.
         """
+        try:
+            return await self._dedicated(timeout)
+        except RedisError as problem:
+            if (explained := self._explained(problem)) is problem:
+                raise
+            raise explained from problem
+
+    async def _dedicated(self, timeout: float | None) -> AbstractConnection:
         address = self.address
         if address.kind == "cluster":
             raise TypeError("a cluster has no single server to connect to; use dedicated_for_key")
@@ -163,6 +191,21 @@ class Connector:
         """
         if self.address.kind != "cluster":
             return await self.dedicated(timeout=timeout)
+        try:
+            return await self._dedicated_in_cluster(key, timeout)
+        except RedisError as problem:
+            if (explained := self._explained(problem)) is problem:
+                raise
+            raise explained from problem
+
+    def _explained(self, problem: RedisError) -> RedisError:
+        """The same, with what the URL may have wrong about TLS."""
+        if isinstance(problem, (AuthenticationError, ResponseError)) or not self.address.nodes:
+            return problem
+        hint = _tls.hint(self.address, problem)
+        return problem if hint is None else RedisConnectionError(f"{problem} ({hint})")
+
+    async def _dedicated_in_cluster(self, key: bytes | str, timeout: float | None) -> AbstractConnection:
         connection_class = self._tcp_class()
         slot = key_slot(key.encode() if isinstance(key, str) else key)
         # Nodes seen before come after the seeds: a cluster whose seeds have all moved away is still found.
@@ -201,9 +244,11 @@ class Connector:
             "decode_responses": False,
             "protocol": 2,  # pub/sub on a connection of its own; also keeps redis-py's maintenance pushes off
             "health_check_interval": 0,
-            "socket_connect_timeout": _CONNECT_TIMEOUT,
+            "socket_connect_timeout": self._connect_timeout,
             "socket_timeout": timeout,
         }
+        if self._credentials is not None:
+            settings |= {"username": None, "password": None, "credential_provider": self._credentials}
         if address.nodes:
             settings |= {"socket_keepalive": True, "socket_keepalive_options": _keepalive_options()}
         given = dict(address.options)
@@ -219,6 +264,7 @@ class Connector:
             "db": 0,
             "username": self.address.sentinel_username,
             "password": self.address.sentinel_password,
+            "credential_provider": None,
             "socket_connect_timeout": _SENTINEL_TIMEOUT,
             "socket_timeout": _SENTINEL_TIMEOUT,
         }

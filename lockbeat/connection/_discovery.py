@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection, Connection
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
 
 Node = tuple[str, int]
 
 
 async def connected(connection: AbstractConnection) -> AbstractConnection:
-    """Connect and authenticate, or close what was half open. Raises redis' ConnectionError, TimeoutError."""
+    """Connect and authenticate, or close what was half open. Raises redis' ConnectionError, TimeoutError, NoPermissionError."""
+    # The name is for people, and no reason not to work where it is refused. redis-py would give up.
+    name, connection.client_name = connection.client_name, None
     try:
         await connection.connect()  # type: ignore[no-untyped-call]
+        if name:
+            with contextlib.suppress(ResponseError):
+                await ask(connection, "CLIENT", "SETNAME", name)
     except BaseException:  # cancellation too: the socket would outlive the only name it has
         await connection.disconnect(nowait=True)
         raise
@@ -72,7 +78,8 @@ async def slot_owner(
 
     Raises redis' ConnectionError when no seed answers or nobody owns the slot.
     """
-    reasons = []
+    reasons: list[str] = []
+    denials: list[RedisError] = []
     for host, port in in_turn(seeds, silent):
         try:
             link = await connected(connection_class(host=host, port=port, **settings))
@@ -82,6 +89,7 @@ async def slot_owner(
                 await link.disconnect(nowait=True)
         except (RedisError, OSError) as error:
             reasons.append(f"{host}:{port}: {error}")
+            denials += [error] if isinstance(error, (AuthenticationError, NoPermissionError)) else []
             continue
         # A node that does not know its own name leaves it empty: it is the one that was asked.
         owners = [(start, end, (_text(node[0]) or host, int(node[1]))) for start, end, node, *_ in ranges]
@@ -90,6 +98,8 @@ async def slot_owner(
             silent.pop((host, port), None)
             return found, sorted({node for _, _, node in owners})
         reasons.append(f"{host}:{port} sees no owner of slot {slot}")
+    if denials and len(denials) == len(reasons):
+        raise denials[0]
     raise RedisConnectionError(f"no cluster node could be asked ({'; '.join(reasons)})")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, NoReturn
@@ -49,9 +49,25 @@ def _positive(text: str) -> float:
 
 
 def _cert_reqs(text: str) -> str:
-    if text not in ("none", "optional", "required"):
+    """As redis-py has it; as Python's ssl, and with it Celery's and other URLs, has it; or that one's number."""
+    word = text.lower().removeprefix("ssl.").removeprefix("cert_")
+    word = {"0": "none", "1": "optional", "2": "required"}.get(word, word)
+    if word not in ("none", "optional", "required"):
         raise ValueError(text)
-    return text
+    return word
+
+
+def _tls_version(text: str) -> int:
+    """1.2, TLSv1.2, TLSv1_2, TLS1.2, or its number on the wire."""
+    word = text.lower().removeprefix("ssl.").removeprefix("tlsversion.").removeprefix("tls").removeprefix("v").replace("_", ".")
+    known = {"1.2": 0x0303, "1.3": 0x0304}
+    return known[word] if word in known else _known(int(text), known.values())
+
+
+def _known(number: int, numbers: Iterable[int]) -> int:
+    if number not in numbers:
+        raise ValueError(number)
+    return number
 
 
 #: Options of redis-py that are the operator's to choose; what lockbeat relies on (protocol, retries) is not.
@@ -73,7 +89,7 @@ _TLS_OPTIONS: Mapping[str, Callable[[str], Any]] = MappingProxyType(
         "ssl_check_hostname": _flag,
         "ssl_ciphers": str,
         "ssl_keyfile": str,
-        "ssl_min_version": int,
+        "ssl_min_version": _tls_version,
         "ssl_password": str,
     }
 )
@@ -150,7 +166,8 @@ def _parse(url: str) -> Address:
     query = _query(query_text)
     username, password = _credentials(userinfo if at else "", query)
     nodes = _nodes(hosts, default_port, many=kind != "standalone")
-    service, db = None, _db(query.pop("db", None))
+    service, given_db = None, query.pop("db", None)
+    db = _db(given_db)
     parts = [unquote(part) for part in path.split("/") if part]
     if kind == "sentinel":
         if not parts:
@@ -160,6 +177,8 @@ def _parse(url: str) -> Address:
         _refuse("has more in its path than a database number")
     if parts:
         db = _db(parts[0])
+        if given_db is not None and db != _db(given_db):
+            _refuse("names two databases, one in its path and one as db=")
     if kind == "cluster" and db:
         _refuse("asks for a database other than 0, and a cluster has no other")
     sentinel_username = query.pop("sentinel_username", None)
@@ -251,6 +270,8 @@ def _query(text: str) -> dict[str, str]:
 
 def _credentials(userinfo: str, query: dict[str, str]) -> tuple[str | None, str | None]:
     username, _, password = userinfo.partition(":")
+    if (username and "username" in query) or (password and "password" in query):
+        _refuse("gives a user name or password twice, before the @ and as an option")
     return (
         unquote(username) or query.pop("username", None) or None,
         unquote(password) or query.pop("password", None) or None,

@@ -16,7 +16,7 @@ from lockbeat.errors import StoreError, StoreUnavailable
 from lockbeat.keys import Keys
 from lockbeat.monitor._instances import fields
 from lockbeat.scripts import load, names
-from lockbeat.wire import Wire
+from lockbeat.wire import NO_STORE, Wire
 
 PINGS = 21
 SLOW_MS = 20.0
@@ -42,6 +42,7 @@ class Server:
     def __init__(self, connector: Connector, keys: Keys, shard: int, wire: Wire) -> None:
         self.connector = connector
         self.info: dict[str, str] = {}
+        self._refusals: list[str] = []  # what scripts may not do here, whoever the user is
         self._keys = keys
         self._shard = shard
         self._wire = wire
@@ -113,8 +114,8 @@ class Server:
         bell = self._keys.key(self._shard, "bell")
         missing = []
         for word, script in (("evalsha", "0" * 40), ("eval", "return 1")):
-            if not await self._may(word, script, "0"):
-                missing.append(word)
+            # With a key: some services run no script without.
+            missing += [each for each in await self._lacks(word, script, "1", f"{prefix}doctor") if each not in missing]
         for channel in (bell, self._keys.channel("to:doctor")):
             missing += [word for word in await self._subscribe(channel) if word not in missing]
         if "eval" not in missing:
@@ -132,14 +133,22 @@ class Server:
         except StoreError:
             return self.connector.address.username or "default"
 
-    async def _may(self, *command: str) -> bool:
+    async def _lacks(self, *command: str) -> list[str]:
+        """What a command lacks, as a rule of an ACL; nothing, if it failed otherwise or ran."""
         try:
             await self.ask(*command)
         except StoreUnavailable:
             raise
         except StoreError as problem:
-            return not denied(problem)
-        return True
+            return self._lacking(command[0], str(problem))
+        return []
+
+    def _lacking(self, word: str, said: str) -> list[str]:
+        if not denied(said):
+            return []
+        if "access" not in said:
+            return [word]
+        return [self._channels if "channel" in said else f"~{{{self._keys.namespace}:*"]
 
     async def _subscribe(self, channel: str) -> list[str]:
         """What lacks to listen to a channel. On a connection of its own: a subscribed one takes no other command."""
@@ -169,15 +178,21 @@ class Server:
         except StoreUnavailable:
             raise
         except StoreError as problem:
-            return [f"~{{{self._keys.namespace}:*"] if denied(problem) else []
+            if not denied(problem):
+                self._refusals.append(f"EVAL: {problem}")
+            return self._lacking("eval", str(problem))
         missing = []
-        for word, said in ((word.decode().lower(), said.decode()) for word, said in replies):
-            if not denied(said):
-                continue
-            missing.append(self._channels if "channel" in said else word)
+        for word, said in ((word.decode(), said.decode()) for word, said in replies):
+            missing += self._lacking(word.lower(), said)
+            if refused(said):
+                self._refusals.append(f"{word}: {said}")
         return list(dict.fromkeys(missing))
 
     async def _scripts(self) -> Finding:
+        if self._refusals:
+            more = f" (and {len(self._refusals) - 1} more)" if len(self._refusals) > 1 else ""
+            remedy = "use a Valkey, or a Redis 7.0 or newer, that runs scripts as those do"
+            return Finding("scripts", "fail", f"this store does not run our scripts: {self._refusals[0]}{more}", remedy)
         wrong = []
         for name in names():
             script = load(name, bare=self.connector.kind == "memory")
@@ -369,6 +384,11 @@ def denied(problem: object) -> bool:
     text = str(problem)
     # To a script Redis 7.0 says it in other words than Valkey.
     return text.startswith("NOPERM") or "ACL failure in script" in text or "user executing the script can't" in text
+
+
+def refused(said: str) -> bool:
+    """Whether a server says that a command is not for scripts, or not there: no right can be given that would help."""
+    return any(words in said for words in NO_STORE) or ("nknown" in said and "command" in said)
 
 
 def _number(info: dict[str, str], name: str) -> int:

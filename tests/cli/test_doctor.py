@@ -9,6 +9,9 @@ import pytest
 
 from lockbeat.embedded import EmbeddedServer
 from lockbeat.monitor import TRIALS, commands
+from lockbeat.monitor._server import denied, refused
+from tests.conftest import needs
+from tests.servers import standalone, valkey_binary
 
 from .conftest import Answer, Lockbeat
 
@@ -72,6 +75,10 @@ NEEDED = ["~{lockbeat:*", "&{lockbeat*", "+@all"]
         ([*NEEDED, "-zrangebylex", "-hget"], "+hget +zrangebylex"),
         (["~other:*", "&{lockbeat*", "+@all"], "~{lockbeat:*"),
         (["~{lockbeat:*", "resetchannels", "+@all"], "&{lockbeat*"),
+        (["%R~{lockbeat:*", "&{lockbeat*", "+@all"], "~{lockbeat:*"),
+        (["%W~{lockbeat:*", "&{lockbeat*", "+@all"], "~{lockbeat:*"),
+        ([*NEEDED, "-time", "-hkeys"], "+time"),
+        (["~{lockbeat:*", "resetchannels", "+@all", "-evalsha"], "+evalsha &{lockbeat*"),
     ],
 )
 def test_a_right_that_is_missing_is_named_and_mended_by_the_remedy(
@@ -100,6 +107,41 @@ def test_a_wrong_password_is_one_line(lockbeat: Lockbeat, server: EmbeddedServer
     assert (answer.code, answer.out) == (1, "")
     assert answer.err.count("\n") == 1
     assert "wrong@" not in answer.err
+
+
+REFUSALS = [
+    "ERR This Redis command is not allowed from script script: 0d, on @user_script:3.",
+    "ERR This Valkey command is not allowed from script",
+    "ERR Lua scripts without any input keys are not supported",
+    "ERR Unknown Redis command called from script script: 0d",
+    "ERR unknown command 'eval', with args beginning with: ",
+]
+
+
+@pytest.mark.parametrize("said", REFUSALS)
+def test_a_service_that_runs_no_such_script_is_known_by_its_words(said: str) -> None:
+    assert refused(said)
+    assert not denied(said)
+
+
+def test_what_is_wrong_with_a_trial_is_no_refusal_of_the_service() -> None:
+    for said in (
+        "",
+        "ERR hash value is not an integer",
+        "WRONGTYPE Operation against a key",
+        "NOPERM this user has no permissions",
+    ):
+        assert not refused(said)
+
+
+@needs("valkey")
+@pytest.mark.parametrize("command", ["TIME", "EVAL"])
+def test_a_store_that_lacks_a_command_is_not_fit_and_says_which(lockbeat: Lockbeat, command: str) -> None:
+    with standalone(valkey_binary(), extra=[f'rename-command {command} ""']) as lacking:
+        answer = lockbeat("doctor", "--url", lacking.url, "--json")
+    found = finding(answer, "scripts")
+    assert (answer.code, found["state"]) == (1, "fail")
+    assert f"does not run our scripts: {command}: " in found["says"]
 
 
 def test_every_command_that_scripts_call_is_tried() -> None:

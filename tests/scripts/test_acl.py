@@ -14,7 +14,7 @@ from tests.conftest import chosen
 from tests.keeping import renewed
 from tests.servers import Server
 
-SCRIPTING = "+evalsha +eval +subscribe +unsubscribe +publish +client|setname +time +exists"
+SCRIPTING = "+evalsha +eval +subscribe +unsubscribe +publish +time +exists"
 DATA = "+get +set +pexpireat +hget +hset +hdel +hexists +hrandfield +zadd +zrem +zrangebylex"
 USER = "user limited on >pw resetkeys ~{app:* resetchannels &{app* -@all " + f"{SCRIPTING} {DATA}"
 

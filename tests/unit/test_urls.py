@@ -39,6 +39,21 @@ UNDERSTOOD: list[tuple[str, dict[str, Any]]] = [
         "rediss://host?ssl_cert_reqs=none&ssl_ca_certs=%2Fca.pem&ssl_check_hostname=false",
         {"options": {"ssl_cert_reqs": "none", "ssl_ca_certs": "/ca.pem", "ssl_check_hostname": False}},
     ),
+    *(
+        (f"rediss://host?ssl_cert_reqs={text}", {"options": {"ssl_cert_reqs": wanted}})
+        for wanted, texts in {
+            "none": ("CERT_NONE", "ssl.CERT_NONE", "cert_none", "None", "0"),
+            "optional": ("CERT_OPTIONAL", "Optional", "1"),
+            "required": ("CERT_REQUIRED", "ssl.CERT_REQUIRED", "2"),
+        }.items()
+        for text in texts
+    ),
+    *(
+        (f"rediss://host?ssl_min_version={text}", {"options": {"ssl_min_version": number}})
+        for number, texts in {771: ("771", "1.2", "TLSv1.2", "TLSv1_2", "TLSVersion.TLSv1_2"), 772: ("772", "TLSv1.3")}.items()
+        for text in texts
+    ),
+    ("redis://host/2?db=2", {"db": 2}),
     ("valkey://host", {"scheme": "redis", "kind": "standalone"}),
     ("valkeys://host", {"scheme": "rediss", "tls": True}),
     ("unix:///run/redis.sock", {"kind": "standalone", "path": "/run/redis.sock", "nodes": ()}),
@@ -96,6 +111,14 @@ REFUSED: list[tuple[str, str]] = [
     ("redis://host/-1", "database"),
     ("redis://host?db=x", "database"),
     ("redis://host/0/1", "path"),
+    ("redis://host/1?db=2", "two databases"),
+    ("redis://host/0?db=2", "two databases"),
+    ("redis+sentinel://h/main/1?db=2", "two databases"),
+    ("redis://u@host?username=v", "twice"),
+    ("redis://u:p@host?password=q", "twice"),
+    ("rediss://host?ssl_cert_reqs=3", "ssl_cert_reqs"),
+    ("rediss://host?ssl_min_version=1.0", "ssl_min_version"),
+    ("rediss://host?ssl_min_version=7", "ssl_min_version"),
     ("redis://host/0#x", "percent-encode"),
     ("redis://ho st", "white space"),
     ("redis://host?ssl_cert_reqs=none", "rediss://"),

@@ -1,0 +1,86 @@
+"""TLS by URL: the files that it names, and what a mistake in it looks like from here."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+from lockbeat.connection._url import Address
+from lockbeat.errors import InvalidURL
+
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_EOF", "HTTP_REQUEST", "UNKNOWN_PROTOCOL")
+_HUNG_UP = ("while reading", "while writing", "closed by server", "Connection reset", "Connection lost", "Protocol Error")
+
+
+def check_files(address: Address) -> None:
+    """Read what the URL's TLS options name. Raises InvalidURL with the option: Python itself does not say which file."""
+    given = address.options
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    ca = {"cafile": given.get("ssl_ca_certs"), "capath": given.get("ssl_ca_path"), "cadata": given.get("ssl_ca_data")}
+    for option, (argument, value) in zip(("ssl_ca_certs", "ssl_ca_path", "ssl_ca_data"), ca.items(), strict=True):
+        if value is not None:
+            _try(option, value if argument != "cadata" else None, lambda a=argument, v=value: _load(context, a, v))
+    certificate, key = given.get("ssl_certfile"), given.get("ssl_keyfile")
+    if certificate is None and key is not None:
+        raise InvalidURL("url", "has ssl_keyfile without ssl_certfile")
+    for option, path in (("ssl_certfile", certificate), ("ssl_keyfile", key)):
+        if path is not None:
+            _try(option, path, lambda p=path: open(p, "rb").close())
+    if certificate is not None:
+        pair = f"ssl_certfile {certificate!r} " + (f"and ssl_keyfile {key!r}" if key else "without an ssl_keyfile")
+        try:
+            context.load_cert_chain(certificate, key, given.get("ssl_password") or _no_password)
+        except (OSError, ValueError) as problem:
+            raise InvalidURL("url", f"{pair} can't be used: {_words(problem)}") from problem
+
+
+def _load(context: ssl.SSLContext, argument: str, value: str) -> None:
+    context.load_verify_locations(**{argument: value})
+    if argument == "cafile" and not context.cert_store_stats()["x509"]:
+        raise ValueError("it holds no certificate")
+
+
+def _no_password() -> str:
+    raise ValueError("the key needs a password: ssl_password")  # else OpenSSL asks for it on the terminal
+
+
+def _try(option: str, path: str | None, load: Any) -> None:
+    try:
+        load()
+    except (OSError, ValueError) as problem:
+        named = f" {path!r}" if path else ""
+        raise InvalidURL("url", f"{option}{named} can't be used: {_words(problem)}") from problem
+
+
+def _words(problem: Exception) -> str:
+    if isinstance(problem, ssl.SSLError):
+        words = f"{problem.reason or problem}".replace("_", " ").lower()
+        return "it holds no certificate and key in PEM" if "pem lib" in words else words
+    return getattr(problem, "strerror", None) or str(problem)
+
+
+def hint(address: Address, problem: BaseException) -> str | None:
+    """What the URL may have wrong about TLS, judged by what connecting said; None: nothing that is known."""
+    said = str(problem)
+    if not address.tls:
+        if any(words in said for words in _HUNG_UP):
+            return f"the server hangs up without an answer: if it expects TLS, write {_other(address)}"
+        return None
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        if "mismatch" in said or "not valid for" in said:
+            return "its certificate is for another name: connect by that name, or write ssl_check_hostname=no"
+        if "expired" in said or "not yet valid" in said:
+            return "its certificate is out of date"
+        named = address.options.get("ssl_ca_certs") or address.options.get("ssl_ca_path")
+        which = f"the CA in {named} did not sign it: " if named else ""
+        return f"its certificate is not trusted here: {which}name the file of its CA, ssl_ca_certs=/PATH/ca.pem"
+    if any(words in said for words in _NO_TLS) or "Timeout connecting" in said:
+        return f"no TLS is spoken there, as it seems: if so, write {_other(address)}"
+    if ("ALERT" in said or any(words in said for words in _HUNG_UP)) and "ssl_certfile" not in address.options:
+        return "it may want a certificate of ours: ssl_certfile=/PATH/client.pem&ssl_keyfile=/PATH/client.key"
+    return None
+
+
+def _other(address: Address) -> str:
+    scheme = address.scheme
+    return (scheme.replace("rediss", "redis", 1) if address.tls else scheme.replace("redis", "rediss", 1)) + "://"

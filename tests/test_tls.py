@@ -1,0 +1,151 @@
+"""TLS with a CA of our own: what works, and how each mistake in a URL is named."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lockbeat import Lockbeat, StoreUnavailable
+from lockbeat.connection import Connector
+from lockbeat.errors import InvalidURL
+from tests import servers
+from tests.conftest import needs
+
+pytestmark = [needs("redis"), pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl on PATH")]
+
+EC = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+
+
+def openssl(directory: Path, *args: str) -> None:
+    subprocess.run(["openssl", *args], cwd=directory, check=True, capture_output=True)
+
+
+def ca(directory: Path, name: str) -> None:
+    openssl(
+        directory, "req", "-x509", *EC, "-days", "30", "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.pem"
+    )
+
+
+def signed(directory: Path, name: str, names: str) -> None:
+    openssl(directory, "req", *EC, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
+    (directory / "names").write_text(f"subjectAltName={names}")
+    by = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "30", "-extfile", "names"]
+    openssl(directory, "x509", "-req", "-in", f"{name}.csr", *by, "-out", f"{name}.pem")
+
+
+@dataclass
+class Tls:
+    """A server with a plain port, and one that speaks TLS; and one that wants a client's certificate."""
+
+    files: Path
+    plain: int
+    port: int
+    strict: int
+
+    def url(self, text: str) -> str:
+        """PLAIN, SECURE and STRICT are the ports, FILES is where the certificates are."""
+        for word, value in {"PLAIN": self.plain, "SECURE": self.port, "STRICT": self.strict, "FILES": self.files}.items():
+            text = text.replace(word, str(value))
+        return text
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tls]:
+    files = tmp_path_factory.mktemp("tls")
+    for name in ("ca", "other"):
+        ca(files, name)
+    signed(files, "server", "DNS:localhost,IP:127.0.0.1")
+    signed(files, "elsewhere", "DNS:elsewhere.example")
+    signed(files, "client", "DNS:client")
+    (files / "text.pem").write_text("no certificate")
+    binary = servers.redis_binary() or ""
+
+    def settings(port: int, certificate: str, clients: str) -> list[str]:
+        named = [f"tls-cert-file {files}/{certificate}.pem", f"tls-key-file {files}/{certificate}.key"]
+        return [f"tls-port {port}", *named, f"tls-ca-cert-file {files}/ca.pem", f"tls-auth-clients {clients}"]
+
+    ports = servers.free_port(), servers.free_port()
+    with (
+        servers.standalone(binary, extra=settings(ports[0], "server", "no")) as open_to_all,
+        servers.standalone(binary, extra=settings(ports[1], "server", "yes")),
+    ):
+        yield Tls(files, open_to_all.port, *ports)
+
+
+WORKS = [
+    "rediss://127.0.0.1:SECURE?ssl_ca_certs=FILES/ca.pem",
+    "rediss://localhost:SECURE/1?ssl_ca_certs=FILES/ca.pem&ssl_cert_reqs=CERT_REQUIRED&ssl_min_version=TLSv1_2",
+    "rediss://127.0.0.1:SECURE?ssl_cert_reqs=CERT_NONE",
+    "rediss://127.0.0.1:SECURE?ssl_cert_reqs=ssl.CERT_NONE&ssl_check_hostname=yes",
+    "rediss://127.0.0.1:STRICT?ssl_ca_certs=FILES/ca.pem&ssl_certfile=FILES/client.pem&ssl_keyfile=FILES/client.key",
+]
+
+
+@pytest.mark.parametrize("url", WORKS)
+async def test_a_store_is_reached_over_tls(tls: Tls, url: str) -> None:
+    async with Lockbeat(tls.url(url), namespace="tls") as lb:
+        assert await lb.locks.try_acquire("k", "me", 5)
+        assert await lb.locks.release("k", "me")
+
+
+MISTAKES = [
+    ("redis://127.0.0.1:SECURE", "write rediss://"),
+    ("rediss://127.0.0.1:PLAIN?ssl_ca_certs=FILES/ca.pem", "write redis://"),
+    ("rediss://127.0.0.1:SECURE", "ssl_ca_certs="),
+    ("rediss://127.0.0.1:SECURE?ssl_ca_certs=FILES/other.pem", "the CA in FILES/other.pem did not sign it"),
+    ("rediss://127.0.0.1:STRICT?ssl_ca_certs=FILES/ca.pem", "ssl_certfile="),
+]
+
+
+@pytest.mark.parametrize(("url", "says"), MISTAKES, ids=[url for url, _ in MISTAKES])
+async def test_a_url_that_does_not_fit_the_port_is_told_what_to_write(tls: Tls, url: str, says: str) -> None:
+    with pytest.raises(StoreUnavailable) as caught:
+        async with Lockbeat(tls.url(url), timeout=1):
+            pass
+    assert tls.url(says) in str(caught.value)
+
+
+FILES = [
+    ("ssl_ca_certs=FILES/nothere.pem", "ssl_ca_certs 'FILES/nothere.pem' can't be used"),
+    ("ssl_ca_certs=FILES/text.pem", "ssl_ca_certs 'FILES/text.pem' can't be used"),
+    ("ssl_ca_certs=FILES", "ssl_ca_certs 'FILES' can't be used"),
+    ("ssl_ca_data=text", "ssl_ca_data can't be used"),
+    (
+        "ssl_certfile=FILES/nothere.pem&ssl_keyfile=FILES/client.key",
+        "ssl_certfile 'FILES/nothere.pem' can't be used",
+    ),
+    (
+        "ssl_certfile=FILES/client.pem&ssl_keyfile=FILES/nothere.key",
+        "ssl_keyfile 'FILES/nothere.key' can't be used",
+    ),
+    (
+        "ssl_certfile=FILES/client.pem&ssl_keyfile=FILES/server.key",
+        "ssl_keyfile 'FILES/server.key' can't be used",
+    ),
+    ("ssl_certfile=FILES/client.pem", "without an ssl_keyfile can't be used"),
+    ("ssl_keyfile=FILES/client.key", "ssl_keyfile without ssl_certfile"),
+]
+
+
+@pytest.mark.parametrize(("options", "says"), FILES, ids=[options for options, _ in FILES])
+async def test_a_file_that_can_not_be_used_is_named_before_anything_is_sent(tls: Tls, options: str, says: str) -> None:
+    with pytest.raises(InvalidURL) as caught:
+        await Connector.open(tls.url(f"rediss://127.0.0.1:1?{options}"))
+    assert tls.url(says) in str(caught.value)
+
+
+async def test_a_certificate_for_another_name_says_so(tls: Tls, tmp_path: Path) -> None:
+    files, port = tls.files, servers.free_port()
+    named = [f"tls-cert-file {files}/elsewhere.pem", f"tls-key-file {files}/elsewhere.key", f"tls-ca-cert-file {files}/ca.pem"]
+    with servers.standalone(servers.redis_binary() or "", extra=[f"tls-port {port}", *named, "tls-auth-clients no"]):
+        url = f"rediss://127.0.0.1:{port}?ssl_ca_certs={files}/ca.pem"
+        with pytest.raises(StoreUnavailable, match="certificate is for another name"):
+            async with Lockbeat(url, timeout=1):
+                pass
+        async with Lockbeat(f"{url}&ssl_check_hostname=no") as lb:
+            assert await lb.store.server_time() > 0
