@@ -58,6 +58,7 @@ class Calls:
             return MemoryWire(connector.memory_client(), self.timeout)
         key = self.keys.key(shard, "fence")
         wire = Wire(lambda: connector.dedicated_for_key(key), self.timeout, heals=heals, outage=connector.outage)
+        wire.primary = lambda: connector.moves(key)
         if self._patience != self.timeout:
             wire.hurry(self._patience)
         return wire
@@ -85,7 +86,7 @@ class Calls:
             if wire is None:
                 # A script that healed would run behind the WAIT that is to count it.
                 made = self._new_wire(place, heals=False)
-                wire = self._durable[place] = DurableWire(made, self.keys.key(place, "durable"))
+                wire = self._durable[place] = DurableWire(made, self.keys.key(place, "durable"), self._connector.doubt)
             script = load(name)
             pair = wire, Target(script, [self.keys.key(shard, key) for key in script.keys])
             self._durable_targets[name, shard] = pair

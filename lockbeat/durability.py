@@ -8,6 +8,7 @@ server reads nothing more from one that waits.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
@@ -17,6 +18,7 @@ from typing import Any
 
 from lockbeat.durations import Seconds, milliseconds
 from lockbeat.errors import InvalidArgument, InvalidType, LockbeatError, NotDurable, StoreError, StoreUnavailable, Unreadable
+from lockbeat.outage import STEADY
 from lockbeat.wire import Args, Target, Wire
 
 MARK_MS = 60_000
@@ -119,8 +121,10 @@ class DurableWire:
     is cancelled by then is never sent.
     """
 
-    def __init__(self, wire: Wire, mark: str) -> None:
+    def __init__(self, wire: Wire, mark: str, doubt: Callable[[], None]) -> None:
         self._wire = wire
+        self._doubt = doubt
+        self._doubted_at = -math.inf
         self._mark = mark
         self._queue: deque[_Call] = deque()
         self._group: list[_Call] = []
@@ -207,7 +211,15 @@ class DurableWire:
             if isinstance(problem := done.exception(), LockbeatError):
                 return problem
         missing = durability.missing(self._waiting.result())
-        return None if missing is None else NotDurable(missing)
+        if missing is None:
+            return None
+        now = wire.loop.time()
+        if durability.replicas and wire.line is not None and now >= self._doubted_at + STEADY:
+            # Too few follow it: another may be the primary by now, and this one not know. Connect anew, and ask who is.
+            self._doubted_at = now
+            self._doubt()
+            wire.line.drop("it lacks replicas")
+        return NotDurable(missing)
 
     async def _probe(self) -> None:
         """Ask a server that is new to us whether it knows WAITAOF and has a disk, before anything is written."""

@@ -172,6 +172,7 @@ class _Line(asyncio.Protocol):
         self.reader = hiredis.Reader()
         self.sent: deque[tuple[Batch, float]] = deque()
         self.packed: list[bytes] = []
+        self.primary = wire.primary()
         self.known: set[str] = set()  # digests of the scripts that this server surely had
         self.began = self.heard_at = self.wire.loop.time()
         self.transport.set_protocol(self)
@@ -280,6 +281,8 @@ class Wire:
         self.pace = Pace()
         self.line: _Line | None = None
         self.moved: Callable[[], None] | None = None
+        self.primary: Callable[[], int] = int
+        """Tells how often the primary was found to be another; a line from before is left."""
         """Told when the line was made anew, perhaps to another server; not of the first."""
         self._lines = 0
         self._connect = connect
@@ -380,6 +383,10 @@ class Wire:
         self._flush()
 
     def _send_waiting(self, line: _Line) -> None:
+        if line.primary != self.primary():
+            line.drop("another server is the primary now")
+            self._wake()
+            return
         batches, self._waiting = self._waiting, []
         limit = self.timeout
         for batch in batches:

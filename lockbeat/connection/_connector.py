@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,9 @@ class Connector:
         self._embedded = embedded
         self._memory = memory
         self._seen_nodes: list[tuple[str, int]] = []
+        self._found: dict[str, tuple[str, int]] = {}  # the primary to which the latest connection led, by key
+        self._moves: dict[str, int] = {}
+        self._doubted = False
         self._silent: dict[tuple[str, int], float] = {}  # whom to ask last: asked then, and has not answered
         self.outage = Outage(self.location)
         """What the log is told of failing connections: all of a process are one outage."""
@@ -213,11 +217,46 @@ class Connector:
         (host, port), self._seen_nodes = await _discovery.slot_owner(
             seeds, slot, connection_class, self._settings(_NODE_TIMEOUT), self._silent
         )
-        return await _discovery.connected(connection_class(host=host, port=port, **self._settings(timeout)))
+        link = await _discovery.connected(connection_class(host=host, port=port, **self._settings(timeout)))
+        self._led_to(key if isinstance(key, str) else key.decode(), (host, port))
+        return link
+
+    def doubt(self) -> None:
+        """The server that we had may be a primary no more, though it says so: the next connection asks all sentinels."""
+        self._doubted = True
+
+    def moves(self, key: str) -> int:
+        """How often a connection for `key` has led to another primary than the one before.
+
+        Whoever has an older connection may be talking to a server that the others have left.
+        """
+        return self._moves.get(key if self.address.kind == "cluster" else "", 0)
+
+    def _led_to(self, key: str, node: tuple[str, int]) -> None:
+        if self._found.setdefault(key, node) != node:
+            self._found[key] = node
+            self._moves[key] = self._moves.get(key, 0) + 1
+
+    async def _ask_all_sentinels(self, settings: dict[str, Any]) -> None:
+        """Put those first that name the primary which most of them name; of two, the one that we did not have."""
+        named: dict[tuple[str, int], list[tuple[str, int]]] = {}
+        for sentinel in self.address.nodes:
+            try:
+                node = await _discovery.master_address(sentinel, self.address.service or "", self._tcp_class(), settings)
+            except (RedisError, OSError):
+                continue
+            named.setdefault(node, []).append(sentinel)
+        if named:
+            winner = max(named, key=lambda node: (len(named[node]), node != self._found.get("")))
+            for sentinel in self.address.nodes:
+                self._silent[sentinel] = 0.0 if sentinel in named[winner] else time.monotonic()
+        self._doubted = False
 
     async def _primary_behind_sentinel(self, settings: dict[str, Any]) -> AbstractConnection:
         address, connection_class = self.address, self._tcp_class()
         asked = self._sentinel_settings()
+        if self._doubted:
+            await self._ask_all_sentinels(asked)
         trouble: Exception | None = None
         for sentinel in _discovery.in_turn(address.nodes, self._silent):
             try:
@@ -229,6 +268,7 @@ class Connector:
             # A sentinel that missed the failover names the old primary, which may be back as a replica.
             if await _discovery.is_primary(link):
                 self._silent.pop(sentinel, None)
+                self._led_to("", (host, port))
                 return link
             await link.disconnect(nowait=True)
             trouble = RedisConnectionError(f"{host}:{port} is no longer the primary")

@@ -19,6 +19,7 @@ from tests import servers
 from tests.conftest import Connect, chosen, needs, only, wait_until
 from tests.guarantees.conftest import Pair, started
 from tests.guarantees.test_lock_cancellation import cancelled_after
+from tests.keeping import renewed
 from tests.proxy import Proxy, proxy
 from tests.servers import Server
 
@@ -590,3 +591,38 @@ async def test_bad_arguments_are_refused_before_anything_is_sent(lb: Lockbeat) -
     with pytest.raises(InvalidType, match="durability: must be a Durability"):
         await lb.locks.try_acquire("k", "alice", 20, durability=wrong)
     assert await lb.locks.list() == []
+
+
+@needs("valkey")
+async def test_an_instance_leaves_a_primary_that_no_replica_follows(namespace: str) -> None:
+    """It answers as ever, but is cut off from its replica and the sentinels, who have promoted that one: NotDurable makes the
+    client ask them. From then on all of its calls go to the new one, the keeper's, too.
+    """
+    with servers.sentinel(servers.valkey_binary()) as sentinels:
+        old = sentinels.primary
+        async with Lockbeat(sentinels.url, namespace=namespace, timeout=2) as lb, lb.lock("held", ttl=60):
+            assert await lb.locks.try_acquire("k", "alice", 60, durability=ONE)
+            await renewed(lb)
+            with old.client() as admin:
+                admin.config_set("requirepass", "for those who come anew")
+                for peer in admin.client_list():
+                    if peer["name"] != "lockbeat" and int(peer["id"]) != admin.client_id():
+                        admin.client_kill_filter(_id=peer["id"])
+                await wait_until(lambda: sentinels.primary is not old, "the sentinels promote the replica")
+                assert await lb.locks.try_acquire("stale", "alice", 60)
+                assert admin.hexists(lb.store.keys.key(0, "lock"), "stale"), "nobody has told it"
+            new = sentinels.primary
+            with pytest.raises(NotDurable):
+                await lb.locks.try_acquire("another", "alice", 60, durability=SOON)
+            with pytest.raises(NotDurable):  # for want of a replica of the new one
+                await lb.locks.try_acquire("yet another", "alice", 60, durability=SOON)
+            assert await lb.locks.try_acquire("plain", "alice", 60)
+            assert new.call("HEXISTS", lb.store.keys.key(0, "lock"), "plain")
+
+            def held() -> float:
+                text = str(new.call("HGET", lb.store.keys.key(0, "lock"), "held"))
+                return float(text.partition(":")[0])
+
+            before = held()
+            await renewed(lb)
+            assert held() > before
