@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 
-from lockbeat import Lockbeat, listener
+from lockbeat import Beat, Lockbeat, listener, serving
 from lockbeat.errors import StoreError
+from lockbeat.monitor import HEARTBEAT
+from lockbeat.triggers import Every
+from lockbeat.worker import _worker
 from tests import servers
-from tests.beats import Beats
+from tests.beats import Beats, eventually, ledger, minutely
 from tests.conftest import Backend, Connect, needs, only, wait_until
 from tests.proxy import proxy
 from tests.servers import Server
@@ -176,6 +179,36 @@ async def released(lb: Lockbeat) -> bool:
             pass
 
 
+async def test_who_was_passed_over_finds_out_and_listens_where_the_calls_go(
+    server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It listens to a server that answers every PING, and is not the one that its calls go to."""
+    monkeypatch.setattr(listener, "SETTLED", 0.0)
+    with servers.standalone(server.binary) as wrong:
+        async with (
+            proxy(server.port) as line,
+            Lockbeat(server.url, namespace=namespace) as lb,
+            Lockbeat(line.url, namespace=namespace) as deaf,
+        ):
+            line.upstream = wrong.port
+            await deaf.store.listening(0)
+            line.upstream = server.port
+            assert await lb.locks.try_acquire("k", "first", 1)
+            waiting = [asyncio.create_task(enter(deaf)) for _ in range(2)]
+            await wait_until(lambda: len(deaf.locks._room._waiters) == 2, "they wait")
+            await queued(deaf)
+            assert await lb.locks.release("k", "first"), "nobody hears of it"
+            async with holding(lb):  # free though two wait: both were passed over
+                await wait_until(lambda: listeners(server, deaf), "they learn of it when the first lease would have ended")
+                await eventually(lambda: in_queue(lb, 2), "they have places again")
+            await asyncio.gather(*waiting)
+
+
+async def in_queue(lb: Lockbeat, count: int) -> bool:
+    reply = await lb.store.calls.wire(0).command("ZCARD", lb.store.keys.key(0, "lock:queue"))
+    return bool(reply == count)
+
+
 async def test_a_server_that_hangs_is_left_though_the_connection_stands(
     server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,11 +267,11 @@ async def test_forged_messages_change_nothing(
     lb: Lockbeat, connect: Connect, beats: Beats, raw: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """On every channel, each of them twice: nobody enters, no body is cancelled, nobody takes a task for ended."""
-    beat, begun, may_end = beats(), asyncio.Event(), asyncio.Event()
+    beat, begun, may_end = beats(), [], asyncio.Event()
 
     @beat.task
     async def work() -> str:
-        begun.set()
+        begun.append("a body")
         await may_end.wait()
         return "whole"
 
@@ -246,7 +279,7 @@ async def test_forged_messages_change_nothing(
         assert beat._client is not None
         served = beat._client.store
         spawned = await beat.spawn("work")
-        await begun.wait()
+        await wait_until(lambda: begun, "it runs")
         async with holding(lb):
             entering = asyncio.create_task(enter(other))
             ending = asyncio.create_task(other.tasks.wait(spawned.task_id))
@@ -271,4 +304,31 @@ async def test_forged_messages_change_nothing(
         assert await entering
         may_end.set()
         assert (await ending).result == "whole"
+        assert len(begun) == 1
         assert not caplog.records
+
+
+async def test_bells_that_nobody_hears_cost_time_only(server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that is declared and a task that is spawned elsewhere are found by looking."""
+    monkeypatch.setattr(serving, "LOOK_AGAIN", 0.3)
+    monkeypatch.setattr(_worker, "LOOK_AFTER", 0.3)
+    async with proxy(server.port) as line, Lockbeat(server.url, namespace=namespace) as lb:
+        line.messages = lambda data: ()
+        beat, ran = Beat(line.url, namespace=namespace), asyncio.Event()
+
+        @beat.task
+        async def work() -> None:
+            ran.set()
+
+        async with beat.lifespan():
+            assert beat._client is not None
+            await beat._client.store.server_time()  # they have looked once, and sleep
+            await lb.tasks.spawn("work")
+            await lb.jobs.put(minutely("tick", trigger=Every(1)))
+            await wait_until(ran.is_set, "the task is found")
+            await eventually(lambda: ledger(lb, "tick"), "the job is found")
+
+
+def test_an_idle_instance_may_send_a_fifth_of_a_command_a_second() -> None:
+    often = HEARTBEAT, _worker.LOOK_AFTER, serving.LOOK_AGAIN, listener.QUIET
+    assert sum(1 / seconds for seconds in often) <= 0.2
