@@ -86,8 +86,8 @@ def _spell(offset: timedelta) -> str:
 
 @lru_cache(maxsize=1024)
 def _fixed(name: str) -> timedelta | None:
-    """The offset that `+05:30` names; None: it names none."""
-    found = re.fullmatch(r"([+-])([01]\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?", name, re.ASCII)
+    """The offset that `+05:30` names, or `UTC+05:30`, as str() has it; None: it names none."""
+    found = re.fullmatch(r"(?:UTC)?([+-])([01]\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?", name, re.ASCII)
     if found is None:
         return None
     offset = timedelta(hours=int(found[2]), minutes=int(found[3]), seconds=int(found[4] or 0))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property, partial
+from types import FunctionType, MethodType
 from typing import Any, get_args
 
 from lockbeat.errors import InvalidArgument, InvalidType, LeaseLost
@@ -100,7 +101,8 @@ class Function:
             raise InvalidType("function", f"must be callable, not {type(function).__name__}")
         # A wrapper made with functools.wraps pretends to take what the function behind it takes, be it all or in part the wrapper
         # that gives it. What counts is what the wrapper itself takes.
-        given, behind = _parameters(function, follow_wrapped=False), _parameters(function)
+        behind = _parameters(function)
+        given = _ANYTHING if _is_proxy(function) else _parameters(function, follow_wrapped=False)
         if owner := _missing_owner(function, behind):
             raise InvalidArgument("function", _needs_owner(function, owner))
         needed = [one for one in given if one.default is one.empty and one.kind not in _ANY]
@@ -126,6 +128,12 @@ class Function:
 
 
 _ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_ANYTHING = [inspect.Parameter("args", _ANY[0]), inspect.Parameter("options", _ANY[1])]
+
+
+def _is_proxy(function: Callable[..., Any]) -> bool:
+    """A wrapper that is no function, as those of wrapt and functools.cache: it pretends to take what is behind it."""
+    return hasattr(function, "__wrapped__") and type(function) not in (FunctionType, MethodType)
 
 
 def _place_of_run(given: list[inspect.Parameter], behind: list[inspect.Parameter]) -> tuple[bool, str | None]:

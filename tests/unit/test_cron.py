@@ -302,6 +302,7 @@ def test_an_unknown_time_zone_is_named_with_the_nearest_one(zone: object, proble
         (timezone(timedelta(minutes=-1)), "-00:01", "2026-01-01 09:01:00"),
         (timezone(timedelta(hours=23, minutes=59, seconds=59)), "+23:59:59", "2026-01-01 09:00:01"),
         ("+05:30", "+05:30", "2026-01-01 03:30:00"),
+        (str(timezone(timedelta(hours=5, minutes=30))), "+05:30", "2026-01-01 03:30:00"),
         ("-00:00", "UTC", "2026-01-01 09:00:00"),
         (Always(), "-04:00", "2026-01-01 13:00:00"),
         (Named(), "Europe/Berlin", "2026-01-01 08:00:00"),

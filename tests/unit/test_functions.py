@@ -54,6 +54,8 @@ class Service:
         (functools.partial(two, other=1), False, True),
         (functools.partial(told), True, True),
         (lambda: None, False, False),
+        (functools.cache(plain), False, True),
+        (functools.cache(lambda: None), False, False),
     ],
 )
 def test_how_a_function_is_called(function: Any, is_async: bool, takes_run: bool) -> None:
@@ -165,6 +167,23 @@ def named_run(*, run: Run | None = None) -> tuple[Any, ...]:
     return run, "db"
 
 
+class Proxy:
+    """As wrapt has it: no function, though it says so of itself and shows what the one behind it takes."""
+
+    def __init__(self, function: Any) -> None:
+        self.__wrapped__ = function
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return type(self.__wrapped__)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__wrapped__, name)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return self.__wrapped__(*args, db="db", **options)
+
+
 ITS_OWN: Any = "its own"
 
 
@@ -193,6 +212,9 @@ class Opened:
         (by_names_alone(run_then_db), "run"),
         (passes_on(opens_by_name(run_then_db)), "run"),
         (opens_by_name(passes_on(db_then_run)), "run"),
+        (Proxy(run_then_db), "run"),
+        (Proxy(db_then_run), "run"),
+        (Proxy(db_alone), None),
         (opens_for_the_run(number_and_db), 2),
         (opens_by_name(db_alone), None),
         (opens_first(db_alone), None),
@@ -200,6 +222,7 @@ class Opened:
         (functools.partial(db_then_run, "db"), "run"),
         (functools.partial(db_then_run, db="db"), "run"),
         (functools.partial(opens_first(db_then_run)), "run"),
+        (functools.update_wrapper(functools.partial(db_then_run, "db"), db_then_run), "run"),
         (functools.partial(db_then_run, "db", ITS_OWN), ITS_OWN),
         (functools.partial(run_then_db, db="db", run=ITS_OWN), ITS_OWN),
         (functools.partial(Opened()), "run"),
