@@ -259,11 +259,15 @@ class Lock:
             async with asyncio.timeout(self._wait or None):
                 if channel:
                     await store.listening(shard)
+                again = False
                 while True:
                     asked_at = monotonic()
                     fence, until_ms, *_ = await self._locks._acquire(shard, args, self._durability)
-                    if fence:
+                    if fence and (again or monotonic() < asked_at + self._ttl_ms / 2000):
                         return Lease(self.key, self.owner, fence, until_ms / 1000), asked_at
+                    if fence:
+                        again = True  # the store was away: by our clock little is left. The same call sets the ttl anew.
+                        continue
                     if self._wait == 0:
                         raise LockTimeout(self.key, 0)
                     room.refused(waiter, until_ms)
@@ -277,7 +281,7 @@ class Lock:
         except BaseException as problem:
             # Ends what the call had begun, be it a lock taken or a place in the queue. Whoever asks again would follow that, so
             # it leaves the room first.
-            room.leave(waiter)
+            room.give_up(waiter)
             undoing = (self.key, self.owner, token, store.new_call())
             lasts = math.inf if channel else self._ttl_ms / 1000  # a place in the queue outlives the lease that was asked for
             await store.take_back(problem, "lock/release", shard, undoing, lasts=lasts, durably=self._durability is not None)

@@ -21,6 +21,8 @@ from lockbeat.store import Store
 
 log = logging.getLogger("lockbeat")
 
+MOST_GONE = 10_000
+"""Waiters that are remembered after they gave up, should they be granted the lock all the same."""
 LONGEST_NAP = 60.0
 """Seconds. A holder with a longer lease is asked after sooner: it keeps the queue from expiring, and heals a lost message."""
 
@@ -56,6 +58,7 @@ class WaitingRoom:
         self._store = store
         self._rooms: dict[str, _Room] = {}
         self._waiters: dict[str, Waiter] = {}
+        self._gone: dict[str, Waiter] = {}
         store.listen(self._on_message, self._on_gap)
 
     def enter(self, waiter: Waiter) -> None:
@@ -73,6 +76,17 @@ class WaitingRoom:
             if room.timer is not None:
                 room.timer.cancel()
             del self._rooms[waiter.key]
+
+    def give_up(self, waiter: Waiter) -> None:
+        """Leave without the lock. Its lock/release may be lost in a failover, or overtaken: a grant that comes is given back."""
+        self.leave(waiter)
+        self._gone[waiter.token] = waiter
+        if len(self._gone) > MOST_GONE:
+            del self._gone[next(iter(self._gone))]
+
+    def _give_back(self, waiter: Waiter) -> None:
+        args = (waiter.key, *waiter.args[1:3], self._store.new_call())
+        self._store.undo("lock/release", waiter.shard, args, lasts=float(waiter.args[3]) / 1000)
 
     def refused(self, waiter: Waiter, wait_ms: int) -> None:
         """Another holds the lock for `wait_ms` from now on, unless it renews: ask then."""
@@ -102,7 +116,7 @@ class WaitingRoom:
             waiter.again = True
             return
         waiter.asking, waiter.again, asked_at = True, False, monotonic()
-        future = self._store.submit("lock/try_acquire", waiter.shard, waiter.args)
+        future = self._store.submit("lock/try_acquire", waiter.shard, waiter.args, lease=float(waiter.args[3]) / 1000)
         future.add_done_callback(partial(self._answered, waiter, asked_at))
 
     def _answered(self, waiter: Waiter, asked_at: float, done: asyncio.Future[Any]) -> None:
@@ -139,9 +153,13 @@ class WaitingRoom:
         if channel != self._store.channel:
             return
         word, *rest = payload.decode(errors="replace").split(" ")
-        waiter = self._waiters.get(rest[0]) if rest else None
+        token = rest[0] if rest else ""
+        if word == "granted" and token in self._gone:
+            self._give_back(self._gone.pop(token))
+            return
+        waiter = self._waiters.get(token)
         if waiter is None:
-            return  # it left, and its lock/release gives back what this message tells of
+            return
         if word == "granted":
             self._ask(waiter)
         elif word == "next" and len(rest) == 2 and rest[1].isdecimal() and len(rest[1]) < 10:

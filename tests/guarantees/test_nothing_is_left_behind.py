@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 
 from lockbeat import Beat, Durability, Lockbeat
-from lockbeat.errors import LockbeatError
+from lockbeat.errors import LockbeatError, LockTimeout
+from lockbeat.lease import monotonic
 from lockbeat.scripts import load, names
 from tests import servers
 from tests.beats import eventually
 from tests.conftest import chosen, wait_until
+from tests.keeping import kept
 from tests.proxy import Proxy, proxy
 from tests.servers import Server
 
@@ -276,3 +279,31 @@ async def test_calls_to_be_taken_back_are_bounded(lossy: Proxy, namespace: str, 
         await wait_until(lambda: lb.store.connector.outage.away, "the line is down")
         assert len(wire._waiting) == 3
         await lossy.listen()
+
+
+async def test_a_grant_that_nobody_wants_is_given_back(pair: Pair, namespace: str) -> None:
+    """A waiter's release can be lost in a failover: then it stands in the queue, and nobody waits."""
+    async with Lockbeat(pair.primary.url, namespace=namespace) as lb, Lockbeat(pair.primary.url, namespace=namespace) as other:
+        assert await other.locks.try_acquire("k", "holder", HOUR)
+        for _ in range(20):
+            with pytest.raises(LockTimeout):
+                await lb.lock("k", ttl=HOUR, wait=0.01).__aenter__()
+        for gone in lb.locks._room._gone.values():
+            await lb.store.call("lock/try_acquire", gone.shard, gone.args)
+        queue = lb.store.keys.key(0, "lock:queue")
+        assert pair.primary.call("ZCARD", queue) == 20
+        waiting = asyncio.create_task(lb.lock("k", ttl=30).__aenter__())
+        await wait_until(lambda: pair.primary.call("ZCARD", queue) == 21, "one waits")
+        assert await other.locks.release("k", "holder")
+        await asyncio.wait_for(waiting, 10)  # each of the twenty would keep it for two seconds
+
+
+async def test_a_lock_that_the_store_was_long_in_granting_is_held_for_its_whole_ttl(
+    lossy: Proxy, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By our clock most of its time was over when the answer came; the store may have granted it just now."""
+    began = monotonic()
+    clock = itertools.chain([began - 25], iter(monotonic, None))
+    monkeypatch.setattr("lockbeat.locks.monotonic", lambda: next(clock))
+    async with Lockbeat(lossy.url, namespace=namespace) as lb, lb.lock("k", ttl=30):
+        assert kept(lb).asked_at >= began
