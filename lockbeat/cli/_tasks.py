@@ -298,8 +298,8 @@ def retry_task(where: Where, task_id: str, attempts: int) -> None:
         return None if await lb.tasks.retry(task_id, attempts=attempts) else await lb.tasks.get(task_id)
 
     info = where.ask(question)
-    if info is not None and info.state == "dead":  # of a slot, which fires once
-        raise Problem(f"{task_id} can't be tried again: it is the task of a slot, and only the ledger knows of it")
+    if info is not None and info.state == "dead":  # of a slot, and purged, or of longer ago than a week
+        raise Problem(f"{task_id} can't be tried again: only the ledger still knows of it")
     if info is not None:
         raise Problem(f"{task_id} is not dead but {info.state}")
     say(f"{task_id} waits again, for up to {several(attempts, 'attempt')}")

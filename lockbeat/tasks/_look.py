@@ -57,7 +57,7 @@ class Look:
     async def get(self, task_id: str) -> TaskInfo:
         """What is known of a task, until its retention is over (`task/get`). Raises UnknownTask.
 
-        Of the task of a slot that has ended, what the ledger says.
+        Of the task of a slot that has ended, what the ledger says; one that failed is kept like any dead task.
         """
         check_name("task_id", task_id, MAX_NAME_BYTES + 24)
         shard = self.shard_of(task_id)
@@ -121,7 +121,10 @@ class Look:
         return bool(await self._by_id("task/cancel", task_id, self._store.new_call()))
 
     async def retry(self, task_id: str, *, attempts: int = 1, delay: Seconds = 0) -> bool:
-        """Try a dead task again, for up to so many attempts more; False: it is not dead. Raises UnknownTask (`task/retry`)."""
+        """Try a dead task again, for up to so many attempts more; False: it is not dead. Raises UnknownTask (`task/retry`).
+
+        That of a slot, too, for as long as it is listed among the dead: a week, and no longer than the ledger keeps its entry.
+        """
         whole("attempts", attempts, 1, 1000)
         delay_ms = milliseconds("delay", delay, least=0)
         return bool(await self._by_id("task/retry", task_id, self._store.new_call(), attempts, delay_ms))

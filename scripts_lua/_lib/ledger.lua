@@ -24,10 +24,13 @@ local function ledger_entry(state, at, by, fence, attempt, started, ended, reaso
 end
 
 -- Forget these of a job's entries.
+local ledger_dropped  -- called with the id of each that is forgotten, by whoever keeps something as long
 local function ledger_drop(l, job, members)
   for _, member in ipairs(members) do
+    local id = job .. '@' .. int(tonumber(string.sub(member, #job + 2)))
     redis.call('ZREM', l.order, member)
-    redis.call('HDEL', l.ledger, job .. '@' .. int(tonumber(string.sub(member, #job + 2))))
+    redis.call('HDEL', l.ledger, id)
+    if ledger_dropped then ledger_dropped(id) end
   end
 end
 

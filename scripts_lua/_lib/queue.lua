@@ -40,7 +40,7 @@ local function queue_begin(id, record, owner, call, lease_ms)
     return nil
   end
   local window, slot = record.window_ms or -1, tonumber(string.match(id, '@(%-?%d+)$'))
-  if record.attempts == 0 and window >= 0 and slot and now - slot > window then
+  if record.attempts == 0 and record.started == 0 and window >= 0 and slot and now - slot > window then
     task_end(id, record, 'missed', nil, nil, 'no worker began it within ' .. window .. ' ms')
     return nil
   end

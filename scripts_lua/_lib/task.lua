@@ -229,21 +229,31 @@ end
 local function task_end(id, record, state, by, fence, reason, more, call, answer)
   tally(state)
   task_announce(id)
+  local dead = state == 'failed' or state == 'lost'
   if record.job then
-    redis.call('HDEL', q.records, id)
     if redis.call('HGET', q.open, record.job) == id then redis.call('HDEL', q.open, record.job) end
     ledger_replace(q.ledger, id, ledger_entry(state, record.spawned, by, fence, record.attempts, record.started, now, reason))
-    if call then task_tell_slot(id, state, call, answer) end
-    return
+    if not dead or redis.call('HEXISTS', q.ledger.ledger, id) == 0 then
+      redis.call('HDEL', q.records, id)
+      if call then task_tell_slot(id, state, call, answer) end
+      return
+    end
   end
   if record.till > 0 then
     task_until(id, record, 0)
     task_write(id, record)
   end
-  local dead = state == 'failed' or state == 'lost'
   task_tell(id, dead and 'dead' or state, call, answer, by, fence, more)
   redis.call('ZADD', q.ended, int(now + (dead and DEAD_MS or math.max(record.retention_ms, TOMBSTONE_MS))), id)
   if dead then redis.call('ZADD', q.dead, 0, task_dead_member(id, record, now)) end
+end
+
+-- The dead task of a slot waits again: the ledger says so, and under overlap skip it is the job's unfinished one.
+local function task_reopen(id, record)
+  local entry = string.gsub(redis.call('HGET', q.ledger.ledger, id) or '', '^{"state":"%a+"', '{"state":"retrying"', 1)
+  ledger_replace(q.ledger, id, (string.gsub(entry, ',"ended":%d+', '', 1)))
+  if record.overlap == 'skip' and redis.call('HEXISTS', q.open, record.job) == 0 then redis.call('HSET', q.open, record.job, id) end
+  redis.call('ZADD', q.ended, int(now + TOMBSTONE_MS), id)
 end
 
 -- Which limit a task has met whose UNTIL is over.
@@ -318,7 +328,7 @@ end
 -- or nil, and the place in the queue of one that no worker had begun: the latest slot is to run, and not the one that waited longest.
 local function task_make_way(id, owner)
   local record, lease = task_read(id), lease_read(q.leases, id)
-  if record and record.attempts == 0 and record.seq > 0 then
+  if record and record.attempts == 0 and record.started == 0 and record.seq > 0 then
     task_unqueue(id, record)
     task_end(id, record, 'missed', nil, nil, 'no worker began it before the next was due')
     return nil, record.due
@@ -361,12 +371,12 @@ local function task_over(id, record)
 end
 
 local function task_forget(id)
-  if string.find(id, '@', 1, true) then
+  local told = attempt(task_told, id)
+  if string.find(id, '@', 1, true) and not (told and told.state == 'dead') then
     redis.call('HDEL', q.outcomes, id)
     redis.call('ZREM', q.ended, id)
     return
   end
-  local told = attempt(task_told, id)
   if told and told.state == 'dead' then
     local record = attempt(task_read, id)
     if record then redis.call('ZREM', q.dead, task_dead_member(id, record, told.ended)) end
@@ -377,6 +387,12 @@ local function task_forget(id)
   redis.call('HDEL', q.results, id)
   redis.call('HDEL', q.outcomes, id)
   redis.call('ZREM', q.ended, id)
+end
+
+-- The dead task of a slot is kept for a retry, as long as the ledger has its entry.
+ledger_dropped = function(id)
+  local told = attempt(task_told, id)
+  if told and told.state == 'dead' then task_forget(id) end
 end
 
 -- What lies further ahead than it can, since the clock was set back: leases, limits, and what has ended. Looked for at the far

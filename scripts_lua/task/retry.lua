@@ -25,6 +25,7 @@ local out = each(4, function(i)
       record.text = record.max .. ' ' .. record.json
       task_queue(id, record, now + tonumber(ARGV[i + 3]))
       task_tell(id, 'waiting', call, 1, nil, nil, told.failure)
+      if record.job then task_reopen(id, record) end
       tally('redriven')
       said = 1
     end

@@ -402,7 +402,7 @@ def test_retry_gives_a_dead_task_more_attempts(lockbeat: Lockbeat, store: str) -
     assert (answer.code, answer.err) == (1, f"lockbeat: {task_id} is not dead but waiting\n")
 
 
-def test_the_task_of_a_slot_can_not_be_retried(lockbeat: Lockbeat, store: str, raw: Any) -> None:
+def test_a_failed_slot_is_shown_as_dead_and_retried_until_only_the_ledger_knows(lockbeat: Lockbeat, store: str, raw: Any) -> None:
     slot = int(time.time()) // 3600 * 3600_000
     job = Job.declare("tick", Every(3600))
 
@@ -418,11 +418,21 @@ def test_the_task_of_a_slot_can_not_be_retried(lockbeat: Lockbeat, store: str, r
 
     task_id = using(store, fail)
     assert task_id == f"tick@{slot}"
-    answer = lockbeat("retry", task_id, "--url", store)
-    assert answer.code == 1
-    assert "only the ledger knows of it" in answer.err
     assert "state     dead" in lockbeat("task", task_id, "--url", store).out
     assert lockbeat("cancel", task_id, "--url", store).err == f"lockbeat: {task_id} had ended: dead\n"
+    for command in (("tasks", "--state", "dead"), ("dead",), ("dead", "--queue", "default")):
+        assert task_id in lockbeat(*command, "--url", store).out
+    assert lockbeat("retry", task_id, "--url", store).out == f"{task_id} waits again, for up to 1 attempt\n"
+    assert "retrying" in lockbeat("ledger", "tick", "--url", store).out
+
+    async def fail_again(lb: Client) -> None:
+        [task] = await lb.tasks.claim("default", "host-1")
+        await lb.tasks.fail(task, "boom")
+
+    using(store, fail_again)
+    assert lockbeat("purge", "--state", "dead", "--yes", "--url", store).code == 0
+    answer = lockbeat("retry", task_id, "--url", store)
+    assert (answer.code, answer.err) == (1, f"lockbeat: {task_id} can't be tried again: only the ledger still knows of it\n")
 
 
 def test_dead_lists_all_queues_or_one_with_the_failure(lockbeat: Lockbeat, store: str) -> None:
