@@ -20,7 +20,7 @@ from lockbeat.client import Lockbeat
 from lockbeat.connection import check_provider
 from lockbeat.durability import Durability
 from lockbeat.durations import Seconds, milliseconds, seconds
-from lockbeat.errors import DuplicateJob, InvalidArgument, InvalidType, LockbeatError, UnknownTask
+from lockbeat.errors import DuplicateJob, InvalidArgument, InvalidType, LockbeatError, StoreUnavailable, UnknownTask
 from lockbeat.jobs import Job, JobOptions, whole
 from lockbeat.keys import check_name
 from lockbeat.lifespan import Started, check_lifespan, entered, once_there
@@ -180,11 +180,11 @@ class Beat:
         """Spawn a task of this program, by its function or name; `options` win over those of `@beat.task`.
 
         While the beat serves, or with a beat made with an open Lockbeat; elsewhere: `lb.tasks.spawn`. Raises UnknownTask for
-        what was not declared by `@beat.task`, LockbeatError outside of serving.
+        what was not declared by `@beat.task`, LockbeatError outside of serving, StoreUnavailable before the store was reached.
         """
         client = self._client or self._shared
         if client is None:
-            raise LockbeatError("the beat is not serving: use `lb.tasks.spawn` of a Lockbeat")
+            raise self._not_serving("tasks.spawn")
         name = function if isinstance(function, str) else self._name_of_task(function)
         if name not in self._tasks:
             raise UnknownTask(f"function: {name!r} was not declared by @beat.task; to spawn another program's: lb.tasks.spawn")
@@ -207,8 +207,13 @@ class Beat:
     def jobs(self) -> Jobs:
         """The store's jobs, while the beat serves. Raises LockbeatError otherwise."""
         if self._client is None:
-            raise LockbeatError("the beat is not serving: use `lb.jobs` of a Lockbeat")
+            raise self._not_serving("jobs")
         return self._client.jobs
+
+    def _not_serving(self, verb: str) -> LockbeatError:
+        if self._serving:
+            return StoreUnavailable("the beat does not serve yet: it has not reached the store since it was started")
+        return LockbeatError(f"the beat is not serving: use `lb.{verb}` of a Lockbeat")
 
     def move(self, url: str | None = None, *, namespace: str | None = None) -> None:
         """Serve another store than the one it was made with, or another part of it; what `lockbeat run --url` does.

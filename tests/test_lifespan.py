@@ -238,6 +238,10 @@ async def test_a_web_application_starts_while_the_store_is_away_and_serves_when_
     monkeypatch.setattr(program.beat, "_serve", try_to_serve)
     async with program.beat.lifespan(None, **(options if where == "lifespan" else {})):
         assert program.notes == []
+        with pytest.raises(StoreUnavailable, match="does not serve yet"):
+            await program.beat.spawn("work")
+        with pytest.raises(StoreUnavailable, match="does not serve yet"):
+            _ = program.beat.jobs
         await wait_until(lambda: "can't serve yet, and go on trying" in caplog.text, "it says that it can't serve yet")
         await wait_until(lambda: len(tries) > 3, "it tries again and again")
         server.restart()
