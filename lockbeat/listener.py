@@ -4,7 +4,8 @@ A message is a hint: it can be lost, late, doubled, or come from a server that i
 the store first. Whoever relies on one is told when some may have been lost (`on_gap`), and asks.
 
 The listener stays on the server that the calls go to. When calls have found another (`follow`) it subscribes there, and only then
-leaves the old one. A server that says nothing for long is sent a PING: one that hangs keeps its connections.
+leaves the old one. When it hears nothing for long it sends itself a message, by the way of the calls: a server that hangs keeps
+its connections, and one that is no longer the primary answers a PING.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ log = logging.getLogger("lockbeat")
 
 LONGEST_PAUSE = 2.0  # seconds between attempts to reconnect
 QUIET = 40.0
-"""Seconds without a word from the server before it is sent a PING. An idle instance may send 0.2 commands a second in all."""
+"""Seconds without a word from the server before one is asked for. An idle instance may send 0.2 commands a second in all."""
 SETTLED = 10.0
 """Seconds. A subscription younger than that is not suspected."""
 
@@ -53,15 +54,16 @@ class _Socket(asyncio.Protocol):
     Driven by callbacks, as the wire is: reading through redis-py's stream costs more than the hand-off of a lock.
     """
 
-    def __init__(self, connection: Any, channels: Sequence[str], tell: Tell, timeout: float) -> None:
+    def __init__(self, connection: Any, channels: Sequence[str], tell: Tell, probe: Callable[[], None], timeout: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._stream, self._transport = take_over(connection)
         self._reader = hiredis.Reader()
         self._tell = tell
+        self._probe = probe
         self._timeout = timeout
         self._missing = len(channels)
         self._heard_at = self._loop.time()
-        self._pinged_at = 0.0
+        self._probed_at = 0.0
         self.subscribed: asyncio.Future[None] = self._loop.create_future()
         self.ended: asyncio.Future[LockbeatError] = self._loop.create_future()
         self._transport.set_protocol(self)
@@ -80,8 +82,7 @@ class _Socket(asyncio.Protocol):
 
     def _heard(self, said: Any) -> None:
         if isinstance(said, hiredis.ReplyError):
-            if not self.subscribed.done():  # else PING was refused, which is an answer
-                self._end(error_of(said))
+            self._end(error_of(said))
         elif isinstance(said, list) and len(said) == 3:
             kind, channel, payload = said
             if kind == b"message":
@@ -92,15 +93,15 @@ class _Socket(asyncio.Protocol):
                     self.subscribed.set_result(None)
 
     def _check(self) -> None:
-        """Nothing was heard for a while: is the server still there?"""
+        """Nothing was heard for a while: would we hear anything?"""
         now = self._loop.time()
-        if self._pinged_at > self._heard_at:
-            self._end(StoreUnavailable(f"no answer to PING within {self._timeout:g} s"))
+        if self._probed_at > self._heard_at:
+            self._end(StoreUnavailable(f"a message to ourselves did not arrive within {self._timeout:g} s"))
         elif (left := self._heard_at + QUIET - now) > 0:
             self._watch = self._loop.call_later(left, self._check)
         else:
-            self._pinged_at = now
-            self._transport.write(b"*1\r\n$4\r\nPING\r\n")
+            self._probed_at = now
+            self._probe()
             self._watch = self._loop.call_later(self._timeout, self._check)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -119,11 +120,11 @@ class _Socket(asyncio.Protocol):
         self._end(StoreUnavailable("hung up"))
 
 
-def over_connection(connect: Callable[[], Awaitable[Any]], timeout: float) -> Subscribe:
-    """Subscribe over a new connection of redis-py's; `timeout`, in seconds, is for its answer to a PING."""
+def over_connection(connect: Callable[[], Awaitable[Any]], probe: Callable[[], None], timeout: float) -> Subscribe:
+    """Subscribe over a new connection of redis-py's. `probe` sends it a message, which must arrive within `timeout` seconds."""
 
     async def subscribe(channels: Sequence[str], tell: Tell) -> Link:
-        link = _Socket(await connect(), channels, tell, timeout)
+        link = _Socket(await connect(), channels, tell, probe, timeout)
         try:
             await asyncio.wait((link.subscribed, link.ended), return_when=asyncio.FIRST_COMPLETED)
             if link.ended.done():

@@ -218,7 +218,16 @@ class Store:
         if connector.kind == "memory":
             return over_client(connector.memory_client())
         # On a Cluster PUBLISH counts only those who listen at the node that runs the script: be one of them.
-        return over_connection(lambda: connector.dedicated_for_key(key), self.timeout)
+        return over_connection(lambda: connector.dedicated_for_key(key), lambda: self._probe(shard), self.timeout)
+
+    def _probe(self, place: int) -> None:
+        """Send ourselves a message by the way of the calls. If nobody listens at the server that it meets, be one who does."""
+
+        def counted(done: asyncio.Future[int]) -> None:
+            if not done.cancelled() and done.exception() is None and done.result() == 0:
+                self._follow(place)
+
+        self.calls.wire(place).command("PUBLISH", self.channel, "").add_done_callback(counted)
 
     async def server_time(self) -> float:
         """The server's clock, in seconds since the Unix epoch."""

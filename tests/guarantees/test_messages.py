@@ -136,7 +136,7 @@ async def test_listeners_follow_a_primary_that_changes_places_with_its_replica(n
 
 @needs("valkey")
 async def test_one_who_waits_leaves_a_primary_that_hangs(namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It makes no call by which it could learn that Sentinel has promoted another: the PING tells it."""
+    """It makes no call by which it could learn that Sentinel has promoted another: it misses its message to itself."""
     monkeypatch.setattr(listener, "QUIET", 0.3)
     with servers.sentinel(servers.valkey_binary()) as sentinels:
         url, old = sentinels.url, sentinels.primary
@@ -179,6 +179,24 @@ async def released(lb: Lockbeat) -> bool:
             pass
 
 
+@needs("valkey")
+@pytest.mark.parametrize("where", ["a server of others", "a replica"])
+async def test_one_who_listens_at_the_wrong_server_notices(
+    where: str, server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is well, and a replica even tells what is published: but there nobody counts us."""
+    monkeypatch.setattr(listener, "QUIET", 0.2)
+    other = servers.standalone(server.binary) if where == "a server of others" else servers.replica(server)
+    with other as wrong:
+        async with proxy(server.port) as line, Lockbeat(line.url, namespace=namespace) as lb:
+            line.upstream = wrong.port
+            await lb.store.listening(0)
+            assert listeners(wrong, lb)
+            line.upstream = server.port
+            await wait_until(lambda: listeners(server, lb), "it listens where its calls go")
+            assert not listeners(wrong, lb)
+
+
 async def test_who_was_passed_over_finds_out_and_listens_where_the_calls_go(
     server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,8 +235,7 @@ async def test_a_server_that_hangs_is_left_though_the_connection_stands(
     async with Lockbeat(server.url, namespace=namespace, timeout=0.5) as lb:
         lb.store.listen(lambda channel, payload: None, lambda: gaps.append("gap"))
         await lb.store.listening(0)
-        pinged = "cmdstat_ping"
-        await wait_until(lambda: pinged in str(server.call("INFO", "commandstats")), "it is asked")
+        await wait_until(lambda: "cmdstat_publish" in str(server.call("INFO", "commandstats")), "it sends itself a message")
         assert lb.store._listeners[0]._subscribed.is_set()
         server.freeze()
         await wait_until(lambda: not lb.store._listeners[0]._subscribed.is_set(), "no answer")
