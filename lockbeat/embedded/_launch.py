@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -22,6 +23,7 @@ LOAD_TIMEOUT = 120.0  # s for a server that answers LOADING: a large file is bei
 _START_TIMEOUT = 15.0  # s until the server answers at all
 _STOP_TIMEOUT = 15.0  # s for SHUTDOWN: one fsync
 _ANSWER_TIMEOUT = 2.0  # s for a reply over a local socket
+_IDLE = 300.0  # s without a user after which a server is ended: a supervisor restarts what was killed much sooner
 _LOG_MAX = 1 << 20  # bytes of server.log kept from one start to the next
 
 
@@ -77,6 +79,7 @@ class ServerProcess:
         self.directory = directory
         self.socket_path = socket_path
         self._alive = directory / "alive"
+        self._watch = directory / "watch"
         self._log_file = directory / "server.log"
 
     def answers(self) -> bool:
@@ -84,7 +87,12 @@ class ServerProcess:
         return ask(self.socket_path, "PING") == b"+PONG"
 
     def ensure_running(self, *, persist: bool) -> None:
-        """Start a server unless one runs, and wait until it has its data. Raises StoreUnavailable."""
+        """Start a server unless one runs, wait until it has its data, and have it watched. Raises StoreUnavailable."""
+        self._bring_up(persist)
+        if is_free(self._watch):
+            self._start_watch()
+
+    def _bring_up(self, persist: bool) -> None:
         if self.answers():
             return
         # Free under `lock` means dead: only the server itself inherits this lock from whoever spawns it. Held
@@ -139,6 +147,33 @@ class ServerProcess:
         if done.returncode != 0:
             said = " | ".join((done.stderr + done.stdout).decode(errors="replace").split("\n")).strip(" |")
             raise StoreUnavailable(f"embedded server {binary} ended with code {done.returncode}: {said or self._log_tail()}")
+
+    def _start_watch(self) -> None:
+        """Have a process of its own end the server when its users are gone: if all were killed, nobody else would."""
+        python, program = sys.executable, Path(__file__).with_name("_watch.py")
+        is_python = Path(python or "").name.lower().startswith(("python", "pypy")) and not getattr(sys, "frozen", False)
+        if not is_python or not program.is_file():
+            return  # a program that carries its own Python would start itself: its server stays until somebody leaves it
+        command = [python, "-I", "-S", str(program), self.socket_path, str(_IDLE)]
+        watch = open_fd(self._watch)
+        try:
+            fcntl.flock(watch, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The shell leaves it to the system at once, so that nobody need wait for its end.
+            subprocess.run(  # noqa: S603 - this Python, and a file of ours
+                ["/bin/sh", "-c", '"$@" </dev/null >/dev/null 2>&1 &', "sh", *command],
+                pass_fds=(watch,),
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                timeout=_START_TIMEOUT,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            _log.warning("the embedded server at %s is not watched: %s", self.directory, error)
+        finally:
+            close_fd(watch, unlock=False)
 
     def _same_engine(self, binary: str) -> None:
         """Redis can't read what Valkey 9 wrote, and would end with a page of log; say it in a sentence."""

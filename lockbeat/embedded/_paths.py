@@ -18,7 +18,9 @@ from lockbeat.errors import InvalidArgument
 _SOCKET_PATH_MAX = 103  # bytes: sun_path holds 104 on macOS and 108 on Linux, with the final NUL
 _MOST_LINKS = 40  # as Linux has it
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
-_OURS = frozenset(["lock", "users", "alive", "engine", "server.log", "server.pid", "server.sock", "appendonlydir", "dump.rdb"])
+_OURS = frozenset(
+    ["lock", "users", "alive", "watch", "engine", "server.log", "server.pid", "server.sock", "appendonlydir", "dump.rdb"]
+)
 """What we and the server make in the directory; besides files named temp-*, the server's own."""
 
 

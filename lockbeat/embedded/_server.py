@@ -165,6 +165,7 @@ class _Shared:
         users = _locks.open_fd(self.directory / "users")
         self._membership.append(users)
         _locks.take(users, fcntl.LOCK_SH, time.monotonic() + LOAD_TIMEOUT)
+        os.utime(users)  # the watch sees that somebody came, though it looks only now and then
         # systemd-tmpfiles ages out what lies in /tmp for ten days, and passes by a directory that is locked.
         with contextlib.suppress(OSError):
             itself = _locks.keep(os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
