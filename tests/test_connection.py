@@ -125,7 +125,7 @@ async def test_a_dedicated_connection_has_the_timeout_it_was_given(server: Serve
     async with await Connector.open(server.url + "?socket_timeout=0.3") as connector:
         patient = await connector.dedicated(timeout=None)
         assert await ask(patient, "BLPOP", "nothing", "0.5") is None
-        hasty = await connector.dedicated(timeout=0.05)
+        hasty = await connector.dedicated(timeout=0.5)
         with pytest.raises(redis.TimeoutError):
             await ask(hasty, "BLPOP", "nothing", "0")
         await patient.disconnect()

