@@ -58,7 +58,7 @@ class Calls:
             return MemoryWire(connector.memory_client(), self.timeout)
         key = self.keys.key(shard, "fence")
         wire = Wire(lambda: connector.dedicated_for_key(key), self.timeout, heals=heals, outage=connector.outage)
-        wire.primary = lambda: connector.moves(key)
+        wire.primary = connector.primary(key)
         if self._patience != self.timeout:
             wire.hurry(self._patience)
         return wire

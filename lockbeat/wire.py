@@ -23,6 +23,7 @@ import hiredis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from lockbeat import forks
+from lockbeat.connection import Primary
 from lockbeat.errors import LockbeatError, ScriptError, StoreError, StoreUnavailable, Unreadable
 from lockbeat.outage import Outage, Pace
 from lockbeat.scripts import Script
@@ -62,7 +63,7 @@ def patience_for(lease: float) -> float:
     """Seconds to wait for the answer to a call that takes or renews a lease of so many: a quarter, so that there is time for
     another connection and another try.
     """
-    return max(lease / 4, LEAST_PATIENCE)
+    return lease / 4 if lease > 4 * LEAST_PATIENCE else LEAST_PATIENCE
 
 
 class Target:
@@ -172,7 +173,7 @@ class _Line(asyncio.Protocol):
         self.reader = hiredis.Reader()
         self.sent: deque[tuple[Batch, float]] = deque()
         self.packed: list[bytes] = []
-        self.primary = wire.primary()
+        self.moves = wire.primary.moves
         self.known: set[str] = set()  # digests of the scripts that this server surely had
         self.began = self.heard_at = self.wire.loop.time()
         self.transport.set_protocol(self)
@@ -281,8 +282,8 @@ class Wire:
         self.pace = Pace()
         self.line: _Line | None = None
         self.moved: Callable[[], None] | None = None
-        self.primary: Callable[[], int] = int
-        """Tells how often the primary was found to be another; a line from before is left."""
+        self.primary = Primary()
+        """When it is found to be another, the line to the one before is left."""
         """Told when the line was made anew, perhaps to another server; not of the first."""
         self._lines = 0
         self._connect = connect
@@ -383,7 +384,7 @@ class Wire:
         self._flush()
 
     def _send_waiting(self, line: _Line) -> None:
-        if line.primary != self.primary():
+        if line.moves != self.primary.moves:
             line.drop("another server is the primary now")
             self._wake()
             return

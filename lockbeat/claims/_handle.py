@@ -215,11 +215,27 @@ class ClaimHandle:
         asked_at = monotonic()
         if self._given is None:
             self._claim = await self._acquire(self._claims)
+            if monotonic() > asked_at + self._lease_ms / 2000:
+                asked_at = await self._refreshed(self._claims, self._claim, asked_at)
         else:
             self._check(await self._claims._renew(self._given, self._lease_ms))
         args = (self.queue, self.key, self.owner, self.claim.fence, "-", self._lease_ms)
         lease, shard = self._lease_ms / 1000, self._claims._shard_of(self.key, self.queue)
         self._holding = ClaimHolding(self._claims._keeper, "claim/renew", shard, args, ttl=lease, asked_at=asked_at)
+
+    async def _refreshed(self, claims: Claims, claim: Claim, asked_at: float) -> float:
+        """The store was away: by our clock little is left of the claim, though it may have been granted just now. Renew it.
+
+        Returns when that was asked for; if it was refused, as given: the claim did run out on the way, and will be found lost.
+        """
+        again_at = monotonic()
+        try:
+            return again_at if await claims._renew(claim, self._lease_ms) > 0 else asked_at
+        except BaseException:
+            args = (claim.queue, claim.key, claim.owner, claim.fence, "-", claims._store.new_call())
+            shard = claims._shard_of(claim.key, claim.queue)
+            claims._store.undo("claim/release", shard, args, lasts=self._lease_ms / 1000)
+            raise
 
     async def _acquire(self, claims: Claims) -> Claim:
         answer = await claims._acquire(self.key, self.owner, self._lease_ms, self.queue, self._durability)

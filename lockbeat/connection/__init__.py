@@ -6,8 +6,8 @@ await connector.dedicated_for_key(key, timeout=5)    one connection that retries
 connector.memory_client()                            what memory:// has instead: a client of fakeredis
 """
 
-from lockbeat.connection._connector import Connector
+from lockbeat.connection._connector import Connector, Primary
 from lockbeat.connection._credentials import check_provider
 from lockbeat.connection._url import Address, parse_url
 
-__all__ = ["Address", "Connector", "check_provider", "parse_url"]
+__all__ = ["Address", "Connector", "Primary", "check_provider", "parse_url"]

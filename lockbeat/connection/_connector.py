@@ -33,6 +33,22 @@ _SENTINEL_TIMEOUT = 1.0  # s for one sentinel: the next one is asked sooner than
 _NODE_TIMEOUT = 5.0  # s for what a cluster node knows of the others
 
 
+class Primary:
+    """The server to which the latest connection led."""
+
+    __slots__ = ("moves", "node")
+
+    def __init__(self) -> None:
+        self.node: tuple[str, int] | None = None
+        self.moves = 0
+        """How often it was found to be another. Whoever has an older connection talks to a server that the others have left."""
+
+    def is_at(self, node: tuple[str, int]) -> None:
+        if self.node not in (None, node):
+            self.moves += 1
+        self.node = node
+
+
 class Connector:
     """How to reach one store. Made by `await Connector.open(url)`; `aclose()` when the last connection is closed.
 
@@ -56,8 +72,7 @@ class Connector:
         self._embedded = embedded
         self._memory = memory
         self._seen_nodes: list[tuple[str, int]] = []
-        self._found: dict[str, tuple[str, int]] = {}  # the primary to which the latest connection led, by key
-        self._moves: dict[str, int] = {}
+        self._primaries: dict[str, Primary] = {}  # by key on a Cluster, else one
         self._doubted = False
         self._silent: dict[tuple[str, int], float] = {}  # whom to ask last: asked then, and has not answered
         self.outage = Outage(self.location)
@@ -218,24 +233,16 @@ class Connector:
             seeds, slot, connection_class, self._settings(_NODE_TIMEOUT), self._silent
         )
         link = await _discovery.connected(connection_class(host=host, port=port, **self._settings(timeout)))
-        self._led_to(key if isinstance(key, str) else key.decode(), (host, port))
+        self.primary(key if isinstance(key, str) else key.decode()).is_at((host, port))
         return link
 
     def doubt(self) -> None:
         """The server that we had may be a primary no more, though it says so: the next connection asks all sentinels."""
         self._doubted = True
 
-    def moves(self, key: str) -> int:
-        """How often a connection for `key` has led to another primary than the one before.
-
-        Whoever has an older connection may be talking to a server that the others have left.
-        """
-        return self._moves.get(key if self.address.kind == "cluster" else "", 0)
-
-    def _led_to(self, key: str, node: tuple[str, int]) -> None:
-        if self._found.setdefault(key, node) != node:
-            self._found[key] = node
-            self._moves[key] = self._moves.get(key, 0) + 1
+    def primary(self, key: str) -> Primary:
+        """Where connections for `key` lead to; kept true as they are made."""
+        return self._primaries.setdefault(key if self.address.kind == "cluster" else "", Primary())
 
     async def _ask_all_sentinels(self, settings: dict[str, Any]) -> None:
         """Put those first that name the primary which most of them name; of two, the one that we did not have."""
@@ -247,7 +254,7 @@ class Connector:
                 continue
             named.setdefault(node, []).append(sentinel)
         if named:
-            winner = max(named, key=lambda node: (len(named[node]), node != self._found.get("")))
+            winner = max(named, key=lambda node: (len(named[node]), node != self.primary("").node))
             for sentinel in self.address.nodes:
                 self._silent[sentinel] = 0.0 if sentinel in named[winner] else time.monotonic()
         self._doubted = False
@@ -268,7 +275,7 @@ class Connector:
             # A sentinel that missed the failover names the old primary, which may be back as a replica.
             if await _discovery.is_primary(link):
                 self._silent.pop(sentinel, None)
-                self._led_to("", (host, port))
+                self.primary("").is_at((host, port))
                 return link
             await link.disconnect(nowait=True)
             trouble = RedisConnectionError(f"{host}:{port} is no longer the primary")
