@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 from lockbeat.errors import LeaseLost
 from lockbeat.keeper import OVERDUE, Keeper
 from lockbeat.lease import Held, monotonic
+
+log = logging.getLogger("lockbeat")
 
 
 class Holding:
@@ -33,10 +36,14 @@ class Holding:
         self.unnoticed = False
         """Lost, and the block got to its end without an await at which it could have been told."""
         self._keeper = keeper
+        kind = script.partition("/")[0]
+        self._what = f"{kind} {args[kind == 'claim']!r}"
         self._held = Held(script, shard, args, ttl, 0.0, self._on_lost)
         self._held.taken(asked_at)
         self._task: asyncio.Task[Any] | None = asyncio.current_task()
         self._cancelling = self._task.cancelling() if self._task is not None else 0
+        if self._task is not None:
+            self._task.add_done_callback(self._abandoned)
         self._over = self._ours = False
         keeper.hold(self._held)
 
@@ -53,6 +60,8 @@ class Holding:
         if self._over:
             return
         self._over = True
+        if self._task is not None:
+            self._task.remove_done_callback(self._abandoned)
         # Ours alone: nobody else asked the block to stop. As asyncio.timeout tells it.
         self._ours = self.lost is not None and self._task is not None and self._task.uncancel() <= self._cancelling
         known = self._keeper.holds(self._held) if keep else self._keeper.drop(self._held)
@@ -78,6 +87,15 @@ class Holding:
         if error is None or (self._ours and isinstance(error, asyncio.CancelledError)):
             raise loss from None
         error.add_note(str(loss))
+
+    def _abandoned(self, task: asyncio.Task[Any]) -> None:
+        """It was entered by hand. Another task may yet leave it, as fixtures and start-up code do: not ours to take away."""
+        if not self._over and self.lost is None:
+            log.warning(
+                "%s: the task that entered it has ended and did not leave it. It is renewed until its handle is left, or this "
+                "program ends; use `async with`",
+                self._what,
+            )
 
     def _on_lost(self, reason: str) -> None:
         if self._task is not None and not self._over:

@@ -43,17 +43,17 @@ def load(text: str | bytes, key: str, field: str = "") -> Any:
         value = json.loads(text)
     except (ValueError, RecursionError):
         raise Unreadable(key, field) from None
-    if _problem(value) is not None:
+    if _problem(value, MOST_DEPTH + 2) is not None:  # params lie within a payload
         raise Unreadable(key, field)
     return value
 
 
-def _problem(value: Any) -> str | None:
+def _problem(value: Any, deepest: int = MOST_DEPTH) -> str | None:
     """What is wrong with a value that JSON can say."""
     if not isinstance(value, (dict, list, tuple)):
         return None
     level = [value]
-    for _ in range(MOST_DEPTH):
+    for _ in range(deepest):
         below = []
         for node in level:
             if isinstance(node, dict):

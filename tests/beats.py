@@ -143,7 +143,8 @@ def tasks_of(raw: Any, lb: Lockbeat) -> list[str]:
     """The ids of all tasks that have not ended."""
     found: list[str] = []
     for shard in range(lb.store.shards):
-        found += [key.decode() for key in raw.hkeys(lb.store.keys.key(shard, "task"))]
+        dead = b" ".join(raw.zrange(lb.store.keys.key(shard, "task:dead"), 0, -1))
+        found += [key.decode() for key in raw.hkeys(lb.store.keys.key(shard, "task")) if key not in dead]
     return sorted(found)
 
 

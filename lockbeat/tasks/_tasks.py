@@ -17,7 +17,7 @@ import anyio
 
 from lockbeat.durability import Durability
 from lockbeat.durations import Seconds, milliseconds
-from lockbeat.errors import InvalidArgument, InvalidType, NotDurable, StoreUnavailable, Unreadable
+from lockbeat.errors import InvalidArgument, InvalidType, NotDurable, StoreError, StoreUnavailable, Unreadable
 from lockbeat.jobs import whole
 from lockbeat.keys import check_name, queue_tag
 from lockbeat.lease import monotonic
@@ -254,7 +254,19 @@ class Tasks(Look):
                 asked = ask()
             tasks = self._read(rows, now_ms, owner, shard, lease_ms, asked_at)
             wake = (wake_ms - now_ms) / 1000 if wake_ms else None
-            return Claimed(tasks, wake, json.loads(now_after) if now_after else {})
+            reached = json.loads(now_after) if now_after else {}
+            while looked := reached.pop("", ""):  # the owner has more leases than one run looks at
+                names = _names(lost if durability is None else lost | {call})
+                args = (head[0], owner, call, 0, lease_ms, names, passed, json.dumps({"": looked}))
+                try:
+                    now_ms, _, now_after, *rows = await self._store.call("task/claim", shard, args)
+                except StoreError as problem:
+                    # Not asked from the start again: what was found is begun. The others' leases run out.
+                    log.warning("not all that was claimed by calls whose replies were lost was found: %s", problem)
+                    break
+                tasks += self._read(rows, now_ms, owner, shard, lease_ms, asked_at)
+                reached[""] = json.loads(now_after).get("", "") if now_after else ""
+            return Claimed(tasks, wake, reached)
 
         return answer(ask())
 

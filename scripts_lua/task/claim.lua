@@ -8,7 +8,7 @@
 -- ARGV[5]  lease_ms      int
 -- ARGV[6]  lost          json    ids of calls whose replies were lost: begin with what they had started
 -- ARGV[7]  strangers     json    names of functions that the caller lacks: their tasks are passed over
--- ARGV[8]  after         json    queue -> how far it had passed strangers in the call before
+-- ARGV[8]  after         json    queue -> how far it had passed strangers in the call before; '' -> how far it had looked for `lost`
 --
 -- Returns  {now_ms, wake_ms, after, {id, record, attempt, fence, expires_at_ms, due_ms, until_ms, payload}, ..., unreadable, ...}
 --          wake_ms: when there may be more without anybody saying so; 0: never. after: as given, for the next
@@ -31,10 +31,13 @@ local function claimed(id, record, lease)
   out[#out + 1] = {id, record.text, record.attempts, lease.fence, lease.expires, record.due, record.till, payload}
 end
 
+local looked
 if ARGV[6] ~= '[]' then
   local lost = {}
   for _, id in ipairs(cjson.decode(ARGV[6])) do lost[id] = true end
-  for _, begun in ipairs(task_begun_by(by.owner, lost)) do
+  local found
+  found, looked = task_begun_by(by.owner, lost, after[''] or '', SWEEP_MS)
+  for _, begun in ipairs(found) do
     local record, problem = attempt(task_read, begun[1])
     if record then claimed(begun[1], record, begun[2]) end
     strange[#strange + 1] = problem
@@ -57,13 +60,13 @@ end
 local function sooner(at)
   if at and (out[2] == 0 or tonumber(at) < out[2]) then out[2] = tonumber(at) end
 end
-local reached = {}
+local reached = {[''] = looked}
 for _, line in ipairs(lines) do
   sooner(queue_wake(line))
   reached[line.queue] = line.after
 end
 out[3] = next(reached) and cjson.encode(reached) or ''
-if by.more or (bytes >= 1048576 and #out - 3 < limit) then sooner(now) end
+if looked or by.more or (bytes >= 1048576 and #out - 3 < limit) then sooner(now) end
 -- Not at once: whoever claims by hand asks until there is nothing more to claim now.
 if backlog then sooner(now + 10) end
 for _, problem in ipairs(strange) do out[#out + 1] = problem end

@@ -169,9 +169,9 @@ async def test_attempts_that_were_claimed_while_the_store_went_away_are_begun_wh
     monkeypatch.setattr(lb.store, "timeout", 0.3)
     submit = lb.store.submit
 
-    def lossy(name: str, shard: int, args: Any) -> Any:
+    def lossy(name: str, shard: int, args: Any, **options: Any) -> Any:
         async def lose() -> None:
-            await submit(name, shard, args)
+            await submit(name, shard, args, **options)
             raise StoreUnavailable("the reply was lost")
 
         return asyncio.ensure_future(lose())
