@@ -42,10 +42,11 @@ class Beat:
     store: a URL as Lockbeat takes it, or a Lockbeat, which the beat opens and closes if it is not open; None: $LOCKBEAT_URL, else
     embedded://.
     queue: where jobs put their tasks unless they say otherwise, and what this beat's worker serves. concurrency: how many
-    functions run at once. grace: seconds that running functions get to end on shutdown. durability: no function begins before
-    the store keeps its slot or claim so. lifespan: makes an async context manager of the beat, which is entered before the worker
-    claims anything and left after the last function has ended; its value is `run.state`. wait_for_store: False: start though the
-    store is away, and serve when it is there. The rest as for Lockbeat.
+    functions run at once. grace: seconds that running functions get to end on shutdown, or after their timeout. stall: seconds
+    for which the event loop may stand still before the instance's leases are given up; None: for ever. durability: no function
+    begins before the store keeps its slot or claim so. lifespan: makes an async context manager of the beat, which is entered
+    before the worker claims anything and left after the last function has ended; its value is `run.state`. wait_for_store:
+    False: start though the store is away, and serve when it is there. The rest as for Lockbeat.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Beat:
         shards: int | None = None,
         timeout: float = 5.0,
         durability: Durability | None = None,
+        stall: Seconds | None = 60,
         lifespan: Callable[[Beat], AbstractAsyncContextManager[Any]] | None = None,
         wait_for_store: bool = True,
         credential_provider: Any = None,
@@ -74,6 +76,7 @@ class Beat:
         if durability is not None and not isinstance(durability, Durability):
             raise InvalidType("durability", f"must be a Durability, not {type(durability).__name__}")
         self.durability = durability
+        self.stall = None if stall is None else seconds("stall", stall)
         self.declared: dict[str, Job] = {}
         """The jobs of this program, by name."""
         self._functions: dict[str, Function] = {}
@@ -303,7 +306,19 @@ class Beat:
         functions = {name: replace(function, state=state) for name, function in self._functions.items()}
         task_queues = [options["queue"] for options in self._tasks.values()]
         queues = dict.fromkeys(self._only or [self.queue, *(job.queue for job in self.declared.values()), *task_queues])
-        return Program(self.declared, functions, self.task_names, [*queues], self.concurrency, self.grace, self.durability)
+        leases = [job.lease_ms for job in self.declared.values()]
+        leases += [milliseconds("lease", lease) for options in self._tasks.values() if (lease := options.get("lease"))]
+        return Program(
+            self.declared,
+            functions,
+            self.task_names,
+            [*queues],
+            self.concurrency,
+            self.grace,
+            self.durability,
+            self.stall,
+            leases,
+        )
 
     @asynccontextmanager
     async def lifespan(

@@ -9,7 +9,7 @@ from lockbeat.beat import Jobs
 from lockbeat.claims import Claims
 from lockbeat.connection import check_provider, parse_url
 from lockbeat.durability import Durability
-from lockbeat.durations import Seconds
+from lockbeat.durations import Seconds, seconds
 from lockbeat.errors import LockbeatError
 from lockbeat.fences import Fenced
 from lockbeat.keeper import Keeper
@@ -27,6 +27,8 @@ class Lockbeat:
     shards the store is to have, fixed once it is in use; None: what it has. timeout: seconds after which the store counts as
     away, and after which a call gives up with StoreUnavailable. credential_provider: a redis.credentials.CredentialProvider,
     asked for each new connection, also from the keeper's thread; for a store that is neither embedded nor in memory.
+    stall: seconds without a turn of the event loop after which no lease of this client is renewed any more; None: never, so a
+    block that blocks the loop keeps its lock.
     """
 
     def __init__(
@@ -38,8 +40,10 @@ class Lockbeat:
         shards: int | None = None,
         timeout: float = 5.0,
         credential_provider: Any = None,
+        stall: Seconds | None = None,
     ) -> None:
         self._url = url
+        self._stall = None if stall is None else seconds("stall", stall)
         self._options = {"namespace": namespace, "owner": owner, "shards": shards, "timeout": timeout}
         self._outage: Outage | None = None
         self._options["credential_provider"] = check_provider(credential_provider)
@@ -86,7 +90,7 @@ class Lockbeat:
         # Opened again and again while the store is away, it says so once a minute, and not at each try.
         self._outage = self._outage or Outage(parse_url(self._url).safe)
         self._store = store = await Store.open(self._url, **self._options, outage=self._outage)  # type: ignore[arg-type]
-        self._keeper = Keeper(store.connector, store.keys, store.timeout)
+        self._keeper = Keeper(store.connector, store.keys, store.timeout, self._stall)
         self.locks = Locks(store, self._keeper)
         self.claims = Claims(store, self._keeper)
         self.fenced = Fenced(store)

@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,8 @@ from lockbeat.errors import LockbeatError, StoreUnavailable, Unreadable
 from lockbeat.keys import Keys
 from lockbeat.lease import Held
 from lockbeat.scripts import load
-from lockbeat.wire import patience_for
+from lockbeat.stall import Stall
+from lockbeat.wire import Args, patience_for
 
 log = logging.getLogger("lockbeat")
 
@@ -30,12 +32,17 @@ STOP = -1
 """What a script answers that renews a lease whose holder is to stop."""
 LINGER = 1.0  # seconds
 OVERDUE = "it could not be renewed in time"
+OVERRUN = "its holder ran on after its time was over"
+STALLED = "the event loop had not turned for too long"
 
 
 class Keeper:
-    """Renews what it is given to `hold`, until told to `drop` it. Its thread starts with the first lease."""
+    """Renews what it is given to `hold`, until told to `drop` it. Its thread starts with the first lease, or with `watch`.
 
-    def __init__(self, connector: Connector, keys: Keys, timeout: float) -> None:
+    stall: seconds without a turn of the event loop after which it renews nothing of it any more; None: never.
+    """
+
+    def __init__(self, connector: Connector, keys: Keys, timeout: float, stall: float | None = None) -> None:
         self._connector = connector
         self._keys = keys
         self._timeout = timeout
@@ -47,6 +54,28 @@ class Keeper:
         self._wakes_at = 0.0
         self._busy = False  # something was held since the last tick
         self._closed = False
+        self._stall = Stall(asyncio.get_running_loop(), stall)
+        self._calls: Calls | None = None
+
+    def watch(self, stall: float | None, standing: Callable[[float, bool], Args]) -> None:
+        """Give the leases up after `stall` seconds, unless less was said, and say in the store that the loop stands still.
+
+        standing: the arguments of `beat/heartbeat`, from the seconds it has stood still, and whether the leases are given up.
+        """
+        limits = [limit for limit in (stall, self._stall.limit) if limit is not None]
+        self._stall.limit = min(limits, default=None)
+
+        def sign(still: float, given_up: bool) -> None:
+            if self._calls is not None:
+                said = self._calls.submit("beat/heartbeat", 0, standing(still, given_up))
+                said.add_done_callback(_note)
+
+        self._stall.sign = sign
+        self._start()
+
+    def unwatch(self) -> None:
+        """Undo `watch`, but for the limit."""
+        self._stall.sign = None
 
     def hold(self, held: Held) -> None:
         """Renew this lease from now on."""
@@ -55,6 +84,10 @@ class Keeper:
         if held.renew_at < self._wakes_at:
             self._rouse()
         elif self._thread is None:
+            self._start()
+
+    def _start(self) -> None:
+        if self._thread is None:
             with self._lock:
                 if self._thread is None and not self._closed:
                     self._thread = threading.Thread(target=self._run, name="lockbeat keeper", daemon=True)
@@ -97,7 +130,7 @@ class Keeper:
 
     async def _keep(self) -> None:
         self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
-        calls = Calls(self._connector, self._keys, self._timeout)
+        self._calls = calls = Calls(self._connector, self._keys, self._timeout)
         try:
             while not self._closed:
                 self._wake.clear()
@@ -123,10 +156,21 @@ class Keeper:
         soonest = float("inf")
         # Locks that come and go between two ticks must not rouse the thread each time: linger.
         linger, self._busy = now + LINGER if self._busy else float("inf"), False
+        if (self._held and self._stall.limit is not None) or self._stall.sign is not None:
+            linger = min(linger, now + self._stall.step)
+            if self._stall.look():
+                self._stall.say_given_up(len(self._held))
+                for held in list(self._held):
+                    self._lost(held, STALLED)
         shortest = float("inf")
         for held in list(self._held):
             if now >= held.trusted_until:
                 self._lost(held, OVERDUE)
+                continue
+            if now >= held.until:
+                if held.overrun is not None:
+                    held.overrun(self._stall.where())
+                self._lost(held, OVERRUN)
                 continue
             shortest = min(shortest, held.trusted_until - held.asked_at)
             # A little early rather than in a call of its own soon after.
@@ -182,3 +226,8 @@ class Keeper:
                 loop.call_soon_threadsafe(held.lost, reason)
             except RuntimeError:
                 pass  # that loop has ended, and its holder with it
+
+
+def _note(done: asyncio.Future[Any]) -> None:
+    if not done.cancelled() and done.exception() is not None:
+        log.debug("could not say that the event loop stands still: %s", done.exception())

@@ -46,6 +46,10 @@ class Held:
     renew_at: float = 0.0
     asked_at: float = 0.0
     """Monotonic time before the request that took or last renewed it."""
+    until: float = float("inf")
+    """Not renewed after this, in monotonic seconds: its holder should have ended long before."""
+    overrun: Callable[[str], None] | None = field(default=None, repr=False)
+    """Called in the keeper's thread when `until` has come, with what blocks the event loop, if anything does."""
 
     def taken(self, asked_at: float, ttl: float | None = None) -> None:
         """The server granted the lease, or renewed it, in answer to a request sent at `asked_at` (monotonic)."""

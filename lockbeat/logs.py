@@ -15,7 +15,7 @@ class _Safe(logging.Filter):
     """Escapes what is foreign in a record, before any handler of anybody's sees it.
 
     Arguments stay arguments, so that whoever groups messages by their template can. A traceback is left in `exc_info` as it
-    is; its text, which formatters print, is made here.
+    is; its text, which formatters print, is made here. So are the stacks of others, from `extra={"stacks": text}`.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -24,6 +24,8 @@ class _Safe(logging.Filter):
         if record.exc_info and not record.exc_text:
             text = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
             record.exc_text = visible(text, keep="\n\t")
+        if stacks := getattr(record, "stacks", None):
+            record.stack_info = visible(stacks, keep="\n\t")
         return True
 
 

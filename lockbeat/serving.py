@@ -42,6 +42,9 @@ class Program:
     concurrency: int
     grace: float
     durability: Durability | None
+    stall: float | None
+    leases_ms: Sequence[int]
+    """What its jobs and tasks say of theirs."""
 
 
 class Serving:
@@ -51,7 +54,6 @@ class Serving:
         self._client, self._store, self._program = client, client.store, program
         self._schedules, self._works, self._shared = schedule, work, shared
         self._store.check_loop()
-        shortest = min((job.lease_ms for job in program.jobs.values()), default=CLAIM_LEASE_MS)
         self._worker = Worker(
             self._store,
             client.keeper,
@@ -60,7 +62,8 @@ class Serving:
             program.queues,
             program.concurrency,
             program.durability,
-            shortest,
+            min(program.leases_ms, default=CLAIM_LEASE_MS),
+            program.grace,
         )
         self._scheduler = Scheduler(self._store, client.jobs, program.jobs, self._worker if work else None, program.durability)
         self._wakeups = [Wakeup() for _ in range(self._store.shards)]
@@ -130,7 +133,7 @@ class Serving:
     async def _heartbeat(self) -> None:
         program, store = self._program, self._store
         names = [*dict.fromkeys([*program.tasks, *program.functions])]  # a job's function can be spawned, too
-        info = {
+        info: dict[str, object] = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "schedules": self._schedules,
@@ -139,6 +142,12 @@ class Serving:
             "concurrency": program.concurrency,
             "tasks": names[:MOST_FUNCTIONS] if self._works else [],
         }
+
+        def standing(still: float, gave_up: bool) -> tuple[str | int, ...]:
+            text = json.dumps(info | {"stuck_s": round(still), "gave_up": gave_up})
+            return store.owner, text, HEARTBEAT_TTL_MS
+
+        self._client.keeper.watch(program.stall, standing)
         clock: float | None = None
         while True:
             try:
@@ -162,6 +171,7 @@ class Serving:
 
     async def _shut_down(self) -> None:
         client, worker = self._client, self._worker
+        client.keeper.unwatch()
         await worker.drain(self._program.grace)
         with anyio.move_on_after(self._store.timeout):
             try:

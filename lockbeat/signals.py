@@ -152,7 +152,7 @@ def _bound_exit(ends_at: float, *kept: object) -> None:
     def watch(*_: object) -> None:
         exiting.wait()
         time.sleep(max(ends_at - time.monotonic(), WIND_UP))
-        _end(1, f"the process is ended, though threads still run\n{all_stacks()}")
+        _end(1, "the process is ended, though threads still run")
 
     # Not `threading.main_thread().join()`, which comes after the wait for the threads of executors.
     threading._register_atexit(exiting.set)  # type: ignore[attr-defined]
@@ -161,7 +161,8 @@ def _bound_exit(ends_at: float, *kept: object) -> None:
 
 def _end(code: int, reason: str) -> None:
     """End the process now. What is said is said in a thread: the program may hang in the very log."""
-    saying = threading.Thread(target=log.critical, args=("%s", reason), daemon=True)
+    extra = {"stacks": all_stacks()}
+    saying = threading.Thread(target=log.critical, args=("%s", reason), kwargs={"extra": extra}, daemon=True)
     with contextlib.suppress(RuntimeError):  # the interpreter is exiting
         saying.start()
         saying.join(WIND_UP)
@@ -218,8 +219,7 @@ class Ear:
         while not self._closed:
             left = None if self.ends_at is None else self.ends_at - time.monotonic()
             if left is not None and left <= 0:
-                said = f"{self._asked_by}: not shut down within {self._patience:g} s, and ended; leases end by themselves"
-                _end(1, f"{said}\n{all_stacks()}")
+                _end(1, f"{self._asked_by}: not shut down within {self._patience:g} s, and ended; leases end by themselves")
             self._reading.settimeout(left)
             try:
                 numbers = self._reading.recv(64)

@@ -1,4 +1,4 @@
-"""A program whose functions do what functions should not: `python -m tests.misbehaving URL NAMESPACE GRACE`."""
+"""A program whose functions do what functions should not: `python -m tests.misbehaving URL NAMESPACE GRACE STALL`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ from typing import Any
 
 from lockbeat import Beat, Lockbeat, LockbeatError, Run
 
-beat = Beat(sys.argv[1], namespace=sys.argv[2], grace=float(sys.argv[3]), timeout=0.5, owner="program")
+beat = Beat(
+    sys.argv[1],
+    namespace=sys.argv[2],
+    grace=float(sys.argv[3]),
+    stall=float(sys.argv[4]),
+    timeout=0.5,
+    owner="program",
+)
 FORK = multiprocessing.get_context("fork")
 for_ever = threading.Event().wait
 
@@ -170,12 +177,37 @@ async def hangs(run: Run) -> None:
         await asyncio.to_thread(for_ever)
 
 
+@beat.task(timeout=0.1)
+async def hangs_past_its_timeout(run: Run) -> None:
+    if run.attempt == 1:
+        await hangs(run)
+
+
+@beat.task(timeout=0.1)
+def hangs_in_a_thread_past_its_timeout(run: Run) -> None:
+    if run.attempt == 1:
+        for_ever()
+
+
+@beat.task
+async def waits() -> None:
+    print("began", flush=True)
+    await asyncio.sleep(600)
+
+
 @beat.task(max_attempts=1)
 def hangs_in_a_thread(run: Run) -> None:
     print("began", flush=True)
     for_ever()
 
 
+def end_with_parent() -> None:
+    """Whatever becomes of the test, this program does not outlive it."""
+    os.read(0, 1)  # not sys.stdin: its lock, held here, would be held in every forked child
+    os._exit(9)
+
+
 if __name__ == "__main__":
+    threading.Thread(target=end_with_parent, daemon=True).start()
     logging.basicConfig(format="%(message)s")
     beat.run()

@@ -111,6 +111,8 @@ def list_instances(where: Where, as_json: bool) -> None:
                     "jobs": instance.jobs,
                     "concurrency": instance.concurrency,
                     "seen_at": iso(instance.seen_ms),
+                    "stuck_s": instance.stuck,
+                    "gave_up": instance.gave_up,
                 }
                 for instance in found
             ]
@@ -127,7 +129,7 @@ def list_instances(where: Where, as_json: bool) -> None:
             "yes" if instance.schedules else "no",
             " ".join(instance.queues) or "-",
             str(instance.jobs if instance.jobs is not None else "-"),
-            heard(now - instance.seen_ms / 1000),
+            heard(instance, now),
             f"{span(max(now - instance.seen_ms / 1000, 0))} ago",
         ]
         for instance in found
@@ -136,6 +138,10 @@ def list_instances(where: Where, as_json: bool) -> None:
     show(columns, rows, spare=("SEEN", "HOST", "PID", "JOBS"))
 
 
-def heard(ago: float) -> Cell:
-    """What its last sign of life, so many seconds ago, says of an instance."""
+def heard(instance: Instance, now: float) -> Cell:
+    """What its last sign of life says of an instance at `now`, in seconds since the Unix epoch."""
+    ago = now - instance.seen_ms / 1000
+    if instance.stuck is not None:
+        gave_up = ", gave its leases up" if instance.gave_up else ""
+        return f"stuck {span(instance.stuck + max(ago, 0))}{gave_up}", "red bold"
     return ("alive", "green") if ago <= SILENT else (f"silent {span(ago)}", "yellow")

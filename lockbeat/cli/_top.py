@@ -118,6 +118,8 @@ def _json(seen: Overview) -> dict[str, Any]:
                 "running": _running(instance.owner, seen),
                 "locks": seen.locks_by.get(instance.owner, 0),
                 "seen_at": iso(instance.seen_ms),
+                "stuck_s": instance.stuck,
+                "gave_up": instance.gave_up,
             }
             for instance in seen.instances
         ],
@@ -153,7 +155,7 @@ def _tables(
             "yes" if instance.schedules else "no",
             _share(_running(instance.owner, seen), instance.concurrency if instance.queues else None),
             str(seen.locks_by.get(instance.owner, 0)),
-            heard(seen.at - instance.seen_ms / 1000),
+            heard(instance, seen.at),
         ]
         for instance in seen.instances
     ]

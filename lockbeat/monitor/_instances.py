@@ -35,6 +35,10 @@ class Instance:
     """The functions that its worker runs when they are spawned, those of jobs included; the first MOST_FUNCTIONS."""
     seen_ms: int
     """Its last sign of life."""
+    stuck: float | None = None
+    """Seconds for which its event loop had not turned when it said so; None: it turns."""
+    gave_up: bool = False
+    """Stuck for so long that its leases are renewed no more."""
 
     @property
     def seen_at(self) -> float:
@@ -58,6 +62,8 @@ async def instances(store: Store) -> list[Instance]:
                 info.get("concurrency"),
                 tuple(info.get("tasks", ())),
                 dead_at_ms - HEARTBEAT_TTL_MS,
+                info.get("stuck_s"),
+                bool(info.get("gave_up")),
             )
         )
     return sorted(found, key=lambda instance: instance.owner)

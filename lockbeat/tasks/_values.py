@@ -40,6 +40,7 @@ class TaskOptions(TypedDict, total=False):
     max_delay: Seconds | None
     max_duration: Seconds | None
     retention: Seconds
+    lease: Seconds | None
 
 
 class SpawnOptions(TaskOptions, total=False):
@@ -76,6 +77,8 @@ class NewTask:
     """Cancelled if it has not ended this long after it was first begun, or if a retry would come later."""
     retention: Seconds = 3600
     """How long it can be looked at when it is done or cancelled; dead ones for a week."""
+    lease: Seconds | None = None
+    """How long until others notice that an attempt is renewed no more; at least 0.1. None: what its worker claims for, 5."""
 
     @classmethod
     def declare(cls, name: str, params: Any, options: SpawnOptions) -> NewTask:
@@ -129,6 +132,8 @@ class NewTask:
         }
         if self.retry is not None:
             data["retry"] = self.retry.to_json()
+        if self.lease is not None:
+            data["lease_ms"] = milliseconds("lease", self.lease, least=0.1)
         if self.max_delay is not None:
             data["max_delay_ms"] = self.max_delay_ms
         if self.max_duration is not None:

@@ -16,7 +16,7 @@ from typing import Any
 from lockbeat import forks, signals
 from lockbeat.beat.registry import instant
 from lockbeat.errors import LeaseLost
-from lockbeat.keeper import CANCELLED
+from lockbeat.keeper import CANCELLED, OVERRUN
 from lockbeat.lease import Held, monotonic
 from lockbeat.stacks import stack_of, stack_of_task
 from lockbeat.tasks import Failure, Task
@@ -32,14 +32,16 @@ BLAMED = "what it started raised SystemExit or KeyboardInterrupt"
 class Attempt:
     """One attempt: its lease, and why it is to stop, if it is."""
 
-    __slots__ = ("abandoned", "ended", "function", "held", "problem", "result", "runner", "running", "stopped", "task")
+    __slots__ = ("_grace", "abandoned", "ended", "function", "held", "problem", "result", "runner", "running", "stopped", "task")
 
-    def __init__(self, task: Task, function: Function, asked_at: float) -> None:
+    def __init__(self, task: Task, function: Function, asked_at: float, grace: float) -> None:
         self.task = task
         self.function = function
         args = (task.id, task.owner, task.fence, task.lease_ms, task.lock)
         self.held = Held("task/renew", task.shard, args, task.lease_ms / 1000, 0.0, self._lost)
         self.held.taken(asked_at)
+        self.held.overrun = self._overrun
+        self._grace = grace
         self.runner: asyncio.Task[None] | None = None
         self.running = False
         self.abandoned = False
@@ -49,7 +51,16 @@ class Attempt:
         self.problem: BaseException | None = None
         """What the function raised, for the log."""
 
+    def _overrun(self, blocks: str) -> None:
+        """Called in the keeper's thread, for the event loop may be what is stuck."""
+        if self.stopped is not None or not blocks:  # it was told to stop, so the loop has turned
+            blocks = self.stack()
+        said = "%s (%s) still runs %g s after its timeout: its lease is let go, and it may be begun again beside it"
+        log.error(said, self.task.id, self.task.name, self._grace, extra={"stacks": blocks})
+
     def _lost(self, reason: str) -> None:
+        if reason == OVERRUN and self.stopped is not None and not self.ended:
+            self.stopped = LOST  # whatever it was told to stop for, its end is not its own to report any more
         self.stop(CANCELLED if reason == CANCELLED else LOST)
 
     def stop(self, reason: str) -> None:
@@ -81,6 +92,8 @@ class Attempt:
         timeout_ms = task.timeout_ms or self.function.timeout_ms
         if monotonic() >= self.held.trusted_until:
             self.stop(LOST)  # the process was frozen, or the answer came late: it may be another's by now
+        if timeout_ms:
+            self.held.until = monotonic() + timeout_ms / 1000 + self._grace
         timer = loop.call_later(timeout_ms / 1000, self.stop, TIMED_OUT) if timeout_ms else None
         try:
             if self.stopped is not None:
@@ -108,6 +121,7 @@ class Attempt:
             return self._failed(problem)
         finally:
             self.ended = True
+            self.held.until = float("inf")
             if self.stopped is not None and self.runner is not None:
                 self.runner.uncancel()  # whatever the function made of it
             if timer is not None:

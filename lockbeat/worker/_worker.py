@@ -73,6 +73,7 @@ class Worker:
         concurrency: int,
         durability: Durability | None = None,
         shortest_lease_ms: int = CLAIM_LEASE_MS,
+        grace: float = 10.0,
     ) -> None:
         self._store = store
         self._keeper = keeper
@@ -82,6 +83,7 @@ class Worker:
         self._concurrency = concurrency
         self._durability = durability
         self._lease_ms = min(CLAIM_LEASE_MS, shortest_lease_ms)
+        self._grace = grace
         self._attempts: dict[Task, Attempt] = {}
         self._busy = 0  # attempts whose functions have not ended
         self._strangers: set[str] = set()  # functions that others have: older or newer code, another program
@@ -148,7 +150,7 @@ class Worker:
         """
         self._reserved -= 1
         self._busy += 1
-        attempt = self._attempts[task] = Attempt(task, self._functions[task.name], max(task.asked_at, held.asked_at))
+        attempt = self._attempts[task] = Attempt(task, self._functions[task.name], max(task.asked_at, held.asked_at), self._grace)
         self._keeper.hold(attempt.held)  # from here on: its function may have to wait for one that blocks the event loop
         attempt.runner = self._store.loop.create_task(self._execute(attempt), name=task.id)
 
@@ -351,7 +353,11 @@ class Worker:
             attempt.stop(SHUT_DOWN)
         await self._wait_for_attempts(self._store.timeout)
         for attempt in list(self._attempts.values()):
-            log.error("%s still runs and can't be stopped; its lease is left to expire\n%s", attempt.task.id, attempt.stack())
+            log.error(
+                "%s still runs and can't be stopped; its lease is left to expire",
+                attempt.task.id,
+                extra={"stacks": attempt.stack()},
+            )
             attempt.abandoned = True
             self.abandoned.append(attempt.task.id)
             if attempt.runner is not None:

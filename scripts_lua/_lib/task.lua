@@ -316,7 +316,7 @@ local function task_failed(id, record, state, lease, reason, retry_at, more, cal
 end
 
 -- Take back an attempt whose owner will not end it: `reason` says why.
-local EXPIRED = 'its lease expired: the instance died or lost the store'
+local EXPIRED = 'its lease was not renewed in time: the instance died, was frozen or cut off, or one C call held its interpreter'
 local function task_lost(id, lease, reason, retry_at)
   counter_read(q.counter)  -- or it loses its lease, and does not get back into its queue
   local record = lease.freed ~= 'cancelled' and task_read(id)

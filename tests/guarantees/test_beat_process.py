@@ -8,15 +8,18 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lockbeat import Lockbeat, LockbeatError, Run, signals
+from lockbeat import LeaseLost, Lockbeat, LockbeatError, LockTimeout, Run, signals
+from lockbeat import stall as stall_module
+from lockbeat.cli._leases import heard
+from lockbeat.monitor import instances
 from lockbeat.tasks import TaskInfo
-from tests.beats import Beats
+from tests.beats import Beats, eventually
 from tests.conftest import Connect, only, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -36,12 +39,13 @@ FORK_KINDS = {
 class Program:
     """A process of `tests.misbehaving`."""
 
-    def __init__(self, lb: Lockbeat, url: str, *, grace: float = 0.2, nohup: bool = False) -> None:
+    def __init__(self, lb: Lockbeat, url: str, *, grace: float = 0.2, stall: float = 600, nohup: bool = False) -> None:
         self.lb = lb
+        arguments = (url, lb.store.keys.namespace, str(grace), str(stall))
         self.process = subprocess.Popen(
-            [*(["nohup"] if nohup else []), sys.executable, "-m", "tests.misbehaving", url, lb.store.keys.namespace, str(grace)],
+            [*(["nohup"] if nohup else []), sys.executable, "-m", "tests.misbehaving", *arguments],
             cwd=ROOT,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -51,16 +55,23 @@ class Program:
         spawned = await self.lb.tasks.spawn(name, params, max_attempts=1)
         return await self.lb.tasks.wait(spawned.task_id, timeout=30)
 
-    async def begin(self, name: str, params: Any) -> str:
+    async def begin(self, name: str, params: Any, **options: Any) -> str:
         """Its id, once it runs."""
-        spawned = await self.lb.tasks.spawn(name, params, max_attempts=1)
+        spawned = await self.lb.tasks.spawn(name, params, **({"max_attempts": 1} | options))
         assert self.process.stdout is not None
         assert await asyncio.to_thread(self.process.stdout.readline) == "began\n"
         return spawned.task_id
 
+    def close(self) -> None:
+        """Kill it if it has not ended, and let go of its pipes."""
+        self.process.kill()
+        self.process.communicate()
+
     async def end(self) -> tuple[int, str]:
         """Its exit code, once it has ended, and what it said."""
-        _, said = await asyncio.to_thread(self.process.communicate, timeout=30)
+        assert self.process.stderr is not None
+        said = await asyncio.wait_for(asyncio.to_thread(self.process.stderr.read), 30)
+        await asyncio.to_thread(self.process.wait, 30)
         return self.process.returncode, said
 
 
@@ -68,8 +79,7 @@ class Program:
 async def program(lb: Lockbeat, url: str, request: pytest.FixtureRequest) -> AsyncIterator[Program]:
     made = Program(lb, url, grace=getattr(request, "param", 0.2))
     yield made
-    made.process.kill()
-    await asyncio.to_thread(made.process.communicate)
+    made.close()
 
 
 @only("valkey")
@@ -148,7 +158,7 @@ async def test_under_nohup_the_terminals_end_is_not_its_own(lb: Lockbeat, url: s
         program.process.send_signal(signal.SIGTERM)
         assert (await program.end())[0] == 0
     finally:
-        program.process.kill()
+        program.close()
 
 
 def test_who_ends_without_being_asked_says_so() -> None:
@@ -169,6 +179,137 @@ def test_signals_are_the_programs_again_once_it_has_served() -> None:
         assert signal.getsignal(signal.SIGTERM) is own
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+# -- what hangs
+
+
+async def taken_over(lb: Lockbeat, *task_ids: str) -> None:
+    """Another instance gets the next attempt of each, and ends it."""
+    left = set(task_ids)
+
+    async def begun() -> bool:
+        for task in await lb.tasks.claim("default", "other", limit=10):
+            assert task.attempt == 2
+            assert await lb.tasks.complete(task, "by another")
+            left.discard(task.id)
+        return not left
+
+    await eventually(begun, "another begins the next attempt")
+
+
+@only("valkey")
+async def test_what_blocks_the_event_loop_beyond_its_timeout_and_grace_is_renewed_no_more(program: Program, lb: Lockbeat) -> None:
+    task_id = await program.begin("hangs_past_its_timeout", "sleep", max_attempts=2, retry=None, lease=3)
+    await taken_over(lb, task_id)
+    program.process.kill()
+    _, log = await program.end()
+    assert f"{task_id} (hangs_past_its_timeout) still runs 0.2 s after its timeout" in log
+    assert f"{task_id} blocks the event loop" in log
+    assert "time.sleep(600)" in log
+
+
+@only("memory", "valkey")
+@pytest.mark.parametrize("plain", [True, False])
+async def test_what_ignores_its_timeout_beyond_grace_is_renewed_no_more(
+    lb: Lockbeat, beats: Beats, plain: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    beat, goes_on = beats(grace=0.05, timeout=0.2), asyncio.Event()
+    with released() as end:
+
+        @beat.task(name="plain", timeout=0.05, lease=30)
+        def in_a_thread() -> None:
+            end.wait()
+
+        @beat.task(name="async", timeout=0.05, lease=30)
+        async def in_the_loop() -> None:
+            while not goes_on.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await goes_on.wait()
+
+        async with beat.lifespan():
+            spawned = await beat.spawn("plain" if plain else "async")
+            assert beat._client is not None
+            await wait_until(lambda: "s after its timeout" in caplog.text, "it is let go")
+            assert f"{spawned.task_id} ({'plain' if plain else 'async'}) still runs 0.05 s after its timeout" in caplog.text
+            await wait_until(lambda: not len(beat._client.keeper), "nothing is held")  # type: ignore[union-attr]
+            assert ("end.wait()" if plain else "await goes_on.wait()") in caplog.text
+            goes_on.set()
+            end.set()
+
+
+@only("valkey")
+async def test_an_instance_whose_event_loop_stands_still_gives_all_its_leases_up_and_says_so(lb: Lockbeat, url: str) -> None:
+    program = Program(lb, url, stall=1)
+    try:
+        neighbour = await program.begin("waits", None, max_attempts=2, retry=None, lease=3)
+        stuck = await program.begin("hangs", "sleep", max_attempts=2, retry=None, lease=3)
+        await taken_over(lb, neighbour, stuck)
+        [instance] = await instances(lb.store)
+        assert instance.gave_up
+        assert instance.stuck is not None
+        state = str(heard(instance, instance.seen_ms / 1000)[0])
+        assert state.startswith("stuck ")
+        assert state.endswith("gave its leases up")
+        program.process.kill()
+        _, log = await program.end()
+        assert f"in {stuck}: no lease of this instance is renewed" in log
+        assert "time.sleep(600)" in log
+        assert "Thread 'lockbeat signals'" in log
+    finally:
+        program.close()
+
+
+@only("valkey")
+@pytest.mark.parametrize("stall", [0.3, None])
+async def test_a_block_that_blocks_the_event_loop_for_longer_than_stall_loses_its_lock(
+    connect: Connect, stall: float | None
+) -> None:
+    """And keeps it in a client that was not asked for that, as of a script that takes its time."""
+
+    async def waiting() -> bool:
+        async with connect() as other:
+            try:
+                async with other.lock("k", wait=30 if stall else 2):
+                    return True
+            except LockTimeout:
+                return False
+
+    got: list[bool] = []
+    async with connect(stall=stall) as lb:
+        with contextlib.nullcontext() if stall is None else pytest.raises(LeaseLost):
+            async with lb.lock("k", ttl=1):
+                thread = threading.Thread(target=lambda: got.append(asyncio.run(waiting())))
+                thread.start()
+                thread.join()
+    assert got == [stall is not None]
+
+
+@pytest.mark.parametrize(
+    ("limit", "looks", "gives_up_at"),
+    [
+        (60.0, range(0, 200, 5), 60),
+        (None, range(0, 2000, 5), None),
+        (60.0, [0, 5, 500, *range(505, 700, 5)], 560),  # the process was frozen, or the interpreter held: not the loop's fault
+        (1.0, [n / 4 for n in range(20)], 1),
+    ],
+)
+async def test_the_loop_is_given_up_once_and_for_what_it_did_itself(
+    monkeypatch: pytest.MonkeyPatch, limit: float | None, looks: Sequence[float], gives_up_at: float | None
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(stall_module, "monotonic", lambda: clock[0])
+    stall = stall_module.Stall(asyncio.get_running_loop(), limit)
+
+    def look(at: float) -> bool:
+        clock[0] = at
+        return stall.look()
+
+    given_up = [at for at in looks if look(at)]
+    assert given_up == ([] if gives_up_at is None else [gives_up_at])
+    await asyncio.sleep(0)  # it turns
+    assert not stall.look()
+    assert not stall.given_up
 
 
 # -- what ends late

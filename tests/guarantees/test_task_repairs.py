@@ -283,7 +283,7 @@ async def test_a_worker_without_room_sees_to_what_time_has_brought(
         ends = await asyncio.gather(*(lb.tasks.wait(one.task_id, 30) for one in (late, lost, slow)))
         assert [info.state for info in ends] == ["cancelled", "dead", "cancelled"]
         reasons = [info.failure.message.partition(":")[0] for info in ends if info.failure is not None]
-        assert reasons == ["max_delay", "its lease expired", "max_duration"]
+        assert reasons == ["max_delay", "its lease was not renewed in time", "max_duration"]
         assert begun == ["busy"]
         go.set()
         assert (await end_of(lb, busy.task_id)).state == "done"

@@ -261,6 +261,27 @@ async def test_sys_exit_is_a_failure_that_is_tried_again(lb: Lockbeat, beats: Be
 # -- attempts
 
 
+async def test_a_task_is_leased_for_as_long_as_it_says(lb: Lockbeat, beats: Beats) -> None:
+    """Whoever claims it, for whatever; and of `spawn` and `@beat.task`, `spawn` has the last word."""
+    await lb.tasks.spawn("t", lease=600)
+    [task] = await lb.tasks.claim("default", "me", lease=5)
+    assert task.lease_ms == 600_000
+    assert task.expires_at > await lb.store.server_time() + 500
+    beat = beats()
+
+    @beat.task(lease=600, queue="other")
+    async def patient() -> None: ...
+
+    async with beat.lifespan(work=False):
+        await beat.spawn(patient)
+        await beat.spawn(patient, lease=300)
+    assert [task.lease_ms for task in await lb.tasks.claim("other", "me", limit=2)] == [600_000, 300_000]
+    with pytest.raises(InvalidArgument, match=r"^lease: "):
+        await lb.tasks.spawn("t", lease=0.05)
+    with pytest.raises(InvalidArgument, match=r"^stall: "):
+        beats(stall=0)
+
+
 @only("memory")
 async def test_retries_come_by_the_policy_to_the_millisecond_of_the_servers_clock(lb: Lockbeat, beats: Beats) -> None:
     beat, begun = beats(), []
