@@ -49,9 +49,9 @@ def hostile(store: str) -> dict[str, str]:
         beat.every(0.05, name=JOB, queue=QUEUE)(fails)
         async with Client(store, owner=OWNER) as lb:
             async with beat.lifespan():
-                while not (found := await lb.jobs.ledger(JOB, 20)) or found[-1].state != "failed":
+                while not (failed := [each for each in await lb.jobs.ledger(JOB, 1000) if each.state == "failed"]):
                     await asyncio.sleep(0.01)
-            slot_ms = (await lb.jobs.ledger(JOB, 1000))[-1].slot_ms
+            slot_ms = failed[-1].slot_ms
             # From here on it has a slot to come, and does not run.
             await lb.jobs.put(Job.declare(JOB, Every(3600), queue=QUEUE))
             info = {"pid": 1, "host": EVIL, "schedules": True, "queues": [QUEUE], "jobs": 1, "concurrency": 1, "tasks": [NAME]}
