@@ -186,8 +186,9 @@ class Arena:
 
     def end(self) -> float:
         """SIGTERM to all; how long the slowest took."""
-        began = time.monotonic()
         last = self.running
+        self.ready(*last)  # before that they have no handlers yet
+        began = time.monotonic()
         for instance in last:
             instance.terminate()
         for instance in last:

@@ -74,7 +74,7 @@ VERBS: list[tuple[str, str, Call, list[Any]]] = [
     ("complete", "task", lambda lb, task, bad: lb.tasks.complete(bad), ["id", None, 5]),
     ("complete", "result", lambda lb, task, bad: lb.tasks.complete(task, bad), NOT_JSON),
     ("fail", "task", lambda lb, task, bad: lb.tasks.fail(bad, "broken"), ["id", None, 5]),
-    ("fail", "error", lambda lb, task, bad: lb.tasks.fail(task, bad), [None, 5, b"broken", ["broken"], ValueError]),
+    ("fail", "error", lambda lb, task, bad: lb.tasks.fail(task, bad), [b"broken", {"broken"}, ValueError, float("nan")]),
     (
         "fail",
         "retry_at",

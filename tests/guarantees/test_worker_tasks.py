@@ -286,7 +286,7 @@ async def test_a_task_is_leased_for_as_long_as_it_says(lb: Lockbeat, beats: Beat
 async def test_retries_come_by_the_policy_to_the_millisecond_of_the_servers_clock(lb: Lockbeat, beats: Beats) -> None:
     beat, begun = beats(), []
 
-    @beat.task(max_attempts=5, retry=Exponential(0.5, factor=3, max=2))
+    @beat.task(max_attempts=5, retry=Exponential(0.5, factor=3, max=2, jitter=0))
     async def flaky(run: Run) -> None:
         begun.append((run.attempt, run.slot.timestamp()))
         raise ValueError(f"attempt {run.attempt}")
