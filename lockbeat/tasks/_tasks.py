@@ -9,7 +9,7 @@ import json
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Awaitable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Unpack
 
@@ -46,6 +46,8 @@ class Claimed(NamedTuple):
     """Seconds until there may be more; None: not by itself."""
     after: dict[str, str]
     """How far strangers were passed, by queue; for the next claim."""
+    clock: float
+    """What the server's clock showed, in ms, when ours (monotonic) stood at 0, or a little more."""
 
 
 class Tasks(Look):
@@ -60,6 +62,8 @@ class Tasks(Look):
         super().__init__(store)
         self._lost: dict[tuple[int, str, str], set[str]] = defaultdict(set)
         self._first = 0
+        self.running: Callable[[], Iterable[str]] = tuple
+        """Tasks of this process that it may have lost, and whose functions still run: no claim takes them back."""
 
     # -- spawning
 
@@ -183,7 +187,7 @@ class Tasks(Look):
                 ask = min(limit - len(found), HANDFUL)
                 claiming = asyncio.ensure_future(self.claim_on(shard, [queue], owner, ask, lease_ms, memory=queue))
                 try:
-                    tasks, wake, _ = await asyncio.shield(claiming)
+                    tasks, wake, *_ = await asyncio.shield(claiming)
                 except BaseException:
                     for task in found:
                         self.give_back(task)
@@ -210,11 +214,13 @@ class Tasks(Look):
         memory: str = "",
         call: str = "",
         after: dict[str, str] | None = None,
+        expected_ms: int = 0,
     ) -> Coroutine[Any, Any, Claimed]:
         """`claim` on one shard, from queues in turn.
 
         What was begun by calls whose replies were lost comes with the owner's next claim of the same `memory`, beyond the limit.
-        `strangers`: names of functions whose tasks are left to others; `after`: how far they were passed before. Asked at once,
+        `strangers`: names of functions whose tasks are left to others; `after`: how far they were passed before. `expected_ms`:
+        what the server's clock should show; if it was set forward, what this process runs is not taken back. Asked at once,
         so that it shares the way with what was asked just before, such as the end of an attempt. Not to be cancelled: shield
         it, and `give_all_back`.
         """
@@ -223,12 +229,14 @@ class Tasks(Look):
         lost = self._lost.pop((shard, owner, memory), set())
         head = (_names(queues), owner, call, limit, lease_ms)
         passed, reached = _names(strangers), json.dumps(after) if after else "{}"
+        running = _names(self.running())
         asked_at = monotonic()
 
         def ask() -> Awaitable[Any]:
             if durability is None:
-                return self._store.submit("task/claim", shard, (*head, _names(lost), passed, reached), lease=lease_ms / 1000)
-            args = (*head, _names(lost | {call}), passed, reached)  # which is repeated by itself
+                args = (*head, _names(lost), passed, reached, running, expected_ms)
+                return self._store.submit("task/claim", shard, args, lease=lease_ms / 1000)
+            args = (*head, _names(lost | {call}), passed, reached, running, expected_ms)  # which is repeated by itself
             return self._store.call_durably(
                 "task/claim", shard, args, durability, changed=lambda reply: not all(isinstance(row, bytes) for row in reply[3:])
             )
@@ -254,10 +262,11 @@ class Tasks(Look):
                 asked = ask()
             tasks = self._read(rows, now_ms, owner, shard, lease_ms, asked_at)
             wake = (wake_ms - now_ms) / 1000 if wake_ms else None
+            clock = now_ms - asked_at * 1000
             reached = json.loads(now_after) if now_after else {}
             while looked := reached.pop("", ""):  # the owner has more leases than one run looks at
                 names = _names(lost if durability is None else lost | {call})
-                args = (head[0], owner, call, 0, lease_ms, names, passed, json.dumps({"": looked}))
+                args = (head[0], owner, call, 0, lease_ms, names, passed, json.dumps({"": looked}), running, 0)
                 try:
                     now_ms, _, now_after, *rows = await self._store.call("task/claim", shard, args)
                 except StoreError as problem:
@@ -266,7 +275,7 @@ class Tasks(Look):
                     break
                 tasks += self._read(rows, now_ms, owner, shard, lease_ms, asked_at)
                 reached[""] = json.loads(now_after).get("", "") if now_after else ""
-            return Claimed(tasks, wake, reached)
+            return Claimed(tasks, wake, reached, clock)
 
         return answer(ask())
 

@@ -24,6 +24,8 @@ from lockbeat.worker._functions import Function
 HANDFUL = 50
 """Tasks that one claim takes; keeps its script under 5 ms."""
 CLAIM_LEASE_MS = 5000
+STEP_MS = 200
+"""By so much a server's clock goes ahead of ours when it is set, and not because an answer took long."""
 SWEEP = 1.0
 """Seconds between looks at what time has brought while there is no room for more."""
 LOOK_AFTER = 20.0
@@ -86,6 +88,9 @@ class Worker:
         self._grace = grace
         self._attempts: dict[Task, Attempt] = {}
         self._busy = 0  # attempts whose functions have not ended
+        self._clocks: dict[int, float] = {}  # of the shards' servers, against ours
+        self._outran: set[str] = set()  # what ran when a server's clock was set forward
+        tasks.running = self._unsure
         self._strangers: set[str] = set()  # functions that others have: older or newer code, another program
         self._reserved = 0
         self._claiming: set[asyncio.Future[Claimed]] = set()
@@ -213,16 +218,18 @@ class Worker:
                 self._durability,
                 call=call,
                 after=self._passing.after(shard),
+                expected_ms=self._expected_ms(shard),
             )
             # A cancelled claim would leave tasks leased to an instance that does not run them.
             claiming = asyncio.ensure_future(claim)
             self._claiming.add(claiming)
             claiming.add_done_callback(self._claiming.discard)
             try:
-                tasks, wake, after = await asyncio.shield(claiming)
+                tasks, wake, after, clock = await asyncio.shield(claiming)
             except asyncio.CancelledError:
                 claiming.add_done_callback(self._tasks.give_all_back)
                 raise
+            self._note_clock(shard, clock)
             for task in tasks:
                 self._begin_claimed(task, held)
         finally:
@@ -233,7 +240,29 @@ class Worker:
     async def _sweep(self) -> None:
         """Without room for more, what time has brought is seen to all the same: nobody else may be there to do it."""
         for shard in range(self._store.shards):
-            await self._tasks.claim_on(shard, self._queues, self._store.owner, 0, CLAIM_LEASE_MS, memory="sweep")
+            expected_ms = self._expected_ms(shard)
+            claim = self._tasks.claim_on(
+                shard, self._queues, self._store.owner, 0, CLAIM_LEASE_MS, memory="sweep", expected_ms=expected_ms
+            )
+            self._note_clock(shard, (await claim).clock)
+
+    def _expected_ms(self, shard: int) -> int:
+        """What the server's clock should show by now; 0: not known yet."""
+        return round(self._clocks[shard] + monotonic() * 1000) if shard in self._clocks else 0
+
+    def _note_clock(self, shard: int, clock: float) -> None:
+        if clock - self._clocks.get(shard, clock) > STEP_MS:
+            self._outran = {task.id for task in self._attempts}
+        self._clocks[shard] = clock
+
+    def _unsure(self) -> list[str]:
+        """Tasks whose leases may have run out, and whose functions still run."""
+        now = monotonic()
+        return [
+            task.id
+            for task, attempt in self._attempts.items()
+            if attempt.stopped is not None or now >= attempt.held.trusted_until or task.id in self._outran
+        ]
 
     def _begin_claimed(self, task: Task, held: Held) -> None:
         if self.knows(task.name) and not self._stopping:

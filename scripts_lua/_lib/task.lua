@@ -419,15 +419,17 @@ end
 
 -- What time has brought, up to `most` of each: attempts whose owners let them expire, tasks that were to have begun or ended by
 -- now, and ended ones to forget. What can't be read stands in nobody's way: with `aside` it is listed in `strange`, and looked at
--- again in a while.
+-- again in a while. `spares`: the attempts of the caller's own, whose bodies still run, are not taken back, though a clock that was
+-- set forward or a process that stood still let their leases run out. `ids`: these, `count` of them; `process`: all that were begun
+-- by calls whose ids begin so. Sets `met` if it met any.
 local strange, backlog = {}, false
-local function task_sweep(most, aside)
+local function task_sweep(most, aside, spares)
   task_settle(most)
-  local function look(index, see_to)
-    local ids = redis.call('ZRANGEBYSCORE', index, '-inf', int(now), 'LIMIT', 0, most)
-    backlog = backlog or #ids == most
+  local function look(index, see_to, more)
+    local ids = redis.call('ZRANGEBYSCORE', index, '-inf', int(now), 'LIMIT', 0, most + more)
+    backlog = backlog or #ids == most + more
     for at, id in ipairs(ids) do
-      if at > 8 and spent() > SWEEP_MS then
+      if at > 8 + more and spent() > SWEEP_MS then
         backlog = true
         return
       end
@@ -440,24 +442,26 @@ local function task_sweep(most, aside)
   end
   look(q.leases.live, function(id)
     local lease = lease_read(q.leases, id)
-    if lease then
+    if spares.ids[id] or (lease and spares.process and string.sub(lease.token, 1, #spares.process) == spares.process) then
+      spares.met = true
+    elseif lease then
       task_lost(id, lease, EXPIRED)
     else
       redis.call('ZREM', q.leases.live, id)
     end
-  end)
+  end, spares.count)
   look(q.untils, function(id)
     local record = task_read(id)
     if record and record.till > 0 then
       task_cancel(id, record, lease_read(q.leases, id), task_limit(record))
     end
     redis.call('ZREM', q.untils, id)
-  end)
+  end, 0)
   look(q.ended, function(id)
     if redis.call('HEXISTS', q.leases.leases, id) == 0 or string.find(id, '@', 1, true) then
       task_forget(id)
     else
       redis.call('ZADD', q.ended, int(now + TOMBSTONE_MS), id)  -- cancelled, and its body has yet to stop
     end
-  end)
+  end, 0)
 end

@@ -9,6 +9,8 @@
 -- ARGV[6]  lost          json    ids of calls whose replies were lost: begin with what they had started
 -- ARGV[7]  strangers     json    names of functions that the caller lacks: their tasks are passed over
 -- ARGV[8]  after         json    queue -> how far it had passed strangers in the call before; '' -> how far it had looked for `lost`
+-- ARGV[9]  running       json    ids of the caller's tasks that it may have lost, and whose bodies still run: not taken back
+-- ARGV[10] expected      int     ms; what it takes the server's clock to show: if that is further, none of its tasks is; 0: no idea
 --
 -- Returns  {now_ms, wake_ms, after, {id, record, attempt, fence, expires_at_ms, due_ms, until_ms, payload}, ..., unreadable, ...}
 --          wake_ms: when there may be more without anybody saying so; 0: never. after: as given, for the next
@@ -44,7 +46,10 @@ if ARGV[6] ~= '[]' then
   end
 end
 
-task_sweep(math.max(40, 2 * limit), true)  -- so that what has ended goes at least as fast as it comes
+local spares, expected = {ids = {}, count = 0}, tonumber(ARGV[10])
+for _, id in ipairs(cjson.decode(ARGV[9])) do spares.ids[id], spares.count = true, spares.count + 1 end
+if expected > 0 and now > expected + 200 then spares.process = string.match(by.call, '^[^.]*%.') end
+task_sweep(math.max(40, 2 * limit), true, spares)  -- so that what has ended goes at least as fast as it comes
 for _, queue in ipairs(cjson.decode(ARGV[1])) do lines[#lines + 1] = queue_line(queue, after[queue]) end
 while took do
   took = false
@@ -70,7 +75,7 @@ if looked or by.more or (bytes >= 1048576 and #out - 3 < limit) then sooner(now)
 -- Not at once: whoever claims by hand asks until there is nothing more to claim now.
 if backlog then sooner(now + 10) end
 for _, problem in ipairs(strange) do out[#out + 1] = problem end
-sooner(redis.call('ZRANGE', q.leases.live, 0, 0, 'WITHSCORES')[2])
+sooner(spares.met and now + 1000 or redis.call('ZRANGE', q.leases.live, 0, 0, 'WITHSCORES')[2])
 sooner(redis.call('ZRANGE', q.untils, 0, 0, 'WITHSCORES')[2])
 task_finish()
 return out

@@ -41,6 +41,7 @@ local out = each(8, function(i)
     return {1, 1}
   end
 end)
-task_sweep(math.min(2 * #out, 40))  -- so that what has ended goes at least as fast as new ones come
+-- So that what has ended goes at least as fast as new ones come.
+task_sweep(math.min(2 * #out, 40), false, {ids = {}, count = 0, process = string.match(ARGV[#ARGV - 6], '^[^.]*%.')})
 task_finish()
 return out

@@ -197,7 +197,7 @@ async def claim(bench: Bench, owner: str = "w", call: str = "k", limit: int = 10
     """The rows of a claim."""
     return list(
         await bench.call(
-            "task/claim", '["default"]', owner, call, limit, 5000, json.dumps([call] if repeated else []), "[]", "{}"
+            "task/claim", '["default"]', owner, call, limit, 5000, json.dumps([call] if repeated else []), "[]", "{}", "[]", 0
         )
     )[3:]
 
@@ -229,7 +229,7 @@ async def test_claim_takes_the_most_urgent_and_then_the_longest_due(lb: Lockbeat
         made = Bench(lb, raw, minutely(name, priority=(0, 0, 5, 0, -5, 49)[number]))
         await made.due((await now_ms(lb)) - (1000, 3000, 0, 2000, 9000, 0)[number])
         await made.fire()
-    rows = await lb.store.call("task/claim", 0, ('["default"]', "w", "k", 10, 5000, "[]", "[]", "{}"))
+    rows = await lb.store.call("task/claim", 0, ('["default"]', "w", "k", 10, 5000, "[]", "[]", "{}", "[]", 0))
     order = [names.index(row[0].decode().partition("@")[0]) for row in rows[3:]]
     assert order == [5, 2, 1, 3, 0, 4]
 
@@ -237,7 +237,7 @@ async def test_claim_takes_the_most_urgent_and_then_the_longest_due(lb: Lockbeat
 @pytest.mark.parametrize("queue", ["default", "x", "default\n", "d"])
 async def test_queues_are_kept_apart(bench: Bench, queue: str) -> None:
     await bench.fire()
-    rows = await bench.call("task/claim", json.dumps([queue]), "w", "k", 10, 5000, "[]", "[]", "{}")
+    rows = await bench.call("task/claim", json.dumps([queue]), "w", "k", 10, 5000, "[]", "[]", "{}", "[]", 0)
     assert len(rows) - 3 == (1 if queue == "default" else 0)
 
 
