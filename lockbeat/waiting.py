@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from lockbeat.errors import StoreError, StoreUnavailable
 from lockbeat.lease import Lease, monotonic
 from lockbeat.store import Store
 
@@ -124,8 +125,10 @@ class WaitingRoom:
         if waiter.token not in self._waiters:
             # Left meanwhile, and its lock/release follows this call on the same wire. Those it asked for, too, still wait.
             self._set_timer(waiter.key, 0)
-        elif done.exception() is not None:
+        elif (problem := done.exception()) is not None:
             self._set_timer(waiter.key, random.uniform(0.2, 0.5))  # noqa: S311 - spreads retries
+            if isinstance(problem, StoreError) and not isinstance(problem, StoreUnavailable):
+                self._confirm(waiter)
         elif (reply := done.result())[0]:
             self._grant(waiter, Lease(waiter.key, str(waiter.args[1]), reply[0], reply[1] / 1000), asked_at)
         else:
@@ -135,6 +138,17 @@ class WaitingRoom:
                 self._lost_its_place(waiter)
             if waiter.again:
                 self._ask(waiter)
+
+    def _confirm(self, waiter: Waiter) -> None:
+        """The store refuses to give a lock to anybody, its memory is full; but this waiter may have been handed it before."""
+        key, owner, token, ttl_ms, *_ = waiter.args
+        asked_at = monotonic()
+
+        def answered(done: asyncio.Future[Any]) -> None:
+            if waiter.token in self._waiters and done.exception() is None and (reply := done.result())[0]:
+                self._grant(waiter, Lease(waiter.key, str(owner), reply[0], reply[1] / 1000), asked_at)
+
+        self._store.submit("lock/confirm", waiter.shard, (key, owner, token, ttl_ms)).add_done_callback(answered)
 
     def _grant(self, waiter: Waiter, lease: Lease, asked_at: float) -> None:
         if not waiter.granted.done():

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from lockbeat.errors import InvalidArgument, InvalidType, LockbeatError, StoreError, UnknownJob
+from lockbeat.errors import InvalidArgument, InvalidType, LockbeatError, StoreError, UnknownJob, Unreadable
 from lockbeat.jobs import Job, Slot, task_id
 from lockbeat.keys import check_name, job_lock
 from lockbeat.scripts import load
@@ -213,21 +213,26 @@ class Jobs:
         replies = await self._store.calls.call_groups("job/get", shard, [(name,) for name in wanted])
         for name, reply in zip(wanted, replies, strict=True):
             if reply:
-                definition, slot, opened = (part.decode() for part in reply)
+                definition, slot, opened = (part.decode(errors="replace") for part in reply)
+                entry = "job"  # that is being read
                 try:
-                    job = Job.from_definition(name, definition.partition(" ")[2])
-                except (LockbeatError, ValueError, KeyError, TypeError) as problem:
-                    if strict:
-                        raise StoreError(f"job {name!r} can't be read, a newer release may have declared it: {problem}") from None
-                    log.warning("job %r is left out, a newer release may have declared it: %s", name, problem)
-                    continue
-                states.append(
-                    JobState(
-                        job,
-                        Slot(*stood(slot)[:2]) if slot and slot[0] != "-" else None,
-                        opened or None,
+                    text = definition.partition(" ")[2]
+                    json.loads(text)
+                    entry = ""
+                    job = Job.from_definition(name, text)
+                    entry = "job:slot"
+                    at = Slot(*stood(slot)[:2]) if slot and slot[0] != "-" else None
+                except (LockbeatError, ValueError, KeyError, TypeError, IndexError, RecursionError) as problem:
+                    unread: StoreError = (
+                        Unreadable(self._store.keys.key(shard, entry), name)
+                        if entry
+                        else StoreError(f"job {name!r} can't be read, a newer release may have declared it: {problem}")
                     )
-                )
+                    if strict:
+                        raise unread from None
+                    log.warning("job %r is left out: %s", name, unread)
+                    continue
+                states.append(JobState(job, at, opened or None))
         return states
 
     async def list(self) -> list[JobState]:

@@ -15,7 +15,7 @@ from lockbeat.errors import StoreError, StoreUnavailable
 from lockbeat.tasks import Task
 from lockbeat.worker import Run
 from tests.beats import Beats, eventually, minutely
-from tests.conftest import Backend, Connect, only
+from tests.conftest import Backend, Connect, only, wait_until
 from tests.tasks import begun
 
 pytestmark = only("valkey", "redis")
@@ -146,6 +146,29 @@ async def test_in_a_full_store_the_keeper_goes_on_renewing(
         await eventually(lambda: ended(lb, spawned.task_id), "the task ended")
         assert (await lb.locks.owner("k")) == lease.owner
     assert not await lb.locks.is_locked("k")
+
+
+async def test_in_a_full_store_a_lock_is_handed_to_who_waited_before(
+    lb: Lockbeat, raw: Any, connect: Connect, fill: Fill
+) -> None:
+    async with connect() as other:
+        held = await lb.locks.try_acquire("k", "alice", 300)
+        assert held is not None
+        waiting = [
+            asyncio.create_task(other.lock("k", ttl=60).__aenter__()),
+            asyncio.create_task(lb.lock("k", ttl=60).__aenter__()),
+        ]
+        queue = lb.store.keys.key(0, "lock:queue")
+        await wait_until(lambda: raw.zcard(queue) == 2, "both wait")
+        fill()
+        assert await lb.locks.release("k", "alice")
+        [first], _ = await asyncio.wait(waiting, timeout=30, return_when=asyncio.FIRST_COMPLETED)
+        lease = await first
+        assert lease.fence > held.fence
+        assert lease.expires_at > await lb.store.server_time() + 30, "for its whole ttl"
+        assert await lb.locks.release("k", lease.owner)
+        [second] = set(waiting) - {first}
+        assert (await asyncio.wait_for(second, 30)).fence > lease.fence
 
 
 async def ended(lb: Lockbeat, task_id: str) -> bool:

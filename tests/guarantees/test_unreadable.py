@@ -294,3 +294,19 @@ def test_the_error_is_one_of_scripts_and_survives_copies() -> None:
     assert isinstance(problem, ScriptError)
     for again in (pickle.loads(pickle.dumps(problem)), copy.copy(problem)):  # noqa: S301 - our own
         assert (again.key, again.field, str(again)) == ("{app:0}:lock", "k", str(problem))
+
+
+@here_and_there
+@pytest.mark.parametrize("what", ["job", "job:slot"])
+async def test_a_job_whose_definition_or_slot_is_damaged_is_named_and_the_others_are_listed(
+    lb: Lockbeat, raw: Any, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await lb.jobs.put(minutely("a"), minutely("b"), minutely("c"))
+    key = lb.store.keys.key(0, what)
+    raw.hset(key, "b", "foreign")
+    for call in (lb.jobs.get("b"), lb.jobs.next("b")):
+        with pytest.raises(Unreadable) as raised:
+            await call
+        assert (raised.value.key, raised.value.field) == (key, "b")
+    assert [state.job.name for state in await lb.jobs.list()] == ["a", "c"]
+    assert f"field 'b' of {key}" in caplog.text

@@ -28,7 +28,7 @@ def code(text: str) -> str:
 
 
 def test_there_are_scripts_of_every_lock_verb() -> None:
-    verbs = {"try_acquire", "release", "renew", "owner", "is_locked", "release_all", "list"}
+    verbs = {"try_acquire", "confirm", "release", "renew", "owner", "is_locked", "release_all", "list"}
     assert {name for name in names() if name.startswith("lock/")} == {f"lock/{verb}" for verb in verbs}
 
 
@@ -99,7 +99,7 @@ def test_a_body_assigns_no_global(name: str) -> None:
 def test_what_ends_or_renews_runs_under_oom_and_what_begins_does_not() -> None:
     run = {name for name in names() if load(name).under_oom}
     assert run == {
-        *(f"lock/{verb}" for verb in ("renew", "release", "release_all")),
+        *(f"lock/{verb}" for verb in ("renew", "confirm", "release", "release_all")),
         *(f"claim/{verb}" for verb in ("renew", "complete", "fail", "release", "release_all", "cleanup")),
         *(f"task/{verb}" for verb in ("renew", "keep", "complete", "fail", "release", "release_all", "cancel", "purge")),
         "task/claim",  # what waits has its memory already, and only work that ends gives memory back
