@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
+from functools import partial
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -195,7 +196,8 @@ class Ear:
             # The loop's own way, too: it hears where the program gives the loop its wake-up socket back.
             self._loop.add_signal_handler(number, self._hear, number)
             signal.signal(number, heard)
-        signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
+        # In the loop's first turn: uvloop sets its own when it begins to run.
+        self._loop.call_soon(partial(signal.set_wakeup_fd, self._writing.fileno(), warn_on_full_buffer=False))
         self._thread.start()
         return self
 
