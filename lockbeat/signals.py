@@ -164,9 +164,11 @@ def _end(code: int, reason: str) -> None:
     """End the process now. What is said is said in a thread: the program may hang in the very log."""
     extra = {"stacks": all_stacks()}
     saying = threading.Thread(target=log.critical, args=("%s", reason), kwargs={"extra": extra}, daemon=True)
-    with contextlib.suppress(RuntimeError):  # the interpreter is exiting
+    try:
         saying.start()
         saying.join(WIND_UP)
+    except RuntimeError:  # Python is exiting, and starts no more threads
+        log.critical("%s", reason, extra=extra)
     os._exit(code)
 
 
