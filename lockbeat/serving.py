@@ -19,6 +19,7 @@ from lockbeat.errors import StoreError
 from lockbeat.jobs import Job
 from lockbeat.lease import monotonic
 from lockbeat.monitor import HEARTBEAT, HEARTBEAT_TTL_MS, MOST_FUNCTIONS
+from lockbeat.triggers.rules import rules_version
 from lockbeat.wakeup import LOOK_IN_MEMORY, Wakeup
 from lockbeat.worker import CLAIM_LEASE_MS, Function, Worker
 
@@ -140,6 +141,7 @@ class Serving:
             "queues": list(program.queues) if self._works else [],
             "jobs": len(program.jobs),
             "concurrency": program.concurrency,
+            "tzdata": rules_version(),
             "tasks": names[:MOST_FUNCTIONS] if self._works else [],
         }
 

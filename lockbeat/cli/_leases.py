@@ -7,7 +7,7 @@ import sys
 import typer
 
 from lockbeat.cli._errors import Problem, Usage
-from lockbeat.cli._output import Cell, iso, say, say_json, several, show, span
+from lockbeat.cli._output import Cell, complain, iso, say, say_json, several, show, span
 from lockbeat.cli._store import Where
 from lockbeat.client import Lockbeat
 from lockbeat.keys import job_lock
@@ -113,6 +113,7 @@ def list_instances(where: Where, as_json: bool) -> None:
                     "seen_at": iso(instance.seen_ms),
                     "stuck_s": instance.stuck,
                     "gave_up": instance.gave_up,
+                    "tzdata": instance.tzdata,
                 }
                 for instance in found
             ]
@@ -129,13 +130,17 @@ def list_instances(where: Where, as_json: bool) -> None:
             "yes" if instance.schedules else "no",
             " ".join(instance.queues) or "-",
             str(instance.jobs if instance.jobs is not None else "-"),
+            instance.tzdata or "-",
             heard(instance, now),
             f"{span(max(now - instance.seen_ms / 1000, 0))} ago",
         ]
         for instance in found
     ]
-    columns = ("OWNER", "HOST", "PID", "SCHEDULES", "QUEUES", "JOBS", "STATE", "SEEN")
-    show(columns, rows, spare=("SEEN", "HOST", "PID", "JOBS"))
+    columns = ("OWNER", "HOST", "PID", "SCHEDULES", "QUEUES", "JOBS", "TZDATA", "STATE", "SEEN")
+    show(columns, rows, spare=("TZDATA", "SEEN", "HOST", "PID", "JOBS"))
+    versions = sorted({instance.tzdata for instance in found if instance.tzdata})
+    if len(versions) > 1:
+        complain(f"the instances reckon by different rules of the time zones: tzdata {', '.join(versions)}")
 
 
 def heard(instance: Instance, now: float) -> Cell:

@@ -14,6 +14,8 @@ from lockbeat.wire import Wire
 
 MOST_SERVERS = 32
 """Shards whose servers are looked at; each takes a connection."""
+OVERDUE_MS = 10_000
+"""So late a job is when nobody fires it; others are a busy moment."""
 
 
 async def examine(connector: Connector, namespace: str, timeout: float) -> list[Finding]:
@@ -41,7 +43,7 @@ async def examine(connector: Connector, namespace: str, timeout: float) -> list[
                 where = f"port {server.info.get('tcp_port', '?')}"
                 found = [replace(finding, says=f"{where}: {finding.says}") for finding in found]
             findings += found
-        return [*findings, await _spread(next(iter(servers.values())), shards)]
+        return [*findings, await _spread(next(iter(servers.values())), shards), await _overdue(calls, keys, shards)]
     finally:
         await calls.aclose()
 
@@ -64,6 +66,34 @@ async def _shards(wire: Wire, keys: Keys) -> int:
         raise
     except StoreError:  # that we may not read it is for the check of rights to say
         return 1
+
+
+async def _overdue(calls: Calls, keys: Keys, shards: int) -> Finding:
+    """Whether jobs are overdue: by their slots, for one that is handed out again and again is hidden each time."""
+    late: list[tuple[float, str]] = []
+    try:
+        for shard in range(shards):
+            wire = calls.wire(shard)
+            now_ms = int((await wire.command("TIME"))[0]) * 1000
+            names = await wire.command(
+                "ZRANGEBYSCORE", keys.key(shard, "job:due"), "-inf", str(now_ms + 1000), "LIMIT", "0", "1000"
+            )
+            slots = await wire.command("HMGET", keys.key(shard, "job:slot"), *names) if names else []
+            for name, slot in zip(names, slots, strict=True):
+                words = slot.split() if slot else []
+                if len(words) > 1 and words[0] != b"-1" and int(words[1]) < now_ms - OVERDUE_MS:
+                    late.append(((now_ms - int(words[1])) / 1000, name.decode(errors="replace")))
+    except StoreUnavailable:
+        raise
+    except (StoreError, ValueError) as problem:
+        return Finding("jobs", "unknown", f"whether jobs are overdue can't be read: {problem}")
+    if not late:
+        return Finding("jobs", "ok", "none is overdue")
+    by, name = max(late)
+    several = f"{len(late)} job{'s are' if len(late) > 1 else ' is'} overdue"
+    return Finding(
+        "jobs", "fail", f"{several}, {name} by {by:.0f} s", "is an instance running that schedules? see lockbeat instances"
+    )
 
 
 def _embedded(directory: object) -> Finding:

@@ -39,6 +39,8 @@ class Instance:
     """Seconds for which its event loop had not turned when it said so; None: it turns."""
     gave_up: bool = False
     """Stuck for so long that its leases are renewed no more."""
+    tzdata: str | None = None
+    """The version of the time zones' rules by which it reckons; None: it does not know."""
 
     @property
     def seen_at(self) -> float:
@@ -64,6 +66,7 @@ async def instances(store: Store) -> list[Instance]:
                 dead_at_ms - HEARTBEAT_TTL_MS,
                 info.get("stuck_s"),
                 bool(info.get("gave_up")),
+                info.get("tzdata") if info.get("tzdata") != "-" else None,
             )
         )
     return sorted(found, key=lambda instance: instance.owner)

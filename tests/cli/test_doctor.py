@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,6 +43,21 @@ def test_a_fit_store_passes_and_nothing_is_written(lockbeat: Lockbeat, server: E
     assert {check: states[check] for check in fit} == dict.fromkeys(fit, "ok")
     assert states["persistence"] == "warn"  # this one keeps nothing
     assert raw.dbsize() == 0
+
+
+def test_a_store_with_jobs_that_nobody_fires_is_not_fit(lockbeat: Lockbeat, server: EmbeddedServer, raw: Any) -> None:
+    now_ms = round(time.time() * 1000)
+    slots = {"late": now_ms - 60_000, "soon": now_ms + 60_000, "just": now_ms - 100, "ended": -1}
+    for name, slot in slots.items():
+        raw.hset("{lockbeat:0}:job:slot", name, f"{slot} {slot if slot > 0 else now_ms - 60_000} r.r 2025b")
+        raw.zadd("{lockbeat:0}:job:due", {name: now_ms + (300 if name == "late" else 0)})  # handed out a moment ago
+    url = f"unix://{server.socket_path}"
+    answer = lockbeat("doctor", "--url", url, "--json")
+    raw.delete("{lockbeat:0}:job:slot", "{lockbeat:0}:job:due")
+    assert answer.code == 1
+    assert finding(answer, "jobs")["state"] == "fail"
+    assert finding(answer, "jobs")["says"].startswith("1 job is overdue, late by 6")
+    assert finding(lockbeat("doctor", "--url", url, "--json"), "jobs")["state"] == "ok"
 
 
 def test_an_embedded_store_is_told_to_guard_one_machine(lockbeat: Lockbeat, store: str) -> None:

@@ -205,6 +205,19 @@ def test_reasons_are_spelled_out() -> None:
     assert _remark(LedgerEntry("slow", 2000, "failed", "timed out after 1000 ms", attempt=1)) == "timed out after 1 s"
 
 
+def test_instances_say_by_which_rules_of_the_zones_they_reckon(lockbeat: Lockbeat, store: str) -> None:
+    async def beat(lb: Client) -> None:
+        await lb.store.call("beat/heartbeat", 0, ("old", '{"tzdata": "2024a"}', 30_000))
+        await lb.store.call("beat/heartbeat", 0, ("new", '{"tzdata": "2025b"}', 30_000))
+
+    using(store, beat)
+    answer = lockbeat("instances", "--url", store)
+    assert " 2024a " in answer.out
+    assert " 2025b " in answer.out
+    assert "reckon by different rules of the time zones: tzdata 2024a, 2025b" in answer.err
+    assert {each["tzdata"] for each in lockbeat("instances", "--url", store, "--json").json} == {"2024a", "2025b"}
+
+
 def test_an_instance_that_is_not_heard_is_silent(lockbeat: Lockbeat, store: str) -> None:
     async def beat(lb: Client) -> None:
         await lb.store.call("beat/heartbeat", 0, ("alive", "{}", 30_000))
