@@ -167,10 +167,15 @@ def test_a_watch_that_was_killed_is_replaced_by_who_comes_next_and_there_is_one(
 
 
 def test_a_server_whose_directory_was_removed_ends_without_users(directory: Path) -> None:
-    pid = killed_user(directory, 0.3)
+    pid = killed_user(directory, 2)
     with redis.Redis(unix_socket_path=str(directory / "server.sock"), protocol=2) as client:
         wait_until(lambda: len(client.client_list()) == 2, "the watch has connected")
-    shutil.rmtree(directory)
+
+    def removed() -> bool:
+        shutil.rmtree(directory, ignore_errors=True)  # the watch may write there meanwhile
+        return not directory.exists()
+
+    wait_until(removed, "the directory is gone")
     wait_until(lambda: not lives(pid), "the server has ended")
 
 
