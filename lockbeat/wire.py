@@ -145,6 +145,8 @@ def error_of(problem: Exception) -> LockbeatError:
     word = text.split(" ", 1)[0]
     if word == "LOCKBEAT_UNREADABLE":
         return Unreadable(text.split(" ")[1])
+    if word == "LOCKBEAT_CLOCK":
+        return StoreError(text.removeprefix(word).lstrip())
     if word in ("OOM", "MISCONF") or any(words in text for words in NO_STORE):
         return StoreError(text)
     if word in _AWAY or not isinstance(problem, (hiredis.ReplyError, RedisError)):

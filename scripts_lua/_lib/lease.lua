@@ -9,6 +9,9 @@
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+-- From 2^53 us on a fence can't be told from its neighbours, and a counter that stands there is unreadable for good, also
+-- once the clock is right again. So such a clock is refused before anything is written.
+if tonumber(time[1]) >= 9007199254 then return redis.error_reply('LOCKBEAT_CLOCK the server\'s clock is past the year 2255') end
 local ASIDE_MS = 60000  -- when a loop looks again at what it could not read
 local TOMBSTONE_MS = 20000  -- a call is repeated for at most two timeouts of 5 s, and waits one more
 local SET_BACK_MS = 1000  -- what lies further ahead than it can was written before the server's clock was set back

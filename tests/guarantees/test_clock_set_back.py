@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from lockbeat import Claim, Fixed, Lockbeat
+from lockbeat.errors import ScriptError, StoreError
 from tests.claims import acquired
 from tests.conftest import only
 from tests.tasks import NOON, begun, claim_one, died, state, stopped
@@ -18,6 +19,7 @@ from tests.tasks import NOON, begun, claim_one, died, state, stopped
 pytestmark = only("memory")
 
 AHEAD = NOON + 10 * 366 * 86_400
+BEYOND = 2**53 / 1_000_000  # in the year 2255 microseconds outgrow what a fence can be
 At = Callable[[float], None]
 
 
@@ -228,3 +230,28 @@ async def test_an_instance_that_died_then_is_not_shown_for_years(lb: Lockbeat, a
     await lb.store.call("beat/heartbeat", 0, ("alive", "{}", HEARTBEAT_TTL_MS))
     at(NOON + 31)
     assert [instance.owner for instance in await instances(lb.store)] == ["alive"]
+
+
+@pytest.mark.parametrize("later", [0.0, 50 * 366 * 86_400.0])
+async def test_a_clock_beyond_every_fence_is_refused_and_leaves_no_trace(lb: Lockbeat, at: At, later: float) -> None:
+    before = await lb.locks.try_acquire("k", "alice", 30)
+    assert before is not None
+    at(BEYOND + later)
+    calls: list[Callable[[], Awaitable[object]]] = [
+        lambda: lb.locks.try_acquire("k", "bob", 30),
+        lambda: lb.claims.acquire("k", "bob", lease=30),
+        lambda: lb.tasks.spawn("job"),
+        lambda: lb.tasks.claim("default", "bob", 1, 30),
+        lambda: lb.locks.owner("k"),
+    ]
+    for call in calls:
+        with pytest.raises(StoreError, match=r"^the server's clock is past the year 2255$") as refused:
+            await call()
+        assert not isinstance(refused.value, ScriptError), "the clock is wrong, not a script"
+    at(NOON + 1)
+    assert await lb.locks.owner("k") == "alice"
+    after = await lb.locks.try_acquire("other", "bob", 30)
+    assert after is not None
+    assert before.fence < after.fence < 2**53
+    assert isinstance(await lb.claims.acquire("k", "bob", lease=30), Claim)
+    assert await begun(lb)
