@@ -36,6 +36,12 @@ FORK_KINDS = {
 }
 
 
+def heeds_signals() -> None:
+    """For a child of tests that run in a shell's background, or under nohup: these are ignored there, and that is inherited."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Program:
     """A process of `tests.misbehaving`."""
 
@@ -49,6 +55,7 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=heeds_signals,
         )
 
     async def result(self, name: str, params: Any) -> TaskInfo:
