@@ -4,8 +4,9 @@
 --   leases  hash  KEY -> "EXPIRES_MS:LEFT_MS FENCE TOKEN FREED OWNER"; LEFT: until it expired when this was written; 0: released
 --   owned   zset  OWNER \255 KEY, all of score 0: what an owner holds, in O(owned). UTF-8 never holds byte 255.
 --   live    zset  KEY by EXPIRES_MS: what to sweep, oldest first; only where an expiry has consequences (tasks)
--- TOKEN is the id of the call that took the lease, FREED the ids of the last calls that released it ("-": none): by them a
--- call that is repeated because its reply was lost finds its own first outcome, though others held the key meanwhile.
+-- TOKEN is the id of the call that took the lease; after a comma follow those by which its owner took it again, and "+" if they
+-- were too many to keep. FREED is the ids of the last calls that released it ("-": none). By them a call that is repeated because
+-- its reply was lost finds its own first outcome, though others held the key meanwhile.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -49,6 +50,11 @@ local function each(width, call)
     out[#out + 1] = problem or said
   end
   return out
+end
+
+-- Count what happened. A counter that can't be read stops nobody: it is left as it is, for whoever reads it to name.
+local function tally(key, what, by)
+  redis.pcall('HINCRBY', key, what, int(by))
 end
 
 -- fence = max(last + 1, TIME in microseconds): the clock keeps it growing when the counter is lost to FLUSHALL, eviction
@@ -119,10 +125,31 @@ local function lease_free(t, key, lease, call)
   lease_put(t, key, lease)
 end
 
--- Whether it was taken by the call `token`. Once its owner has taken it again by another call, only "TOKEN+" will do: that is
+-- Whether `call` is one of those that took it.
+local function lease_took(lease, call)
+  return lease.token == call or string.find(',' .. lease.token .. ',', ',' .. call .. ',', 1, true) ~= nil
+end
+
+-- Its owner takes it again by another call. Each is kept, so that the lease ends when all of them are undone, and no sooner.
+local function lease_retake(lease, call)
+  if lease_took(lease, call) or string.sub(lease.token, -2) == ',+' then return end
+  lease.token = lease.token .. ',' .. (#lease.token < 160 and call or '+')
+end
+
+-- `call` is undone, by which its owner took it: the others hold it. Whether it was one of several.
+local function lease_untake(lease, call)
+  local calls = ',' .. lease.token .. ','
+  local first, last = string.find(calls, ',' .. call .. ',', 1, true)
+  if not first or #calls == last - first + 1 then return false end
+  lease.token = string.sub(string.sub(calls, 1, first) .. string.sub(calls, last + 1), 2, -2)
+  return true
+end
+
+-- Whether `token` may end or renew it. Once its owner has taken it again by another call, only "TOKEN+" will do: that is
 -- what a block says that holds it, while the undoing of a cancelled call says "TOKEN".
 local function lease_taken_by(lease, token)
-  return token == '-' or lease.token == token or lease.token .. '+' == token
+  return token == '-' or lease.token == token
+    or string.sub(token, -1) == '+' and lease_took(lease, string.sub(token, 1, -2))
 end
 
 -- Whether this very call has released it before.

@@ -15,6 +15,7 @@
 -- Returns  1  it was held, and is released by this call
 --          0  not held by this owner: expired, missing, or another's
 --
+-- A lock that its owner has taken by several calls is released when the last of them is undone.
 -- A caller that still waits under the token leaves the queue, so one script ends whatever an acquire had begun.
 -- Under OOM: runs.
 -- include: _lib/lease _lib/waiting
@@ -33,6 +34,8 @@ local out = each(4, function(i)
     released = 1
   elseif lease and lease_freed_by(lease, call) then
     released = 1
+  elseif lease and lease.live and lease.owner == owner and lease_untake(lease, token) then
+    lease_put(t, key, lease)
   end
   return released
 end)

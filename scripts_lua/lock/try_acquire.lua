@@ -36,9 +36,9 @@ local out = each(6, function(i)
     if queued then waiter_leave(w, key, token) end
     lease = lease_grant(t, mint(counter), key, lease, owner, token, ttl)
     reply = {lease.fence, lease.expires, now}
-  elseif lease.token == token or (ARGV[i + 4] == '1' and lease.owner == owner) then
-    -- The mark keeps the undoing of a cancelled call, this or the first, from releasing what the owner has by both.
-    if lease.token ~= token and string.sub(lease.token, -1) ~= '+' then lease.token = lease.token .. '+' end
+  elseif lease_took(lease, token) or (ARGV[i + 4] == '1' and lease.owner == owner) then
+    -- Undoing one cancelled call, this or another, does not release what the owner has by both.
+    lease_retake(lease, token)
     lease.expires = now + ttl
     lease_put(t, key, lease)
     reply = {lease.fence, lease.expires, now}

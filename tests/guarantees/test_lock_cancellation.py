@@ -171,6 +171,32 @@ async def test_undoing_a_cancelled_call_spares_what_the_owner_took_meanwhile(lb:
         assert await lb.locks.release("k", "alice")
 
 
+@pytest.mark.parametrize("calls", [2, 3, 8])
+async def test_a_lock_that_its_owner_took_by_several_calls_is_free_once_all_are_cancelled(lb: Lockbeat, calls: int) -> None:
+    for steps in range(STEPS):
+        several = asyncio.gather(
+            *(cancelled_after(steps, lb.locks.try_acquire("k", "alice", 3600)) for _ in range(calls)),
+        )
+        if any(await several):
+            assert await lb.locks.release("k", "alice")
+            continue
+        await nobody_holds(lb, "k")
+
+
+async def test_of_several_calls_by_one_owner_any_that_is_not_cancelled_keeps_the_lock(lb: Lockbeat) -> None:
+    for kept in range(3):
+        taking = [asyncio.create_task(lb.locks.try_acquire("k", "alice", 3600)) for _ in range(3)]
+        await asyncio.sleep(0)
+        for number, task in enumerate(taking):
+            if number != kept:
+                task.cancel()
+        lease = await taking[kept]
+        await asyncio.gather(*taking, return_exceptions=True)
+        assert lease is not None
+        assert [held.fence for held in await lb.locks.list()] == [lease.fence]
+        assert await lb.locks.release("k", "alice")
+
+
 @pytest.mark.parametrize("verb", ["renew", "is_locked", "owner", "release_all", "list"])
 async def test_cancelling_any_other_verb_leaves_the_client_usable(lb: Lockbeat, verb: str) -> None:
     calls: dict[str, Callable[[], Awaitable[Any]]] = {
