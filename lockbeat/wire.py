@@ -25,6 +25,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from lockbeat import forks
 from lockbeat.connection import Primary
 from lockbeat.errors import LockbeatError, ScriptError, StoreError, StoreUnavailable, Unreadable
+from lockbeat.keys import KEYS
 from lockbeat.outage import Outage, Pace
 from lockbeat.scripts import Script
 
@@ -236,6 +237,8 @@ class _Line(asyncio.Protocol):
         error = StoreUnavailable(str(reply)) if str(reply).startswith("NOSCRIPT") and batch.target else error_of(reply)
         if isinstance(error, StoreUnavailable) and self.wire.keeps(batch):
             self.sent.appendleft((batch, 0.0))
+        elif batch.target is not None and "WRONGTYPE" in str(reply):
+            self.wire.name_the_key(batch, error)
         else:
             batch.fail(error)
         if isinstance(error, StoreUnavailable):
@@ -360,6 +363,23 @@ class Wire:
         batch.calls.append(future)
         self._enqueue(batch)
         return future
+
+    def name_the_key(self, batch: Batch, error: LockbeatError) -> None:
+        """Fail a batch of which a key is of another type than ours; the server does not say which: ask for the types."""
+        assert batch.target is not None
+        keys = [str(key) for key in batch.head[3 : 3 + int(batch.head[2])]]
+        types = [KEYS[name].partition(" ")[0] for name in batch.target.script.keys]
+        asked = asyncio.gather(*(self.command("TYPE", key) for key in keys), return_exceptions=True)
+
+        def told(done: asyncio.Future[list[Any]]) -> None:
+            found = [] if done.cancelled() else done.result()
+            for key, ours, said in zip(keys, types, found, strict=False):
+                if isinstance(said, bytes) and said.decode() not in (ours, "none"):
+                    batch.fail(Unreadable(key))
+                    return
+            batch.fail(error)
+
+        asked.add_done_callback(told)
 
     def _check(self) -> None:
         if asyncio._get_running_loop() is not self.loop:
@@ -539,7 +559,10 @@ class MemoryWire(Wire):
                 try:
                     batch.succeed(await self._reply(batch))
                 except (RedisError, OSError) as problem:
-                    batch.fail(error_of(problem))
+                    if batch.target is not None and "WRONGTYPE" in str(problem):
+                        self.name_the_key(batch, error_of(problem))
+                    else:
+                        batch.fail(error_of(problem))
                 except Exception as problem:  # noqa: BLE001 - what fakeredis makes of a script's own error is a lupa one
                     batch.fail(ScriptError(str(problem)))
         finally:

@@ -177,7 +177,7 @@ end
 -- Forget up to `most` of those that ended, and of those that ran out and that nobody missed.
 local function claim_forget(most)
   -- The empty member stands last. What has ended is read, which is enough to set right when it is forgotten.
-  for _, member in ipairs(redis.call('ZRANGE', c.ended, -2, -2)) do claim_read(member) end
+  for _, member in ipairs(redis.call('ZRANGE', c.ended, -2, -2)) do attempt(claim_read, member) end
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', c.ended, '-inf', int(now), 'LIMIT', 0, most)) do
     claim_drop(member)
   end
@@ -196,9 +196,9 @@ end
 -- members keep a key from being emptied, and with it from losing its TTL, so that all but one run an hour touch no TTL.
 local function claim_close()
   for what, by in pairs(counted) do
-    if by ~= 0 then redis.call('HINCRBY', c.stats, what, by) end
+    if by ~= 0 then tally(c.stats, what, by) end
   end
-  if furthest <= (tonumber(redis.call('HGET', c.stats, 'horizon') or 0)) then return end
+  if furthest <= (tonumber(redis.call('HGET', c.stats, 'horizon') or 0) or now + redis.call('PTTL', t.leases)) then return end
   local horizon = int(furthest + 3600000)
   redis.call('HSET', c.stats, 'horizon', horizon)
   for _, hash in ipairs({t.leases, c.states, c.results}) do redis.call('HSET', hash, '', '') end

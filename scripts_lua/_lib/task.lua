@@ -196,7 +196,7 @@ end
 local function task_finish()
   if locked > now then lease_keep(q.locks, q.counter, locked + TOMBSTONE_MS) end
   if claimable then redis.call('PUBLISH', q.bell, 'task') end
-  for what, count in pairs(tallied) do redis.call('HINCRBY', q.stats, what, count) end
+  for what, count in pairs(tallied) do tally(q.stats, what, count) end
 end
 
 -- The attempt is over: its lease goes, and with it the job's lock, if the attempt took one.

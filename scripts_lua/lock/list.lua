@@ -17,7 +17,8 @@ if ARGV[2] ~= '' then low = '(' .. ARGV[2] end
 local page = redis.call('ZRANGEBYLEX', t.owned, low, high, 'LIMIT', 0, ARGV[3])
 local out = {#page == tonumber(ARGV[3]) and page[#page] or ''}
 for _, member in ipairs(page) do
-  local key = string.sub(member, string.find(member, '\255', 1, true) + 1)
+  local at = string.find(member, '\255', 1, true) or 0  -- 0: of somebody else's making, and nobody's lock
+  local key = string.sub(member, at + 1)
   local lease, problem = attempt(lease_read, t, key)
   if problem then out[#out + 1] = problem end
   if lease and lease.live then out[#out + 1] = {key, lease.owner, lease.fence, lease.expires} end

@@ -58,6 +58,61 @@ async def test_a_lock_whose_entry_is_damaged_is_granted_to_nobody_and_named(lb: 
 
 
 @here_and_there
+@pytest.mark.parametrize("damaged", ["claim", "claim:state"])
+async def test_a_claim_that_ended_and_is_damaged_stands_in_no_other_claims_way(lb: Lockbeat, raw: Any, damaged: str) -> None:
+    ended = await lb.claims.acquire("ended", "alice", 30)
+    assert isinstance(ended, Claim)
+    assert await lb.claims.fail(ended, "broken")
+    raw.hset(lb.store.keys.key(0, damaged), b"default\xffended", "foreign")
+    other = await lb.claims.acquire("other", "bob", 30)
+    assert isinstance(other, Claim)
+    assert await lb.claims.complete(other)
+    assert await lb.claims.cleanup() == 0
+    with pytest.raises(Unreadable):
+        await lb.claims.acquire("ended", "bob", 30)
+
+
+@here_and_there
+async def test_counters_that_can_not_be_read_stop_nobody_and_are_named(lb: Lockbeat, raw: Any) -> None:
+    statistics = lb.store.keys.key(0, "claim:stats")
+    assert await lb.claims.acquire("first", "alice", 7200)
+    for what in ("acquired", "completed", "horizon"):
+        raw.hset(statistics, what, "foreign")
+    claim = await lb.claims.acquire("second", "alice", 30)
+    assert isinstance(claim, Claim)
+    assert await lb.claims.complete(claim)
+    assert raw.pttl(lb.store.keys.key(0, "claim")) > 7200 * 1000, "the first one's key lives as long as before"
+    with pytest.raises(Unreadable) as told:
+        await lb.claims.stats()
+    assert (told.value.key, told.value.field) == (statistics, "acquired")
+
+    raw.hset(lb.store.keys.key(0, "task:stats"), mapping=dict.fromkeys(("spawned", "begun", "done"), "foreign"))
+    await lb.tasks.spawn("work")
+    assert await lb.tasks.complete(await claim_one(lb))
+
+
+@here_and_there
+@pytest.mark.parametrize("key", ["lock", "lock:owned", "lock:queue", "claim:live", "task:ready", "fence"])
+async def test_a_key_of_another_type_is_named(lb: Lockbeat, raw: Any, key: str) -> None:
+    wrong = lb.store.keys.key(0, key)
+    raw.delete(wrong)
+    if key == "fence":
+        raw.rpush(wrong, "foreign")
+    else:
+        raw.set(wrong, "foreign")
+    with pytest.raises(Unreadable) as told:
+        if key.startswith("claim"):
+            await lb.claims.acquire("c", "alice", 30)
+        elif key.startswith("task"):
+            await lb.tasks.spawn("work")
+        else:
+            async with lb.lock("k", wait=1):
+                pass
+    assert told.value.key == wrong
+    raw.delete(*(lb.store.keys.key(0, name) for name in (key, "lock", "lock:owned")))  # the script had come half its way
+
+
+@here_and_there
 async def test_a_listing_leaves_out_what_it_cannot_read_and_says_so(
     lb: Lockbeat, raw: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
