@@ -13,8 +13,9 @@ from lockbeat.connection import Connector
 from lockbeat.durability import Durability, DurableWire
 from lockbeat.errors import NotDurable, StoreError, StoreUnavailable, Unreadable
 from lockbeat.keys import Keys
+from lockbeat.memory import MemoryWire
 from lockbeat.scripts import Script, load
-from lockbeat.wire import Args, MemoryWire, Target, Wire, patience_for
+from lockbeat.wire import Args, Target, Wire, patience_for
 
 
 class Calls:

@@ -20,7 +20,8 @@ import hiredis
 from redis.exceptions import RedisError
 
 from lockbeat.errors import LockbeatError, StoreUnavailable
-from lockbeat.wire import error_of, take_over
+from lockbeat.replies import error_of
+from lockbeat.wire import take_over
 
 log = logging.getLogger("lockbeat")
 

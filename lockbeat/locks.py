@@ -16,9 +16,10 @@ from lockbeat.holding import Holding
 from lockbeat.keeper import Keeper
 from lockbeat.keys import check_name
 from lockbeat.lease import Lease, monotonic
+from lockbeat.replies import sifted
 from lockbeat.store import Store
 from lockbeat.waiting import Waiter, WaitingRoom
-from lockbeat.wire import Args, sifted
+from lockbeat.wire import Args
 
 log = logging.getLogger("lockbeat")
 

@@ -15,38 +15,22 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
 from typing import Any
 
 import hiredis
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+from redis.exceptions import RedisError
 
 from lockbeat import forks
 from lockbeat.connection import Primary
-from lockbeat.errors import LockbeatError, ScriptError, StoreError, StoreUnavailable, Unreadable
+from lockbeat.errors import LockbeatError, StoreError, StoreUnavailable, Unreadable
 from lockbeat.keys import KEYS
 from lockbeat.outage import Outage, Pace
+from lockbeat.replies import error_of, is_denial, readable
 from lockbeat.scripts import Script
 
 log = logging.getLogger("lockbeat")
-
-# The server refused before it did anything, and another server, or a later try, may not.
-_AWAY = (
-    "READONLY",
-    "LOADING",
-    "MASTERDOWN",
-    "CLUSTERDOWN",
-    "MOVED",
-    "ASK",
-    "TRYAGAIN",
-    "NOREPLICAS",
-    "BUSY",
-    "UNBLOCKED",
-)
-
-NO_STORE = ("is not allowed from script", "without any input keys", "command called from script")
-"""What a server says that does not run the scripts of anybody: it can't be a store."""
 
 Args = Sequence[str | bytes | int]
 
@@ -116,45 +100,6 @@ class Batch:
         for future in self.calls:
             if not future.done():
                 future.set_exception(copy(error))
-
-
-_UNREADABLE = b"LOCKBEAT_UNREADABLE "
-
-
-def readable(reply: Any) -> Any:
-    """A script's reply; or, if it names what could not be read, the error that says so."""
-    if type(reply) is not bytes or not reply.startswith(_UNREADABLE):
-        return reply
-    key, _, field = reply.removeprefix(_UNREADABLE).partition(b"\xff")
-    return Unreadable(key.decode(errors="backslashreplace"), field.decode(errors="backslashreplace"))
-
-
-def sifted(rows: Iterable[Any]) -> list[Any]:
-    """The rows that could be read. The others are left as they are; a line in the log names each."""
-    found = []
-    for row in map(readable, rows):
-        if isinstance(row, Unreadable):
-            log.error("left out: %s", row)
-        else:
-            found.append(row)
-    return found
-
-
-def error_of(problem: Exception) -> LockbeatError:
-    """The one place where what a server or redis-py says becomes an error of ours."""
-    text = str(problem)
-    word = text.split(" ", 1)[0]
-    if word == "LOCKBEAT_UNREADABLE":
-        return Unreadable(text.split(" ")[1])
-    if word == "LOCKBEAT_CLOCK":
-        return StoreError(text.removeprefix(word).lstrip())
-    if word in ("OOM", "MISCONF") or any(words in text for words in NO_STORE):
-        return StoreError(text)
-    if word in _AWAY or not isinstance(problem, (hiredis.ReplyError, RedisError)):
-        return StoreUnavailable(text or type(problem).__name__)
-    if word in ("ERR", "WRONGTYPE") or word.startswith("LOCKBEAT_") or "script:" in text:
-        return ScriptError(text)
-    return StoreError(text)
 
 
 def take_over(connection: Any) -> tuple[asyncio.StreamWriter, asyncio.WriteTransport]:
@@ -436,7 +381,7 @@ class Wire:
                 log.exception("connecting failed")
             reason = str(problem) or f"no answer within {self._connect_timeout:g} s"
             error = error_of(problem) if isinstance(problem, RedisError) else StoreUnavailable(reason)
-            if not isinstance(error, StoreUnavailable) and not _is_denial(problem):
+            if not isinstance(error, StoreUnavailable) and not is_denial(problem):
                 error = StoreUnavailable(reason)
             self.pace.failed(self.longest_pause)
             self.outage.failed(self, reason)
@@ -519,69 +464,3 @@ class Wire:
         pending = [future for batch in batches for future in batch.calls if not future.done()]
         if pending:
             await asyncio.wait(pending, timeout=max(deadline - self.loop.time(), 0))
-
-
-def _is_denial(problem: Exception) -> bool:
-    """Credentials or rights: trying again will not help."""
-    return (
-        isinstance(problem, (AuthenticationError, NoPermissionError))
-        or str(problem).split(" ", 1)[0] in ("WRONGPASS", "NOAUTH", "NOPERM")
-        or "invalid username" in str(problem)
-        or "Authentication required" in str(problem)
-    )
-
-
-class MemoryWire(Wire):
-    """The same over a fakeredis client, for `memory://`: a batch is one command of that client."""
-
-    def __init__(self, client: Any, timeout: float) -> None:
-        super().__init__(self._never, timeout)
-        self._client = client
-        self._running: asyncio.Task[None] | None = None
-
-    async def _never(self) -> None:
-        raise NotImplementedError
-
-    def _flush(self) -> None:
-        self._scheduled = False
-        if self._closed:
-            self._fail_waiting(StoreError("the store is closed"))
-        elif self._running is None:
-            self._running = self.loop.create_task(self._run())
-
-    async def _run(self) -> None:
-        """One after the other: a call never overtakes one that was made before it."""
-        try:
-            while self._waiting:
-                batch = self._waiting.pop(0)
-                if batch.target is not None and batch.target.batch is batch:
-                    batch.target.batch = None
-                try:
-                    batch.succeed(await self._reply(batch))
-                except (RedisError, OSError) as problem:
-                    if batch.target is not None and "WRONGTYPE" in str(problem):
-                        self.name_the_key(batch, error_of(problem))
-                    else:
-                        batch.fail(error_of(problem))
-                except Exception as problem:  # noqa: BLE001 - what fakeredis makes of a script's own error is a lupa one
-                    batch.fail(ScriptError(str(problem)))
-        finally:
-            self._running = None
-
-    async def _reply(self, batch: Batch) -> Any:
-        try:
-            return await self._client.execute_command(*batch.command())
-        except RedisError as problem:
-            if batch.target is None or "matching script" not in str(problem):
-                raise
-            batch.head = ("EVAL", batch.target.script.source, *batch.head[2:])
-            return await self._client.execute_command(*batch.command())
-
-    async def aclose(self) -> None:
-        if self._waiting:
-            self._flush()
-        self._closed = True
-        if self._running is not None:
-            await asyncio.wait((self._running,), timeout=self.timeout)
-        self._fail_waiting(StoreError("the store is closed"))
-        await self._client.aclose()

@@ -15,8 +15,9 @@ import redis.exceptions
 from lockbeat import Lockbeat
 from lockbeat.errors import ScriptError, StoreError, StoreUnavailable
 from lockbeat.keys import Keys
+from lockbeat.replies import error_of
 from lockbeat.scripts import load
-from lockbeat.wire import ENOUGH, Wire, error_of, take_over
+from lockbeat.wire import ENOUGH, Wire, take_over
 from tests.conftest import Backend, Connect, only, wait_until
 from tests.servers import Server
 

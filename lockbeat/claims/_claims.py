@@ -30,8 +30,8 @@ from lockbeat.errors import Unreadable
 from lockbeat.keeper import Keeper
 from lockbeat.keys import check_name, claim_place
 from lockbeat.payload import dump, load
+from lockbeat.replies import sifted
 from lockbeat.store import Store
-from lockbeat.wire import sifted
 
 log = logging.getLogger("lockbeat")
 

@@ -15,8 +15,9 @@ from lockbeat.connection import Connector
 from lockbeat.errors import StoreError, StoreUnavailable
 from lockbeat.keys import Keys
 from lockbeat.monitor._instances import fields
+from lockbeat.replies import NO_STORE
 from lockbeat.scripts import load, names
-from lockbeat.wire import NO_STORE, Wire
+from lockbeat.wire import Wire
 
 PINGS = 21
 SLOW_MS = 20.0

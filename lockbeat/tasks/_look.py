@@ -13,10 +13,10 @@ from lockbeat.durations import Seconds, milliseconds, seconds
 from lockbeat.errors import InvalidArgument, TaskTimeout, UnknownTask, Unreadable
 from lockbeat.jobs import whole
 from lockbeat.keys import MAX_NAME_BYTES, check_name, shard_of_task
+from lockbeat.replies import sifted
 from lockbeat.scripts import load
 from lockbeat.store import Store
 from lockbeat.tasks._values import STATES, Counts, EndState, State, TaskInfo
-from lockbeat.wire import sifted
 
 log = logging.getLogger("lockbeat")
 

@@ -22,11 +22,11 @@ from lockbeat.jobs import whole
 from lockbeat.keys import check_name, queue_tag
 from lockbeat.lease import monotonic
 from lockbeat.payload import dump
+from lockbeat.replies import sifted
 from lockbeat.scripts import load
 from lockbeat.store import Store
 from lockbeat.tasks._look import PAGE, Look
 from lockbeat.tasks._values import Failed, Failure, Heartbeat, NewTask, Refusal, Spawned, SpawnOptions, Task
-from lockbeat.wire import sifted
 
 log = logging.getLogger("lockbeat")
 

@@ -1,0 +1,79 @@
+"""What a server answers, as a value or an error of ours."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import hiredis
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+
+from lockbeat.errors import LockbeatError, ScriptError, StoreError, StoreUnavailable, Unreadable
+
+log = logging.getLogger("lockbeat")
+
+# The server refused before it did anything, and another server, or a later try, may not.
+_AWAY = (
+    "READONLY",
+    "LOADING",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "MOVED",
+    "ASK",
+    "TRYAGAIN",
+    "NOREPLICAS",
+    "BUSY",
+    "UNBLOCKED",
+)
+
+NO_STORE = ("is not allowed from script", "without any input keys", "command called from script")
+"""What a server says that does not run the scripts of anybody: it can't be a store."""
+
+_UNREADABLE = b"LOCKBEAT_UNREADABLE "
+
+
+def readable(reply: Any) -> Any:
+    """A script's reply; or, if it names what could not be read, the error that says so."""
+    if type(reply) is not bytes or not reply.startswith(_UNREADABLE):
+        return reply
+    key, _, field = reply.removeprefix(_UNREADABLE).partition(b"\xff")
+    return Unreadable(key.decode(errors="backslashreplace"), field.decode(errors="backslashreplace"))
+
+
+def sifted(rows: Iterable[Any]) -> list[Any]:
+    """The rows that could be read. The others are left as they are; a line in the log names each."""
+    found = []
+    for row in map(readable, rows):
+        if isinstance(row, Unreadable):
+            log.error("left out: %s", row)
+        else:
+            found.append(row)
+    return found
+
+
+def error_of(problem: Exception) -> LockbeatError:
+    """The one place where what a server or redis-py says becomes an error of ours."""
+    text = str(problem)
+    word = text.split(" ", 1)[0]
+    if word == "LOCKBEAT_UNREADABLE":
+        return Unreadable(text.split(" ")[1])
+    if word == "LOCKBEAT_CLOCK":
+        return StoreError(text.removeprefix(word).lstrip())
+    if word in ("OOM", "MISCONF") or any(words in text for words in NO_STORE):
+        return StoreError(text)
+    if word in _AWAY or not isinstance(problem, (hiredis.ReplyError, RedisError)):
+        return StoreUnavailable(text or type(problem).__name__)
+    if word in ("ERR", "WRONGTYPE") or word.startswith("LOCKBEAT_") or "script:" in text:
+        return ScriptError(text)
+    return StoreError(text)
+
+
+def is_denial(problem: Exception) -> bool:
+    """Credentials or rights: trying again will not help."""
+    return (
+        isinstance(problem, (AuthenticationError, NoPermissionError))
+        or str(problem).split(" ", 1)[0] in ("WRONGPASS", "NOAUTH", "NOPERM")
+        or "invalid username" in str(problem)
+        or "Authentication required" in str(problem)
+    )
