@@ -20,6 +20,7 @@ from lockbeat.connection import Connector
 from lockbeat.errors import LockbeatError, StoreUnavailable, Unreadable
 from lockbeat.keys import Keys
 from lockbeat.lease import Held
+from lockbeat.outage import LONGEST_PAUSE, Pace
 from lockbeat.scripts import load
 from lockbeat.stall import Stall
 from lockbeat.wire import Args, patience_for
@@ -123,10 +124,14 @@ class Keeper:
                 pass  # the thread has ended: aclose
 
     def _run(self) -> None:
-        try:
-            asyncio.run(self._keep())
-        except Exception:
-            log.exception("the keeper's thread ended; no lease is renewed any more")
+        pace = Pace()
+        while not self._closed:
+            try:
+                asyncio.run(self._keep())
+            except Exception:  # no file can be opened, or one of its own was closed by the program
+                log.exception("the keeper's event loop failed, and another takes its place")
+                pace.failed(LONGEST_PAUSE)
+                time.sleep(pace.wait())
 
     async def _keep(self) -> None:
         self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()

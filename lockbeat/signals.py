@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
-from functools import partial
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -98,6 +97,8 @@ def _turn(loop: asyncio.AbstractEventLoop, until: asyncio.Task[Any]) -> None:
     """Turn the loop until a task has ended, whatever is raised through the loop meanwhile."""
     generation = forks.generation
     while not until.done():
+        turned: list[bool] = []
+        loop.call_soon(turned.append, True)
         try:
             loop.run_until_complete(until)
         except BaseException as problem:
@@ -108,6 +109,10 @@ def _turn(loop: asyncio.AbstractEventLoop, until: asyncio.Task[Any]) -> None:
             if isinstance(problem, (SystemExit, KeyboardInterrupt)):
                 # asyncio lets these out through the loop, from whichever task or callback raised them.
                 _blame(problem)
+            elif not turned:
+                # Its selector's file was closed, say: it would fail again at once, and for ever.
+                log.exception("the event loop fails before it has turned")
+                _end(1, f"the event loop can't be turned any more: {problem!r}; leases end by themselves")
             else:
                 log.exception("a function stopped the event loop, and it is turned again")
 
@@ -172,6 +177,13 @@ def _end(code: int, reason: str) -> None:
     os._exit(code)
 
 
+def _ends() -> tuple[socket.socket, socket.socket]:
+    """Where signals are read from, and what Python writes them to."""
+    reading, writing = socket.socketpair()
+    writing.setblocking(False)
+    return reading, writing
+
+
 class Ear:
     """Hears signals in a thread of its own, so a second one and the end of patience reach a program whose loop is stuck.
 
@@ -185,8 +197,7 @@ class Ear:
         self._asked_at, self._asked_by = 0.0, ""
         self._before: dict[signal.Signals, Any] = {}
         self._closed = False
-        self._reading, self._writing = socket.socketpair()
-        self._writing.setblocking(False)
+        self._reading, self._writing = _ends()
         self._thread = threading.Thread(target=self._listen, name="lockbeat signals", daemon=True)
 
     def __enter__(self) -> Self:
@@ -199,7 +210,7 @@ class Ear:
             self._loop.add_signal_handler(number, self._hear, number)
             signal.signal(number, heard)
         # In the loop's first turn: uvloop sets its own when it begins to run.
-        self._loop.call_soon(partial(signal.set_wakeup_fd, self._writing.fileno(), warn_on_full_buffer=False))
+        self._loop.call_soon(self._be_woken)
         self._thread.start()
         return self
 
@@ -224,17 +235,35 @@ class Ear:
             left = None if self.ends_at is None else self.ends_at - time.monotonic()
             if left is not None and left <= 0:
                 _end(1, f"{self._asked_by}: not shut down within {self._patience:g} s, and ended; leases end by themselves")
-            self._reading.settimeout(left)
             try:
+                self._reading.settimeout(left)
                 numbers = self._reading.recv(64)
             except TimeoutError:
                 continue
             except OSError:
-                return
+                numbers = b""
+            if not numbers and not self._closed:
+                self._mend()
             for number in numbers:
                 if number in self._before:
                     self._hear(signal.Signals(number))
             self._tell(lambda: None)  # Python's handlers of other signals run when the main thread wakes
+
+    def _mend(self) -> None:
+        """The program has closed a file that it did not open, and no signal is heard: listen to another."""
+        time.sleep(WIND_UP)  # it may be at it again
+        for end in (self._reading, self._writing):
+            end.detach()  # its number may be another's by now
+        try:
+            self._reading, self._writing = _ends()
+        except OSError:
+            return  # no file can be opened: looked at again
+        # The loop's own file may be closed, too: it does this in its next turn, whatever that is for.
+        self._tell(self._be_woken)
+
+    def _be_woken(self) -> None:
+        if not self._closed:
+            signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
 
     def _hear(self, number: signal.Signals) -> None:
         now = time.monotonic()

@@ -157,6 +157,27 @@ async def stops_the_loop(run: Run) -> str:
 
 
 @beat.task(max_attempts=1)
+async def closes(run: Run) -> str:
+    """As code that closes a file twice, or all there are, does to files that it did not open."""
+    mine = asyncio.get_running_loop()._selector.fileno()  # type: ignore[attr-defined]
+    if run.params == "selector":
+        print("began", flush=True)
+        os.close(mine)
+        return "closed"
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the one that lists them
+            if run.params in os.readlink(f"/proc/self/fd/{name}") and int(name) not in (0, 1, 2, mine):
+                os.close(int(name))
+    return "closed"
+
+
+@beat.task(max_attempts=2, lease=1)
+async def outlives_its_lease(run: Run) -> int:
+    await asyncio.sleep(4)
+    return run.attempt
+
+
+@beat.task(max_attempts=1)
 async def hangs(run: Run) -> None:
     print("began", flush=True)
     if run.params == "sleep":

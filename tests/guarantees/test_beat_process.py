@@ -156,6 +156,48 @@ async def test_one_signal_is_enough_to_end_it_and_the_log_names_what_would_not_e
 
 
 @only("valkey")
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+async def test_a_program_whose_event_loop_can_turn_no_more_ends_and_says_so(program: Program) -> None:
+    await program.begin("closes", "selector")
+    code, said = await program.end()
+    assert code == 1, said[-2000:]
+    assert "the event loop can't be turned any more: OSError" in said
+    assert said.count("Traceback") < 10, "it was not tried again and again"
+
+
+@only("valkey")
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+async def test_a_keeper_whose_file_was_closed_renews_all_the_same(program: Program, lb: Lockbeat) -> None:
+    assert (await program.result("closes", "eventpoll")).result == "closed"
+    running = await lb.tasks.spawn("outlives_its_lease")
+    expiries = set[float]()
+    async with asyncio.timeout(30):
+        while (info := await lb.tasks.get(running.task_id)).state in ("waiting", "running"):
+            if info.expires_at is not None:
+                expiries.add(info.expires_at)
+                await lb.tasks.claim("default", "neighbour", 10, 30)  # takes what has run out
+            await asyncio.sleep(0.02)
+    assert (info.state, info.result) == ("done", 1)
+    assert len(expiries) > 1, "it was renewed"
+    program.process.send_signal(signal.SIGTERM)
+    assert (await program.end())[0] == 0
+
+
+@only("valkey")
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+async def test_a_signal_is_heard_though_all_sockets_were_closed(program: Program) -> None:
+    await program.result("closes", "socket")
+    assert (await program.result("stops_the_loop", None)).result == "goes on"
+    for _ in range(20):  # what hears it may have to be opened anew first
+        program.process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(signals.REPEATED * 1.2)
+        if program.process.poll() is not None:
+            break
+    code, said = await program.end()
+    assert code in (0, 128 + signal.SIGTERM), said[-2000:]
+
+
+@only("valkey")
 async def test_under_nohup_the_terminals_end_is_not_its_own(lb: Lockbeat, url: str) -> None:
     program = Program(lb, url, nohup=True)
     try:
