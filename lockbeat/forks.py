@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import traceback
 import weakref
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ generation = 0
 """Grows by one in each forked child: what was made under another number is the parent's."""
 
 _loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+_forking = threading.local()
 
 
 def keep_from_children(loop: asyncio.AbstractEventLoop) -> None:
@@ -77,6 +79,22 @@ def _came_back() -> None:
     _exit(1)
 
 
+def _before_fork() -> None:
+    """Hold signals back in the thread that forks, and so in the child, until the child has let go of its parent's handlers.
+
+    One that came sooner, as of a `multiprocessing.Pool` that ends at once, would be the parent's, and the child would go on.
+    """
+    if len(_loops):
+        _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())  # alone: the next may raise what a handler raises
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+
+def _let_signals_in() -> None:
+    mask = _forking.__dict__.pop("mask", None)
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 def _after_fork() -> None:
     global generation
     generation += 1
@@ -91,7 +109,8 @@ def _after_fork() -> None:
     if loops:
         with contextlib.suppress(ValueError):
             signal.set_wakeup_fd(-1)
+    _let_signals_in()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_let_signals_in, after_in_child=_after_fork)

@@ -59,6 +59,14 @@ def fork(kind: str) -> Any:
         process.terminate()
         process.join()
         return process.exitcode
+    if kind == "terminate at once":  # before the child has run a line of Python
+        children = [FORK.Process(target=for_ever) for _ in range(10)]
+        for child in children:
+            child.start()
+            child.terminate()
+        for child in children:
+            child.join()
+        return sorted({child.exitcode for child in children})
     if kind == "preexec":
         sleeping = subprocess.Popen(["sleep", "60"], preexec_fn=os.setsid)
         sleeping.terminate()

@@ -191,7 +191,7 @@ def test_help_fits_a_narrow_terminal_and_names_every_command(lockbeat: Lockbeat)
         assert told.code == 0
         assert max(map(len, told.out.splitlines())) <= 80
     assert "..." not in answer.out.partition("Commands:")[2]  # none is cut
-    assert "Exit code 2: the call is wrong" in answer.out
+    assert "Exit code 2: wrong usage" in answer.out
 
 
 def test_a_port_that_is_taken_is_one_line(lockbeat: Lockbeat, server: EmbeddedServer, raw: Any) -> None:

@@ -27,6 +27,7 @@ FORK_KINDS = {
     "pool": [2, 4],
     "executor": [2, 4],
     "terminate": -signal.SIGTERM,
+    "terminate at once": [-signal.SIGTERM],
     "preexec": -signal.SIGTERM,
     "exit": 7,
     "raise": 1,
