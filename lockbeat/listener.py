@@ -20,6 +20,7 @@ import hiredis
 from redis.exceptions import RedisError
 
 from lockbeat.errors import LockbeatError, StoreUnavailable
+from lockbeat.outage import Outage
 from lockbeat.replies import error_of
 from lockbeat.wire import take_over
 
@@ -180,12 +181,13 @@ def over_client(client: Any) -> Subscribe:
 class Listener:
     """Keeps one subscription alive from the first `ready()` until `aclose()`."""
 
-    def __init__(self, subscribe: Subscribe, channels: Sequence[str], timeout: float) -> None:
+    def __init__(self, subscribe: Subscribe, channels: Sequence[str], timeout: float, outage: Outage | None = None) -> None:
         self.on_message: list[Tell] = []
         self.on_gap: list[Callable[[], None]] = []
         self._subscribe = subscribe
         self._channels = channels
         self._timeout = timeout
+        self._outage = outage or Outage("its server")
         self._task: asyncio.Task[None] | None = None
         self._link: Link | None = None
         self._since = 0.0
@@ -252,6 +254,9 @@ class Listener:
                 link = await self._subscribe(self._channels, self._tell)
         except (RedisError, OSError, LockbeatError) as problem:  # TimeoutError is an OSError
             self._note(problem)
+            if not isinstance(problem, LockbeatError) or isinstance(problem, StoreUnavailable):
+                # Whoever waits for a lock may ask nothing for long: then nobody else would tell.
+                self._outage.failed(self, str(problem) or f"no answer within {self._timeout:g} s")
             return None
         except Exception as problem:  # whatever it was, those who wait for a message still do
             self._problem = problem
@@ -261,6 +266,8 @@ class Listener:
             self._link.close()
         self._link = link
         self._subscribed.set()
+        if self._outage.away:
+            self._outage.over(self)
         return link
 
     def _note(self, problem: Exception) -> None:
@@ -292,3 +299,4 @@ class Listener:
             self._link.close()
             await asyncio.wait((self._link.ended,))
             self._link = None
+        self._outage.forget(self)

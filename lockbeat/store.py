@@ -191,7 +191,7 @@ class Store:
         listener = self._listeners.get(place)
         if listener is None:
             listener = self._listeners[place] = Listener(
-                self._subscribe(place), (self.channel, *self._bells(place)), self.timeout
+                self._subscribe(place), (self.channel, *self._bells(place)), self.timeout, self.connector.outage
             )
             listener.on_message, listener.on_gap = self._on_message, self._on_gap
         await listener.ready()

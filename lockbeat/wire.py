@@ -12,8 +12,11 @@ nothing connects while nobody waits.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
+import socket
+import struct
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
@@ -33,6 +36,8 @@ from lockbeat.scripts import Script
 log = logging.getLogger("lockbeat")
 
 Args = Sequence[str | bytes | int]
+
+_RESET = struct.pack("ii", 1, 0)  # linger, for no time: closing resets the connection
 
 MOST_KEPT = 10_000
 """Calls that take something back, and that a wire keeps while the store is away."""
@@ -195,6 +200,8 @@ class _Line(asyncio.Protocol):
         if self.wire.line is self:
             self.wire.line = None
             self.wire.pace.lost(self.wire.loop.time() - self.began, self.wire.longest_pause)
+        if self.sent:
+            self._take_along()
         self.transport.abort()
         lost, self.sent = self.sent, deque()
         error = StoreUnavailable(f"connection lost: {reason}")
@@ -205,6 +212,13 @@ class _Line(asyncio.Protocol):
             else:
                 batch.fail(error)
         self.wire.resume(kept)
+
+    def _take_along(self) -> None:
+        """Have the kernel forget what it has not delivered. It would go on for a minute or two, and the server might take a lease
+        for a call that was repeated over another line, and whose block is over.
+        """
+        with contextlib.suppress(OSError):
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.drop(str(exc) if exc else "closed by the server")

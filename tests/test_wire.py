@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import hiredis
@@ -18,7 +19,7 @@ from lockbeat.keys import Keys
 from lockbeat.replies import error_of
 from lockbeat.scripts import load
 from lockbeat.wire import ENOUGH, Wire, take_over
-from tests.conftest import Backend, Connect, only, wait_until
+from tests.conftest import PATIENCE, Backend, Connect, only, wait_until
 from tests.servers import Server
 
 REAL = only("valkey", "redis")
@@ -259,3 +260,29 @@ async def test_memory_calls_never_overtake_each_other(namespace: str) -> None:
             future.add_done_callback(lambda _, n=n: order.append(str(n)))  # type: ignore[misc]
         await wait_until(lambda: len(order) == 20, "all are answered")
         assert order == [str(n) for n in range(20)]
+
+
+async def test_what_a_line_that_was_given_up_has_not_delivered_is_never_executed() -> None:
+    """The peer is told of a reset: no kernel goes on sending requests that were made again over another line."""
+    ended: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while await reader.read(1 << 16):
+                pass
+            ended.set_result("closed")
+        except ConnectionError as reset:
+            ended.set_result(reset)
+        writer.close()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as peer:
+
+        async def connect() -> Any:
+            reader, writer = await asyncio.open_connection("127.0.0.1", peer.sockets[0].getsockname()[1])
+            return SimpleNamespace(_reader=reader, _writer=writer)
+
+        wire = Wire(connect, 0.2)
+        with pytest.raises(StoreUnavailable):
+            await wire.command("PING")
+        assert isinstance(await asyncio.wait_for(ended, PATIENCE), ConnectionResetError)
+        await wire.aclose()

@@ -180,3 +180,16 @@ async def test_the_log_has_one_line_at_the_loss_one_a_minute_and_one_at_the_retu
             assert len(said()) == before + 1
             assert "the store is back after" in said()[-1]
         assert "can't" not in caplog.text
+
+
+async def test_a_process_that_only_waits_for_locks_says_that_the_store_is_away_and_back(
+    backend: Backend, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It makes no call for up to a minute: its subscription is what fails."""
+    caplog.set_level(logging.INFO, logger="lockbeat")
+    async with proxy(backend.servers[0].port) as store, Lockbeat(store.url, namespace=namespace, timeout=1) as lb, waiting(lb):
+        await store.become("refused")
+        await wait_until(lambda: "the store is away" in caplog.text, "the loss is noticed")
+        await store.listen()
+        await wait_until(lambda: "the store is back after" in caplog.text, "the return is noticed")
+        assert caplog.text.count("the store is away") == caplog.text.count("the store is back") == 1
