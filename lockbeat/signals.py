@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import select
 import signal
 import socket
 import sys
@@ -157,7 +158,7 @@ def _bound_exit(ends_at: float, *kept: object) -> None:
 
     def watch(*_: object) -> None:
         exiting.wait()
-        time.sleep(max(ends_at - time.monotonic(), WIND_UP))
+        select.select([], [], [], max(ends_at - time.monotonic(), WIND_UP))
         _end(1, "the process is ended, though threads still run")
 
     # Not `threading.main_thread().join()`, which comes after the wait for the threads of executors.

@@ -288,6 +288,7 @@ class Worker:
             await self._report(attempt, failure)
         except StoreError as problem:
             log.error("the outcome of %s is lost: %s", task.id, problem, extra=fields(task))
+            self.wake(task.shard)  # its lease stands until it ends: a claim says when, and takes it back then
         except asyncio.CancelledError:
             pass  # the worker is closed, its grace is over: release_all has the last word
         finally:
@@ -326,6 +327,7 @@ class Worker:
             await self._tasks.release(task, begun=attempt.running)
         elif attempt.stopped == LOST:
             log.warning("%s was cancelled: its lease was lost", task.id, extra=fields(task))
+            self.wake(task.shard)  # no other instance may be there to take it back
         elif attempt.abandoned:
             pass  # its thread still runs: the lease is left to expire
         elif attempt.stopped == SHUT_DOWN:

@@ -321,7 +321,9 @@ async def test_an_attempt_whose_lease_was_lost_is_cancelled_and_not_reported(
 async def test_an_attempt_that_was_started_too_late_is_not_begun(
     lb: Lockbeat, beats: Beats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reply came after the lease had ended, as after a freeze: it may be another's by now."""
+    """The reply came after the lease had ended, as after a freeze: it may be another's by now. It is taken back when its lease
+    ends, and not when the worker would look again by itself."""
+    monkeypatch.setattr("lockbeat.worker._worker.LOOK_AFTER", 3600)
     began: list[Run] = []
     beat = beats()
 

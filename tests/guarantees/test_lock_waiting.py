@@ -335,6 +335,7 @@ async def test_a_wait_counts_the_time_that_the_store_is_away(server: Server, nam
         with pytest.raises(LockTimeout):
             await visit(lb, wait=0.1)
         assert time.monotonic() - began < 30
+        await asyncio.to_thread(server.restart)  # or closing would wait for it, to leave the queue
 
 
 async def test_many_locks_and_waiters_at_once_all_get_their_turn(lb: Lockbeat, connect: Connect) -> None:
