@@ -118,24 +118,26 @@ def parse(name: str, text: str, libraries: dict[str, str]) -> Script:
 
 
 @cache
+def _texts() -> dict[str, str]:
+    """Every file, by name, all read at the first call. Later none may be free to open, or another release be in their place."""
+    root = _root()
+    return {path.relative_to(root).with_suffix("").as_posix(): path.read_text() for path in sorted(root.glob("*/*.lua"))}
+
+
+@cache
 def libraries() -> dict[str, str]:
     """The shared pieces under `_lib/`, by name."""
-    return {f"_lib/{path.stem}": path.read_text() for path in sorted((_root() / "_lib").glob("*.lua"))}
+    return {name: text for name, text in _texts().items() if name.startswith("_lib/")}
 
 
 @cache
 def load(name: str, *, bare: bool = False) -> Script:
-    """The script of that name; `bare`: as fakeredis takes it. Raises HeaderError, or FileNotFoundError."""
+    """The script of that name; `bare`: as fakeredis takes it. Raises HeaderError, or KeyError."""
     if bare:
         return load(name).bare()
-    return parse(name, (_root() / f"{name}.lua").read_text(), libraries())
+    return parse(name, _texts()[name], libraries())
 
 
 def names() -> list[str]:
     """Every script there is."""
-    root = _root()
-    return [
-        path.relative_to(root).with_suffix("").as_posix()
-        for path in sorted(root.glob("*/*.lua"))
-        if not path.parent.name.startswith("_")
-    ]
+    return [name for name in _texts() if not name.startswith("_")]
