@@ -5,6 +5,7 @@
 -- needs: _lib/lease _lib/waiting _lib/ledger _lib/task
 
 local PILE = 100
+local HELD_MS = 1000  -- when what is tried again looks at its job's lock again
 
 -- What has come due in a queue can be claimed.
 local function queue_promote(queue, most)
@@ -45,7 +46,11 @@ local function queue_begin(id, record, owner, call, lease_ms)
     return nil
   end
   local lease, holder = task_start(id, record, owner, call, record.lease_ms or lease_ms)
-  if not lease then
+  if not lease and (record.attempts > 0 or record.started > 0) then
+    -- It is tried again: skipped, it could not be a second time. As the job's unfinished one it lets no further slot go before it.
+    redis.call('HSET', q.open, record.job, id)
+    task_queue(id, record, now + HELD_MS)
+  elseif not lease then
     task_end(id, record, 'skipped', nil, nil, 'overlap: the job\'s lock is held by ' .. holder)
   elseif record.job then
     ledger_replace(q.ledger, id, ledger_entry('fired', record.spawned, owner, lease.fence, record.attempts, now))

@@ -83,6 +83,32 @@ async def test_a_slot_that_waits_to_be_tried_again_makes_no_way_and_its_window_i
 
 
 @only("memory")
+@pytest.mark.parametrize("anew", [True, False])
+async def test_a_slot_that_is_tried_again_waits_for_the_one_that_runs(lb: Lockbeat, raw: Any, anew: bool) -> None:
+    with stopped() as to:
+        task = await failed(lb, raw)
+        lock = await lb.locks.try_acquire("job:report", "another slot", 600)
+        assert lock is not None
+        assert await (lb.tasks.redrive() if anew else lb.tasks.retry(task.id)) == 1
+        for second in (0, 1, 2):
+            to(NOON + second)
+            assert await lb.tasks.claim("default", "alice", 10, 30) == []
+            assert await states(lb, "report") == ["retrying"]
+        slot = task.slot_ms + 60_000
+        await backdate(lb, raw, "report", slot)
+        to(NOON + 100)
+        await scheduler(lb, minutely()).tick(0)
+        [skipped] = [entry for entry in await ledger(lb, "report") if entry.slot_ms == slot]
+        assert (skipped.state, skipped.reason) == ("skipped", f"overlap: {task.id} had not ended")
+        assert await lb.locks.release("job:report", "another slot")
+        to(NOON + 110)
+        again = await claim_one(lb)
+        assert (again.id, again.attempt) == (task.id, 1 if anew else 2)
+        assert await lb.tasks.complete(again)
+        assert (await lb.jobs.get("report")).open is None
+
+
+@only("memory")
 async def test_what_is_kept_of_a_failed_slot_goes_with_its_ledger_entry_its_job_or_after_a_week(lb: Lockbeat, raw: Any) -> None:
     key = lb.store.keys.key
 
