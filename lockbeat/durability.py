@@ -205,10 +205,11 @@ class DurableWire:
         mark = wire.command("SET", self._mark, "", "PX", str(MARK_MS))
         self._waiting = wire.command(*durability.command, patience=durability.timeout_ms / 1000)
         await asyncio.wait((mark, self._waiting))
-        for done in (mark, self._waiting):
-            if done.cancelled():
-                return StoreError("the store is closed")
-            if isinstance(problem := done.exception(), LockbeatError):
+        if mark.cancelled() or self._waiting.cancelled():
+            return StoreError("the store is closed")
+        problems = [done.exception() for done in (mark, self._waiting)]  # of both: asyncio logs what nobody has heard of
+        for problem in problems:
+            if isinstance(problem, LockbeatError):
                 return problem
         missing = durability.missing(self._waiting.result())
         if missing is None:

@@ -122,6 +122,7 @@ class WaitingRoom:
 
     def _answered(self, waiter: Waiter, asked_at: float, done: asyncio.Future[Any]) -> None:
         waiter.asking = False
+        problem = done.exception()  # asked for in any case: asyncio has a line in the log for each that nobody has heard of
         if waiter.token not in self._waiters:
             # Left meanwhile, and its lock/release follows this call on the same wire. Those it asked for, too, still wait.
             self._set_timer(waiter.key, 0)

@@ -6,6 +6,7 @@ A replica that is frozen keeps its connection and acknowledges nothing: calls wa
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -447,6 +448,23 @@ async def test_a_connection_that_breaks_while_the_replica_is_waited_for_begins_a
     lease = await task
     assert lease is not None
     assert [held.fence for held in await other.locks.list()] == [first.fence] == [lease.fence]
+
+
+async def test_a_connection_that_breaks_before_anything_was_answered_has_no_lines_in_the_log(
+    lossy: Proxy, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Lockbeat(lossy.url, namespace=namespace) as lb:
+        assert await lb.locks.try_acquire("warm", "alice", 30, durability=ONE)
+        wire = lb.store.calls._durable[0]._wire
+        line = wire.line
+        assert line is not None
+        lossy.vanish()
+        acquiring = asyncio.create_task(lb.locks.try_acquire("k", "alice", 30, durability=ONE))
+        await wait_until(lambda: len(line.sent) == 3, "the script, the mark and WAIT are on their way")
+        lossy.cut()
+        assert await acquiring
+        gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 async def test_a_script_that_the_server_forgot_is_not_acknowledged_before_it_ran(pair: Pair, lb: Lockbeat) -> None:

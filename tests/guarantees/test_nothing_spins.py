@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -193,3 +194,20 @@ async def test_a_process_that_only_waits_for_locks_says_that_the_store_is_away_a
         await store.listen()
         await wait_until(lambda: "the store is back after" in caplog.text, "the return is noticed")
         assert caplog.text.count("the store is away") == caplog.text.count("the store is back") == 1
+
+
+async def test_waiters_that_give_up_before_their_line_is_lost_have_no_line_each_in_the_log(
+    backend: Backend, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with proxy(backend.servers[0].port) as store, Lockbeat(store.url, namespace=namespace) as lb:
+        async with waiting(lb):
+            line = lb.store.calls.wire(0).line
+            assert line is not None
+            store.vanish()
+            lb.locks._room._on_gap()
+            await wait_until(lambda: line.sent, "they ask once more")
+        store.cut()
+        await wait_until(lambda: not line.sent, "the line is lost")
+        await asyncio.sleep(0)
+        gc.collect()
+    assert "never retrieved" not in caplog.text
