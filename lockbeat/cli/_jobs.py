@@ -155,7 +155,7 @@ def list_jobs(where: Where, as_json: bool) -> None:
         )
         return
     if not states:
-        say("no jobs: an instance declares its own when it starts (lockbeat run MODULE:BEAT)")
+        say(f"no jobs in namespace {where.namespace}: an instance declares its own when it starts (lockbeat run MODULE:BEAT)")
         return
     rows: list[list[Cell]] = []
     for state, entry in zip(states, latest, strict=True):

@@ -120,7 +120,7 @@ def list_instances(where: Where, as_json: bool) -> None:
         )
         return
     if not found:
-        say("no instance lives")
+        say(f"no instance lives in namespace {where.namespace}")
         return
     rows: list[list[Cell]] = [
         [

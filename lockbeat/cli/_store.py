@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import re
 import socket
@@ -86,7 +87,8 @@ class Where:
 
 def refused(address: Address, problem: StoreError) -> StoreError:
     """The same, with the store's name: it answers, and will not have us."""
-    return StoreError(f"{address.safe} refuses: {problem}")
+    remedy = " Write USER:PASSWORD@ in front of the host" if str(problem).startswith("Authentication required") else ""
+    return StoreError(f"{address.safe} refuses: {problem}{remedy}")
 
 
 def unreachable(address: Address, problem: StoreUnavailable) -> StoreUnavailable:
@@ -98,10 +100,13 @@ def unreachable(address: Address, problem: StoreUnavailable) -> StoreUnavailable
         return StoreUnavailable(f"can't reach {address.safe}: the host name {lost[0]!r} can't be resolved")
     moved = str(problem).startswith("MOVED ") and address.kind != "cluster"
     said = "it is a node of a Cluster; write redis+cluster://HOST:PORT" if moved else str(problem)
+    if _NOBODY.match(said) and len(address.nodes) == 1:
+        said = "nothing listens there (connection refused): is the server up, and the port right?"
     return StoreUnavailable(f"can't reach {address.safe}: {said}")
 
 
 _REFUSED = re.compile(r"DB index|invalid DB|SELECT is not allowed|[Aa]uthentication|invalid password|AUTH ")
+_NOBODY = re.compile(rf"Error {errno.ECONNREFUSED} connecting to [^ ]+\. Connect call failed")
 _UNCLEAR = re.compile(r"Error -\d+ connecting|no answer within|not known|name resolution|getaddrinfo")
 
 

@@ -56,7 +56,8 @@ class Every(Trigger):
 
 def _period_ms(period: object) -> int:
     if isinstance(period, bool) or not isinstance(period, int | float | timedelta):
-        raise InvalidTrigger("period", f"must be seconds or a timedelta, not {type(period).__name__}")
+        written = "; write @beat.every(SECONDS)" if callable(period) else ""
+        raise InvalidTrigger("period", f"must be seconds or a timedelta, not {type(period).__name__}{written}")
     if isinstance(period, float) and not math.isfinite(period):
         raise InvalidTrigger("period", f"must be finite, not {period}")
     seconds = period if not isinstance(period, timedelta) else period.total_seconds()

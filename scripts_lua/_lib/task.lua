@@ -196,7 +196,7 @@ end
 local function task_finish()
   if locked > now then lease_keep(q.locks, q.counter, locked + TOMBSTONE_MS) end
   if claimable then redis.call('PUBLISH', q.bell, 'task') end
-  for what, count in pairs(tallied) do tally(q.stats, what, count) end
+  for what, count in pairs(tallied) do redis.pcall('HINCRBY', q.stats, what, count) end
 end
 
 -- The attempt is over: its lease goes, and with it the job's lock, if the attempt took one.
@@ -316,7 +316,7 @@ local function task_failed(id, record, state, lease, reason, retry_at, more, cal
 end
 
 -- Take back an attempt whose owner will not end it: `reason` says why.
-local EXPIRED = 'its lease was not renewed in time: the instance died, was frozen or cut off, or one C call held its interpreter'
+local EXPIRED = 'its lease was not renewed in time: the instance died, was frozen or cut off, one C call held its interpreter, or it ran on after its timeout'
 local function task_lost(id, lease, reason, retry_at)
   counter_read(q.counter)  -- or it loses its lease, and does not get back into its queue
   local record = lease.freed ~= 'cancelled' and task_read(id)

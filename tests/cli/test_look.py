@@ -71,9 +71,9 @@ def test_ls_json(lockbeat: Lockbeat, jobs: str) -> None:
 
 
 def test_an_empty_store_says_so(lockbeat: Lockbeat, store: str) -> None:
-    assert lockbeat("ls", "--url", store).out.startswith("no jobs")
+    assert lockbeat("ls", "--url", store).out.startswith("no jobs in namespace lockbeat: ")
     assert lockbeat("locks", "--url", store).out == "no locks are held\n"
-    assert lockbeat("instances", "--url", store).out == "no instance lives\n"
+    assert lockbeat("instances", "--url", store).out == "no instance lives in namespace lockbeat\n"
     for command in ("ls", "locks", "instances"):
         assert lockbeat(command, "--url", store, "--json").json == []
 
