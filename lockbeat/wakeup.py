@@ -6,8 +6,10 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import NoReturn
 
+from lockbeat import outage
 from lockbeat.errors import NotDurable, StoreError
 
 log = logging.getLogger("lockbeat")
@@ -59,21 +61,34 @@ class Wakeup:
 
         Until cancelled: losing the store ends nothing, it is asked again after 0.1 s to `longest_pause`, and an error of ours
         is logged. `doing` ("firing") and `blocked` ("can't ask what is due") are for the log, unless it is `told` of the outage.
+
+        A turn that goes well soon after one that failed proves little: what can't be read in the store may stop every other turn.
+        It is back when a turn has gone well a while after the last failure. Until then the log has one line a minute.
         """
-        pause, away = 0.1, False
+        pause = 0.1
+        failed_at: float | None = None
+        told_at: float | None = None
         while True:
+            tell = told_at is None or monotonic() >= told_at + outage.REMIND
             try:
                 again = await tick()
-                if away:
-                    log.info("%s again", doing)
-                pause, away = 0.1, False
+                if failed_at is not None and monotonic() < failed_at + outage.STEADY:
+                    again = at_most(again, outage.STEADY)
+                elif failed_at is not None:
+                    if told_at is not None:
+                        log.info("%s again", doing)
+                    pause, failed_at, told_at = 0.1, None, None
             except StoreError as problem:
-                if not away and (isinstance(problem, NotDurable) or not told()):
-                    away = True
+                failed_at = monotonic()
+                if tell and (isinstance(problem, NotDurable) or not told()):
+                    told_at = failed_at
                     log.warning("%s: %s", blocked, problem)
                 again = pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries
                 pause = min(pause * 2, longest_pause)
             except Exception:
-                log.exception("%s failed, and goes on", doing)
+                failed_at = monotonic()
+                if tell:
+                    told_at = failed_at
+                    log.exception("%s failed, and goes on", doing)
                 again = 1.0
             await self.wait(at_most(again, look))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -19,6 +20,7 @@ from lockbeat.errors import LockbeatError, NotDurable, StoreError, Unreadable
 from lockbeat.jobs import Job, task_id
 from lockbeat.keys import job_lock
 from lockbeat.lease import Held, monotonic
+from lockbeat.outage import REMIND
 from lockbeat.scripts import load
 from lockbeat.store import Store
 from lockbeat.tasks import Task
@@ -108,6 +110,7 @@ class Scheduler:
         self._handed: dict[int, bytes] = {}  # as beat/due says it; a store that says less next time has lost something
         self._walks: dict[int, tuple[float, float]] = {}  # when to walk again at the earliest, and how long to wait then
         self._orphans: dict[str, float] = {}
+        self._told: dict[str, float] = {}  # when the log was told of a job that can't be worked out
         self.fired = 0
         """Slots that this instance fired, since it started."""
 
@@ -232,8 +235,10 @@ class Scheduler:
                     stray.append((job, expected))
                     continue
                 plan = job.plan(slot_ms, now_ms)
-            except Exception:  # one job's trigger must not stop the others
-                log.exception("could not work out what follows %r of job %r", expected, name)
+            except Exception:  # one job's trigger, or what the store says of it, must not stop the others
+                if monotonic() >= self._told.get(name, -math.inf) + REMIND:
+                    self._told[name] = monotonic()
+                    log.exception("could not work out what follows %r of job %r", expected, name)
                 continue
             next_due = plan.next.due_ms if plan.next else 0
             here = runner is not None and runner.reserve(job.queue, name)

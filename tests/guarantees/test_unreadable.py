@@ -316,6 +316,23 @@ async def test_a_slot_whose_lock_or_whose_last_task_is_damaged_is_skipped_with_t
     assert [entry.state for entry in await ledger(lb, "good")] == ["fired"]
 
 
+@only("memory")
+async def test_a_job_whose_slot_can_not_be_read_stops_no_other_and_is_named_once_a_minute(
+    lb: Lockbeat, raw: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = minutely("good"), minutely("bad")
+    with stopped() as to:
+        one = scheduler(lb, *jobs, runner=Hands())
+        await one.register()
+        raw.hset(lb.store.keys.key(0, "job:slot"), "bad", "foreign")
+        for minute in range(1, 6):
+            to(NOON + 60 * minute)
+            await one.tick(0)
+        assert [entry.state for entry in await ledger(lb, "good")]
+    said = [record.message for record in caplog.records if "'bad'" in record.message]
+    assert said == ["could not work out what follows 'foreign' of job 'bad'"]
+
+
 @here_and_there
 async def test_a_ledger_entry_that_can_not_be_read_is_shown_as_such(lb: Lockbeat, raw: Any) -> None:
     job = minutely("report")
