@@ -63,7 +63,16 @@ def show_demo(seconds: float, count: int) -> int:
         display.close()
         for member in members:
             member.end()
+        _remove(directory)
+
+
+def _remove(directory: Path) -> None:
+    """Again while it is there: who watches the embedded store may make its lock file anew meanwhile, as its last act."""
+    for _ in range(50):
         shutil.rmtree(directory, ignore_errors=True)
+        if not directory.exists():
+            return
+        time.sleep(0.1)
 
 
 class _Interrupted(Exception):
