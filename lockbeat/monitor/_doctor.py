@@ -74,7 +74,8 @@ async def _overdue(calls: Calls, keys: Keys, shards: int) -> Finding:
     try:
         for shard in range(shards):
             wire = calls.wire(shard)
-            now_ms = int((await wire.command("TIME"))[0]) * 1000
+            seconds, microseconds = await wire.command("TIME")
+            now_ms = int(seconds) * 1000 + int(microseconds) // 1000
             names = await wire.command(
                 "ZRANGEBYSCORE", keys.key(shard, "job:due"), "-inf", str(now_ms + 1000), "LIMIT", "0", "1000"
             )
