@@ -247,16 +247,19 @@ def _remark(entry: LedgerEntry) -> str:
 def show_ledger(where: Where, name: str, n: int, as_json: bool) -> None:
     """What became of a job's slots."""
 
-    async def question(lb: Lockbeat) -> list[LedgerEntry]:
-        await lb.jobs.get(name)
-        return await lb.jobs.ledger(name, n)
+    async def question(lb: Lockbeat) -> tuple[list[LedgerEntry], Slot | None]:
+        coming = (await lb.jobs.get(name)).next
+        return await lb.jobs.ledger(name, n), coming
 
-    entries = where.ask(question)
+    entries, coming = where.ask(question)
     if as_json:
         say_json([_entry_json(entry) for entry in entries])
         return
     if not entries:
-        say(f"no slot of {name} has come due yet")
+        if coming is None:
+            say(f"{name} has ended, and fired nothing: it was declared after its last slot")
+        else:
+            say(f"no slot of {name} has come due yet")
         return
     rows: list[list[Cell]] = [
         [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from lockbeat.beat.registry import LedgerEntry
 from lockbeat.cli._jobs import _remark
 from lockbeat.cli._output import show
 from lockbeat.jobs import Job
-from lockbeat.triggers import Cron, Every
+from lockbeat.triggers import At, Cron, Every
 
 from .conftest import Lockbeat
 from .terminal import Terminal
@@ -382,3 +382,13 @@ def test_a_table_is_not_cut_at_the_width_of_a_terminal(lockbeat: Lockbeat, store
 
     using(store, declare)
     assert name in lockbeat("ls", "--url", store).out.splitlines()[1]
+
+
+def test_the_ledger_of_a_job_that_was_declared_too_late_says_that_nothing_will_come(lockbeat: Lockbeat, store: str) -> None:
+    using(store, lambda lb: lb.jobs.put(Job.declare("past", At(datetime(2020, 1, 1, tzinfo=UTC)))))
+    assert (
+        lockbeat("ledger", "past", "--url", store).out
+        == "past has ended, and fired nothing: it was declared after its last slot\n"
+    )
+    using(store, lambda lb: lb.jobs.put(Job.declare("later", Every(timedelta(days=3000)))))
+    assert lockbeat("ledger", "later", "--url", store).out == "no slot of later has come due yet\n"
