@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lockbeat.durability import Durability
-from lockbeat.errors import StoreError
+from lockbeat.errors import ScriptError, StoreError
 from lockbeat.keeper import CANCELLED, Keeper
 from lockbeat.lease import Held, monotonic
 from lockbeat.logs import log
@@ -28,6 +28,8 @@ STEP_MS = 200
 """By so much a server's clock goes ahead of ours when it is set, and not because an answer took long."""
 SWEEP = 1.0
 """Seconds between looks at what time has brought while there is no room for more."""
+OUTCOME_PATIENCE = 30.0
+"""Seconds for which an outcome that the store does not take is offered again."""
 LOOK_AFTER = 20.0
 """Seconds. Looks again after this time though nobody rang: a message can be lost with the instance that was to send it."""
 
@@ -360,16 +362,21 @@ class Worker:
         return attempt.result
 
     async def _patiently(self, report: Callable[[], Any]) -> Any:
-        """An outcome is worth more patience than a question: the work is done."""
-        left = 5
+        """An outcome is worth more patience than a question: the work is done.
+
+        A refusal is as quick as an answer, and passes: while passwords are changed, for one.
+        """
+        until, pause, left = monotonic() + OUTCOME_PATIENCE, 0.5, 5
         while True:
             try:
                 return await report()
-            except StoreError:
-                if not left or self._stopping:
+            except StoreError as problem:
+                # What can't be read seldom heals by itself.
+                if self._stopping or (not left if isinstance(problem, ScriptError) else monotonic() > until):
                     raise
                 left -= 1
-                await asyncio.sleep(random.uniform(0.5, 1.0))  # noqa: S311 - spreads retries
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads retries
+                pause = min(1.3 * pause, 5.0)
 
     async def drain(self, grace: float) -> None:
         """Stop claiming, let what runs end within `grace` seconds, cancel the rest and give it back."""

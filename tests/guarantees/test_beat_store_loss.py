@@ -10,8 +10,10 @@ import pytest
 
 from lockbeat import Beat, Lockbeat, Run
 from lockbeat import serving as serving_module
+from lockbeat.tasks import Task, Tasks
 from tests.beats import Beats, backdate, eventually, ledger, minutely, now_ms, scheduler, states, tasks_of
 from tests.conftest import Backend, wait_until
+from tests.proxy import proxy
 from tests.servers import Server
 
 
@@ -88,6 +90,38 @@ async def test_an_outcome_is_reported_when_the_store_is_back(beat: Beat, server:
             return "done" in [entry.state for entry in await beat.jobs.ledger("work")]
 
         await eventually(done, "the outcome arrives")
+
+
+async def test_an_outcome_is_reported_when_the_store_lets_us_in_again(
+    server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A password that is changed on both sides, on one a moment later: each try is refused at once."""
+    finish, tries, complete = asyncio.Event(), [], Tasks.complete
+
+    async def counted(self: Tasks, task: Task, result: Any = None) -> bool:
+        tries.append(task.id)
+        return await complete(self, task, result)
+
+    monkeypatch.setattr(Tasks, "complete", counted)
+    async with proxy(server.port) as store, Lockbeat(server.url, namespace=namespace) as lb:
+        beat = Beat(store.url, namespace=namespace, timeout=1, grace=1)
+
+        @beat.task(lease=60)
+        async def work() -> None:
+            await finish.wait()
+
+        async with beat.lifespan():
+            task_id = (await lb.tasks.spawn("work", max_attempts=1)).task_id
+
+            async def in_state(state: str) -> bool:
+                return (await lb.tasks.get(task_id)).state == state
+
+            await eventually(lambda: in_state("running"), "it runs")
+            await store.become("wrong password")
+            finish.set()
+            await wait_until(lambda: len(tries) > 7, "it was refused more often than an outage makes for")
+            await store.listen()
+            await eventually(lambda: in_state("done"), "the outcome arrives")
 
 
 async def test_shutdown_while_the_store_is_away_is_bounded(server: Server, namespace: str) -> None:
