@@ -112,7 +112,8 @@ class ScriptError(StoreError):
 class Unreadable(ScriptError):
     """What the store has under `key` (and `field`, in a hash) can't be read. It is never taken for absent: it may be a lease.
 
-    Nothing was done for this call, unless the key is of another type and was met on the way. Repair the entry, or delete it once you know that nobody needs it.
+    Nothing was done for this call, unless the key is of another type and was met on the way. Repair the entry, or delete it once
+    you know that nobody needs it.
     """
 
     def __init__(self, key: str, field: str = "") -> None:
