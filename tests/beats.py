@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from functools import cache
 from typing import Any
+
+import time_machine
 
 from lockbeat import Beat, Lockbeat
 from lockbeat.beat import JobState, LedgerEntry, Scheduler
@@ -59,9 +64,18 @@ class Hands:
         raise AssertionError("nothing is durable here")
 
 
+@cache
+def _this_second(test: str) -> datetime:
+    """When this test first asked."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
 def minutely(name: str = "report", **options: Any) -> Job:
-    """A job whose next slot is far enough away for a test to end before it."""
-    return Job.declare(name, options.pop("trigger", Every(60)), **options)
+    """A job whose next slot is far enough away for a test to end before it: its minutes begin with the test, unless that moves
+    the clock itself."""
+    moved = time_machine.escape_hatch.is_travelling()
+    anchor = None if moved else _this_second(os.environ["PYTEST_CURRENT_TEST"].rpartition(" ")[0])
+    return Job.declare(name, options.pop("trigger", Every(60, anchor)), **options)
 
 
 def scheduler(lb: Lockbeat, *jobs: Job, runner: Any = None) -> Scheduler:

@@ -18,7 +18,7 @@ from tests.conftest import Backend, Connect, only
 
 
 async def test_a_job_begins_at_the_first_slot_after_now(lb: Lockbeat) -> None:
-    await lb.jobs.put(minutely())
+    await lb.jobs.put(minutely(trigger=Every(60)))
     state, now = await lb.jobs.get("report"), await now_ms(lb)
     assert state.next is not None
     assert now < state.next.slot_ms <= now + 60_000

@@ -11,7 +11,7 @@ import pytest
 from lockbeat import Beat, Lockbeat, Run
 from lockbeat import serving as serving_module
 from lockbeat.tasks import Task, Tasks
-from tests.beats import Beats, backdate, eventually, ledger, minutely, now_ms, scheduler, states, tasks_of
+from tests.beats import Beats, backdate, eventually, last_slot, ledger, minutely, now_ms, scheduler, states, tasks_of
 from tests.conftest import Backend, wait_until
 from tests.proxy import proxy
 from tests.servers import Server
@@ -223,7 +223,7 @@ async def test_one_jobs_broken_trigger_does_not_stop_the_others(
     good, bad = minutely("good"), minutely("bad")
     await lb.jobs.put(good, bad)
     for name in ("good", "bad"):
-        await backdate(lb, raw, name, (await now_ms(lb)) // 60_000 * 60_000)
+        await backdate(lb, raw, name, await last_slot(lb, await lb.jobs.get(name)))
     real = Job.plan
 
     def plan(self: Job, slot_ms: int, now: int) -> Any:
