@@ -36,17 +36,17 @@ demo: $(VENV)/.dev
 	@$(BIN)/lockbeat demo
 
 test: $(VENV)/.dev
-	@$(PYTEST) -q -m 'not chaos' -n $(AT_A_TIME)
+	@$(PYTEST) -q -m 'not chaos' -n $(AT_A_TIME) --dist worksteal
 
 busy: $(VENV)/.dev
-	@$(BIN)/python -m tests.busy -q -m 'not chaos' -n $(AT_A_TIME)
+	@$(BIN)/python -m tests.busy -q -m 'not chaos' -n $(AT_A_TIME) --dist worksteal
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(PYTEST) -q -m 'not chaos' -n $(AT_A_TIME) --cov --cov-report=term:skip-covered --durations=10
+	$(PYTEST) -q -m 'not chaos' -n $(AT_A_TIME) --dist worksteal --cov --cov-report=term:skip-covered --durations=10
 
 chaos: $(VENV)/.dev
 	@$(PYTEST) -q -m chaos tests/chaos -s

@@ -379,15 +379,17 @@ class ClaimsFollowTheModel(RuleBasedStateMachine):
             assert round(self.run(self.lb.claims.expired(1))[0].expires_at * 1000) == over[0]
 
     def teardown(self) -> None:
-        self.look_around("a")
-        for pause_ms in (WEEK_MS + 60_000, 60_000):  # what is swept is remembered for as long as a call may be repeated
-            self.let_pass(pause_ms)
-            self.run(self.lb.claims.cleanup())
-        left = self.left_behind()
-        self.run(self.lb.__aexit__(None, None, None))
-        self.runner.close()
-        self.clock.stop()
-        assert not left, f"left behind after a week: {left}"
+        try:
+            self.look_around("a")
+            for pause_ms in (WEEK_MS + 60_000, 60_000):  # what is swept is remembered for as long as a call may be repeated
+                self.let_pass(pause_ms)
+                self.run(self.lb.claims.cleanup())
+            left = self.left_behind()
+            self.run(self.lb.__aexit__(None, None, None))
+            assert not left, f"left behind after a week: {left}"
+        finally:  # or the clock stands still for the tests that follow
+            self.clock.stop()
+            self.runner.close()
 
     def left_behind(self) -> list[str]:
         """What the store still knows of claims; the empty members are its own."""

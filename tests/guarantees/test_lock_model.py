@@ -110,9 +110,11 @@ class LocksFollowTheModel(RuleBasedStateMachine):
             assert self.run(self.lb.locks.is_locked(key)) is (entry is not None)
 
     def teardown(self) -> None:
-        self.run(self.lb.__aexit__(None, None, None))
-        self.runner.close()
-        self.clock.stop()
+        try:
+            self.run(self.lb.__aexit__(None, None, None))
+        finally:  # or the clock stands still for the tests that follow
+            self.clock.stop()
+            self.runner.close()
 
 
 if "memory" in CHOSEN:
