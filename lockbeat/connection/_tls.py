@@ -71,6 +71,8 @@ def hint(address: Address, problem: BaseException) -> str | None:
             return "its certificate is for another name: connect by that name, or write ssl_check_hostname=no"
         if "expired" in said or "not yet valid" in said:
             return "its certificate is out of date"
+        if "key usage" in said or "key identifier" in said:
+            return "its CA's certificate lacks what Python asks for from 3.13 on (an extension): have it made anew"
         named = address.options.get("ssl_ca_certs") or address.options.get("ssl_ca_path")
         which = f"the CA in {named} did not sign it: " if named else ""
         return f"its certificate is not trusted here: {which}name the file of its CA, ssl_ca_certs=/PATH/ca.pem"
