@@ -415,8 +415,3 @@ def _instant_ms(argument: str, when: datetime | float) -> int:
     if not when <= LAST or when == -math.inf:  # NaN is refused as well; an int may be too large to be a float
         raise InvalidArgument(argument, "must be an instant before the year 10000")
     return max(round(when * 1000), 0)
-
-
-def _has_claimed(reply: Any) -> bool:
-    """Whether a reply of task/claim has a task, and not just names of what can't be read."""
-    return not all(isinstance(row, bytes) for row in reply[3:])
