@@ -8,6 +8,7 @@ was tried as Lowe (2017) does. Linearizability is local: each key is judged alon
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -91,6 +92,8 @@ class History:
     def __init__(self) -> None:
         self.ops: list[Op] = []
         self.clock = ServerClock()
+        self.left_open: Counter[str] = Counter()
+        """By key, the calls of which nobody will know whether and when they ran."""
 
     def call(self, client: str, key: str, verb: str, after: Op | None = None, **args: Any) -> Op:
         """A call is about to be made; `told` or `closed` says how it ended."""

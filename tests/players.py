@@ -21,6 +21,9 @@ T = TypeVar("T")
 ENDS = {"release", "release_all", "leave", "undo", "give_back", "complete", "fail", "defer", "cancel"}
 """Verbs whose calls the store knows again when they are repeated: the last eight or so of a key."""
 
+MOST_OPEN = 8
+"""Calls on a key that may have run at any time since, or never: each can double the orders that are to be tried."""
+
 
 @dataclass
 class Player:
@@ -88,7 +91,11 @@ class Player:
         for _ in range(2):  # a cancelled claim of tasks is followed by another call once it is answered
             await asyncio.sleep(0)
             await self.read_clocks()
-        self.history.closed(op for op, lost in given_up if lost == self.lost)
+        for op, lost in given_up:
+            if lost == self.lost:
+                self.history.closed([op])
+            else:
+                self.history.left_open[op.key] += 1
 
     async def read_clocks(self) -> None:
         """Every shard's."""
@@ -98,11 +105,11 @@ class Player:
             self.history.clock.sample(before, server_ms, monotonic())
 
     async def play(self, until: float, keys: list[str], move: Callable[[Player, str], Awaitable[None]]) -> None:
-        """Make moves on one key or another until the time is over."""
-        while monotonic() < until:
+        """Make moves on one key or another until the time is over, or too much on each is open for its history to be judged."""
+        while monotonic() < until and (judged := [key for key in keys if self.history.left_open[key] < MOST_OPEN]):
             await asyncio.sleep(self.dice.choice([0, 0, 0.001, 0.005]))
             with contextlib.suppress(asyncio.CancelledError, StoreUnavailable):
-                await move(self, self.dice.choice(keys))
+                await move(self, self.dice.choice(judged))
             if self.given_up:
                 await self.settle()
 

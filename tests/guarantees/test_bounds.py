@@ -27,8 +27,8 @@ async def test_what_a_claim_had_begun_whose_reply_was_lost_is_found_among_thousa
     held = await lb.tasks.claim("default", "alice", 2500)
     assert len(held) == 2500
     claim = lb.tasks.claim_on(0, ["default"], "alice", 50, 30_000, call="lost")
-    begun_by_it = {task.id for task in (await claim).tasks}  # as if nobody had heard
-    assert len(begun_by_it) == 50
+    begun_by_it = {task.id for task in (await claim).tasks}  # as if nobody had heard; a slow server ends it sooner than 50
+    assert begun_by_it
     before = {task_id: raw.hget(lb.store.keys.key(0, "task:lease"), task_id) for task_id in begun_by_it}
     assert await lb.store.call("task/keep", 0, ("alice", "lost", 90_000)) > 0
     for task_id, lease in before.items():
@@ -38,7 +38,7 @@ async def test_what_a_claim_had_begun_whose_reply_was_lost_is_found_among_thousa
     lb.tasks.reply_lost(0, "alice", ["lost"])
     found = (await lb.tasks.claim_on(0, ["other"], "alice", 1, 30_000)).tasks
     assert {task.id for task in found} == begun_by_it
-    assert len(found) == 50
+    assert len(found) == len(begun_by_it)
 
 
 @only("valkey")
