@@ -3,6 +3,9 @@
 A header is the comment block at the top of a file. Its lines `KEYS[n] name type`, `ARGV[n] name type`, `Batch:` and
 `Under OOM:` and `include:` are data: they decide which keys a call declares, how its arguments are grouped and whether the server
 runs it while its memory is full, and the tests hold them against the body.
+
+A library may define `finish()`. The loader calls it at the end of every script that includes the library, however the script
+returned.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ _BATCH = re.compile(r"-- Batch: ARGV\[1\.\.(\d+)\] repeat, one group a call, at 
 _OOM = "-- Under OOM: runs."
 _SHEBANG = "#!lua flags=allow-oom\n"
 _INCLUDE = re.compile(r"-- include: (.+)")
+_FINISH = re.compile(r"^local function finish\(\)$", re.MULTILINE)
 
 
 def _root() -> Path:
@@ -80,7 +84,7 @@ def parse(name: str, text: str, libraries: dict[str, str]) -> Script:
         raise HeaderError(f"{name}: the first line must be `-- {name}: what it guarantees`")
     named: dict[str, list[str]] = {"KEYS": [], "ARGV": []}
     batch, most = None, 1
-    body = ""
+    included = ""
     for line in lines:
         if match := _LINE.match(line):
             kind, index, argument, _type = match.groups()
@@ -99,11 +103,16 @@ def parse(name: str, text: str, libraries: dict[str, str]) -> Script:
             for library in match[1].split():
                 if library not in libraries:
                     raise HeaderError(f"{name}: no library {library!r}")
-                body += libraries[library] + "\n"
+                included += libraries[library] + "\n"
     if batch is not None and batch != len(named["ARGV"]):
         raise HeaderError(f"{name}: a batch of {batch}, but {len(named['ARGV'])} arguments")
     under_oom = _OOM in lines
-    source = (_SHEBANG if under_oom else "") + body + text
+    finishes = len(_FINISH.findall(included))
+    if finishes > 1:
+        raise HeaderError(f"{name}: {finishes} of its libraries define finish()")
+    if finishes:  # on every way out, which no script can forget then
+        text = f"local reply = (function()\n{text}\nend)()\nfinish()\nreturn reply\n"
+    source = (_SHEBANG if under_oom else "") + included + text
     return Script(
         name=name,
         summary=lines[0].split(": ", 1)[1],

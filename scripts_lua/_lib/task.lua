@@ -193,7 +193,7 @@ local function task_start(id, record, owner, token, lease_ms)
 end
 
 -- What the run did that others must see: its locks outlive their TTL, and workers are woken, once a run.
-local function task_finish()
+local function finish()
   if locked > now then lease_keep(q.locks, q.counter, locked + TOMBSTONE_MS) end
   if claimable then redis.call('PUBLISH', q.bell, 'task') end
   for what, count in pairs(tallied) do redis.pcall('HINCRBY', q.stats, what, count) end

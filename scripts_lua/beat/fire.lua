@@ -92,5 +92,4 @@ end
 task_sweep(20, false, {ids = {}, count = 0, process = string.match(ARGV[#ARGV - 1], '^[^.]*%.')})
 local out = each(15, fire)
 schedule_see(s)
-task_finish()
 return out

@@ -11,5 +11,4 @@
 
 local queue = ARGV[1]
 local more = claim_settle(tonumber(ARGV[2]))
-claim_close()
 return {redis.call('ZLEXCOUNT', c.order, '[' .. queue .. '\255', '(' .. queue .. '\255\255'), more and 1 or 0}

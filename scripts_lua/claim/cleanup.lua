@@ -35,7 +35,6 @@ for _, member in ipairs(members) do
 end
 
 claim_forget(limit)
-claim_close()
 local more = #members == limit and 1 or 0
 redis.call('SET', KEYS[11], swept .. ' ' .. more, 'PX', TOMBSTONE_MS)
 return {swept, more, unpack(left)}

@@ -35,5 +35,4 @@ local out = each(7, function(i)
   return said
 end)
 
-claim_close()
 return out

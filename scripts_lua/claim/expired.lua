@@ -17,5 +17,4 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', c.expired, '-inf', int(now),
   local claim, problem = attempt(claim_read, member)
   out[#out + 1] = problem or claim and claim.state == 'claimed' and not claim.lease.live and claim_row(member, claim) or {}
 end
-claim_close()
 return out

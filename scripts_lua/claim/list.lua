@@ -21,5 +21,4 @@ for _, member in ipairs(page) do
   if problem then out[#out + 1] = problem end
   if claim and claim.state == 'claimed' and claim.lease.live then out[#out + 1] = claim_row(member, claim) end
 end
-claim_close()
 return out

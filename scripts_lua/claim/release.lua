@@ -33,5 +33,4 @@ local out = each(6, function(i)
   return said
 end)
 
-claim_close()
 return out

@@ -38,7 +38,6 @@ for _, owned in ipairs(members) do
   end
 end
 
-claim_close()
 local more = (unentered or (#members == limit and #left < limit)) and 1 or 0
 redis.call('SET', KEYS[11], released .. ' ' .. more, 'PX', TOMBSTONE_MS)
 return {released, more, unpack(left)}

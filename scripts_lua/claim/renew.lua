@@ -38,5 +38,4 @@ local out = each(6, function(i)
   end
 end)
 
-claim_close()
 return out

@@ -29,5 +29,4 @@ redis.call('HDEL', q.open, job)
 local members = redis.call('ZRANGEBYLEX', q.ledger.order, '[' .. job .. '\255', '(' .. job .. '\255\255', 'LIMIT', 0, limit)
 for _, member in ipairs(members) do withdraw(job .. '@' .. int(tonumber(string.sub(member, #job + 2)))) end
 ledger_drop(q.ledger, job, members)
-task_finish()
 return {existed, #members == limit and 1 or 0}

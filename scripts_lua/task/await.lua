@@ -21,5 +21,4 @@ local out = each(2, function(i)
   end
   return said
 end)
-task_finish()
 return out

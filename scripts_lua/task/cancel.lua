@@ -25,5 +25,4 @@ local out = each(2, function(i)
   said = said or redis.call('HEXISTS', q.ledger.ledger, id) - 1
   return said
 end)
-task_finish()
 return out

@@ -77,5 +77,4 @@ if backlog then sooner(now + 10) end
 for _, problem in ipairs(strange) do out[#out + 1] = problem end
 sooner(spares.met and now + 1000 or redis.call('ZRANGE', q.leases.live, 0, 0, 'WITHSCORES')[2])
 sooner(redis.call('ZRANGE', q.untils, 0, 0, 'WITHSCORES')[2])
-task_finish()
 return out

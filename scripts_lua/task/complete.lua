@@ -30,5 +30,4 @@ local out = each(4, function(i)
   end
   return ended
 end)
-task_finish()
 return out

@@ -28,5 +28,4 @@ local out = each(3, function(i)
   end
   return said
 end)
-task_finish()
 return out

@@ -33,5 +33,4 @@ local out = each(7, function(i)
   end
   return said
 end)
-task_finish()
 return out

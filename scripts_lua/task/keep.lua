@@ -33,5 +33,4 @@ for owner, calls in pairs(wanted) do
     end
   end
 end
-task_finish()
 return out

@@ -17,5 +17,4 @@ local out = each(2, function(i)
   if ends then task_forget(ARGV[i]) end
   return ends and 1 or 0
 end)
-task_finish()
 return out

@@ -46,5 +46,4 @@ local out = each(6, function(i)
   end
   return said > 0 and 2 or said < 0 and 1 or 0
 end)
-task_finish()
 return out

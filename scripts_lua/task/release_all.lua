@@ -33,7 +33,6 @@ for _, id in ipairs(ids) do
     redis.call('ZREM', q.leases.owned, owner .. '\255' .. id)
   end
 end
-task_finish()
 local more = #ids == limit and #left < limit and 1 or 0
 redis.call('SET', KEYS[24], released .. ' ' .. more, 'PX', TOMBSTONE_MS)
 return {released, more, unpack(left)}

@@ -48,5 +48,4 @@ local out = each(5, function(i)
   end
   return said
 end)
-task_finish()
 return out

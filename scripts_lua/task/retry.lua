@@ -34,5 +34,4 @@ local out = each(4, function(i)
   end
   return said
 end)
-task_finish()
 return out

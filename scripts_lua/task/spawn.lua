@@ -43,5 +43,4 @@ local out = each(8, function(i)
 end)
 -- So that what has ended goes at least as fast as new ones come.
 task_sweep(math.min(2 * #out, 40), false, {ids = {}, count = 0, process = string.match(ARGV[#ARGV - 6], '^[^.]*%.')})
-task_finish()
 return out

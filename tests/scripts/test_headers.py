@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import fakeredis
 import pytest
 from redis.crc import key_slot
 
 import lockbeat
 from lockbeat.keys import KEYS, Keys
-from lockbeat.scripts import header, libraries, load, names
+from lockbeat.scripts import HeaderError, header, libraries, load, names, parse
 
 SCRIPTS = Path(lockbeat.__file__).parent.parent / "scripts_lua"
 FORBIDDEN = {"KEYS", "SCAN", "HSCAN", "ZSCAN", "SSCAN", "HGETALL", "FLUSHALL", "FLUSHDB", "RANDOMKEY", "SELECT"}
@@ -115,7 +116,31 @@ def test_the_line_of_flags_comes_first_and_is_no_part_of_the_bare_script(name: s
     assert script.source.startswith("#!lua flags=allow-oom\n") == script.under_oom
     assert "#!" not in script.bare().source
     assert (script.bare().sha == script.sha) is not script.under_oom
-    assert script.bare().source.endswith(text_of(name))
+    assert text_of(name) in script.bare().source
+
+
+@every_script
+def test_a_script_whose_library_defines_a_finish_ends_in_it(name: str) -> None:
+    """Whatever its own text says: the loader appends it, and no script calls it by hand."""
+    script = load(name)
+    assert "finish(" not in code(text_of(name))
+    finishing = re.findall(r"^local function finish\(", script.source, re.MULTILINE)
+    assert script.source.endswith("end)()\nfinish()\nreturn reply\n") == bool(finishing)
+
+
+def test_a_finish_runs_on_every_way_out() -> None:
+    library = "local function finish()\n  redis.call('INCR', KEYS[1])\nend\n"
+    text = "-- a/b: early or late.\n-- include: _lib/x\nif ARGV[1] == '1' then return 1 end\nreturn 2 -- no line ends it"
+    script = parse("a/b", text, {"_lib/x": library})
+    client = fakeredis.FakeRedis()
+    assert [client.eval(script.source, 1, "k", early) for early in (1, 0)] == [1, 2]
+    assert client.get("k") == b"2"
+
+
+def test_two_libraries_that_define_a_finish_are_refused() -> None:
+    library = "local function finish()\nend\n"
+    with pytest.raises(HeaderError, match="2 of its libraries define finish"):
+        parse("a/b", "-- a/b: it.\n-- include: _lib/x _lib/y\nreturn 1\n", {"_lib/x": library, "_lib/y": library})
 
 
 @every_script
