@@ -36,7 +36,7 @@ def client(server: FakeServer) -> FakeAsyncRedis:
 def _fakeredis() -> Any:
     try:
         import fakeredis
-        import lupa  # type: ignore[import-untyped]  # noqa: F401 - without it fakeredis has no EVAL
+        import lupa  # noqa: F401 - without it fakeredis has no EVAL
     except ImportError as error:
         raise MissingExtra("memory:// needs fakeredis with Lua: pip install 'lockbeat[memory]'") from error
     return fakeredis
