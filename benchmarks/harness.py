@@ -238,7 +238,7 @@ class Monitor:
 
 def scripts_seen(server: Server) -> dict[str, Any]:
     """How long this store's scripts took: percentiles over all runs, and the slow ones by name."""
-    from lockbeat.scripts import load, names
+    from lockbeat.store.scripts import load, names
 
     by_sha = {load(name).sha: name for name in names()}
     with server.client() as client:

@@ -1,10 +1,7 @@
 """Periodic work that fires exactly when it is due and only once, however many instances run it."""
 
-from lockbeat.app import Beat
-from lockbeat.beat import JobState, LedgerEntry
 from lockbeat.claims import Busy, Claim, ClaimHandle, ClaimStats, Done, Gate
 from lockbeat.client import Lockbeat
-from lockbeat.durability import Durability
 from lockbeat.errors import (
     ClaimBusy,
     ClaimDone,
@@ -20,10 +17,12 @@ from lockbeat.errors import (
     UnknownTask,
 )
 from lockbeat.fences import FencedValue
-from lockbeat.jobs import Job, Slot
-from lockbeat.lease import Lease
+from lockbeat.jobs import Job, JobState, LedgerEntry, Slot
+from lockbeat.leases.lease import Lease
 from lockbeat.locks import Lock, LockBackend
+from lockbeat.program import Beat
 from lockbeat.retry import Exponential, Fixed
+from lockbeat.store.durable import Durability
 from lockbeat.tasks import Counts, Failed, Failure, Heartbeat, NewTask, Spawned, Task, TaskInfo
 from lockbeat.triggers import At, Cron, Every
 from lockbeat.worker import Run

@@ -5,18 +5,18 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, Self
 
-from lockbeat.beat import Jobs
 from lockbeat.claims import Claims
 from lockbeat.connection import check_provider, parse_url
-from lockbeat.durability import Durability
-from lockbeat.durations import Seconds, seconds
+from lockbeat.connection.outage import Outage
 from lockbeat.errors import LockbeatError
 from lockbeat.fences import Fenced
-from lockbeat.keeper import Keeper
+from lockbeat.jobs import Jobs
+from lockbeat.leases.keeper import Keeper
 from lockbeat.locks import Lock, Locks
-from lockbeat.outage import Outage
 from lockbeat.store import Store
+from lockbeat.store.durable import Durability
 from lockbeat.tasks import Tasks
+from lockbeat.values.durations import Seconds, seconds
 
 
 class Lockbeat:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lockbeat.errors import InvalidArgument, InvalidType
-from lockbeat.keys import check_name
-from lockbeat.payload import dump, load
 from lockbeat.store import Store
+from lockbeat.values.names import check_name
+from lockbeat.values.payloads import dump, load
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from .errors import InvalidArgument, InvalidType
 
 JITTER = 0.25
 """The share by which delays are lengthened unless a policy says otherwise."""
+MOST_ATTEMPTS = 1000
 _MAX_SECONDS = 3_653 * 86_400.0  # ten years: beyond that a delay is a mistake, and milliseconds stay exact
 
 

@@ -13,9 +13,8 @@ from typing import Any
 import time_machine
 
 from lockbeat import Beat, Lockbeat
-from lockbeat.beat import JobState, LedgerEntry, Scheduler
-from lockbeat.jobs import Job
-from lockbeat.lease import Held
+from lockbeat.jobs import Job, JobState, LedgerEntry, Scheduler
+from lockbeat.leases.lease import Held
 from lockbeat.store import Store
 from lockbeat.tasks import Task
 from lockbeat.triggers import Every

@@ -22,7 +22,7 @@ import redis
 
 from lockbeat import Lockbeat
 from lockbeat.connection._memory import memory_server
-from lockbeat.keys import KEYS
+from lockbeat.store.keys import KEYS
 from tests import servers
 from tests.servers import Server
 

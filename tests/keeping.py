@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lockbeat import Lockbeat
-from lockbeat.lease import Held
+from lockbeat.leases.lease import Held
 from tests.conftest import wait_until
 
 

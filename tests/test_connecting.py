@@ -12,7 +12,7 @@ from redis.credentials import CredentialProvider, UsernamePasswordCredentialProv
 
 from lockbeat import Beat, InvalidArgument, Lockbeat, StoreUnavailable
 from lockbeat.errors import InvalidType, ScriptError, StoreError
-from lockbeat.replies import error_of
+from lockbeat.store.replies import error_of
 from tests import servers
 from tests.conftest import chosen, needs
 from tests.servers import Server

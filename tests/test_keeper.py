@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from lockbeat import LeaseLost, Lockbeat
-from lockbeat.keeper import GONE, OVERDUE, Keeper
-from lockbeat.lease import Held, monotonic
-from lockbeat.scripts import load
+from lockbeat.leases.keeper import GONE, OVERDUE, Keeper
+from lockbeat.leases.lease import Held, monotonic
+from lockbeat.store.scripts import load
 from tests.conftest import Backend, Connect, only, wait_until
 from tests.keeping import hurry, renewed
 from tests.servers import Server

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from lockbeat import scripts
+from lockbeat.store import scripts
 
 ROOT = Path(__file__).parent.parent
-LOAD_ALL = "from lockbeat import scripts; print(scripts.__file__); print(*[scripts.load(n).sha for n in scripts.names()])"
+LOAD_ALL = "from lockbeat.store import scripts; print(scripts.__file__); print(*[scripts.load(n).sha for n in scripts.names()])"
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import re
 import pytest
 
 import lockbeat
-from lockbeat import beat, claims, errors, fences, tasks
+from lockbeat import claims, errors, fences, jobs, tasks
 
 INTERNAL = {"Claimed"}  # between the tasks and the worker
 
@@ -63,7 +63,7 @@ def test_the_package_exports_these_names_and_no_others() -> None:
 
 def test_what_the_verbs_answer_can_be_imported() -> None:
     """And so can be named in annotations."""
-    for kind in (lockbeat.locks.Locks, claims.Claims, tasks.Tasks, beat.Jobs, fences.Fenced, lockbeat.Lockbeat, lockbeat.Beat):
+    for kind in (lockbeat.locks.Locks, claims.Claims, tasks.Tasks, jobs.Jobs, fences.Fenced, lockbeat.Lockbeat, lockbeat.Beat):
         for name, verb in inspect.getmembers(kind, inspect.isfunction):
             if not name.startswith("_"):
                 answer = str(inspect.signature(verb).return_annotation)

@@ -10,7 +10,7 @@ import redis.asyncio
 from child import OPTIONS, answer
 
 from lockbeat import Lockbeat
-from lockbeat.lease import Held
+from lockbeat.leases.lease import Held
 
 CALLERS = 64
 client = redis.asyncio.from_url(OPTIONS["url"])

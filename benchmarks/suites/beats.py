@@ -8,7 +8,7 @@ from typing import Any
 
 from harness import Child, Seen
 
-from lockbeat.keys import Keys
+from lockbeat.store.keys import Keys
 from tests.servers import Server
 
 

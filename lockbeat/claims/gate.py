@@ -5,9 +5,8 @@ from __future__ import annotations
 import builtins
 from typing import Any
 
-from lockbeat.claims._claims import Claims
-from lockbeat.claims._handle import ClaimHandle, passthrough
-from lockbeat.claims._values import (
+from lockbeat.claims.handle import ClaimHandle, passthrough
+from lockbeat.claims.values import (
     MOST_EXPIRED,
     MOST_LISTED,
     Busy,
@@ -20,11 +19,12 @@ from lockbeat.claims._values import (
     check_place,
     error_json,
 )
-from lockbeat.durability import Durability, check_durability
-from lockbeat.durations import Seconds, milliseconds
+from lockbeat.claims.verbs import Claims
 from lockbeat.errors import InvalidType
-from lockbeat.keys import check_name
-from lockbeat.payload import dump
+from lockbeat.store.durable import Durability, check_durability
+from lockbeat.values.durations import Seconds, milliseconds
+from lockbeat.values.names import check_name
+from lockbeat.values.payloads import dump
 
 
 class Gate:

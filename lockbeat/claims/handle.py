@@ -11,18 +11,18 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from lockbeat.claims._values import REFUSALS, Busy, Claim, Done, check_place, error_json
-from lockbeat.durability import Durability, check_durability
-from lockbeat.durations import Seconds, milliseconds
+from lockbeat.claims.values import REFUSALS, Busy, Claim, Done, check_place, error_json
 from lockbeat.errors import ClaimBusy, ClaimDone, ClaimRefused, InvalidArgument, LockbeatError, StoreError
-from lockbeat.holding import Holding
-from lockbeat.keeper import GONE
-from lockbeat.keys import check_name
-from lockbeat.lease import monotonic
-from lockbeat.payload import dump
+from lockbeat.leases.holding import Holding
+from lockbeat.leases.keeper import GONE
+from lockbeat.leases.lease import monotonic
+from lockbeat.store.durable import Durability, check_durability
+from lockbeat.values.durations import Seconds, milliseconds
+from lockbeat.values.names import check_name
+from lockbeat.values.payloads import dump
 
 if TYPE_CHECKING:
-    from lockbeat.claims._claims import Claims
+    from lockbeat.claims.verbs import Claims
 
 log = logging.getLogger("lockbeat")
 

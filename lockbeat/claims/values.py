@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lockbeat.errors import InvalidArgument, InvalidType
-from lockbeat.keys import check_name
-from lockbeat.payload import dump
+from lockbeat.values.names import check_name
+from lockbeat.values.payloads import dump
 
 MOST_LISTED = 10_000
 MOST_EXPIRED = 1_000

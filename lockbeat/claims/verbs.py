@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from lockbeat.claims._handle import ClaimHandle
-from lockbeat.claims._values import (
+from lockbeat.claims.handle import ClaimHandle
+from lockbeat.claims.values import (
     MOST_EXPIRED,
     MOST_LISTED,
     Busy,
@@ -24,14 +24,15 @@ from lockbeat.claims._values import (
     check_place,
     error_json,
 )
-from lockbeat.durability import Durability, check_durability
-from lockbeat.durations import Seconds, milliseconds
 from lockbeat.errors import Unreadable
-from lockbeat.keeper import Keeper
-from lockbeat.keys import check_name, claim_place
-from lockbeat.payload import dump, load
-from lockbeat.replies import sifted
+from lockbeat.leases.keeper import Keeper
 from lockbeat.store import Store
+from lockbeat.store.durable import Durability, check_durability
+from lockbeat.store.keys import claim_place
+from lockbeat.store.replies import sifted
+from lockbeat.values.durations import Seconds, milliseconds
+from lockbeat.values.names import check_name
+from lockbeat.values.payloads import dump, load
 
 log = logging.getLogger("lockbeat")
 

@@ -16,7 +16,7 @@ from lockbeat.cli._errors import Problem, only_error
 from lockbeat.cli._output import complain, is_terminal, show_utc
 from lockbeat.cli._store import Where
 from lockbeat.errors import InvalidArgument, LockbeatError
-from lockbeat.visible import visible
+from lockbeat.values.visible import visible
 
 Url = Annotated[
     str | None,

@@ -8,7 +8,7 @@ from lockbeat.claims import Claim, ClaimStats
 from lockbeat.cli._output import Cell, complain, iso, say, say_json, show, span
 from lockbeat.cli._store import Where
 from lockbeat.client import Lockbeat
-from lockbeat.visible import visible, visible_json
+from lockbeat.values.visible import visible, visible_json
 
 STYLES = {"claimed": "cyan", "expired": "red"}
 MOST_EXPIRED = 1_000

@@ -14,7 +14,7 @@ from lockbeat.cli._store import TIMEOUT, Where, quiet, refused, unreachable
 from lockbeat.connection import Connector
 from lockbeat.errors import StoreError, StoreUnavailable
 from lockbeat.monitor import Finding, State, examine
-from lockbeat.visible import visible
+from lockbeat.values.visible import visible
 
 SIGNS: dict[State, tuple[str, str]] = {
     "ok": ("✔ ok", "green"),

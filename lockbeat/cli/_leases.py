@@ -10,10 +10,10 @@ from lockbeat.cli._errors import Problem, Usage
 from lockbeat.cli._output import Cell, complain, iso, say, say_json, several, show, span
 from lockbeat.cli._store import Where
 from lockbeat.client import Lockbeat
-from lockbeat.keys import job_lock
-from lockbeat.lease import Lease
+from lockbeat.leases.lease import Lease
 from lockbeat.monitor import SILENT, Instance, instances
-from lockbeat.visible import visible
+from lockbeat.store.keys import job_lock
+from lockbeat.values.visible import visible
 
 
 def list_locks(where: Where, owner: str | None, as_json: bool) -> None:

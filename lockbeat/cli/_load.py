@@ -11,9 +11,9 @@ import traceback
 from pathlib import Path
 from types import ModuleType, TracebackType
 
-from lockbeat.app import Beat
 from lockbeat.cli._errors import Problem, Usage
 from lockbeat.errors import LockbeatError
+from lockbeat.program import Beat
 
 
 def load_beat(target: str, *, factory: bool = False) -> Beat:

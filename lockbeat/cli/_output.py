@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lockbeat.visible import visible, visible_json
+from lockbeat.values.visible import visible, visible_json
 
 Cell = str | tuple[str, str]
 """Text, or text and a rich style that only a terminal shows."""

@@ -12,7 +12,7 @@ from lockbeat.cli._output import say
 from lockbeat.cli._store import refused, unreachable
 from lockbeat.connection import parse_url
 from lockbeat.errors import LifespanError, LockbeatError, MissingExtra, StoreError, StoreUnavailable
-from lockbeat.visible import visible
+from lockbeat.values.visible import visible
 
 
 def serve(

@@ -17,8 +17,8 @@ from lockbeat.cli._store import Where
 from lockbeat.client import Lockbeat
 from lockbeat.monitor import MOST_FUNCTIONS, Instance, Overview, QueueLoad, instances, overview
 from lockbeat.tasks import NewTask, Spawned, TaskInfo
-from lockbeat.tasks._values import EndState, State
-from lockbeat.visible import visible, visible_json
+from lockbeat.tasks.values import EndState, State
+from lockbeat.values.visible import visible, visible_json
 
 STYLES = {"waiting": "yellow", "running": "cyan", "done": "green", "dead": "red bold", "cancelled": "dim"}
 LONG = 100

@@ -20,7 +20,7 @@ from lockbeat.cli._tasks import QUEUE_COLUMNS, queue_json, queue_rows
 from lockbeat.client import Lockbeat
 from lockbeat.errors import StoreError
 from lockbeat.monitor import Overview, QueueLoad, overview
-from lockbeat.visible import visible
+from lockbeat.values.visible import visible
 
 INSTANCE_COLUMNS = ("OWNER", "QUEUES", "SCHEDULES", "RUNNING", "LOCKS", "STATE")
 AROUND = 14

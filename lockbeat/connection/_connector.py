@@ -20,8 +20,8 @@ from lockbeat.connection import _discovery, _memory, _tls
 from lockbeat.connection._credentials import Credentials, check_provider
 from lockbeat.connection._embedded import EmbeddedConnection
 from lockbeat.connection._url import Address, Kind, parse_url
+from lockbeat.connection.outage import Outage
 from lockbeat.errors import InvalidArgument, MissingExtra
-from lockbeat.outage import Outage
 
 if TYPE_CHECKING:
     from fakeredis import FakeAsyncRedis, FakeServer

@@ -1,6 +1,18 @@
-"""The beat: jobs as data in the store, and the scheduler that every instance runs."""
+"""Jobs: what is due when, as data in the store, and the scheduler that every instance runs."""
 
-from lockbeat.beat.registry import Jobs, JobState, LedgerEntry
-from lockbeat.beat.scheduler import Runner, Scheduler
+from lockbeat.jobs.definition import MOST_COUNTED, Job, JobOptions, Slot, task_id
+from lockbeat.jobs.registry import Jobs, JobState, LedgerEntry
+from lockbeat.jobs.scheduler import Runner, Scheduler
 
-__all__ = ["JobState", "Jobs", "LedgerEntry", "Runner", "Scheduler"]
+__all__ = [
+    "MOST_COUNTED",
+    "Job",
+    "JobOptions",
+    "JobState",
+    "Jobs",
+    "LedgerEntry",
+    "Runner",
+    "Scheduler",
+    "Slot",
+    "task_id",
+]

@@ -10,12 +10,13 @@ from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from typing import Any, Literal, TypedDict, get_args
 
-from lockbeat.durations import Seconds, milliseconds
 from lockbeat.errors import InvalidArgument, InvalidType
-from lockbeat.keys import check_name
-from lockbeat.retry import Exponential, Fixed, Retry, retry_from_json
+from lockbeat.retry import MOST_ATTEMPTS, Exponential, Fixed, Retry, retry_from_json
 from lockbeat.triggers import Cron, Trigger, isoformat, jitter_ms, missed, trigger_from_json
 from lockbeat.triggers.rules import UNKNOWN, rules_version
+from lockbeat.values.checks import one_of, whole
+from lockbeat.values.durations import Seconds, milliseconds
+from lockbeat.values.names import check_name
 
 Overlap = Literal["skip", "allow"]
 Catchup = Literal["latest", "skip"]
@@ -41,7 +42,6 @@ SKIP_WINDOW = 10.0
 """Seconds that a slot may be late under catch-up `skip` before it counts as missed: a take-over is no outage."""
 MOST_COUNTED = 1000
 """Missed slots are counted up to here; a longer outage says "too many to count"."""
-MOST_ATTEMPTS = 1000
 
 
 def task_id(job: str, slot_ms: int) -> str:
@@ -80,8 +80,8 @@ class Job:
         check_name("queue", self.queue)
         if not isinstance(self.trigger, Trigger):
             raise InvalidType("trigger", f"must be a Cron, Every or At, not {type(self.trigger).__name__}")
-        _one_of("overlap", self.overlap, get_args(Overlap))
-        _one_of("catchup", self.catchup, get_args(Catchup))
+        one_of("overlap", self.overlap, get_args(Overlap))
+        one_of("catchup", self.catchup, get_args(Catchup))
         if self.retry is not None and not isinstance(self.retry, (Fixed, Exponential)):
             raise InvalidType("retry", f"must be Fixed or Exponential, not {type(self.retry).__name__}")
         whole("max_attempts", self.max_attempts, 1, MOST_ATTEMPTS)
@@ -253,17 +253,3 @@ class Plan:
 def _trigger_digest(trigger: Trigger) -> str:
     text = json.dumps(trigger.to_json(), sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
-
-
-def _one_of(argument: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise InvalidArgument(argument, f"must be one of {', '.join(map(repr, allowed))}, not {value!r}")
-
-
-def whole(argument: str, value: object, least: int, most: int) -> int:
-    """An int within bounds. Raises InvalidType or InvalidArgument, naming `argument`."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise InvalidType(argument, f"must be an int, not {type(value).__name__}")
-    if not least <= value <= most:
-        raise InvalidArgument(argument, f"must be between {least} and {most}, not {value}")
-    return value

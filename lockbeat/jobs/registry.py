@@ -12,12 +12,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lockbeat.errors import InvalidArgument, InvalidType, LockbeatError, StoreError, UnknownJob, Unreadable
-from lockbeat.jobs import Job, Slot, task_id
-from lockbeat.keys import check_name, job_lock
-from lockbeat.scripts import load
+from lockbeat.jobs.definition import Job, Slot, task_id
 from lockbeat.store import Store
+from lockbeat.store.keys import job_lock
+from lockbeat.store.scripts import load
 from lockbeat.triggers import upcoming
 from lockbeat.triggers.rules import UNKNOWN, rules_version
+from lockbeat.values.names import check_name
 
 log = logging.getLogger("lockbeat")
 

@@ -14,18 +14,18 @@ from typing import Any, NamedTuple, Protocol
 
 import anyio
 
-from lockbeat.beat.registry import Jobs, instant, stood
-from lockbeat.durability import Durability
+from lockbeat.connection.outage import REMIND
 from lockbeat.errors import LockbeatError, NotDurable, StoreError, Unreadable
-from lockbeat.jobs import Job, task_id
-from lockbeat.keys import job_lock
-from lockbeat.lease import Held, monotonic
-from lockbeat.outage import REMIND
-from lockbeat.scripts import load
+from lockbeat.jobs.definition import Job, task_id
+from lockbeat.jobs.registry import Jobs, instant, stood
+from lockbeat.leases.lease import Held, monotonic
 from lockbeat.store import Store
+from lockbeat.store.durable import Durability
+from lockbeat.store.keys import job_lock
+from lockbeat.store.scripts import load
+from lockbeat.store.wakeup import at_most
 from lockbeat.tasks import Task
 from lockbeat.triggers.rules import rules_version
-from lockbeat.wakeup import at_most
 
 log = logging.getLogger("lockbeat")
 

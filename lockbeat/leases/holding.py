@@ -7,8 +7,8 @@ import logging
 from typing import Any
 
 from lockbeat.errors import LeaseLost
-from lockbeat.keeper import OVERDUE, Keeper
-from lockbeat.lease import Held, monotonic
+from lockbeat.leases.keeper import OVERDUE, Keeper
+from lockbeat.leases.lease import Held, monotonic
 
 log = logging.getLogger("lockbeat")
 

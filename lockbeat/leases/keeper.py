@@ -15,15 +15,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from lockbeat.calls import Calls
 from lockbeat.connection import Connector
+from lockbeat.connection.outage import LONGEST_PAUSE, Pace
 from lockbeat.errors import LockbeatError, StoreUnavailable, Unreadable
-from lockbeat.keys import Keys
-from lockbeat.lease import Held
-from lockbeat.outage import LONGEST_PAUSE, Pace
-from lockbeat.scripts import load
-from lockbeat.stall import Stall
-from lockbeat.wire import Args, patience_for
+from lockbeat.leases.lease import Held
+from lockbeat.leases.stall import Stall
+from lockbeat.store.calls import Calls
+from lockbeat.store.keys import Keys
+from lockbeat.store.scripts import load
+from lockbeat.store.wire import Args, patience_for
 
 log = logging.getLogger("lockbeat")
 

@@ -8,8 +8,8 @@ import logging
 import threading
 from collections.abc import Callable
 
-from lockbeat.lease import monotonic
-from lockbeat.stacks import all_stacks, stack_of, task_in
+from lockbeat.leases.lease import monotonic
+from lockbeat.process.stacks import all_stacks, stack_of, task_in
 
 log = logging.getLogger("lockbeat")
 

@@ -9,17 +9,17 @@ from operator import itemgetter
 from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
 
-from lockbeat.durability import Durability, check_durability
-from lockbeat.durations import Seconds, milliseconds, seconds
 from lockbeat.errors import InvalidType, LockbeatError, LockTimeout, StoreError
-from lockbeat.holding import Holding
-from lockbeat.keeper import Keeper
-from lockbeat.keys import check_name
-from lockbeat.lease import Lease, monotonic
-from lockbeat.replies import sifted
+from lockbeat.leases.holding import Holding
+from lockbeat.leases.keeper import Keeper
+from lockbeat.leases.lease import Lease, monotonic
+from lockbeat.locks.waiting import Waiter, WaitingRoom
 from lockbeat.store import Store
-from lockbeat.waiting import Waiter, WaitingRoom
-from lockbeat.wire import Args
+from lockbeat.store.durable import Durability, check_durability
+from lockbeat.store.replies import sifted
+from lockbeat.store.wire import Args
+from lockbeat.values.durations import Seconds, milliseconds, seconds
+from lockbeat.values.names import check_name
 
 log = logging.getLogger("lockbeat")
 

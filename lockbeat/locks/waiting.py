@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from lockbeat.errors import StoreError, StoreUnavailable
-from lockbeat.lease import Lease, monotonic
+from lockbeat.leases.lease import Lease, monotonic
 from lockbeat.store import Store
 
 log = logging.getLogger("lockbeat")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lockbeat.calls import Calls
 from lockbeat.connection import Connector
 from lockbeat.errors import StoreError, StoreUnavailable
-from lockbeat.keys import Keys
 from lockbeat.monitor._instances import fields
 from lockbeat.monitor._server import Finding, Server, denied
-from lockbeat.wire import Wire
+from lockbeat.store.calls import Calls
+from lockbeat.store.keys import Keys
+from lockbeat.store.wire import Wire
 
 MOST_SERVERS = 32
 """Shards whose servers are looked at; each takes a connection."""

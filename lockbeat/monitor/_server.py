@@ -13,11 +13,11 @@ from redis.exceptions import NoPermissionError, RedisError
 
 from lockbeat.connection import Connector
 from lockbeat.errors import StoreError, StoreUnavailable
-from lockbeat.keys import Keys
 from lockbeat.monitor._instances import fields
-from lockbeat.replies import NO_STORE
-from lockbeat.scripts import load, names
-from lockbeat.wire import Wire
+from lockbeat.store.keys import Keys
+from lockbeat.store.replies import NO_STORE
+from lockbeat.store.scripts import load, names
+from lockbeat.store.wire import Wire
 
 PINGS = 21
 SLOW_MS = 20.0

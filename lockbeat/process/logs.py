@@ -6,7 +6,7 @@ import logging
 import traceback
 from typing import Any
 
-from lockbeat.visible import visible
+from lockbeat.values.visible import visible
 
 log = logging.getLogger("lockbeat")
 

@@ -14,19 +14,19 @@ from typing import Any, TypeVar, Unpack, cast, overload
 import anyio
 from anyio.abc import TaskStatus
 
-from lockbeat import signals
-from lockbeat.beat import Jobs
 from lockbeat.client import Lockbeat
 from lockbeat.connection import check_provider
-from lockbeat.durability import Durability
-from lockbeat.durations import Seconds, milliseconds, seconds
 from lockbeat.errors import DuplicateJob, InvalidArgument, InvalidType, LockbeatError, StoreUnavailable, UnknownTask
-from lockbeat.jobs import Job, JobOptions, whole
-from lockbeat.keys import check_name
-from lockbeat.lifespan import Started, check_lifespan, entered, once_there
-from lockbeat.serving import Program, Serving
+from lockbeat.jobs import Job, JobOptions, Jobs
+from lockbeat.program import signals
+from lockbeat.program.lifespan import Started, check_lifespan, entered, once_there
+from lockbeat.program.serving import Program, Serving
+from lockbeat.store.durable import Durability
 from lockbeat.tasks import NewTask, Spawned, SpawnOptions, TaskOptions
 from lockbeat.triggers import At, Cron, Every, Trigger
+from lockbeat.values.checks import whole
+from lockbeat.values.durations import Seconds, milliseconds, seconds
+from lockbeat.values.names import check_name
 from lockbeat.worker import Function, Run
 
 log = logging.getLogger("lockbeat")

@@ -14,7 +14,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from lockbeat.errors import InvalidArgument, InvalidType, LifespanError, StoreError, StoreUnavailable
-from lockbeat.lease import monotonic
+from lockbeat.leases.lease import monotonic
 
 log = logging.getLogger("lockbeat")
 

@@ -12,15 +12,14 @@ from dataclasses import dataclass
 import anyio
 from anyio.abc import TaskStatus
 
-from lockbeat.beat import Scheduler
 from lockbeat.client import Lockbeat
-from lockbeat.durability import Durability
 from lockbeat.errors import StoreError
-from lockbeat.jobs import Job
-from lockbeat.lease import monotonic
+from lockbeat.jobs import Job, Scheduler
+from lockbeat.leases.lease import monotonic
 from lockbeat.monitor import HEARTBEAT, HEARTBEAT_TTL_MS, MOST_FUNCTIONS
+from lockbeat.store.durable import Durability
+from lockbeat.store.wakeup import LOOK_IN_MEMORY, Wakeup
 from lockbeat.triggers.rules import rules_version
-from lockbeat.wakeup import LOOK_IN_MEMORY, Wakeup
 from lockbeat.worker import CLAIM_LEASE_MS, Function, Worker
 
 log = logging.getLogger("lockbeat")

@@ -14,13 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import ContextVar
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Self
 
-from lockbeat import forks
 from lockbeat.errors import LockbeatError
-from lockbeat.stacks import all_stacks
+from lockbeat.process import forks
+from lockbeat.process.blame import blame, heard
+from lockbeat.process.stacks import all_stacks
 
 log = logging.getLogger("lockbeat")
 
@@ -46,14 +46,6 @@ def check_alone() -> None:
         raise LockbeatError(
             "beat.run() waits for signals, which reach the main thread only: in another, use `asyncio.run(beat.serve())`"
         )
-
-
-def heard(number: int, frame: FrameType | None) -> None:
-    """Python's handler of ASKING while `run` serves. It does nothing: the signal is read from the wake-up socket."""
-
-
-blame: ContextVar[Callable[[BaseException], None]] = ContextVar("blame")
-"""In the context of a function that is run, and of what it started: told of a SystemExit that nobody else can be told of."""
 
 
 def run(serve: Callable[[], Coroutine[Any, Any, None]], *, patience: float, abandoned: Callable[[], list[str]]) -> None:

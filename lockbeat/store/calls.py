@@ -10,12 +10,12 @@ from functools import partial
 from typing import Any
 
 from lockbeat.connection import Connector
-from lockbeat.durability import Durability, DurableWire
 from lockbeat.errors import NotDurable, StoreError, StoreUnavailable, Unreadable
-from lockbeat.keys import Keys
-from lockbeat.memory import MemoryWire
-from lockbeat.scripts import Script, load
-from lockbeat.wire import Args, Target, Wire, patience_for
+from lockbeat.store.durable import Durability, DurableWire
+from lockbeat.store.keys import Keys
+from lockbeat.store.memory import MemoryWire
+from lockbeat.store.scripts import Script, load
+from lockbeat.store.wire import Args, Target, Wire, patience_for
 
 
 class Calls:

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from lockbeat.durations import Seconds, milliseconds
+from lockbeat.connection.outage import STEADY
 from lockbeat.errors import InvalidArgument, InvalidType, LockbeatError, NotDurable, StoreError, StoreUnavailable, Unreadable
-from lockbeat.outage import STEADY
-from lockbeat.wire import Args, Target, Wire
+from lockbeat.store.wire import Args, Target, Wire
+from lockbeat.values.durations import Seconds, milliseconds
 
 MARK_MS = 60_000
 MOST_REPLICAS = 100

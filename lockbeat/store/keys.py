@@ -55,7 +55,6 @@ KEYS = {
     "instance:live": "zset    owner by when it is taken for dead",
 }
 
-MAX_NAME_BYTES = 1024
 _TAG = re.compile(r"[0-9a-f]{3}")
 _NAMESPACE = re.compile(r"[A-Za-z0-9._:/-]{1,64}")
 
@@ -108,25 +107,3 @@ def job_lock(job: str) -> str:
 def claim_place(queue: str, key: str) -> str:
     """What the shard of a claim is picked by; no two claims share it."""
     return f"claim:{len(queue)}:{queue}{key}"
-
-
-def check_name(argument: str, value: object, most: int = MAX_NAME_BYTES) -> str:
-    """A name as the store takes it: a non-empty str of at most `most` bytes in UTF-8, anything allowed in it.
-
-    Raises InvalidArgument (InvalidType for other than str), naming `argument`.
-    """
-    if not isinstance(value, str):
-        raise InvalidType(argument, f"must be a str, not {type(value).__name__}")
-    if value.isascii():
-        size = len(value)
-    else:
-        try:
-            size = len(value.encode())
-        except UnicodeEncodeError:
-            raise InvalidArgument(argument, "must be text that UTF-8 can carry, without lone surrogates") from None
-    if not 0 < size <= most:
-        raise InvalidArgument(
-            argument,
-            "must not be empty" if size == 0 else f"must be at most {most} bytes, not {size}",
-        )
-    return value

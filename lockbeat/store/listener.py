@@ -19,10 +19,10 @@ from typing import Any, Protocol
 import hiredis
 from redis.exceptions import RedisError
 
+from lockbeat.connection.outage import Outage
 from lockbeat.errors import LockbeatError, StoreUnavailable
-from lockbeat.outage import Outage
-from lockbeat.replies import error_of
-from lockbeat.wire import take_over
+from lockbeat.store.replies import error_of
+from lockbeat.store.wire import take_over
 
 log = logging.getLogger("lockbeat")
 

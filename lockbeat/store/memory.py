@@ -8,8 +8,8 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from lockbeat.errors import ScriptError, StoreError
-from lockbeat.replies import error_of
-from lockbeat.wire import Batch, Wire
+from lockbeat.store.replies import error_of
+from lockbeat.store.wire import Batch, Wire
 
 
 class MemoryWire(Wire):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from lockbeat.keys import KEYS
+from lockbeat.store.keys import KEYS
 
 _LINE = re.compile(r"-- (KEYS|ARGV)\[(\d+)\] +(\S+) +(\S+)")
 _KEYS_OF = re.compile(r"-- KEYS\[1\.\.(\d+)\] of (\S+)")
@@ -28,7 +28,7 @@ _FINISH = re.compile(r"^local function finish\(\)$", re.MULTILINE)
 
 
 def _root() -> Path:
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     inside = here / "scripts_lua"  # a wheel carries them inside the package
     return inside if inside.is_dir() else here.parent / "scripts_lua"
 

@@ -11,15 +11,16 @@ import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from lockbeat import forks
-from lockbeat.calls import Calls
 from lockbeat.connection import Connector
-from lockbeat.durations import seconds
+from lockbeat.connection.outage import Outage
 from lockbeat.errors import InvalidArgument, InvalidType, NotDurable
-from lockbeat.keys import Keys, check_name, shard_of
-from lockbeat.listener import Listener, Subscribe, over_client, over_connection
-from lockbeat.outage import Outage
-from lockbeat.wire import Args
+from lockbeat.process import forks
+from lockbeat.store.calls import Calls
+from lockbeat.store.keys import Keys, shard_of
+from lockbeat.store.listener import Listener, Subscribe, over_client, over_connection
+from lockbeat.store.wire import Args
+from lockbeat.values.durations import seconds
+from lockbeat.values.names import check_name
 
 log = logging.getLogger("lockbeat")
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import NoReturn
 
-from lockbeat import outage
+from lockbeat.connection import outage
 from lockbeat.errors import NotDurable, StoreError
 
 log = logging.getLogger("lockbeat")

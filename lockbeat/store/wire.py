@@ -25,13 +25,13 @@ from typing import Any
 import hiredis
 from redis.exceptions import RedisError
 
-from lockbeat import forks
 from lockbeat.connection import Primary
+from lockbeat.connection.outage import Outage, Pace
 from lockbeat.errors import LockbeatError, StoreError, StoreUnavailable, Unreadable
-from lockbeat.keys import KEYS
-from lockbeat.outage import Outage, Pace
-from lockbeat.replies import error_of, is_denial, readable
-from lockbeat.scripts import Script
+from lockbeat.process import forks
+from lockbeat.store.keys import KEYS
+from lockbeat.store.replies import error_of, is_denial, readable
+from lockbeat.store.scripts import Script
 
 log = logging.getLogger("lockbeat")
 

@@ -1,7 +1,7 @@
 """Tasks: durable units of work in queues, claimed under a lease."""
 
-from lockbeat.tasks._tasks import NOT_DURABLE_MS, Claimed, Tasks
-from lockbeat.tasks._values import Counts, Failed, Failure, Heartbeat, NewTask, Spawned, SpawnOptions, Task, TaskInfo, TaskOptions
+from lockbeat.tasks.values import Counts, Failed, Failure, Heartbeat, NewTask, Spawned, SpawnOptions, Task, TaskInfo, TaskOptions
+from lockbeat.tasks.verbs import NOT_DURABLE_MS, Claimed, Tasks
 
 __all__ = [
     "NOT_DURABLE_MS",

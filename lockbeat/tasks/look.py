@@ -9,14 +9,15 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Any, get_args
 
-from lockbeat.durations import Seconds, milliseconds, seconds
 from lockbeat.errors import InvalidArgument, TaskTimeout, UnknownTask, Unreadable
-from lockbeat.jobs import whole
-from lockbeat.keys import MAX_NAME_BYTES, check_name, shard_of_task
-from lockbeat.replies import sifted
-from lockbeat.scripts import load
 from lockbeat.store import Store
-from lockbeat.tasks._values import STATES, Counts, EndState, State, TaskInfo
+from lockbeat.store.keys import shard_of_task
+from lockbeat.store.replies import sifted
+from lockbeat.store.scripts import load
+from lockbeat.tasks.values import STATES, Counts, EndState, State, TaskInfo
+from lockbeat.values.checks import whole
+from lockbeat.values.durations import Seconds, milliseconds, seconds
+from lockbeat.values.names import MAX_NAME_BYTES, check_name
 
 log = logging.getLogger("lockbeat")
 

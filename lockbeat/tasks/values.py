@@ -11,12 +11,13 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, Literal, TypedDict, get_args
 
-from lockbeat.durations import Seconds, milliseconds
 from lockbeat.errors import InvalidArgument, InvalidType, Unreadable
-from lockbeat.jobs import MOST_ATTEMPTS, whole
-from lockbeat.keys import check_name, job_lock
-from lockbeat.payload import dump, load
-from lockbeat.retry import Exponential, Fixed, Retry
+from lockbeat.retry import MOST_ATTEMPTS, Exponential, Fixed, Retry
+from lockbeat.store.keys import job_lock
+from lockbeat.values.checks import whole
+from lockbeat.values.durations import Seconds, milliseconds
+from lockbeat.values.names import check_name
+from lockbeat.values.payloads import dump, load
 
 State = Literal["waiting", "running", "done", "dead", "cancelled"]
 EndState = Literal["done", "dead", "cancelled"]

@@ -15,18 +15,19 @@ from typing import Any, NamedTuple, Unpack
 
 import anyio
 
-from lockbeat.durability import Durability
-from lockbeat.durations import Seconds, milliseconds
 from lockbeat.errors import InvalidArgument, InvalidType, NotDurable, StoreError, StoreUnavailable, Unreadable
-from lockbeat.jobs import whole
-from lockbeat.keys import check_name, queue_tag
-from lockbeat.lease import monotonic
-from lockbeat.payload import dump
-from lockbeat.replies import sifted
-from lockbeat.scripts import load
+from lockbeat.leases.lease import monotonic
 from lockbeat.store import Store
-from lockbeat.tasks._look import PAGE, Look
-from lockbeat.tasks._values import Failed, Failure, Heartbeat, NewTask, Refusal, Spawned, SpawnOptions, Task
+from lockbeat.store.durable import Durability
+from lockbeat.store.keys import queue_tag
+from lockbeat.store.replies import sifted
+from lockbeat.store.scripts import load
+from lockbeat.tasks.look import PAGE, Look
+from lockbeat.tasks.values import Failed, Failure, Heartbeat, NewTask, Refusal, Spawned, SpawnOptions, Task
+from lockbeat.values.checks import whole
+from lockbeat.values.durations import Seconds, milliseconds
+from lockbeat.values.names import check_name
+from lockbeat.values.payloads import dump
 
 log = logging.getLogger("lockbeat")
 

@@ -13,15 +13,16 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
-from lockbeat import forks, signals
-from lockbeat.beat.registry import instant
 from lockbeat.errors import LeaseLost
-from lockbeat.keeper import CANCELLED, OVERRUN
-from lockbeat.lease import Held, monotonic
-from lockbeat.stacks import stack_of, stack_of_task
+from lockbeat.jobs.registry import instant
+from lockbeat.leases.keeper import CANCELLED, OVERRUN
+from lockbeat.leases.lease import Held, monotonic
+from lockbeat.process import forks
+from lockbeat.process.blame import blame, heard
+from lockbeat.process.stacks import stack_of, stack_of_task
 from lockbeat.tasks import Failure, Task
-from lockbeat.tasks._values import own_trace
-from lockbeat.worker._functions import Function, Run
+from lockbeat.tasks.values import own_trace
+from lockbeat.worker.functions import Function, Run
 
 log = logging.getLogger("lockbeat")
 
@@ -113,7 +114,7 @@ class Attempt:
         except _Raised as problem:
             return self._failed(problem.error)
         except KeyboardInterrupt as problem:
-            if signal.getsignal(signal.SIGINT) is not signals.heard and threading.current_thread() is threading.main_thread():
+            if signal.getsignal(signal.SIGINT) is not heard and threading.current_thread() is threading.main_thread():
                 log.error("%s (%s) is interrupted, and the program with it", task.id, task.name)
                 raise  # Ctrl-C in a program that leaves it to Python, and hit while this function ran
             return self._failed(problem)
@@ -142,7 +143,7 @@ class Attempt:
 
     async def _call(self) -> Any:
         function = self.function
-        signals.blame.set(self._blame)
+        blame.set(self._blame)
         call = function.with_run(self._run())
         if function.is_async:
             with forks.only_the_parent_returns():

@@ -13,7 +13,7 @@ from types import FunctionType, MethodType
 from typing import Any, get_args
 
 from lockbeat.errors import InvalidArgument, InvalidType, LeaseLost
-from lockbeat.visible import visible
+from lockbeat.values.visible import visible
 
 
 def _goes_on() -> str | None:

@@ -9,17 +9,17 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from lockbeat.durability import Durability
 from lockbeat.errors import ScriptError, StoreError
-from lockbeat.keeper import CANCELLED, Keeper
-from lockbeat.lease import Held, monotonic
-from lockbeat.logs import log
-from lockbeat.payload import dump
+from lockbeat.leases.keeper import CANCELLED, Keeper
+from lockbeat.leases.lease import Held, monotonic
+from lockbeat.process.logs import log
 from lockbeat.store import Store
+from lockbeat.store.durable import Durability
+from lockbeat.store.wakeup import LOOK_IN_MEMORY, Wakeup, at_most
 from lockbeat.tasks import NOT_DURABLE_MS, Claimed, Failure, Task, Tasks
-from lockbeat.wakeup import LOOK_IN_MEMORY, Wakeup, at_most
-from lockbeat.worker._attempt import LOST, SHUT_DOWN, Attempt, fields
-from lockbeat.worker._functions import Function
+from lockbeat.values.payloads import dump
+from lockbeat.worker.attempt import LOST, SHUT_DOWN, Attempt, fields
+from lockbeat.worker.functions import Function
 
 HANDFUL = 50
 """Tasks that one claim takes; keeps its script under 5 ms."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import redis
 
-from lockbeat.keys import Keys
+from lockbeat.store.keys import Keys
 from tests import servers
 from tests.chaos.checker import Effect, Entry, Evidence
 from tests.servers import Server

@@ -20,7 +20,7 @@ from typing import Any, cast
 import redis
 
 from lockbeat import Fixed, Lockbeat
-from lockbeat.keys import Keys
+from lockbeat.store.keys import Keys
 from lockbeat.tasks import NewTask
 from tests import servers
 from tests.chaos.harness import NAMESPACE, Arena, Instance, Size

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from lockbeat import Beat, Lockbeat, Run
 from lockbeat.errors import StoreError
 from lockbeat.tasks import Failed, Task
-from lockbeat.worker import _worker
+from lockbeat.worker import worker as worker_module
 
 BY_HAND = "hand"
 """The queue of those who use the verbs themselves: their late reports show whether the store refuses them."""
@@ -174,7 +174,7 @@ def deliberate(record: logging.LogRecord) -> bool:
 
 async def serve(orders: Orders) -> None:
     """Work until SIGTERM."""
-    _worker.CLAIM_LEASE_MS = round(orders.lease * 1000)
+    worker_module.CLAIM_LEASE_MS = round(orders.lease * 1000)
     effects = Effects(orders.effects, orders.name)
     async with Lockbeat(orders.url, namespace=orders.namespace) as lb:
         listen_in(lb, effects)

@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 
 from lockbeat import Lockbeat as Client
-from lockbeat.beat import Scheduler
-from lockbeat.beat.registry import LedgerEntry
 from lockbeat.cli._jobs import _remark
 from lockbeat.cli._output import show
-from lockbeat.jobs import Job
+from lockbeat.jobs import Job, Scheduler
+from lockbeat.jobs.registry import LedgerEntry
 from lockbeat.triggers import At, Cron, Every
 
 from .conftest import Lockbeat

@@ -15,7 +15,7 @@ from lockbeat import Lockbeat as Client
 from lockbeat.cli._app import app
 from lockbeat.jobs import Job
 from lockbeat.triggers import Every
-from lockbeat.visible import UNSEEN, visible, visible_json
+from lockbeat.values.visible import UNSEEN, visible, visible_json
 
 from .conftest import Lockbeat, Start, wait_until
 

@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 
 from lockbeat import Lockbeat as Client
-from lockbeat.beat import Scheduler
-from lockbeat.jobs import Job
+from lockbeat.jobs import Job, Scheduler
 from lockbeat.triggers import Every
-from lockbeat.visible import visible
+from lockbeat.values.visible import visible
 
 from .conftest import Lockbeat, Start, wait_until
 from .terminal import Terminal

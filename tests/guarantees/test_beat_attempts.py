@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from lockbeat import Beat, Exponential, Fixed, Lockbeat, Run
-from lockbeat.beat import LedgerEntry
 from lockbeat.errors import InvalidArgument
-from lockbeat.lease import Held
+from lockbeat.jobs import LedgerEntry
+from lockbeat.leases.lease import Held
 from lockbeat.tasks import Task
 from lockbeat.worker import Worker
 from tests.beats import Beats, client_of, eventually, ledger, overdue, scheduler, states
@@ -323,7 +323,7 @@ async def test_an_attempt_that_was_started_too_late_is_not_begun(
 ) -> None:
     """The reply came after the lease had ended, as after a freeze: it may be another's by now. It is taken back when its lease
     ends, and not when the worker would look again by itself."""
-    monkeypatch.setattr("lockbeat.worker._worker.LOOK_AFTER", 3600)
+    monkeypatch.setattr("lockbeat.worker.worker.LOOK_AFTER", 3600)
     began: list[Run] = []
     beat = beats()
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lockbeat import Lockbeat
-from lockbeat.beat import scheduler as module
+from lockbeat.jobs import scheduler as module
 from tests.beats import Hands, eventually, last_slot, ledger, minutely, overdue, scheduler, tasks_of
 from tests.conftest import Connect
 

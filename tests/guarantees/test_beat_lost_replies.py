@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lockbeat import Fixed, Lockbeat
-from lockbeat.scripts import load
+from lockbeat.store.scripts import load
 from lockbeat.tasks import Task
 from tests.beats import Hands, ledger, minutely, overdue, scheduler, states, tasks_of
 from tests.conftest import only

@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 
-from lockbeat import LeaseLost, Lockbeat, LockbeatError, LockTimeout, Run, signals
-from lockbeat import stall as stall_module
+from lockbeat import LeaseLost, Lockbeat, LockbeatError, LockTimeout, Run
 from lockbeat.cli._leases import heard
+from lockbeat.leases import stall as stall_module
 from lockbeat.monitor import instances
+from lockbeat.process import blame
+from lockbeat.program import signals
 from lockbeat.tasks import TaskInfo
 from tests.beats import Beats, eventually
 from tests.conftest import Connect, only, wait_until
@@ -221,7 +223,7 @@ def test_who_ends_without_being_asked_says_so() -> None:
 
 def test_signals_are_the_programs_again_once_it_has_served() -> None:
     async def serve() -> None:
-        assert signal.getsignal(signal.SIGTERM) is signals.heard
+        assert signal.getsignal(signal.SIGTERM) is blame.heard
 
     before = signal.signal(signal.SIGTERM, own := lambda number, frame: None)
     try:

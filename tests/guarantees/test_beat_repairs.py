@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from lockbeat import Lockbeat
-from lockbeat.beat import scheduler as module
 from lockbeat.errors import StoreUnavailable
 from lockbeat.jobs import Job
+from lockbeat.jobs import scheduler as module
 from lockbeat.triggers import Every
 from tests.beats import Beats, backdate, eventually, ledger, minutely, now_ms, overdue, scheduler, states
 from tests.conftest import only, wait_until

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lockbeat import Beat, Lockbeat, Run
-from lockbeat import serving as serving_module
+from lockbeat.program import serving as serving_module
 from lockbeat.tasks import Task, Tasks
 from tests.beats import Beats, backdate, eventually, last_slot, ledger, minutely, now_ms, scheduler, states, tasks_of
 from tests.conftest import Backend, wait_until

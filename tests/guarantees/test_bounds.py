@@ -12,8 +12,8 @@ import pytest
 from lockbeat import Lockbeat
 from lockbeat.claims import Claim
 from lockbeat.errors import InvalidArgument, Unreadable
-from lockbeat.payload import MOST_DEPTH
 from lockbeat.tasks import NewTask
+from lockbeat.values.payloads import MOST_DEPTH
 from tests.beats import Beats
 from tests.conftest import only, wait_until
 from tests.tasks import NOON, begun, claim_one, stopped

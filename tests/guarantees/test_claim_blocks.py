@@ -11,7 +11,7 @@ import pytest
 from lockbeat import ClaimBusy, ClaimDone, ClaimRefused, Done, LeaseLost, Lockbeat
 from lockbeat.claims import ClaimHandle
 from lockbeat.errors import InvalidArgument, InvalidType, LockbeatError, StoreError, StoreUnavailable
-from lockbeat.keeper import GONE, OVERDUE
+from lockbeat.leases.keeper import GONE, OVERDUE
 from tests.claims import SHORT, acquired, left_behind, ran_out
 from tests.conftest import Connect, only
 from tests.keeping import hurry, kept, renewed

@@ -12,7 +12,7 @@ import pytest
 import time_machine
 
 from lockbeat import Beat, Fixed, Lockbeat
-from lockbeat.beat import LedgerEntry
+from lockbeat.jobs import LedgerEntry
 from tests.beats import Beats, eventually, now_ms, overdue, states, tasks_of
 from tests.conftest import only, wait_until
 

@@ -15,7 +15,7 @@ import pytest
 
 from lockbeat import Claim, Durability, Lockbeat, NotDurable
 from lockbeat.errors import InvalidArgument, InvalidType, LockTimeout, ScriptError, StoreError
-from lockbeat.scripts import load
+from lockbeat.store.scripts import load
 from tests import servers
 from tests.conftest import Connect, chosen, needs, only, wait_until
 from tests.guarantees.conftest import Pair, started

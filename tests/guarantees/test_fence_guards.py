@@ -17,7 +17,7 @@ import time_machine
 from lockbeat import Lockbeat
 from lockbeat.errors import InvalidArgument, InvalidType, ScriptError
 from lockbeat.fences import FencedValue
-from lockbeat.scripts import load
+from lockbeat.store.scripts import load
 from tests.conftest import Backend, Connect, only
 from tests.proxy import proxy
 

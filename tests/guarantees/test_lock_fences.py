@@ -9,7 +9,7 @@ import pytest
 
 from lockbeat import Lockbeat
 from lockbeat.errors import ScriptError
-from lockbeat.keys import Keys, shard_of
+from lockbeat.store.keys import Keys, shard_of
 from tests.conftest import Connect, only
 
 

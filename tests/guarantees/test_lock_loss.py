@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from lockbeat import LeaseLost, Lockbeat
-from lockbeat.keeper import GONE, OVERDUE
-from lockbeat.lease import Held
+from lockbeat.leases.keeper import GONE, OVERDUE
+from lockbeat.leases.lease import Held
 from tests.conftest import Connect, only, wait_until
 from tests.keeping import hurry, kept, renewed
 from tests.servers import Server

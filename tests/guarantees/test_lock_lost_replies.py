@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from lockbeat import Lockbeat
-from lockbeat.scripts import load
+from lockbeat.store.scripts import load
 from tests.conftest import only, wait_until
 from tests.proxy import Proxy
 

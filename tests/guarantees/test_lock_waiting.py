@@ -16,7 +16,7 @@ import pytest
 
 from lockbeat import Lockbeat
 from lockbeat.errors import LockTimeout
-from lockbeat.keys import Keys
+from lockbeat.store.keys import Keys
 from tests.conftest import Backend, Connect, only, wait_until
 from tests.servers import Server
 from tests.tasks import until

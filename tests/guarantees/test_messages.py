@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
-from lockbeat import Beat, Lockbeat, listener, serving
+from lockbeat import Beat, Lockbeat
 from lockbeat.errors import StoreError
 from lockbeat.monitor import HEARTBEAT
+from lockbeat.program import serving
+from lockbeat.store import listener
 from lockbeat.triggers import Every
-from lockbeat.worker import _worker
+from lockbeat.worker import worker as worker_module
 from tests import servers
 from tests.beats import Beats, eventually, ledger, minutely
 from tests.conftest import Backend, Connect, needs, only, wait_until
@@ -331,7 +333,7 @@ async def test_forged_messages_change_nothing(
 async def test_bells_that_nobody_hears_cost_time_only(server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that is declared and a task that is spawned elsewhere are found by looking."""
     monkeypatch.setattr(serving, "LOOK_AGAIN", 0.3)
-    monkeypatch.setattr(_worker, "LOOK_AFTER", 0.3)
+    monkeypatch.setattr(worker_module, "LOOK_AFTER", 0.3)
     async with proxy(server.port) as line, Lockbeat(server.url, namespace=namespace) as lb:
         line.messages = lambda data: ()
         beat, ran = Beat(line.url, namespace=namespace), asyncio.Event()
@@ -350,5 +352,5 @@ async def test_bells_that_nobody_hears_cost_time_only(server: Server, namespace:
 
 
 def test_an_idle_instance_may_send_a_fifth_of_a_command_a_second() -> None:
-    often = HEARTBEAT, _worker.LOOK_AFTER, serving.LOOK_AGAIN, listener.QUIET
+    often = HEARTBEAT, worker_module.LOOK_AFTER, serving.LOOK_AGAIN, listener.QUIET
     assert sum(1 / seconds for seconds in often) <= 0.2

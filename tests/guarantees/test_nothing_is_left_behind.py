@@ -12,8 +12,8 @@ import pytest
 
 from lockbeat import Beat, Durability, Lockbeat
 from lockbeat.errors import LockbeatError, LockTimeout
-from lockbeat.lease import monotonic
-from lockbeat.scripts import load, names
+from lockbeat.leases.lease import monotonic
+from lockbeat.store.scripts import load, names
 from tests import servers
 from tests.beats import eventually
 from tests.conftest import chosen, wait_until
@@ -267,7 +267,7 @@ async def test_a_client_that_is_closed_waits_for_the_store_within_its_timeout(
 
 
 async def test_calls_to_be_taken_back_are_bounded(lossy: Proxy, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lockbeat.wire.MOST_KEPT", 3)
+    monkeypatch.setattr("lockbeat.store.wire.MOST_KEPT", 3)
     async with Lockbeat(lossy.url, namespace=namespace, timeout=1) as lb:
         await lossy.become("refused")
         calls = [asyncio.create_task(lb.locks.try_acquire(f"k{n}", "alice", HOUR)) for n in range(9)]

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from lockbeat import Beat, LeaseLost, Lockbeat, outage
+from lockbeat import Beat, LeaseLost, Lockbeat
+from lockbeat.connection import outage
 from lockbeat.errors import StoreError
 from tests.conftest import Backend, only, wait_until
 from tests.proxy import FAULTS, proxy

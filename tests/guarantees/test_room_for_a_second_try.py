@@ -10,7 +10,7 @@ import pytest
 
 from lockbeat import Beat, LeaseLost, Lockbeat
 from lockbeat.connection import Connector
-from lockbeat.lease import monotonic
+from lockbeat.leases.lease import monotonic
 from tests.claims import acquired, ran_out
 from tests.conftest import Backend, only, wait_until
 from tests.keeping import renewed

@@ -21,7 +21,7 @@ import pytest
 
 from lockbeat import Beat, Durability, Lockbeat, NotDurable, Run
 from lockbeat.errors import InvalidArgument, UnknownTask
-from lockbeat.scripts import load
+from lockbeat.store.scripts import load
 from lockbeat.tasks import NewTask
 from tests import servers
 from tests.beats import eventually, states

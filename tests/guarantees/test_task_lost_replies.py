@@ -9,7 +9,7 @@ import pytest
 
 from lockbeat import Fixed, Lockbeat
 from lockbeat.errors import StoreUnavailable
-from lockbeat.scripts import load, names
+from lockbeat.store.scripts import load, names
 from lockbeat.tasks import NewTask, Task
 from tests.conftest import only, wait_until
 from tests.proxy import Proxy

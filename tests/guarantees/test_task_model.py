@@ -27,7 +27,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from lockbeat import Exponential, Fixed, Lockbeat
 from lockbeat.connection._memory import memory_server
 from lockbeat.errors import UnknownTask
-from lockbeat.scripts import Script
+from lockbeat.store.scripts import Script
 from lockbeat.tasks import NewTask, Task, TaskInfo
 from tests.conftest import CHOSEN
 

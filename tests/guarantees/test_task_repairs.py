@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from lockbeat import Beat, Lockbeat, Run, serving
+from lockbeat import Beat, Lockbeat, Run
 from lockbeat.cli import _leases
 from lockbeat.cli._store import Where
 from lockbeat.monitor import instances
+from lockbeat.program import serving
 from lockbeat.tasks import NewTask, Task, TaskInfo, Tasks
-from lockbeat.worker import _worker
+from lockbeat.worker import worker as worker_module
 from tests.beats import Beats, Hands, eventually, minutely, overdue, scheduler, states
 from tests.conftest import PATIENCE, only, wait_until
 from tests.tasks import NOON, claim_one, stopped
@@ -264,7 +265,7 @@ async def test_a_worker_without_room_sees_to_what_time_has_brought(
     lb: Lockbeat, beats: Beats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may be the only one there is."""
-    monkeypatch.setattr(_worker, "SWEEP", 0.05)
+    monkeypatch.setattr(worker_module, "SWEEP", 0.05)
     beat, begun, go = beats(concurrency=1), [], asyncio.Event()
 
     @beat.task

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from lockbeat import Lockbeat, Run
-from lockbeat.keys import queue_tag, shard_of_task
 from lockbeat.monitor import HEARTBEAT
+from lockbeat.store.keys import queue_tag, shard_of_task
 from lockbeat.tasks import NewTask
-from lockbeat.worker import _worker
+from lockbeat.worker import worker as worker_module
 from tests.beats import Beats, eventually
 from tests.conftest import Backend, Connect, only, wait_until
 from tests.guarantees.test_worker_tasks import end_of
@@ -230,15 +230,15 @@ async def test_known_tasks_behind_three_hundred_strangers_are_reached_and_the_st
 @pytest.fixture
 def never_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is not told, sleeps on."""
-    monkeypatch.setattr(_worker, "LOOK_AFTER", 3600.0)
-    monkeypatch.setattr(_worker, "LOOK_IN_MEMORY", 3600.0)
+    monkeypatch.setattr(worker_module, "LOOK_AFTER", 3600.0)
+    monkeypatch.setattr(worker_module, "LOOK_IN_MEMORY", 3600.0)
 
 
 async def test_a_worker_is_told_of_what_there_is_to_do_and_need_not_look(
     lb: Lockbeat, beats: Beats, never_looks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a spawn, a delay that is over, a retry, and a task that was given back."""
-    monkeypatch.setattr(_worker, "CLAIM_LEASE_MS", 3_600_000)  # whose end it would look at
+    monkeypatch.setattr(worker_module, "CLAIM_LEASE_MS", 3_600_000)  # whose end it would look at
     beat, ran = beats(), []
 
     @beat.task(max_attempts=2, retry=None)
@@ -280,8 +280,8 @@ async def test_what_a_dead_instance_held_goes_on_when_its_lease_is_over(lb: Lock
 async def test_a_message_that_was_lost_is_made_up_for_by_looking(
     lb: Lockbeat, beats: Beats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_worker, "LOOK_AFTER", 0.5)
-    monkeypatch.setattr(_worker.Worker, "wake", lambda self, shard: None)
+    monkeypatch.setattr(worker_module, "LOOK_AFTER", 0.5)
+    monkeypatch.setattr(worker_module.Worker, "wake", lambda self, shard: None)
     beat = beats()
 
     @beat.task
@@ -362,7 +362,7 @@ async def test_an_idle_instance_sends_at_most_one_command_in_five_seconds(lb: Lo
             await asyncio.sleep(5)
     sent = [command for _, command in watch.commands]
     assert len(sent) <= 1, sent
-    assert 1 / HEARTBEAT + 1 / _worker.LOOK_AFTER <= 0.2, "in the long run as well"
+    assert 1 / HEARTBEAT + 1 / worker_module.LOOK_AFTER <= 0.2, "in the long run as well"
 
 
 @only("valkey", "redis")

@@ -14,9 +14,10 @@ import pytest
 
 from lockbeat import Beat, Exponential, Fixed, LeaseLost, Lockbeat, LockbeatError, Run
 from lockbeat.errors import DuplicateJob, InvalidArgument, InvalidType, UnknownTask
-from lockbeat.scripts import load
+from lockbeat.store.scripts import load
 from lockbeat.tasks import NewTask, TaskInfo
-from lockbeat.worker import Worker, _worker
+from lockbeat.worker import Worker
+from lockbeat.worker import worker as worker_module
 from tests import servers
 from tests.beats import Beats, client_of, eventually, held_by, ledger, states
 from tests.conftest import PATIENCE, Backend, Connect, needs, only, wait_until
@@ -352,7 +353,7 @@ async def test_attempts_that_are_used_up_leave_it_dead_with_its_last_error(lb: L
 async def test_a_body_that_runs_longer_than_its_lease_keeps_it(
     lb: Lockbeat, beats: Beats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_worker, "CLAIM_LEASE_MS", 4000)
+    monkeypatch.setattr(worker_module, "CLAIM_LEASE_MS", 4000)
     beat, rival, attempts = beats(), beats(), []
 
     async def long(run: Run) -> None:
@@ -371,7 +372,7 @@ async def test_a_worker_whose_event_loop_is_blocked_for_a_whole_lease_loses_noth
     lb: Lockbeat, beats: Beats, url: str, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The keeper renews from a thread of its own."""
-    monkeypatch.setattr(_worker, "CLAIM_LEASE_MS", 4000)
+    monkeypatch.setattr(worker_module, "CLAIM_LEASE_MS", 4000)
     beat, ran, go, stolen, over = beats(), [], asyncio.Event(), [], threading.Event()
 
     def rob() -> None:
@@ -531,7 +532,7 @@ async def test_a_body_is_cancelled_when_max_duration_is_over(
     lb: Lockbeat, raw: Any, beats: Beats, monkeypatch: pytest.MonkeyPatch, concurrency: int
 ) -> None:
     """Also while the worker has no room, and so asks for no other task; its next renewal would come after 20 minutes."""
-    monkeypatch.setattr(_worker, "CLAIM_LEASE_MS", 3_600_000)
+    monkeypatch.setattr(worker_module, "CLAIM_LEASE_MS", 3_600_000)
     beat, events = beats(concurrency=concurrency), []
 
     @beat.task(max_duration=0.4)
@@ -613,7 +614,7 @@ async def test_a_running_body_is_cancelled_by_the_notification_long_before_its_n
     lb: Lockbeat, raw: Any, beats: Beats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which would come after 20 minutes; and the lease goes as soon as the body has stopped, not before."""
-    monkeypatch.setattr(_worker, "CLAIM_LEASE_MS", 3_600_000)
+    monkeypatch.setattr(worker_module, "CLAIM_LEASE_MS", 3_600_000)
     beat, events, go = beats(owner="me"), [], asyncio.Event()
 
     @beat.task
@@ -1074,7 +1075,7 @@ async def test_what_does_not_end_within_grace_goes_on_elsewhere_at_once(
     lb: Lockbeat, beats: Beats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not after its lease, of an hour here, nor after the pause of its policy."""
-    monkeypatch.setattr(_worker, "CLAIM_LEASE_MS", 3_600_000)
+    monkeypatch.setattr(worker_module, "CLAIM_LEASE_MS", 3_600_000)
     beat, other = beats(grace=0.05, owner="one"), beats(owner="two")
     attempts: list[tuple[str, int]] = []
 

@@ -11,9 +11,9 @@ import pytest
 import time_machine
 
 from lockbeat import Lockbeat
-from lockbeat.keys import KEYS, Keys, claim_place
-from lockbeat.scripts import load
-from lockbeat.wire import Target, Wire
+from lockbeat.store.keys import KEYS, Keys, claim_place
+from lockbeat.store.scripts import load
+from lockbeat.store.wire import Target, Wire
 from tests import servers
 from tests.claims import acquired, left_behind
 from tests.conftest import Backend, Connect, chosen, only

@@ -10,8 +10,8 @@ import pytest
 from redis.crc import key_slot
 
 import lockbeat
-from lockbeat.keys import KEYS, Keys
-from lockbeat.scripts import HeaderError, header, libraries, load, names, parse
+from lockbeat.store.keys import KEYS, Keys
+from lockbeat.store.scripts import HeaderError, header, libraries, load, names, parse
 
 SCRIPTS = Path(lockbeat.__file__).parent.parent / "scripts_lua"
 FORBIDDEN = {"KEYS", "SCAN", "HSCAN", "ZSCAN", "SSCAN", "HGETALL", "FLUSHALL", "FLUSHDB", "RANDOMKEY", "SELECT"}

@@ -11,9 +11,9 @@ import pytest
 import time_machine
 
 from lockbeat import Lockbeat
-from lockbeat.keys import Keys
-from lockbeat.scripts import load
-from lockbeat.wire import Target, Wire
+from lockbeat.store.keys import Keys
+from lockbeat.store.scripts import load
+from lockbeat.store.wire import Target, Wire
 from tests.conftest import Backend, Connect, only
 
 Run = Callable[..., Any]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from lockbeat import Durability
-from lockbeat.durability import check_durability
 from lockbeat.errors import InvalidArgument, InvalidType
+from lockbeat.store.durable import check_durability
 
 
 @pytest.mark.parametrize(

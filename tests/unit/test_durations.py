@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockbeat.durations import TEN_YEARS, milliseconds, seconds
 from lockbeat.errors import InvalidArgument, InvalidType
+from lockbeat.values.durations import TEN_YEARS, milliseconds, seconds
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from redis.crc import key_slot
 
 from lockbeat.errors import InvalidArgument, InvalidType
-from lockbeat.keys import KEYS, MAX_NAME_BYTES, Keys, check_name, job_lock, shard_of
+from lockbeat.store.keys import KEYS, Keys, job_lock, shard_of
+from lockbeat.values.names import MAX_NAME_BYTES, check_name
 
 
 def test_a_key_is_namespace_shard_and_name_with_the_first_two_as_hash_tag() -> None:

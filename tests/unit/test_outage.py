@@ -6,13 +6,13 @@ import itertools
 
 import pytest
 
-from lockbeat.outage import LONGEST_PAUSE, SHORTEST_PAUSE, STEADY, Pace
+from lockbeat.connection.outage import LONGEST_PAUSE, SHORTEST_PAUSE, STEADY, Pace
 
 
 @pytest.fixture(autouse=True)
 def still(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time stands still."""
-    monkeypatch.setattr("lockbeat.outage.time.monotonic", lambda: 1000.0)
+    monkeypatch.setattr("lockbeat.connection.outage.time.monotonic", lambda: 1000.0)
 
 
 def pauses(pace: Pace, count: int, longest: float = 10.0) -> list[float]:

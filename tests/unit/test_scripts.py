@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lockbeat import scripts
-from lockbeat.scripts import HeaderError, header, load, names, parse
+from lockbeat.store import scripts
+from lockbeat.store.scripts import HeaderError, header, load, names, parse
 
 GOOD = """\
 -- lock/toy: does nothing, for each.

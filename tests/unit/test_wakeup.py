@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from lockbeat import outage
+from lockbeat.connection import outage
 from lockbeat.errors import StoreError
-from lockbeat.wakeup import Wakeup
+from lockbeat.store.wakeup import Wakeup
 
 
 async def turn(outcomes: Iterator[bool]) -> None:

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lockbeat.beat.registry import LedgerEntry
 from lockbeat.jobs import Job
+from lockbeat.jobs.registry import LedgerEntry
 
 Slot = tuple[str, int]
 """A job's name and the slot in ms."""

@@ -7,11 +7,11 @@ from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass, field
 
-from lockbeat.beat.registry import LedgerEntry
 from lockbeat.cli.demo import jobs
 from lockbeat.cli.demo._cast import Member
 from lockbeat.cli.demo._check import Cell, Effect, Slot, Verdict, expected_slots
-from lockbeat.lease import Lease
+from lockbeat.jobs.registry import LedgerEntry
+from lockbeat.leases.lease import Lease
 
 
 @dataclass(slots=True)

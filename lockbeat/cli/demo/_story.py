@@ -25,8 +25,8 @@ from lockbeat.cli.demo._plain import Plain
 from lockbeat.cli.demo._screen import Screen
 from lockbeat.cli.demo._stage import Blow, Stage, slot_name
 from lockbeat.client import Lockbeat
-from lockbeat.keys import job_lock
 from lockbeat.monitor import engine, instances
+from lockbeat.store.keys import job_lock
 
 FRAME = 0.1
 LOOK_BACK = 20

@@ -1,0 +1,1 @@
+"""What belongs to the whole process: forked children, signals that functions are blamed by, stacks, the log."""
