@@ -15,9 +15,10 @@ from lockbeat.errors import InvalidArgument, InvalidType, LockbeatError, StoreEr
 from lockbeat.jobs.definition import Job, Slot, task_id
 from lockbeat.store import Store
 from lockbeat.store.keys import job_lock
+from lockbeat.store.records import JobLine, SlotLine
 from lockbeat.store.scripts import load
 from lockbeat.triggers import upcoming
-from lockbeat.triggers.rules import UNKNOWN, rules_version
+from lockbeat.triggers.rules import rules_version
 from lockbeat.values.names import check_name
 
 log = logging.getLogger("lockbeat")
@@ -121,12 +122,6 @@ class LedgerEntry:
         )
 
 
-def stood(text: str) -> tuple[int, int, str, str]:
-    """Slot, due time, rev and version of the rules, as the store has them for a job."""
-    slot_ms, due_ms, rev, *rules = text.split(" ")
-    return int(slot_ms), int(due_ms), rev, rules[0] if rules else UNKNOWN
-
-
 def instant(ms: int) -> datetime:
     """An instant as an aware datetime, UTC."""
     return datetime.fromtimestamp(ms / 1000, UTC)
@@ -184,7 +179,7 @@ class Jobs:
         rows: builtins.list[tuple[str | int, ...]] = []
         for job, stands in stray:
             if stands:
-                slot_ms, _, _, rules = stood(stands)
+                slot_ms, _, _, rules = SlotLine.of(stands)
                 again = job.again(slot_ms, now_ms, rules) if slot_ms >= 0 else None
             else:
                 again = job.first(now_ms), ""
@@ -217,12 +212,12 @@ class Jobs:
                 definition, slot, opened = (part.decode(errors="replace") for part in reply)
                 entry = "job"  # that is being read
                 try:
-                    text = definition.partition(" ")[2]
+                    text = JobLine.of(definition).definition
                     json.loads(text)
                     entry = ""
                     job = Job.from_definition(name, text)
                     entry = "job:slot"
-                    at = Slot(*stood(slot)[:2]) if slot and slot[0] != "-" else None
+                    at = Slot(*SlotLine.of(slot)[:2]) if slot and slot[0] != "-" else None
                 except (LockbeatError, ValueError, KeyError, TypeError, IndexError, RecursionError) as problem:
                     unread: StoreError = (
                         Unreadable(self._store.keys.key(shard, entry), name)

@@ -17,11 +17,12 @@ import anyio
 from lockbeat.connection.outage import REMIND
 from lockbeat.errors import LockbeatError, NotDurable, StoreError, Unreadable
 from lockbeat.jobs.definition import Job, task_id
-from lockbeat.jobs.registry import Jobs, instant, stood
+from lockbeat.jobs.registry import Jobs, instant
 from lockbeat.leases.lease import Held, monotonic
 from lockbeat.store import Store
 from lockbeat.store.durable import Durability
 from lockbeat.store.keys import job_lock
+from lockbeat.store.records import JobLine, SlotLine
 from lockbeat.store.scripts import load
 from lockbeat.store.wakeup import at_most
 from lockbeat.tasks import Task
@@ -181,7 +182,9 @@ class Scheduler:
         return True
 
     async def _set_right(self, shard: int, now_ms: int, page: Sequence[tuple[str, str, str]], odd: int) -> None:
-        asked = {name: slot for name, rev, slot in page if rev and (not slot or (odd == 2 and stood(slot)[0] > now_ms))}
+        asked = {
+            name: slot for name, rev, slot in page if rev and (not slot or (odd == 2 and SlotLine.of(slot).slot_ms > now_ms))
+        }
         known = await self._definitions(shard, [(name, f"0 0 {rev}") for name, rev, _ in page if name in asked])
         await self._jobs.stand_again(shard, [(job, asked[name]) for name, job in known.items()], now_ms)
         await self._undefined(shard, [name for name, rev, _ in page if not rev])
@@ -230,7 +233,7 @@ class Scheduler:
             if job is None:
                 continue
             try:
-                slot_ms, _, rev, rules = stood(expected)
+                slot_ms, _, rev, rules = SlotLine.of(expected)
                 if job.again(slot_ms, now_ms, rules) is not None:
                     stray.append((job, expected))
                     continue
@@ -336,7 +339,7 @@ class Scheduler:
                 if not reply:
                     undefined.append(name)
                     continue
-                rev, _, definition = reply[0].decode().partition(" ")
+                rev, definition = JobLine.of(reply[0].decode())
                 try:
                     self._read[name] = rev, Job.from_definition(name, definition)
                 except LockbeatError as problem:

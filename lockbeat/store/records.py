@@ -1,0 +1,192 @@
+"""The lines that scripts keep in hashes, taken apart: the Python half of `_lib/record`, `_lib/lease` and `_lib/schedule`.
+
+What can't be read raises ValueError; the caller, who knows key and field, makes it Unreadable.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, get_args
+
+from lockbeat.triggers.rules import UNKNOWN
+
+How = Literal["running", "done", "failed", "lost", "cut", "cancelled"]
+TaskState = Literal["waiting", "running", "done", "dead", "cancelled"]
+STATES = ("waiting", "running", "stopping", "done", "dead", "cancelled", "skipped", "missed", "anchored")
+"""As records have them: `stopping` is cancelled, but its body has yet to stop; the last three are of slots only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt of a task. Times: seconds since the Unix epoch, by the server's clock."""
+
+    number: int
+    """1 for the first. A task whose attempts are counted anew (`redrive`) begins at 1 again."""
+    owner: str
+    """Who made it."""
+    fence: int
+    started_at: float
+    ended_at: float | None
+    """None while it runs."""
+    how: How
+    """running; or how it ended. lost: its lease expired; cut: a shutdown cut it short."""
+    error: str | None = None
+    """failed: the first 500 bytes of what went wrong."""
+
+    @classmethod
+    def of(cls, text: bytes) -> Attempt:
+        """From "N FENCE BEGAN ENDED HOW OWNER" and, after a byte 253, an error."""
+        head, told, error = text.partition(b"\xfd")
+        number, fence, began, ended, how, owner = head.decode().split(" ", 5)
+        if how != "-" and how not in get_args(How):
+            raise ValueError(how)
+        return cls(
+            int(number),
+            owner,
+            int(fence),
+            int(began) / 1000,
+            seconds_of(ended),
+            "running" if how == "-" else how,  # type: ignore[arg-type]
+            error.decode(errors="replace") if told else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """A task, as the hash `task` has it; the task of a slot is also what the ledger says of that slot. Times: ms, 0: none."""
+
+    state: str
+    """One of STATES."""
+    attempts: int
+    """Begun so far."""
+    max_attempts: int
+    spawned_ms: int
+    due_ms: int
+    until_ms: int
+    """Cancelled then, if it has not begun (ended) by then."""
+    began_ms: int
+    ended_ms: int
+    code: str
+    """Why it stands so, see `reasons`; empty: nothing needs saying."""
+    detail: str
+    """What the reason's sentence names."""
+    made: tuple[Attempt, ...] = ()
+    """The last ten attempts, the oldest first."""
+    policies: dict[str, Any] = field(default_factory=dict)
+    """Its name, queue and policies; empty: a slot's that has ended, and can't be tried again."""
+
+    @classmethod
+    def of(cls, text: bytes) -> TaskRecord:
+        """From HEAD, ATTEMPTS and JSON, between them a byte 255."""
+        head, attempts, policies = text.split(b"\xff")
+        state, begun, most, spawned, due, _seq, until, began, ended, code, detail = head.decode().split(" ", 10)
+        if state not in STATES or policies[:1] not in (b"", b"{"):
+            raise ValueError(text)
+        return cls(
+            state,
+            int(begun),
+            int(most),
+            int(spawned),
+            int(due),
+            int(until),
+            int(began),
+            int(ended),
+            "" if code == "-" else code,
+            detail,
+            tuple(map(Attempt.of, attempts.split(b"\xfe"))) if attempts else (),
+            json.loads(policies or "{}"),
+        )
+
+    @property
+    def last(self) -> Attempt | None:
+        """Its latest attempt."""
+        return self.made[-1] if self.made else None
+
+    @property
+    def slot_state(self) -> str:
+        """The state as the ledger calls it, see `LedgerEntry.state`."""
+        how = self.made[-1].how if self.made else ""
+        if self.state == "waiting":
+            return "retrying" if how in ("failed", "lost", "cut") else "fired"
+        if self.state == "dead":
+            return "lost" if how == "lost" else "failed"
+        return {"running": "fired", "stopping": "cancelled"}.get(self.state, self.state)
+
+    @property
+    def task_state(self) -> TaskState:
+        """The state as tasks have it: what never ran is cancelled."""
+        return self.state if self.state in get_args(TaskState) else "cancelled"  # type: ignore[return-value]
+
+
+class LeaseLine(NamedTuple):
+    """A lease as its hash has it; when it expires stands in the sorted set beside it."""
+
+    fence: int
+    ttl_ms: int
+    calls: str
+    """The ids of the calls by which its owner took it."""
+    note: str
+    """Of the attempt of a job its slot, in ms; empty: a lock."""
+    owner: str
+
+    @classmethod
+    def of(cls, text: bytes) -> LeaseLine:
+        fence, ttl, calls, note, owner = text.decode().split(" ", 4)
+        return cls(int(fence), int(ttl), calls, "" if note == "-" else note, owner)
+
+
+class SlotLine(NamedTuple):
+    """Where a job stands, as `job:slot` has it."""
+
+    slot_ms: int
+    """Its next slot; -1: it has ended."""
+    due_ms: int
+    rev: str
+    rules: str
+    """The version of the time zones' rules by which the slot was reckoned."""
+
+    @classmethod
+    def of(cls, text: str) -> SlotLine:
+        slot, due, rev, *rules = text.split(" ")
+        return cls(int(slot), int(due), rev, rules[0] if rules else UNKNOWN)
+
+    def __str__(self) -> str:
+        return f"{self.slot_ms} {self.due_ms} {self.rev} {self.rules}"
+
+
+class JobLine(NamedTuple):
+    """A job's definition, as the hash `job` has it."""
+
+    rev: str
+    definition: str
+    """JSON."""
+
+    @classmethod
+    def of(cls, text: str) -> JobLine:
+        rev, _, definition = text.partition(" ")
+        return cls(rev, definition)
+
+    def __str__(self) -> str:
+        return f"{self.rev} {self.definition}"
+
+
+class JobCounts(NamedTuple):
+    """How often what became of a job's slots, since it was declared; the ledger forgets, these don't."""
+
+    fired: int = 0
+    done: int = 0
+    failed: int = 0
+    lost: int = 0
+    skipped: int = 0
+    missed: int = 0
+    cancelled: int = 0
+
+    @classmethod
+    def of(cls, text: bytes) -> JobCounts:
+        return cls(*map(int, text.split()))
+
+
+def seconds_of(ms: str | int) -> float | None:
+    """Milliseconds as seconds; 0: None."""
+    return int(ms) / 1000 or None
