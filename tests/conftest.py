@@ -183,7 +183,7 @@ def leaks(client: Any, namespace: str) -> Iterator[str]:
             yield f"{text!r} is not in keys.py"
         # -2: it expired after it was listed.
         elif client.pttl(key) == -1 and (
-            (family.startswith(("lock", "claim")) and family != "claim:stats") or any(map(str.isupper, family))
+            (family.startswith(("lock", "claim", "reply")) and family != "claim:stats") or any(map(str.isupper, family))
         ):
             yield f"{text!r} has no TTL"
 

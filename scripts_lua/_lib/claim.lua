@@ -1,6 +1,6 @@
 -- _lib/claim: the life of a claim: claimed -> done, failed or released; or, once it ran out, taken over or swept.
 --
--- KEYS[1]  claim          hash    MEMBER -> its lease, see _lib/lease. A MEMBER is QUEUE \255 KEY: UTF-8 never holds byte 255.
+-- KEYS[1]  claim          hash    MEMBER -> its lease, see _lib/lease1. A MEMBER is QUEUE \255 KEY: UTF-8 never holds byte 255.
 -- KEYS[2]  claim:live     zset    MEMBER by expiry, while claimed and not yet found to have run out
 -- KEYS[3]  claim:owned    zset    OWNER \255 MEMBER, of the same
 -- KEYS[4]  claim:order    zset    MEMBER, of the same, in lexical order
@@ -14,7 +14,7 @@
 -- STATE: claimed, done, failed, released or swept. ATTEMPT: which it is; once ended, how many of them count. UNTIL: for how long
 -- an end is remembered by `acquire`. RENEWED: id of the last call that renewed it, REFUSED: of the last calls it turned away
 -- ("-": none); by them a repeated call is counted once. SINCE: when that state began. PREVIOUS: whose claim it took over.
--- needs: _lib/lease
+-- needs: _lib/lease1
 
 local t = {leases = KEYS[1], live = KEYS[2], owned = KEYS[3]}
 local unindexed = {leases = KEYS[1], owned = KEYS[3]}  -- the same, for a lease that leaves the index by expiry

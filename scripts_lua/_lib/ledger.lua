@@ -2,7 +2,7 @@
 --
 --   ledger  hash  TASK_ID -> JSON: state, and what is known of it; TASK_ID is JOB@SLOT_MS
 --   order   zset  JOB \255 SLOT_MS, 15 digits, all of score 0: a job's slots in order
--- needs: _lib/lease
+-- needs: _lib/lease1
 
 local function ledger_member(job, slot)
   return job .. '\255' .. string.format('%015.0f', slot)

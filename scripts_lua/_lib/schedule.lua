@@ -6,7 +6,7 @@
 -- the slot was reckoned. SEEN: the latest time at which slots were placed or handed out; it lies ahead when the clock was set back.
 -- UNSURE: the store was seen in a later state before, and slots up to that time may have been fired by then. SETTLED: when SEEN was set
 -- back itself.
--- needs: _lib/lease _lib/ledger
+-- needs: _lib/lease1 _lib/ledger
 
 local ENDED_MS = 7 * 86400 * 1000  -- a job that has ended is kept as long as a dead task
 local UNKNOWN = 'unknown: the store went back to an earlier state, and it may have run'

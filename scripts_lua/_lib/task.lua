@@ -4,7 +4,7 @@
 --                                UNTIL: cancelled then, if it has not begun (ended) by then; JSON: its name, queue and policies
 -- KEYS[2]  task:ready    zset    QUEUE \255 PRIORITY DUE SEQ ID: claimable, first the most urgent, then the longest due
 -- KEYS[3]  task:delayed  zset    QUEUE \255 DUE PRIORITY SEQ ID: not before DUE
--- KEYS[4]  task:lease    hash    a running task is leased, see _lib/lease; FREED says "cancelled", or until when it may run
+-- KEYS[4]  task:lease    hash    a running task is leased, see _lib/lease1; FREED says "cancelled", or until when it may run
 -- KEYS[5]  task:live     zset
 -- KEYS[6]  task:owned    zset
 -- KEYS[7]  job:open      hash    JOB -> ID of its unfinished task, under overlap skip
@@ -26,7 +26,7 @@
 -- KEYS[23] task:result   hash    ID -> JSON: what its function returned, which no script reads
 --
 -- Members of the zsets in lexical order have score 0 and fixed widths (2, 15, 16 digits): that order is the order wanted.
--- needs: _lib/lease _lib/waiting _lib/ledger
+-- needs: _lib/lease1 _lib/waiting _lib/ledger
 
 local q = {
   records = KEYS[1], ready = KEYS[2], delayed = KEYS[3],

@@ -4,7 +4,7 @@
 --
 --   queue    zset  KEY \255 SEQ TOKEN, all of score 0: SEQ is a fence, 16 digits, so the order is that of arrival
 --   waiters  hash  TOKEN -> "SEQ TTL_MS CHANNEL OWNER"
--- needs: _lib/lease
+-- needs: _lib/lease1
 
 -- A waiter that was handed the lock must ask for it within this time, so one that froze costs its successors no whole ttl.
 local GRANT_MS = 2000

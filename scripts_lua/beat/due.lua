@@ -19,7 +19,7 @@
 --
 -- Hiding only saves work: it is beat/fire that decides who fires. A store that knows less than its caller has lost what came
 -- after: a snapshot, or a failover. What was due by then may have been fired.
--- include: _lib/lease _lib/ledger _lib/schedule
+-- include: _lib/lease1 _lib/ledger _lib/schedule
 
 local s = {defs = KEYS[1], order = KEYS[2], slots = KEYS[3], dues = KEYS[4]}
 local l = {ledger = KEYS[6], order = KEYS[7]}

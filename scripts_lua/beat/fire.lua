@@ -27,7 +27,7 @@
 -- One script, so no crash can lose the slot or fire it twice: RedBeat sends first and moves on second, others the reverse.
 -- Losing the comparison is the normal lot of all instances but one.
 -- A slot that the ledger knows is not fired again, and one that may have run before the store lost its last writes is not either.
--- include: _lib/lease _lib/waiting _lib/ledger _lib/schedule _lib/task
+-- include: _lib/lease1 _lib/waiting _lib/ledger _lib/schedule _lib/task
 
 local s = {slots = KEYS[24], dues = KEYS[25]}
 schedule_seen(s)

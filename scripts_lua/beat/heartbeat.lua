@@ -14,7 +14,7 @@
 -- Returns  {now_ms, epoch, odd, next_due_ms}  epoch 0: the store was emptied. odd: as beat/due has it. next_due_ms: when a job of this
 --                                             shard comes due; 0: never
 -- Under OOM: runs.
--- include: _lib/lease _lib/ledger _lib/schedule
+-- include: _lib/lease1 _lib/ledger _lib/schedule
 
 local owner, ttl = ARGV[1], tonumber(ARGV[3])
 -- Of before the clock was set back: heard of until now, for all that is known.

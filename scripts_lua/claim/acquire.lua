@@ -14,7 +14,7 @@
 --          {2, OWNER, COMPLETED_AT_MS, UNTIL_MS, RESULT}   done, and held until then
 --
 -- Test and set are one script: of many racers for what is free or ran out, one gets it. Each run also forgets a few old ones.
--- include: _lib/lease _lib/claim
+-- include: _lib/lease1 _lib/claim
 
 local out = each(5, function(i)
   local member, owner, token = ARGV[i] .. '\255' .. ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]

@@ -7,7 +7,7 @@
 -- Returns  {count, more}  more is 1 when there are others to be moved, and the count is not yet true: ask again
 --
 -- O(log n): what ran out is moved once, and then counted by nobody.
--- include: _lib/lease _lib/claim
+-- include: _lib/lease1 _lib/claim
 
 local queue = ARGV[1]
 local more = claim_settle(tonumber(ARGV[2]))

@@ -5,9 +5,9 @@
 -- ARGV[1]  call        id      of this call; the same again is the same call, repeated
 -- ARGV[2]  limit       int     bounds the script's time; ask again while more is 1
 --
--- Returns  {swept, more, unreadable, ...}  more is 1 when there may be others; unreadable: see _lib/lease
+-- Returns  {swept, more, unreadable, ...}  more is 1 when there may be others; unreadable: see _lib/lease1
 -- Under OOM: runs.
--- include: _lib/lease _lib/claim
+-- include: _lib/lease1 _lib/claim
 
 local call, limit = ARGV[1], tonumber(ARGV[2])
 local said = redis.call('GET', KEYS[11])

@@ -17,7 +17,7 @@
 -- Accepted after it ran out while nobody took it over: the work was done, and doing it again would be worse. The fence keeps
 -- one who was overtaken from ending the claim of its successor, on the same owner too.
 -- Under OOM: runs.
--- include: _lib/lease _lib/claim
+-- include: _lib/lease1 _lib/claim
 
 local out = each(7, function(i)
   local member, call = ARGV[i] .. '\255' .. ARGV[i + 1], ARGV[i + 4]

@@ -8,7 +8,7 @@
 --          was the last page
 --
 -- Changes no claim; it only moves those that ran out to the index in which they are looked for.
--- include: _lib/lease _lib/claim
+-- include: _lib/lease1 _lib/claim
 
 local skip, limit = tonumber(ARGV[1]), tonumber(ARGV[2])
 claim_settle(limit)

@@ -15,7 +15,7 @@
 --
 -- Accepted after it ran out while nobody took it over, as claim/complete is.
 -- Under OOM: runs.
--- include: _lib/lease _lib/claim
+-- include: _lib/lease1 _lib/claim
 
 local out = each(6, function(i)
   local member, call = ARGV[i] .. '\255' .. ARGV[i + 1], ARGV[i + 4]

@@ -7,7 +7,7 @@
 --
 -- Returns  {QUEUE, KEY, OWNER, FENCE, EXPIRES_AT_MS, ATTEMPT, PREVIOUS, ERROR}  claimed, see claim/acquire
 --          {}                                                                   not claimed, or it ran out
--- include: _lib/lease _lib/claim
+-- include: _lib/lease1 _lib/claim
 
 local out = each(2, function(i)
   local member = ARGV[i] .. '\255' .. ARGV[i + 1]

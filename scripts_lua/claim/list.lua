@@ -9,7 +9,7 @@
 --          this was the last page
 --
 -- O(log n + returned): what ran out is first moved out of the way, once.
--- include: _lib/lease _lib/claim
+-- include: _lib/lease1 _lib/claim
 
 local queue, after, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
 claim_settle(limit)

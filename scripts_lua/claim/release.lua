@@ -15,7 +15,7 @@
 --
 -- What ran out stays to be taken over, as the work may have begun; but a call that is undone began none.
 -- Under OOM: runs.
--- include: _lib/lease _lib/claim
+-- include: _lib/lease1 _lib/claim
 
 local out = each(6, function(i)
   local member, token, call = ARGV[i] .. '\255' .. ARGV[i + 1], ARGV[i + 4], ARGV[i + 5]

@@ -13,7 +13,7 @@
 --          0              nothing is known of such a claim; to the call "-": not renewed, for whatever reason
 --          -2 -3 -4 -5    it ran out, has ended, is another owner's, is of another fence
 -- Under OOM: runs.
--- include: _lib/lease _lib/claim
+-- include: _lib/lease1 _lib/claim
 
 local out = each(6, function(i)
   local member, call = ARGV[i] .. '\255' .. ARGV[i + 1], ARGV[i + 4]

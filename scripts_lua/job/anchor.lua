@@ -17,7 +17,7 @@
 --
 -- Returns  1  it stands there now
 --          0  another was first, or its definition has changed
--- include: _lib/lease _lib/ledger _lib/schedule
+-- include: _lib/lease1 _lib/ledger _lib/schedule
 
 local s, l = {slots = KEYS[2], dues = KEYS[3]}, {ledger = KEYS[4], order = KEYS[5]}
 schedule_seen(s)

@@ -9,7 +9,7 @@
 -- ARGV[2]  limit      int
 --
 -- Returns  {existed, more}  more is 1 when ledger entries are left: ask again
--- include: _lib/lease _lib/waiting _lib/ledger _lib/task
+-- include: _lib/lease1 _lib/waiting _lib/ledger _lib/task
 
 local job, limit = ARGV[1], tonumber(ARGV[2])
 local function withdraw(id)

@@ -7,7 +7,7 @@
 -- ARGV[3] limit         int
 --
 -- Returns  {{slot_ms, entry}, ...}  entry is JSON, see _lib/ledger
--- include: _lib/lease _lib/ledger
+-- include: _lib/lease1 _lib/ledger
 
 local job, before = ARGV[1], tonumber(ARGV[2])
 -- From the newest that has come due: what lies ahead was entered before the clock was set back.

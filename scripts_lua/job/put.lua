@@ -25,7 +25,7 @@
 -- FLUSHALL: it must not begin with that one.
 -- After FLUSHALL the first slot lies after now, whatever an instance remembers: another may have fired the one before.
 -- What came due in between goes into the ledger as unknown.
--- include: _lib/lease _lib/ledger _lib/schedule
+-- include: _lib/lease1 _lib/ledger _lib/schedule
 
 local defs, order, slots, dues = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local s = schedule_seen({slots = slots, dues = dues})

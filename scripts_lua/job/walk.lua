@@ -11,7 +11,7 @@
 --
 -- On its way it heals the indexes: the times at which jobs come due from their slots, the order from the definitions (a thousand at
 -- random at a time: whoever finds the store odd walks again).
--- include: _lib/lease _lib/ledger _lib/schedule
+-- include: _lib/lease1 _lib/ledger _lib/schedule
 
 local s, limit = {defs = KEYS[1], order = KEYS[2], slots = KEYS[3], dues = KEYS[4]}, tonumber(ARGV[2])
 schedule_seen(s)

@@ -1,6 +1,6 @@
 -- lock/confirm: renew for each waiter what a hand-off has given it, where the store is too full for lock/try_acquire.
 --
--- KEYS[1] lock        hash  the locks, see _lib/lease
+-- KEYS[1] lock        hash  the locks, see _lib/lease1
 -- KEYS[2] lock:owned  zset
 -- KEYS[3] fence       string
 -- ARGV[1] key         str
@@ -12,7 +12,7 @@
 -- Returns  {fence, expires_at_ms}  held under that token
 --          {0, 0}                  not, or no longer
 -- Under OOM: runs.
--- include: _lib/lease
+-- include: _lib/lease1
 
 local t = {leases = KEYS[1], owned = KEYS[2]}
 local furthest = now

@@ -1,6 +1,6 @@
 -- lock/list: a page of the live locks, of one owner or of all, in order of owner and key.
 --
--- KEYS[1] lock        hash  the locks, see _lib/lease
+-- KEYS[1] lock        hash  the locks, see _lib/lease1
 -- KEYS[2] lock:owned  zset
 -- ARGV[1] owner       str   empty: everybody's
 -- ARGV[2] after       str   the cursor that the page before returned; empty: the first page
@@ -8,7 +8,7 @@
 --
 -- Returns  {cursor, {key, owner, fence, expires_at_ms}, ...}  an empty cursor: this was the last page; in the place of one that can't
 --          be read: which it is
--- include: _lib/lease
+-- include: _lib/lease1
 
 local t = {leases = KEYS[1], owned = KEYS[2]}
 local low, high = '-', '+'

@@ -1,12 +1,12 @@
 -- lock/owner: who holds each lock now.
 --
--- KEYS[1] lock  hash  the locks, see _lib/lease
+-- KEYS[1] lock  hash  the locks, see _lib/lease1
 -- ARGV[1] key   str
 -- Batch: ARGV[1..1] repeat, one group a call, at most 256 a run.
 --
 -- Returns  {owner, fence, expires_at_ms}  held
 --          {}                             free or expired
--- include: _lib/lease
+-- include: _lib/lease1
 
 local t = {leases = KEYS[1]}
 local out = each(1, function(i)

@@ -1,6 +1,6 @@
 -- lock/release: give each lock back if this owner holds it, and hand it to the first who waits.
 --
--- KEYS[1] lock          hash    the locks, see _lib/lease
+-- KEYS[1] lock          hash    the locks, see _lib/lease1
 -- KEYS[2] lock:owned    zset
 -- KEYS[3] fence         string  the last fence of this shard
 -- KEYS[4] lock:queue    zset    who waits, see _lib/waiting
@@ -18,7 +18,7 @@
 -- A lock that its owner has taken by several calls is released when the last of them is undone.
 -- A caller that still waits under the token leaves the queue, so one script ends whatever an acquire had begun.
 -- Under OOM: runs.
--- include: _lib/lease _lib/waiting
+-- include: _lib/lease1 _lib/waiting
 
 local t = {leases = KEYS[1], owned = KEYS[2]}
 local w = {queue = KEYS[4], waiters = KEYS[5]}

@@ -1,6 +1,6 @@
 -- lock/release_all: give back what an owner holds, up to `limit` at a time, handing each to the first who waits.
 --
--- KEYS[1] lock          hash    the locks, see _lib/lease
+-- KEYS[1] lock          hash    the locks, see _lib/lease1
 -- KEYS[2] lock:owned    zset
 -- KEYS[3] fence         string  the last fence of this shard
 -- KEYS[4] lock:queue    zset    who waits, see _lib/waiting
@@ -10,11 +10,11 @@
 -- ARGV[2] call          id      of this call; the same again is the same call, repeated
 -- ARGV[3] limit         int     bounds the script's time; ask again while more is 1
 --
--- Returns  {released, more, unreadable, ...}  live ones only are counted; more is 1 when some are left; unreadable: see _lib/lease
+-- Returns  {released, more, unreadable, ...}  live ones only are counted; more is 1 when some are left; unreadable: see _lib/lease1
 --
 -- The owner's own index makes this O(owned): nothing is scanned, and no other owner's lease is looked at.
 -- Under OOM: runs.
--- include: _lib/lease _lib/waiting
+-- include: _lib/lease1 _lib/waiting
 
 local t = {leases = KEYS[1], owned = KEYS[2]}
 local w = {queue = KEYS[4], waiters = KEYS[5]}

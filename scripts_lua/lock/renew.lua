@@ -1,6 +1,6 @@
 -- lock/renew: set the time left of each lock anew, for its live owner only; an expired lock is never revived.
 --
--- KEYS[1] lock        hash  the locks, see _lib/lease
+-- KEYS[1] lock        hash  the locks, see _lib/lease1
 -- KEYS[2] lock:owned  zset
 -- KEYS[3] fence       string
 -- ARGV[1] key         str
@@ -12,7 +12,7 @@
 -- Returns  expires_at_ms  renewed
 --          0              not held by this owner: expired, missing, or another's
 -- Under OOM: runs.
--- include: _lib/lease
+-- include: _lib/lease1
 
 local t = {leases = KEYS[1], owned = KEYS[2]}
 local furthest = now

@@ -1,6 +1,6 @@
 -- lock/try_acquire: take each lock that is free and mint its fence; the same owner keeps the one it has.
 --
--- KEYS[1] lock          hash    the locks, see _lib/lease
+-- KEYS[1] lock          hash    the locks, see _lib/lease1
 -- KEYS[2] lock:owned    zset
 -- KEYS[3] fence         string  the last fence of this shard
 -- KEYS[4] lock:queue    zset    who waits, see _lib/waiting
@@ -19,7 +19,7 @@
 --
 -- Test and set are one script: celers' GET, then SET, let two owners win. A lock that is free while others wait goes to
 -- the first of them, never to a newcomer.
--- include: _lib/lease _lib/waiting
+-- include: _lib/lease1 _lib/waiting
 
 local t = {leases = KEYS[1], owned = KEYS[2]}
 local counter = KEYS[3]

@@ -8,7 +8,7 @@
 -- Returns  1   it will be told
 --          0   it has ended
 --          -1  no such task
--- include: _lib/lease _lib/waiting _lib/ledger _lib/task
+-- include: _lib/lease1 _lib/waiting _lib/ledger _lib/task
 
 local out = each(2, function(i)
   local id, said = ARGV[i], 0

@@ -9,7 +9,7 @@
 --          0   it had ended
 --          -1  no such task
 -- Under OOM: runs.
--- include: _lib/lease _lib/waiting _lib/ledger _lib/task
+-- include: _lib/lease1 _lib/waiting _lib/ledger _lib/task
 
 local out = each(2, function(i)
   local id, call = ARGV[i], ARGV[i + 1]

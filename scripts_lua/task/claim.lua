@@ -14,11 +14,11 @@
 --
 -- Returns  {now_ms, wake_ms, after, {id, record, attempt, fence, expires_at_ms, due_ms, until_ms, payload}, ..., unreadable, ...}
 --          wake_ms: when there may be more without anybody saying so; 0: never. after: as given, for the next
---          call. record: "MAX JSON". payload: params and headers, or empty. unreadable: see _lib/lease; it was put aside
+--          call. record: "MAX JSON". payload: params and headers, or empty. unreadable: see _lib/lease1; it was put aside
 --
 -- Order: priority, then due time, then the order in which they came.
 -- Under OOM: runs.
--- include: _lib/lease _lib/waiting _lib/ledger _lib/task _lib/queue
+-- include: _lib/lease1 _lib/waiting _lib/ledger _lib/task _lib/queue
 
 local _, unread = attempt(counter_read, q.counter)
 if unread then return unread end

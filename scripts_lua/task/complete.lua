@@ -12,7 +12,7 @@
 --
 -- Accepted after the lease expired while nobody took it over: the work was done, and doing it again would be worse.
 -- Under OOM: runs.
--- include: _lib/lease _lib/waiting _lib/ledger _lib/task
+-- include: _lib/lease1 _lib/waiting _lib/ledger _lib/task
 
 local out = each(4, function(i)
   local id, owner, fence, result = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 3]

@@ -9,7 +9,7 @@
 -- Returns  1  done
 --          0  too late: it was claimed or confirmed, is another call's to withdraw, or is no longer there
 -- Under OOM: runs.
--- include: _lib/lease _lib/waiting _lib/ledger _lib/task
+-- include: _lib/lease1 _lib/waiting _lib/ledger _lib/task
 
 local out = each(3, function(i)
   local id, delay = ARGV[i], tonumber(ARGV[i + 2])

@@ -15,7 +15,7 @@
 --          -2           it is cancelled: a retry would come too late
 --          0            not this attempt's to end
 -- Under OOM: runs.
--- include: _lib/lease _lib/waiting _lib/ledger _lib/task
+-- include: _lib/lease1 _lib/waiting _lib/ledger _lib/task
 
 local out = each(7, function(i)
   local id, owner, fence, retry_at, call = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 5]), ARGV[i + 6]

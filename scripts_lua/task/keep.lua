@@ -10,7 +10,7 @@
 --
 -- The reply may lie unread in the socket of a program whose event loop is blocked; the keeper, who asks this, is a thread of its own.
 -- Under OOM: runs.
--- include: _lib/lease _lib/waiting _lib/ledger _lib/task
+-- include: _lib/lease1 _lib/waiting _lib/ledger _lib/task
 
 local wanted = {}  -- owner -> call -> lease_ms
 local out = each(3, function(i)

@@ -8,7 +8,7 @@
 -- Returns  1  forgotten
 --          0  it has not ended so
 -- Under OOM: runs.
--- include: _lib/lease _lib/waiting _lib/ledger _lib/task
+-- include: _lib/lease1 _lib/waiting _lib/ledger _lib/task
 
 local out = each(2, function(i)
   local told = task_told(ARGV[i])

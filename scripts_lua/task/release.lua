@@ -15,7 +15,7 @@
 --
 -- With max_attempts 1 a body that began is not begun again, whatever ends it.
 -- Under OOM: runs.
--- include: _lib/lease _lib/waiting _lib/ledger _lib/task
+-- include: _lib/lease1 _lib/waiting _lib/ledger _lib/task
 
 local CUT = 'cut short: the instance was shut down'
 local out = each(6, function(i)

@@ -5,11 +5,11 @@
 -- ARGV[1]  owner         str
 -- ARGV[2]  limit         int
 --
--- Returns  {released, more, unreadable, ...}  more is 1 when some are left: ask again; unreadable: see _lib/lease
+-- Returns  {released, more, unreadable, ...}  more is 1 when some are left: ask again; unreadable: see _lib/lease1
 --
 -- O(owned), by the owner's own index.
 -- Under OOM: runs.
--- include: _lib/lease _lib/waiting _lib/ledger _lib/task
+-- include: _lib/lease1 _lib/waiting _lib/ledger _lib/task
 
 local owner, limit = ARGV[1], tonumber(ARGV[2])
 local said = redis.call('GET', KEYS[24])

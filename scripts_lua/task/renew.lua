@@ -13,7 +13,7 @@
 --          -1             cancelled: the body is to stop, and is kept company off by the lease until it has
 --          -2             another attempt's, or another owner's
 -- Under OOM: runs.
--- include: _lib/lease _lib/waiting _lib/ledger _lib/task
+-- include: _lib/lease1 _lib/waiting _lib/ledger _lib/task
 
 local out = each(5, function(i)
   local id, owner, fence, lock = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 4]

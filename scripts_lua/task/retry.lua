@@ -10,7 +10,7 @@
 -- Returns  1   it waits again, by this call
 --          0   it is not dead
 --          -1  no such task
--- include: _lib/lease _lib/waiting _lib/ledger _lib/task
+-- include: _lib/lease1 _lib/waiting _lib/ledger _lib/task
 
 local out = each(4, function(i)
   local id, call, more = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])

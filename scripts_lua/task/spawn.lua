@@ -13,7 +13,7 @@
 --
 -- Returns  {created, attempt}  created 1: by this call; 0: it was there, in or after this attempt; 2: it was there, held until its
 --                              durability is known, and is now this call's to confirm or withdraw
--- include: _lib/lease _lib/waiting _lib/ledger _lib/task
+-- include: _lib/lease1 _lib/waiting _lib/ledger _lib/task
 
 local out = each(8, function(i)
   local id, call, max_delay = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 6])

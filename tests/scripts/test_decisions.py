@@ -48,17 +48,17 @@ def test_jitter_lengthens_a_delay_by_the_task_and_the_same_for_everybody() -> No
     ],
 )
 def test_a_lease_is_read_and_judged_by_the_clock(value: str, fields: dict[str, Any]) -> None:
-    lease = Decisions("_lib/lease", now=NOW).call("lease_parse", value)
+    lease = Decisions("_lib/lease1", now=NOW).call("lease_parse", value)
     assert {name: lease[name] for name in fields} == fields
 
 
 @pytest.mark.parametrize("value", ["", "7", f"{NOW}:1 7 t1 -", f"x{NOW}:1 7 t1 - alice", f"{NOW}:1 7.5 t1 - alice"])
 def test_what_is_no_lease_is_none(value: str) -> None:
-    assert Decisions("_lib/lease", now=NOW).call("lease_parse", value) is None
+    assert Decisions("_lib/lease1", now=NOW).call("lease_parse", value) is None
 
 
 def test_what_cannot_be_read_names_its_entry() -> None:
-    lua = Decisions("_lib/lease", server=lambda command, *args: "scribble")
+    lua = Decisions("_lib/lease1", server=lambda command, *args: "scribble")
     with unreadable("lock\xffk"):
         lua.call("lease_read", {"leases": "lock"}, "k")
 
@@ -91,7 +91,7 @@ def test_the_schedule_is_odd_when_an_index_lacks_a_job_or_the_clock_was_set_back
 
 
 def test_the_runner_keeps_a_decision_from_the_server_and_gives_back_what_it_changed() -> None:
-    lua = Decisions("_lib/lease", now=NOW)
+    lua = Decisions("_lib/lease1", now=NOW)
     with pytest.raises(Unasked, match="HGET"):
         lua.call("lease_read", {"leases": "lock"}, "k")
     lease = lua.table({"token": "t1"})

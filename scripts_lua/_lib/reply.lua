@@ -1,0 +1,45 @@
+-- _lib/reply: what calls were answered, for as long as they may be repeated because their replies were lost.
+--
+--   reply:0, reply:1, reply:2  hashes  CALL -> answer, as text
+--
+-- The one in use changes every REPEAT_MS; each is forgotten when the one after the next comes into use, so an answer is kept for REPEAT_MS at least.
+-- A script that changes what a repetition would not find any more writes its answer; it asks only where it would refuse.
+-- needs: _lib/clock
+
+-- Close a table at the end of a run: one write.
+local function reply_close(r)
+  local put = {}
+  for call in pairs(r.changed) do
+    if r.seen[call] then
+      put[#put + 1] = call
+      put[#put + 1] = r.seen[call]
+    end
+  end
+  if #put == 0 then return end
+  redis.call('HSET', r.key, unpack(put))
+  local left = redis.call('PTTL', r.key)
+  if left >= 0 and left <= 3 * REPEAT_MS then return end
+  -- The first to be written in this window (or ever since the clock was set back). The next one is two windows old.
+  redis.call('PEXPIREAT', r.key, int((math.floor(now / REPEAT_MS) + 3) * REPEAT_MS))
+  redis.call('UNLINK', r.following)
+end
+
+-- The replies of this shard: KEYS of reply:0, reply:1 and reply:2. Under `join` (_lib/run) it is closed by itself.
+local function reply_table(...)
+  local keys, at = {...}, math.floor(now / REPEAT_MS) % 3
+  return {keys = keys, key = keys[at + 1], following = keys[(at + 1) % 3 + 1], seen = {}, changed = {}, close = reply_close}
+end
+
+-- Without a run; in one, write(r, call, text) is undone with the rest.
+local function reply_put(r, call, text)
+  r.seen[call], r.changed[call] = text, true
+end
+
+-- What the call was answered before, as text; nil: nothing.
+local function reply_of(r, call)
+  if r.seen[call] then return r.seen[call] end
+  for _, key in ipairs(r.keys) do  -- all of them: the clock may have been set back since
+    local said = redis.call('HGET', key, call)
+    if said then return said end
+  end
+end

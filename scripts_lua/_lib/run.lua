@@ -1,0 +1,185 @@
+-- _lib/run: one run of a script as a unit of work. It gathers what its calls ask for, lets each call decide over what was
+-- gathered, and scatters what they changed: one read and one write a structure, however many calls share the run.
+--
+-- A page is a hash, an index a sorted set, a count a hash of counters, as this run sees them and will leave them. The calls of a
+-- run see each other's changes. The server sees them when `finish` writes them, which the loader appends to the script.
+--
+--   local tasks, ready, stats = page(KEYS[1]), index(KEYS[2]), count(KEYS[3])
+--   gather(tasks, ids)                     one HMGET (ZMSCORE of an index), at most some thousand ids
+--   read(tasks, id)                        its value (the score, of an index), or nil; read from the server if it was not gathered
+--   write(tasks, id, text)  erase(tasks, id)
+--   enter(ready, member, score)  leave(ready, member)
+--   range(ready, low, high, most, skip)    members in lexical order, after what is pending on the index was written
+--   due(live, until_ms, most)              members by score, likewise
+--   tally(stats, 'done')                   at the end: HINCRBY
+--   say(channel, message)                  at the end, in order; the same message once
+--   return each(4, function(i) ... end)    one reply a group of ARGV
+--
+-- A call that meets what can't be read has changed nothing: `attempt` undoes what it wrote, entered, counted and said.
+-- needs: _lib/clock _lib/fence
+
+local parts, messages = {}, {}
+local undo, depth = {}, 0  -- four entries a change: part, id, what was seen of it, whether that was a change
+
+-- Have a part of a run closed at its end: by `part.close`, or else written.
+local function join(part)
+  part.seen, part.changed = part.seen or {}, {}
+  parts[#parts + 1] = part
+  return part
+end
+
+local function page(key) return join({key = key}) end
+local function index(key) return join({key = key, scored = true}) end
+
+-- seen[id]: what stands there, false: nothing, nil: not known yet.
+local function gather(part, ids)
+  local asked, seen = {}, part.seen
+  for _, id in ipairs(ids) do
+    if seen[id] == nil then
+      asked[#asked + 1] = id
+      seen[id] = false
+    end
+  end
+  if #asked == 0 then return end
+  if part.scored then
+    local got = redis.call('ZMSCORE', part.key, unpack(asked))
+    for i, id in ipairs(asked) do seen[id] = got[i] and tonumber(got[i]) end
+  else
+    local got = redis.call('HMGET', part.key, unpack(asked))
+    for i, id in ipairs(asked) do seen[id] = got[i] end
+  end
+end
+
+local function read(part, id)
+  if part.seen[id] == nil then gather(part, {id}) end
+  return part.seen[id] or nil
+end
+
+local function write(part, id, value)
+  undo[depth + 1], undo[depth + 2], undo[depth + 3], undo[depth + 4] = part, id, part.seen[id], part.changed[id]
+  depth = depth + 4
+  part.seen[id], part.changed[id] = value, true
+end
+
+local function erase(part, id) write(part, id, false) end
+local enter, leave = write, erase
+
+-- Write what has changed of a part. What is undone later is written back.
+local function scatter(part)
+  if not next(part.changed) then return end
+  local put, drop, key = {}, {}, part.key
+  for id in pairs(part.changed) do
+    local value = part.seen[id]
+    if not value then
+      drop[#drop + 1] = id
+    elseif part.scored then
+      put[#put + 1] = type(value) == 'number' and int(value) or value
+      put[#put + 1] = id
+    else
+      put[#put + 1] = id
+      put[#put + 1] = value
+    end
+  end
+  for i = 1, #put, 2000 do  -- unpack takes some 8,000
+    if part.scored then
+      redis.call('ZADD', key, unpack(put, i, math.min(i + 1999, #put)))
+    else
+      redis.call('HSET', key, unpack(put, i, math.min(i + 1999, #put)))
+    end
+  end
+  for i = 1, #drop, 2000 do
+    if part.scored then
+      redis.call('ZREM', key, unpack(drop, i, math.min(i + 1999, #drop)))
+    else
+      redis.call('HDEL', key, unpack(drop, i, math.min(i + 1999, #drop)))
+    end
+  end
+  part.written = part.written or {}
+  for id in pairs(part.changed) do part.written[id] = true end
+  part.changed = {}
+end
+
+local function range(part, low, high, most, skip)
+  scatter(part)
+  local found = redis.call('ZRANGEBYLEX', part.key, low, high, 'LIMIT', skip or 0, most)
+  for _, member in ipairs(found) do part.seen[member] = 0 end
+  return found
+end
+
+local function due(part, until_ms, most)
+  scatter(part)
+  local rows, found = redis.call('ZRANGEBYSCORE', part.key, '-inf', int(until_ms), 'WITHSCORES', 'LIMIT', 0, most), {}
+  for i = 1, #rows, 2 do
+    found[#found + 1] = rows[i]
+    part.seen[rows[i]] = tonumber(rows[i + 1])
+  end
+  return found
+end
+
+-- A counter that can't be read stops nobody: it is left as it is, for whoever reads it to name.
+local function count(key)
+  return join({key = key, close = function(part)
+    for what, by in pairs(part.seen) do
+      if by and by ~= 0 then redis.pcall('HINCRBY', key, what, int(by)) end
+    end
+  end})
+end
+
+local function tally(part, what, by)
+  write(part, what, (part.seen[what] or 0) + (by or 1))
+end
+
+local function say(channel, message)
+  messages[#messages + 1] = {channel, message}
+end
+
+-- What `call` returns, the second value as the third; or nil, and which entry it could not read: then it has changed nothing.
+local attempt_bare = attempt
+local function attempt(call, ...)
+  local mark, said_before = depth, #messages
+  local said, problem, more = attempt_bare(call, ...)
+  if problem then
+    while depth > mark do
+      local part, id = undo[depth - 3], undo[depth - 2]
+      part.seen[id], part.changed[id] = undo[depth - 1], undo[depth]
+      if part.written and part.written[id] then  -- it stands there by now
+        part.seen[id], part.changed[id] = part.seen[id] or false, true
+      end
+      depth = depth - 4
+    end
+    for i = #messages, said_before + 1, -1 do messages[i] = nil end
+  end
+  return said, problem, more
+end
+
+-- The reply of a script that is called alone.
+local function answer(call)
+  local said, problem = attempt(call)
+  return problem or said
+end
+
+-- The replies to the groups of ARGV. The one that meets what can't be read is answered so, and its neighbours are not.
+local function each(width, call)
+  local out = {}
+  for i = 1, #ARGV, width do
+    local said, problem = attempt(call, i)
+    out[#out + 1] = problem or said
+    depth = 0
+  end
+  return out
+end
+
+local function finish()
+  counter_write()
+  for i = #parts, 1, -1 do  -- what is made of others comes after them, and closes before them
+    if parts[i].close then parts[i].close(parts[i]) else scatter(parts[i]) end
+  end
+  local said = {}
+  for _, message in ipairs(messages) do
+    local channel, text = message[1], message[2]
+    if not said[channel .. '\255' .. text] then
+      said[channel .. '\255' .. text] = true
+      redis.call('PUBLISH', channel, text)
+    end
+  end
+end
