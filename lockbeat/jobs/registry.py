@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -25,6 +26,8 @@ log = logging.getLogger("lockbeat")
 
 PAGE = 500
 NAMES = 200  # that one run of job/get takes
+ABREAST = 16
+"""Runs of job/put that are on their way at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,30 +152,37 @@ class Jobs:
         groups: dict[int, list[Job]] = defaultdict(list)
         for job in jobs:
             groups[self.shard_of(job.name)].append(job)
-        epochs = {}
-        for shard, several in groups.items():
-            most = load("job/put").most
-            for start in range(0, len(several), most):
-                epochs[shard] = await self._put(shard, several[start : start + most], since_ms)
-        return epochs
+        return {shard: await self._put(shard, several, since_ms) for shard, several in groups.items()}
 
     async def _put(self, shard: int, jobs: builtins.list[Job], since_ms: int) -> int:
-        call, epoch, ahead_ms = self._store.call, 0, 0
+        """Declare those of a shard, some runs at a time: the server works on one while the next is being worked out."""
+        _, now_ms, _ = await self._store.call("store/open", shard, (0,))
+        epoch, ahead_ms, most = 0, 0, load("job/put").most
         while jobs:
-            _, now_ms, _ = await call("store/open", shard, (0,))
-            rows = []
-            for job in jobs:
-                first = job.first(now_ms + ahead_ms) or Slot(-1, -1)
-                since = max(since_ms - job.jitter_ms, 0)
-                rows.append((job.name, job.rev, job.definition, first.slot_ms, first.due_ms, since, job.keep, rules_version()))
-            replies = await self._store.calls.call_groups("job/put", shard, rows)
-            epoch = replies[-1][1]
-            stray = [(job, stands.decode()) for job, (_, _, stands, _) in zip(jobs, replies, strict=True) if stands]
-            await self.stand_again(shard, stray, replies[0][3])
+            overtaken = list[Job]()
+            for begin in range(0, len(jobs), most * ABREAST):
+                some, sent = jobs[begin : begin + most * ABREAST], list[asyncio.Future[Sequence[Any]]]()
+                try:
+                    for start in range(0, len(some), most):
+                        rows = [self._row(job, now_ms + ahead_ms, since_ms) for job in some[start : start + most]]
+                        sent.append(asyncio.ensure_future(self._store.calls.call_groups("job/put", shard, rows)))
+                        await asyncio.sleep(0)  # it goes out now
+                    replies = [reply for run in await asyncio.gather(*sent) for reply in run]
+                finally:
+                    for run in sent:
+                        run.cancel()
+                epoch, now_ms = replies[-1][1], replies[-1][3]
+                stray = [(job, stands.decode()) for job, (_, _, stands, _) in zip(some, replies, strict=True) if stands]
+                await self.stand_again(shard, stray, now_ms)
+                overtaken += [job for job, (code, *_) in zip(some, replies, strict=True) if code < 0]
             # Overtaken by the clock on the way: others may have fired that slot meanwhile. Aim a little further ahead.
-            jobs = [job for job, (code, *_) in zip(jobs, replies, strict=True) if code < 0]
-            ahead_ms = ahead_ms * 2 or 20
+            jobs, ahead_ms = overtaken, ahead_ms * 2 or 20
         return epoch
+
+    def _row(self, job: Job, now_ms: int, since_ms: int) -> tuple[str | int, ...]:
+        first = job.first(now_ms) or Slot(-1, -1)
+        since = max(since_ms - job.jitter_ms, 0)
+        return job.name, job.rev, job.definition, first.slot_ms, first.due_ms, since, job.keep, rules_version()
 
     async def stand_again(self, shard: int, stray: Iterable[tuple[Job, str]], now_ms: int) -> None:
         """Reckon anew where jobs stand whose slot, as the store has it, may be wrong; empty: it was lost (`job/anchor`)."""
