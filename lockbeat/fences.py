@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lockbeat.errors import InvalidArgument, InvalidType
 from lockbeat.store import Store
+from lockbeat.values.checks import MOST_FENCE, whole
 from lockbeat.values.names import check_name
 from lockbeat.values.payloads import dump, load
 
@@ -50,7 +50,7 @@ class Fenced:
         For what can't compare fences by itself, such as sending a mail. A newer owner may come between this answer and what
         follows it: where the target can compare, let it.
         """
-        return bool(await self._call("fenced/check", name, (_checked(fence),)))
+        return bool(await self._call("fenced/check", name, (whole("fence", fence, 1, MOST_FENCE),)))
 
     async def get(self, name: str) -> FencedValue | None:
         """What was last written; None: nothing, or it was deleted (`fenced/get`)."""
@@ -61,17 +61,9 @@ class Fenced:
         return FencedValue(load(value, store.keys.key(store.shard_of(name), "fenced:NAME", name)), fence)
 
     async def _write(self, name: str, text: str, fence: int) -> bool:
-        return bool(await self._call("fenced/set", name, (_checked(fence), text)))
+        return bool(await self._call("fenced/set", name, (whole("fence", fence, 1, MOST_FENCE), text)))
 
     async def _call(self, script: str, name: str, args: tuple[str | int, ...]) -> Any:
         check_name("name", name)
         store = self._store
         return await store.calls.call_named(script, store.shard_of(name), args, name)
-
-
-def _checked(fence: object) -> int:
-    if not isinstance(fence, int) or isinstance(fence, bool):
-        raise InvalidType("fence", f"must be an int, such as lease.fence, not {type(fence).__name__}")
-    if not 0 < fence < 2**53:
-        raise InvalidArgument("fence", f"must be between 1 and 2**53 - 1, not {fence}")
-    return fence

@@ -4,69 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
+from lockbeat.claims.holding import ClaimHolding
+from lockbeat.claims.table import Table
 from lockbeat.claims.values import REFUSALS, Busy, Claim, Done, check_place, error_json
 from lockbeat.errors import ClaimBusy, ClaimDone, ClaimRefused, InvalidArgument, LockbeatError, StoreError
-from lockbeat.leases.holding import Holding
-from lockbeat.leases.keeper import GONE
 from lockbeat.leases.lease import monotonic
 from lockbeat.store.durable import Durability, check_durability
 from lockbeat.values.durations import Seconds, milliseconds
 from lockbeat.values.names import check_name
 from lockbeat.values.payloads import dump
 
-if TYPE_CHECKING:
-    from lockbeat.claims.verbs import Claims
-
 log = logging.getLogger("lockbeat")
-
-
-class ClaimHolding(Holding):
-    """A claim that the block itself may finish, by a verb: it is held on to until the store has answered that."""
-
-    _verbs = 0  # on their way
-    _gone: str | None = None
-
-    @contextmanager
-    def finishing(self) -> Iterator[None]:
-        """While a verb that finishes the claim is on its way. `finished` when it was answered, else it is held on to."""
-        self._verbs += 1
-        try:
-            yield
-        except BaseException:
-            self._verbs -= 1
-            if self._gone is not None and not self._verbs:
-                # Taken away, or ended by a call whose answer was lost: either way the block has it no longer. From the loop:
-                # a task that cancels itself can be cancelled once more than it is told of.
-                asyncio.get_running_loop().call_soon(self._tell, self._gone)
-            raise
-        self._verbs -= 1
-
-    def finished(self) -> None:
-        """The store has answered. What the keeper found gone meanwhile was not lost: whoever called the verb is told of it."""
-        if not self._over:
-            told = self.lost is not None
-            self.leave()
-            if not told:
-                self.lost, self.unnoticed = None, False
-
-    def _on_lost(self, reason: str) -> None:
-        if reason == GONE and self._verbs:
-            # A renewal overtook the answer of a verb, perhaps; but never wait for it longer than the lease is trusted.
-            self._gone = reason
-            asyncio.get_running_loop().call_later(max(self.trusted_until - monotonic(), 0), self._tell, reason)
-        else:
-            self._tell(reason)
-
-    def _tell(self, reason: str) -> None:
-        if self.lost is None:  # once: each cancelling is one that the exit has to take back
-            super()._on_lost(reason)
 
 
 class ClaimHandle:
@@ -85,7 +36,7 @@ class ClaimHandle:
 
     def __init__(
         self,
-        claims: Claims | None,
+        table: Table,
         key: str,
         queue: str,
         owner: str,
@@ -94,9 +45,9 @@ class ClaimHandle:
         claim: Claim | None = None,
         durability: Durability | None = None,
     ) -> None:
-        """`claims`: None, nothing is claimed and everything allowed. `claim`: one that is there already, to be held on to."""
+        """`claim`: one that is there already, to be held on to."""
         check_place(key, queue)
-        self._claims = claims
+        self._table = table
         self.key = key
         self.queue = queue
         self.owner = check_name("owner", owner)
@@ -159,34 +110,29 @@ class ClaimHandle:
         if self._entered and lease_ms != self._lease_ms:
             # The keeper's own renewals may be on their way, and would set it back.
             raise InvalidArgument("lease", "while the block runs it is what `hold` was given")
-        self._check(1 if self._claims is None else await self._claims._renew(claim, lease_ms))
+        self._check(await self._table.change("renew", claim, lease_ms, lease=lease_ms / 1000))
 
     async def complete(self, result: Any = None, hold: Seconds | None = None) -> None:
         """The work is done; `hold`: None as the handle says. Raises ClaimRefused."""
         text = dump("result", result)
-        hold_ms, claim = self._hold_ms if hold is None else milliseconds("hold", hold, least=0), self.claim
-        await self._finish(lambda claims: claims._complete(claim, text, hold_ms))
+        await self._finish("complete", text, self._hold_ms if hold is None else milliseconds("hold", hold, least=0))
 
     async def fail(self, error: Any) -> None:
         """The work failed: the next acquire gets it at once, as its next attempt. Raises ClaimRefused."""
-        text, claim = error_json(error), self.claim
-        await self._finish(lambda claims: claims._fail(claim, text))
+        await self._finish("fail", error_json(error))
 
     async def release(self) -> None:
         """Give it back as if it had not been acquired: its attempt does not count. Raises ClaimRefused."""
-        claim = self.claim
-        await self._finish(lambda claims: claims._release(claim))
+        await self._finish("release", "-")
 
-    async def _finish(self, verb: Callable[[Claims], Awaitable[int]]) -> None:
+    async def _finish(self, verb: str, *args: str | int) -> None:
         holding = self._holding
-        if self._claims is None:
-            said = 1
-        elif holding is None:
-            said = await verb(self._claims)
+        if holding is None:
+            said = await self._table.change(verb, self.claim, *args)
         else:
             # Held on to until the store has said that it is over: if it can't be asked, the block goes on, and so does its claim.
             with holding.finishing():
-                said = await verb(self._claims)
+                said = await self._table.change(verb, self.claim, *args)
             holding.finished()
         self._check(said)
         self._finished = True
@@ -209,36 +155,29 @@ class ClaimHandle:
         return self
 
     async def _enter(self) -> None:
-        if self._claims is None:
-            self._claim = self._given or passthrough(self.key, self.owner, self.queue)
-            return
-        asked_at = monotonic()
+        asked_at, lease = monotonic(), self._lease_ms / 1000
         if self._given is None:
-            self._claim = await self._acquire(self._claims)
-            if monotonic() > asked_at + self._lease_ms / 2000:
-                asked_at = await self._refreshed(self._claims, self._claim, asked_at)
+            self._claim = await self._acquire()
+            if monotonic() > asked_at + lease / 2:
+                asked_at = await self._refreshed(self._claim, asked_at)
         else:
-            self._check(await self._claims._renew(self._given, self._lease_ms))
-        args = (self.queue, self.key, self.owner, self.claim.fence, "-", self._lease_ms)
-        lease, shard = self._lease_ms / 1000, self._claims._shard_of(self.key, self.queue)
-        self._holding = ClaimHolding(self._claims._keeper, "claim/renew", shard, args, ttl=lease, asked_at=asked_at)
+            self._check(await self._table.change("renew", self._given, self._lease_ms, lease=lease))
+        self._holding = self._table.holding(self.claim, self._lease_ms, asked_at)
 
-    async def _refreshed(self, claims: Claims, claim: Claim, asked_at: float) -> float:
+    async def _refreshed(self, claim: Claim, asked_at: float) -> float:
         """The store was away: by our clock little is left of the claim, though it may have been granted just now. Renew it.
 
         Returns when that was asked for; if it was refused, as given: the claim did run out on the way, and will be found lost.
         """
-        again_at = monotonic()
+        again_at, lease = monotonic(), self._lease_ms / 1000
         try:
-            return again_at if await claims._renew(claim, self._lease_ms) > 0 else asked_at
+            return again_at if await self._table.change("renew", claim, self._lease_ms, lease=lease) > 0 else asked_at
         except BaseException:
-            args = (claim.queue, claim.key, claim.owner, claim.fence, "-", claims._store.new_call())
-            shard = claims._shard_of(claim.key, claim.queue)
-            claims._store.undo("claim/release", shard, args, lasts=self._lease_ms / 1000)
+            self._table.undo("release", claim, "-", lasts=lease)
             raise
 
-    async def _acquire(self, claims: Claims) -> Claim:
-        answer = await claims._acquire(self.key, self.owner, self._lease_ms, self.queue, self._durability)
+    async def _acquire(self) -> Claim:
+        answer = await self._table.acquire(self.key, self.queue, self.owner, self._lease_ms, self._durability)
         if isinstance(answer, Busy):
             raise ClaimBusy(self.key, self.queue, answer.owner, answer.expires_at)
         if isinstance(answer, Done):
@@ -247,8 +186,8 @@ class ClaimHandle:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._entered = False
-        holding, claims, claim = self._holding, self._claims, self.claim
-        if claims is None or holding is None:
+        holding, claim = self._holding, self.claim
+        if holding is None:
             return
         if self._finished:
             if error is not None:
@@ -256,28 +195,25 @@ class ClaimHandle:
             return
         holding.leave(keep=True)
         try:
-            await self._end(claims, claim, holding, error)
+            if error is None:
+                await self._complete(claim, holding)
+            else:
+                await self._give_up(claim, holding, error)
         finally:
             holding.drop()
         holding.report(claim.key, claim.owner, claim.fence, error)
 
-    async def _end(self, claims: Claims, claim: Claim, holding: ClaimHolding, error: BaseException | None) -> None:
-        if error is not None:
-            await self._give_up(claims, claim, holding, error)
-            return
+    async def _complete(self, claim: Claim, holding: ClaimHolding) -> None:
         try:
             result = dump("result", self.result)
         except InvalidArgument as problem:
-            await self._give_up(claims, claim, holding, problem)
+            await self._give_up(claim, holding, problem)
             raise
-        # Nothing is awaited before this call is on its way: a caller that is cancelled here has still completed.
-        await self._completed(claims, claim, holding, result)
-
-    async def _completed(self, claims: Claims, claim: Claim, holding: ClaimHolding, result: str) -> None:
         if holding.lost is not None and not holding.unnoticed:
             return  # it was told to stop: who knows whether it got to its end
         try:
-            said = await claims._complete(claim, result, self._hold_ms, keep=self._lease_ms / 1000)
+            # Nothing is awaited before this call is on its way: a caller that is cancelled here has still completed.
+            said = await self._table.change("complete", claim, result, self._hold_ms, keep=self._lease_ms / 1000)
         except StoreError:
             if holding.lost is None:
                 raise  # the work is done, and nobody may know: it may be done again unless the caller sees to it
@@ -285,21 +221,20 @@ class ClaimHandle:
         # Taken, though it had run out: the work is done, and nobody has begun it anew.
         holding.lost = None if said > 0 else self._lost_as(said)
 
-    async def _give_up(self, claims: Claims, claim: Claim, holding: ClaimHolding, error: BaseException) -> None:
+    async def _give_up(self, claim: Claim, holding: ClaimHolding, error: BaseException) -> None:
+        lease = self._lease_ms / 1000
         failed = isinstance(error, Exception) and not isinstance(error, asyncio.CancelledError)
         if holding.lost is not None:
             # Whoever lost it is told now, not when a store that is away answers.
             if failed:
-                store, shard = claims._store, claims._shard_of(claim.key, claim.queue)
-                args = (claim.queue, claim.key, claim.owner, claim.fence, store.new_call(), error_json(error))
-                store.undo("claim/fail", shard, args, lasts=self._lease_ms / 1000)
+                self._table.undo("fail", claim, error_json(error), lasts=lease)
             return
         asked_at = monotonic()
+        verb, said_of_it = ("fail", error_json(error)) if failed else ("release", "-")
         try:
-            keep = self._lease_ms / 1000
-            said = await (claims._fail(claim, error_json(error), keep=keep) if failed else claims._release(claim, keep=keep))
+            said = await self._table.change(verb, claim, said_of_it, keep=lease)
         except StoreError as problem:
-            log.warning("could not end the claim on %r yet, it ends within %g s: %s", self.key, self._lease_ms / 1000, problem)
+            log.warning("could not end the claim on %r yet, it ends within %g s: %s", self.key, lease, problem)
             return
         if said <= 0 and not holding.too_late(asked_at):
             holding.lost = self._lost_as(said)
@@ -307,8 +242,3 @@ class ClaimHandle:
     def _lost_as(self, said: int) -> str:
         self.refusal = REFUSALS[said]
         return f"it had ended before the block did ({self.refusal})"
-
-
-def passthrough(key: str, owner: str, queue: str) -> Claim:
-    """The claim of a Gate with nothing behind it. Its fence grows like those of a store, but guards nothing."""
-    return Claim(key, queue, owner, time.time_ns() // 1000, 1, math.inf, "passthrough")

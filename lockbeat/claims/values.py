@@ -6,7 +6,8 @@ import traceback
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lockbeat.errors import InvalidArgument, InvalidType
+from lockbeat.errors import InvalidType
+from lockbeat.values.checks import MOST_FENCE, whole
 from lockbeat.values.names import check_name
 from lockbeat.values.payloads import dump
 
@@ -106,26 +107,8 @@ def check_claim(claim: object) -> Claim:
         raise InvalidType("claim", f"must be a Claim, as acquire returns it, not {type(claim).__name__}")
     check_place(claim.key, claim.queue)
     check_name("owner", claim.owner)
-    check_fence(claim.fence)
+    whole("fence", claim.fence, 1, MOST_FENCE)
     return claim
-
-
-def check_fence(fence: object) -> int:
-    """Raises InvalidArgument for what can't be a fence."""
-    if not isinstance(fence, int) or isinstance(fence, bool):
-        raise InvalidType("fence", f"must be an int, such as claim.fence, not {type(fence).__name__}")
-    if not 0 < fence < 2**53:
-        raise InvalidArgument("fence", "must be between 1 and 2**53 - 1")
-    return fence
-
-
-def check_limit(limit: object, most: int) -> int:
-    """Raises InvalidArgument for what can't be a limit."""
-    if not isinstance(limit, int) or isinstance(limit, bool):
-        raise InvalidType("limit", f"must be an int, not {type(limit).__name__}")
-    if not 1 <= limit <= most:
-        raise InvalidArgument("limit", f"must be between 1 and {most:,}")
-    return limit
 
 
 def error_json(error: object) -> str:

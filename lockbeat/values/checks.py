@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from lockbeat.errors import InvalidArgument, InvalidType
 
+MOST_FENCE = 2**53 - 1
+"""From the next number on a fence can't be told from its neighbours in Lua."""
+
 
 def one_of(argument: str, value: object, allowed: tuple[str, ...]) -> None:
     """Raises InvalidArgument for a value that is none of them."""

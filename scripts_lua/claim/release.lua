@@ -5,8 +5,8 @@
 -- ARGV[2] key    str
 -- ARGV[3] owner  str
 -- ARGV[4] fence  int  "-": whichever the call `token` was given
--- ARGV[5] token  id   of the call that acquired it, to undo that; "-": whichever
--- ARGV[6] call   id   of this call; the same again is the same call, repeated
+-- ARGV[5] call   id   of this call; the same again is the same call, repeated
+-- ARGV[6] token  id   of the call that acquired it, to undo that; "-": whichever
 -- Batch: ARGV[1..6] repeat, one group a call, at most 64 a run.
 --
 -- Returns  1            released by this call
@@ -18,7 +18,7 @@
 -- include: _lib/lease1 _lib/claim
 
 local out = each(6, function(i)
-  local member, token, call = ARGV[i] .. '\255' .. ARGV[i + 1], ARGV[i + 4], ARGV[i + 5]
+  local member, token, call = ARGV[i] .. '\255' .. ARGV[i + 1], ARGV[i + 5], ARGV[i + 4]
   local claim, fence = claim_read(member), tonumber(ARGV[i + 3])
   if claim and token ~= '-' then fence = claim.lease.token == token and claim.lease.fence end
   local said = 1

@@ -11,7 +11,7 @@ import pytest
 
 from lockbeat import Busy, Claim, ClaimRefused, Lockbeat
 from lockbeat.claims import ClaimHandle
-from lockbeat.claims.verbs import PAGE
+from lockbeat.claims.table import PAGE
 from tests.claims import SHORT, acquired, left_behind, ran_out
 from tests.conftest import Backend, only
 

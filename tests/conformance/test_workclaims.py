@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lockbeat import Busy, Claim, Done, Gate, Lockbeat
-from lockbeat.claims.verbs import PAGE
+from lockbeat.claims.table import PAGE
 from lockbeat.errors import InvalidArgument, InvalidType, LockbeatError
 from tests.claims import SHORT, acquired, left_behind, ran_out
 from tests.conformance.test_celers import BAD_NAMES, BAD_TTLS, ODD_NAMES

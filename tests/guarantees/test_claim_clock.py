@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from lockbeat import Lockbeat
-from lockbeat.claims.verbs import PAGE
+from lockbeat.claims.table import PAGE
 from tests.claims import acquired
 from tests.conftest import only
 from tests.tasks import NOON, stopped

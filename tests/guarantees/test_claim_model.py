@@ -238,7 +238,7 @@ class ClaimsFollowTheModel(RuleBasedStateMachine):
         mine = self.mine(unit, claim) and self.live(unit)
         assert self.run(self.lb.claims.release(claim)) is mine
         if mine:
-            self.end(unit, "released", self.calls[-1][2][5], unit.attempt - 1, WEEK_MS if unit.attempt > 1 else 0)
+            self.end(unit, "released", self.calls[-1][2][4], unit.attempt - 1, WEEK_MS if unit.attempt > 1 else 0)
         self.repeat(twice)
 
     @precondition(lambda self: self.claims)
@@ -300,7 +300,7 @@ class ClaimsFollowTheModel(RuleBasedStateMachine):
                 self.stats["renewed"] += 1
             assert (reply if reply > 0 else 0) == (unit.until_ms if mine and unit.renewed == args[4] else 0)
         else:
-            call = args[5 if verb == "release" else 4]
+            call = args[4]
             assert (reply == 1) is (call in unit.ends)
             assert first == reply or first <= 0 >= reply
 

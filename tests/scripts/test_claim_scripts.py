@@ -86,11 +86,11 @@ def test_an_end_answers_each_group_says_why_and_knows_a_repeated_call(run: Run, 
 
 def test_release_by_token_undoes_only_the_call_of_that_token(run: Run) -> None:
     [reply] = run("claim/acquire", *acquire("a", "alice", "t1"))
-    assert run("claim/release", "q", "a", "alice", "-", "t2", "c1") == [-5]
-    assert run("claim/release", "q", "b", "alice", "-", "t1", "c2") == [0]
+    assert run("claim/release", "q", "a", "alice", "-", "c1", "t2") == [-5]
+    assert run("claim/release", "q", "b", "alice", "-", "c2", "t1") == [0]
     assert run("claim/get", "q", "a") == [reply[1:]]
-    assert run("claim/release", "q", "a", "alice", "-", "t1", "c3") == [1]
-    assert run("claim/release", "q", "a", "alice", "-", "t1", "c3") == [1]
+    assert run("claim/release", "q", "a", "alice", "-", "c3", "t1") == [1]
+    assert run("claim/release", "q", "a", "alice", "-", "c3", "t1") == [1]
     assert run("claim/get", "q", "a", "q", "b") == [[], []]
 
 
@@ -174,7 +174,7 @@ def test_after_everything_ended_and_time_has_passed_nothing_is_left(run: Run, ra
             elif n % 6 == 1:
                 run("claim/fail", "q", f"k{n}", "alice", fence, f"c{n}", '"boo"')
             elif n % 6 == 2:
-                run("claim/release", "q", f"k{n}", "alice", fence, "-", f"c{n}")
+                run("claim/release", "q", f"k{n}", "alice", fence, f"c{n}", "-")
             elif n % 6 == 3:
                 run("claim/complete", "q", f"k{n}", "alice", fence, f"c{n}", '"result"', 0)
         clock.shift(2)
@@ -186,7 +186,7 @@ def test_after_everything_ended_and_time_has_passed_nothing_is_left(run: Run, ra
         clock.shift(7 * 86_400)
         for n in range(30):  # each of those who come forgets a few
             [[*_, fence, _, _, _, _]] = run("claim/acquire", *acquire("new", "alice", f"u{n}"))
-            run("claim/release", "q", "new", "alice", fence, "-", f"d{n}")
+            run("claim/release", "q", "new", "alice", fence, f"d{n}", "-")
         assert members(raw, namespace) == {"claim": 1, "claim:state": 1, "claim:ended": 1}
         clock.shift(21)
         run("claim/cleanup", "c4", 10, call="c4")
