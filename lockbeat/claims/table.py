@@ -38,13 +38,13 @@ class Table(Protocol):
         self, key: str, queue: str, owner: str, lease_ms: int, durability: Durability | None
     ) -> Claim | Busy | Done: ...
 
-    async def change(self, verb: str, claim: Claim, *args: str | int, keep: float = 0, lease: float = math.inf) -> int:
+    async def change(self, script: str, claim: Claim, *args: str | int, keep: float = 0, lease: float = math.inf) -> int:
         """renew, complete, fail or release it. Above 0: so it is; otherwise a key of REFUSALS.
 
         `keep`: seconds for which the call is to be sent all the same, though the caller gives up.
         """
 
-    def undo(self, verb: str, claim: Claim, *args: str | int, lasts: float) -> None:
+    def undo(self, script: str, claim: Claim, *args: str | int, lasts: float) -> None:
         """`change` it for a caller who does not wait; sent again for `lasts` seconds while the store is away."""
 
     def holding(self, claim: Claim, lease_ms: int, asked_at: float) -> ClaimHolding | None:
@@ -70,10 +70,10 @@ class Passing:
         """Its fence grows like those of a store, but guards nothing."""
         return Claim(key, queue, owner, time.time_ns() // 1000, 1, math.inf, "passthrough")
 
-    async def change(self, verb: str, claim: Claim, *args: str | int, keep: float = 0, lease: float = math.inf) -> int:
+    async def change(self, script: str, claim: Claim, *args: str | int, keep: float = 0, lease: float = math.inf) -> int:
         return 1
 
-    def undo(self, verb: str, claim: Claim, *args: str | int, lasts: float) -> None:
+    def undo(self, script: str, claim: Claim, *args: str | int, lasts: float) -> None:
         pass
 
     def holding(self, claim: Claim, lease_ms: int, asked_at: float) -> None:
@@ -135,17 +135,17 @@ class Stored:
             return Busy(key, queue, reply[0].decode(), reply[1] / 1000)
         return Done(key, queue, reply[0].decode(), self._load(shard, queue, key, reply[3]), reply[1] / 1000, reply[2] / 1000)
 
-    async def change(self, verb: str, claim: Claim, *args: str | int, keep: float = 0, lease: float = math.inf) -> int:
+    async def change(self, script: str, claim: Claim, *args: str | int, keep: float = 0, lease: float = math.inf) -> int:
         shard, given = self._group(claim, args)
         try:
-            return int(await self._store.call(f"claim/{verb}", shard, given, lease=keep or lease))
+            return int(await self._store.call(script, shard, given, lease=keep or lease))
         except BaseException:
             if keep:
-                self._store.undo(f"claim/{verb}", shard, given, lasts=keep)
+                self._store.undo(script, shard, given, lasts=keep)
             raise
 
-    def undo(self, verb: str, claim: Claim, *args: str | int, lasts: float) -> None:
-        self._store.undo(f"claim/{verb}", *self._group(claim, args), lasts=lasts)
+    def undo(self, script: str, claim: Claim, *args: str | int, lasts: float) -> None:
+        self._store.undo(script, *self._group(claim, args), lasts=lasts)
 
     def _group(self, claim: Claim, args: tuple[str | int, ...]) -> tuple[int, tuple[str | int, ...]]:
         shard = self._shard_of(claim.key, claim.queue)
