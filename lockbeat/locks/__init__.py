@@ -1,5 +1,6 @@
 """Locks: leases on names, for whoever comes first."""
 
-from lockbeat.locks.verbs import Lock, LockBackend, Locks
+from lockbeat.locks.handle import Lock
+from lockbeat.locks.verbs import LockBackend, Locks
 
 __all__ = ["Lock", "LockBackend", "Locks"]

@@ -1,0 +1,162 @@
+"""The handle: a lock for as long as a block of code runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from operator import itemgetter
+from types import TracebackType
+from typing import Any
+
+from lockbeat.errors import LockbeatError, LockTimeout, StoreError
+from lockbeat.leases.holding import Holding
+from lockbeat.leases.keeper import Keeper
+from lockbeat.leases.lease import Lease, monotonic
+from lockbeat.locks.waiting import Waiter, WaitingRoom
+from lockbeat.store import Store
+from lockbeat.store.durable import Durability, check_durability
+from lockbeat.store.wire import Args
+from lockbeat.values.durations import Seconds, milliseconds, seconds
+from lockbeat.values.names import check_name
+
+log = logging.getLogger("lockbeat")
+
+
+async def acquire(store: Store, shard: int, args: Args, durability: Durability | None) -> Any:
+    """`lock/try_acquire`, and wait until what it took is as durable as asked for. NotDurable: undo it."""
+    if durability is None:
+        return await store.call("lock/try_acquire", shard, args, lease=int(args[3]) / 1000)
+    return await store.call_durably("lock/try_acquire", shard, args, durability, changed=itemgetter(0))
+
+
+class Lock:
+    """`async with lb.lock("report", ttl=30) as lease:` holds the lock while the block runs.
+
+    Renewed by the keeper. When it is lost all the same, the block is cancelled and LeaseLost raised; an error that the block
+    itself raised comes first, with the loss as a note. `wait`: None waits as long as it takes, first come, first served; 0 tries
+    once; else seconds, and LockTimeout. Handles exclude each other, within a process and an owner, too; one handle is
+    for one block at a time. `durability`: the block is entered when the lock is as durable as asked for, or NotDurable raised.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        keeper: Keeper,
+        room: WaitingRoom,
+        key: str,
+        ttl: Seconds,
+        wait: Seconds | None,
+        owner: str,
+        durability: Durability | None,
+    ) -> None:
+        self._store, self._keeper, self._room = store, keeper, room
+        self.key = check_name("key", key)
+        self.owner = check_name("owner", owner)
+        self._ttl_ms = milliseconds("ttl", ttl)
+        self._wait = None if wait is None else seconds("wait", wait, least=0)
+        self._durability = check_durability(durability, self._ttl_ms)
+        self._token = ""
+        self._shard = store.shard_of(key)
+        self._holding: Holding | None = None
+        self._lease: Lease | None = None
+
+    @property
+    def lease(self) -> Lease | None:
+        """What is held; None outside of the block."""
+        return self._lease
+
+    @property
+    def lost(self) -> bool:
+        """Whether the lease was lost while the block ran."""
+        return self._holding is not None and self._holding.lost is not None
+
+    async def __aenter__(self) -> Lease:
+        if self._token:
+            raise LockbeatError(f"this handle on {self.key!r} is in use; make one for each block: lb.lock(...)")
+        self._token = self._store.new_call()
+        try:
+            lease, asked_at = await self._acquire(self._token)
+        except BaseException:
+            self._token = ""
+            raise
+        self._lease = lease
+        args = (self.key, self.owner, self._token + "+", self._ttl_ms)
+        self._holding = Holding(self._keeper, "lock/renew", self._shard, args, ttl=self._ttl_ms / 1000, asked_at=asked_at)
+        return lease
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        holding, lease, token = self._holding, self._lease, self._token
+        assert holding is not None
+        assert lease is not None
+        holding.leave()
+        self._token, self._lease = "", None
+        if holding.lost is not None:
+            # It may still stand in the store. Whoever lost it is told now, not when a store that is away answers.
+            args = (self.key, self.owner, token, self._store.new_call())
+            self._store.undo("lock/release", self._shard, args, lasts=self._ttl_ms / 1000)
+        # Nothing is awaited before this call is on its way: a caller that is cancelled here still gives the lock back.
+        elif not await self._release(token, holding):
+            holding.lost = "it had ended before the block did"
+        holding.report(lease.key, lease.owner, lease.fence, error)
+
+    async def _release(self, token: str, holding: Holding) -> bool:
+        store, asked_at = self._store, monotonic()
+        args = (self.key, self.owner, token + "+", store.new_call())
+        try:
+            released = bool(await store.call("lock/release", self._shard, args, lease=self._ttl_ms / 1000))
+            return released or holding.too_late(asked_at)
+        except BaseException as problem:
+            store.undo("lock/release", self._shard, args, lasts=self._ttl_ms / 1000)
+            if not isinstance(problem, StoreError):
+                raise
+            if asked_at >= holding.trusted_until:
+                return False
+            # The work is done, and was done under the lock: not worth an error. Others wait until the store is back, or the
+            # lease ends.
+            log.warning("could not release %r yet, it ends within %g s: %s", self.key, self._ttl_ms / 1000, problem)
+            return True
+
+    async def _acquire(self, token: str) -> tuple[Lease, float]:
+        """The lease, and when it was asked for."""
+        store, shard = self._store, self._shard
+        channel = store.channel if self._wait != 0 else ""
+        args = (self.key, self.owner, token, self._ttl_ms, 0, channel)
+        waiter = Waiter(self.key, token, args, shard, store.loop.create_future())
+        room = self._room
+        room.enter(waiter)
+        try:
+            async with asyncio.timeout(self._wait or None):
+                if channel:
+                    await store.listening(shard)
+                again = False
+                while True:
+                    asked_at = monotonic()
+                    fence, until_ms, *_ = await acquire(store, shard, args, self._durability)
+                    if fence and (again or monotonic() < asked_at + self._ttl_ms / 2000):
+                        return Lease(self.key, self.owner, fence, until_ms / 1000), asked_at
+                    if fence:
+                        again = True  # the store was away: by our clock little is left. The same call sets the ttl anew.
+                        continue
+                    if self._wait == 0:
+                        raise LockTimeout(self.key, 0)
+                    room.refused(waiter, until_ms)
+                    granted = await waiter.granted
+                    if self._durability is None:
+                        return granted
+                    # Nobody waited for the hand-over to be durable: the same call again does.
+                    waiter.granted = store.loop.create_future()
+        except LockTimeout:
+            raise
+        except BaseException as problem:
+            # Ends what the call had begun, be it a lock taken or a place in the queue. Whoever asks again would follow that, so
+            # it leaves the room first.
+            room.give_up(waiter)
+            undoing = (self.key, self.owner, token, store.new_call())
+            lasts = math.inf if channel else self._ttl_ms / 1000  # a place in the queue outlives the lease that was asked for
+            await store.take_back(problem, "lock/release", shard, undoing, lasts=lasts, durably=self._durability is not None)
+            if isinstance(problem, TimeoutError) and self._wait is not None:
+                raise LockTimeout(self.key, self._wait) from None
+            raise
+        finally:
+            room.leave(waiter)
