@@ -13,8 +13,7 @@ from typing import Any, Literal, TypedDict, get_args
 
 from lockbeat.errors import InvalidArgument, InvalidType
 from lockbeat.retry import MOST_ATTEMPTS, Exponential, Fixed, Retry, retry_from_json
-from lockbeat.triggers import Cron, Trigger, isoformat, jitter_ms, missed, trigger_from_json
-from lockbeat.triggers.rules import UNKNOWN, rules_version
+from lockbeat.triggers import Trigger, trigger_from_json
 from lockbeat.values.checks import one_of, whole
 from lockbeat.values.durations import Seconds, milliseconds
 from lockbeat.values.names import check_name
@@ -41,8 +40,6 @@ class JobOptions(TypedDict, total=False):
 
 SKIP_WINDOW = 10.0
 """Seconds that a slot may be late under catch-up `skip` before it counts as missed: a take-over is no outage."""
-MOST_COUNTED = 1000
-"""Missed slots are counted up to here; a longer outage says "too many to count"."""
 
 
 def task_id(job: str, slot_ms: int) -> str:
@@ -168,85 +165,10 @@ class Job:
         except (ValueError, TypeError, KeyError, AttributeError) as problem:
             raise InvalidArgument("definition", f"job {name!r} can't be read: {problem!r}") from None
 
-    def due(self, slot_ms: int, next_ms: int | None) -> int:
-        """When a slot is to be fired: itself plus its jitter."""
-        return slot_ms + (jitter_ms(self.name, slot_ms, self.jitter_ms, next_ms) if self.jitter_ms else 0)
-
-    def first(self, after_ms: int) -> Slot | None:
-        """The first slot after an instant."""
-        slot = self.trigger.next(after_ms)
-        return None if slot is None else Slot(slot, self.due(slot, self.trigger.next(slot) if self.jitter_ms else None))
-
-    def again(self, slot_ms: int, now_ms: int, rules: str = UNKNOWN) -> tuple[Slot | None, str] | None:
-        """Where a job stands instead of a stored slot that it can't have, and why; None: the slot is right.
-
-        `rules`: version of the time zones' rules by which it was reckoned. What newer rules than ours made is right.
-        """
-        trigger, mine = self.trigger, rules_version()
-        if not (isinstance(trigger, Cron) and trigger.timezone != "UTC") or trigger.prev(slot_ms) == slot_ms:
-            if slot_ms <= now_ms or (first := trigger.next(now_ms)) == slot_ms:
-                return None
-            return self._slot(first), f"the server's clock was set back: its next slot stood at {isoformat(slot_ms)}"
-        first = trigger.next(now_ms)
-        if UNKNOWN not in (rules, mine) and rules > mine and (first is None or slot_ms <= (trigger.next(first) or slot_ms)):
-            return None
-        # The nearest slot stands in its place, which may be one that should have been fired by now.
-        before, after = trigger.prev(slot_ms), trigger.next(slot_ms)
-        if before is not None and before <= now_ms and (after is None or slot_ms - before < after - slot_ms):
-            first = before
-        elif after is not None and after <= now_ms:
-            first = after
-        by = f"{rules} then, {mine} now" if rules != mine else f"{mine} now"
-        return self._slot(first), f"{isoformat(slot_ms)} is no slot any more: the rules of its time zone changed (tzdata {by})"
-
-    def plan(self, slot_ms: int, now_ms: int) -> Plan:
-        """What to fire when `slot_ms` has come due by `now_ms`, and what follows."""
-        trigger = self.trigger
-        following = trigger.next(slot_ms)
-        if following is None or following > now_ms:
-            return Plan(slot_ms, slot_ms, slot_ms, 0, self._slot(following))
-        late = missed(trigger, slot_ms, now_ms, MOST_COUNTED)
-        latest, following, count = late.last, late.next, late.count
-        if self.jitter_ms and self.due(latest, following) > now_ms:
-            # The latest slot is held back still: it is the next, and the one before it is to be fired.
-            following, latest = latest, max(trigger.prev(latest - 1) or slot_ms, slot_ms)
-            count = None if count is None else count - 1
-        if latest == slot_ms:
-            return Plan(slot_ms, slot_ms, slot_ms, 0, self._slot(following))
-        last_missed = max(trigger.prev(latest - 1) or slot_ms, slot_ms)
-        return Plan(latest, slot_ms, last_missed, -1 if count is None else count - 1, self._slot(following))
-
-    def _slot(self, slot_ms: int | None) -> Slot | None:
-        if slot_ms is None:
-            return None
-        return Slot(slot_ms, self.due(slot_ms, self.trigger.next(slot_ms) if self.jitter_ms else None))
-
 
 _FIELDS = frozenset(field.name for field in fields(Job))
 _OPTIONS = tuple(sorted(_FIELDS - {"name", "trigger", "retry"}))
 _options = attrgetter(*_OPTIONS)
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """A slot, and when it is to be fired: later than the slot by its jitter."""
-
-    slot_ms: int
-    due_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One slot to fire; those before it, from `first` to `last`, that are missed; and the next one."""
-
-    fire: int
-    first: int
-    last: int
-    count: int
-    """How many are missed; 0: none; -1: too many to count."""
-    next: Slot | None
-
-
 # A hundred thousand jobs have a few thousand triggers, and next to all of them the same options.
 
 

@@ -9,17 +9,20 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from lockbeat.errors import InvalidArgument, InvalidType, LockbeatError, StoreError, UnknownJob, Unreadable
-from lockbeat.jobs.definition import Job, Slot, task_id
+from lockbeat.jobs import plan
+from lockbeat.jobs.definition import Job, task_id
+from lockbeat.jobs.plan import Slot
 from lockbeat.store import Store
 from lockbeat.store.keys import job_lock
 from lockbeat.store.records import JobLine, SlotLine
 from lockbeat.store.scripts import load
 from lockbeat.triggers import upcoming
 from lockbeat.triggers.rules import rules_version
+from lockbeat.values.durations import instant
 from lockbeat.values.names import check_name
 
 log = logging.getLogger("lockbeat")
@@ -125,11 +128,6 @@ class LedgerEntry:
         )
 
 
-def instant(ms: int) -> datetime:
-    """An instant as an aware datetime, UTC."""
-    return datetime.fromtimestamp(ms / 1000, UTC)
-
-
 class Jobs:
     """The jobs of a store."""
 
@@ -180,7 +178,7 @@ class Jobs:
         return epoch
 
     def _row(self, job: Job, now_ms: int, since_ms: int) -> tuple[str | int, ...]:
-        first = job.first(now_ms) or Slot(-1, -1)
+        first = plan.first(job, now_ms) or Slot(-1, -1)
         since = max(since_ms - job.jitter_ms, 0)
         return job.name, job.rev, job.definition, first.slot_ms, first.due_ms, since, job.keep, rules_version()
 
@@ -190,9 +188,9 @@ class Jobs:
         for job, stands in stray:
             if stands:
                 slot_ms, _, _, rules = SlotLine.of(stands)
-                again = job.again(slot_ms, now_ms, rules) if slot_ms >= 0 else None
+                again = plan.again(job, slot_ms, now_ms, rules) if slot_ms >= 0 else None
             else:
-                again = job.first(now_ms), ""
+                again = plan.first(job, now_ms), ""
             if again is not None:
                 slot, reason = again[0] or Slot(-1, -1), again[1]
                 rows.append((job.name, stands, slot.slot_ms, slot.due_ms, f"{job.rev} {rules_version()}", reason, job.keep))

@@ -16,8 +16,9 @@ import anyio
 
 from lockbeat.connection.outage import REMIND
 from lockbeat.errors import LockbeatError, NotDurable, StoreError, Unreadable
+from lockbeat.jobs import plan
 from lockbeat.jobs.definition import Job, task_id
-from lockbeat.jobs.registry import Jobs, instant
+from lockbeat.jobs.registry import Jobs
 from lockbeat.leases.lease import Held, monotonic
 from lockbeat.store import Store
 from lockbeat.store.durable import Durability
@@ -27,6 +28,7 @@ from lockbeat.store.scripts import load
 from lockbeat.store.wakeup import at_most
 from lockbeat.tasks import Task
 from lockbeat.triggers.rules import rules_version
+from lockbeat.values.durations import instant
 
 log = logging.getLogger("lockbeat")
 
@@ -234,26 +236,26 @@ class Scheduler:
                 continue
             try:
                 slot_ms, _, rev, rules = SlotLine.of(expected)
-                if job.again(slot_ms, now_ms, rules) is not None:
+                if plan.again(job, slot_ms, now_ms, rules) is not None:
                     stray.append((job, expected))
                     continue
-                plan = job.plan(slot_ms, now_ms)
+                planned = plan.of(job, slot_ms, now_ms)
             except Exception:  # one job's trigger, or what the store says of it, must not stop the others
                 if monotonic() >= self._told.get(name, -math.inf) + REMIND:
                     self._told[name] = monotonic()
                     log.exception("could not work out what follows %r of job %r", expected, name)
                 continue
-            next_due = plan.next.due_ms if plan.next else 0
+            next_due = planned.next.due_ms if planned.next else 0
             here = runner is not None and runner.reserve(job.queue, name)
             args = (
                 name,
                 expected,
-                plan.fire,
-                plan.first,
-                plan.last,
-                plan.count,
+                planned.fire,
+                planned.first,
+                planned.last,
+                planned.count,
                 job.fires_within_ms,
-                f"{plan.next.slot_ms} {next_due} {rev} {rules_version()}" if plan.next else "",
+                f"{planned.next.slot_ms} {next_due} {rev} {rules_version()}" if planned.next else "",
                 next_due,
                 job.record,
                 job.overlap,
@@ -262,7 +264,7 @@ class Scheduler:
                 call,
                 job.lease_ms if here else 0,
             )
-            shots.append(_Shot(job, plan.fire, next_due, here, call, args))
+            shots.append(_Shot(job, planned.fire, next_due, here, call, args))
         return shots, stray
 
     async def _shoot(self, shard: int, shots: Sequence[_Shot]) -> int:

@@ -1,8 +1,8 @@
-"""Durations as callers give them: seconds as int or float, or a timedelta; whole milliseconds inside."""
+"""Durations and instants: seconds (int, float) or a timedelta from callers, whole milliseconds inside, a datetime to show."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from lockbeat.errors import InvalidArgument, InvalidType
 
@@ -29,3 +29,8 @@ def seconds(argument: str, value: object, *, least: float = 0.001, most: float =
 def milliseconds(argument: str, value: object, *, least: float = 0.001, most: float = TEN_YEARS) -> int:
     """As `seconds`, rounded to whole milliseconds."""
     return round(seconds(argument, value, least=least, most=most) * 1000)
+
+
+def instant(ms: int) -> datetime:
+    """Milliseconds since the Unix epoch as an aware datetime, UTC."""
+    return datetime.fromtimestamp(ms / 1000, UTC)

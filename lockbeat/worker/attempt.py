@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import Any
 
 from lockbeat.errors import LeaseLost
-from lockbeat.jobs.registry import instant
 from lockbeat.leases.keeper import CANCELLED, OVERRUN
 from lockbeat.leases.lease import Held, monotonic
 from lockbeat.process import forks
@@ -22,6 +21,7 @@ from lockbeat.process.blame import blame, heard
 from lockbeat.process.stacks import stack_of, stack_of_task
 from lockbeat.tasks import Failure, Task
 from lockbeat.tasks.values import own_trace
+from lockbeat.values.durations import instant
 from lockbeat.worker.functions import Function, Run
 
 log = logging.getLogger("lockbeat")

@@ -11,7 +11,7 @@ import pytest
 
 from lockbeat import Beat, Lockbeat
 from lockbeat.errors import DuplicateJob, InvalidArgument, InvalidTrigger, InvalidType, LockbeatError, UnknownJob
-from lockbeat.jobs import Job, Slot
+from lockbeat.jobs import Job, Slot, plan
 from lockbeat.triggers import At, Cron, Every
 from tests.beats import Beats, Hands, eventually, ledger, minutely, now_ms, overdue, scheduler, states
 from tests.conftest import Backend, Connect, only
@@ -118,18 +118,18 @@ async def test_a_slot_that_came_due_while_the_job_was_declared_is_not_fired_agai
     """An instance that was frozen between reckoning the first slot and declaring the job, while others fired that slot."""
     old, new = minutely(overlap="allow"), minutely(trigger=Every(30), overlap="allow")
     slot = await overdue(lb, raw, old)
-    real, frozen = Job.first, [True]
+    real, frozen = plan.first, [True]
 
-    def first(self: Job, after_ms: int) -> Any:
+    def first(job: Job, after_ms: int) -> Any:
         if frozen:
             frozen.pop()
             return Slot(slot, slot)
-        return real(self, after_ms)
+        return real(job, after_ms)
 
     beat = scheduler(lb, old)
     await beat.tick(lb.jobs.shard_of("report"))
     assert beat.fired == 1
-    monkeypatch.setattr(Job, "first", first)
+    monkeypatch.setattr(plan, "first", first)
     late = scheduler(lb, new)
     await late.register()
     await late.tick(lb.jobs.shard_of("report"))

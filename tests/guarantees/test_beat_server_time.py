@@ -10,7 +10,7 @@ import pytest
 import time_machine
 
 from lockbeat import Lockbeat
-from lockbeat.jobs import Job
+from lockbeat.jobs import Job, plan
 from tests.beats import ledger, minutely, now_ms, overdue, scheduler, tasks_of
 from tests.conftest import Connect, only
 
@@ -80,7 +80,7 @@ async def test_nothing_fires_a_millisecond_early(lb: Lockbeat, raw: Any) -> None
         assert state.next is not None
         due = state.next.due_ms
         assert state.next.slot_ms == (noon + 60) * 1000
-        assert due == job.due(state.next.slot_ms, state.next.slot_ms + 60_000)
+        assert due == plan.due(job, state.next.slot_ms, state.next.slot_ms + 60_000)
         move_to: Callable[[float], None] = clock.move_to
         move_to((due - 1) / 1000)
         again = await beat.tick(0)

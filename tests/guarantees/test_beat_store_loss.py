@@ -218,20 +218,20 @@ async def test_a_job_that_was_running_when_the_store_was_emptied_is_cancelled(
 async def test_one_jobs_broken_trigger_does_not_stop_the_others(
     lb: Lockbeat, raw: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lockbeat.jobs import Job
+    from lockbeat.jobs import Job, plan
 
     good, bad = minutely("good"), minutely("bad")
     await lb.jobs.put(good, bad)
     for name in ("good", "bad"):
         await backdate(lb, raw, name, await last_slot(lb, await lb.jobs.get(name)))
-    real = Job.plan
+    real = plan.of
 
-    def plan(self: Job, slot_ms: int, now: int) -> Any:
-        if self.name == "bad":
+    def plan_of(job: Job, slot_ms: int, now: int) -> Any:
+        if job.name == "bad":
             raise RuntimeError("no idea")
-        return real(self, slot_ms, now)
+        return real(job, slot_ms, now)
 
-    monkeypatch.setattr(Job, "plan", plan)
+    monkeypatch.setattr(plan, "of", plan_of)
     caplog.set_level(logging.ERROR, logger="lockbeat")
     beat = scheduler(lb, good, bad)
     for shard in range(lb.store.shards):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockbeat.errors import InvalidArgument
-from lockbeat.jobs import MOST_COUNTED, Job, Slot, task_id
+from lockbeat.jobs import MOST_COUNTED, Job, Slot, plan, task_id
 from lockbeat.retry import Exponential, Fixed
 from lockbeat.triggers import At, Cron, Every
 
@@ -37,22 +37,22 @@ def job(trigger: Any = None, **options: Any) -> Job:
 def test_it_fires_the_latest_and_names_those_before(
     slot: int, now: float, fire: int, missed: tuple[int, int] | None, count: int, following: int
 ) -> None:
-    plan = job().plan(slot * S, round(now * S))
-    assert plan.fire == fire * S
-    assert plan.count == count
+    planned = plan.of(job(), slot * S, round(now * S))
+    assert planned.fire == fire * S
+    assert planned.count == count
     if missed is not None:
-        assert (plan.first, plan.last) == (missed[0] * S, missed[1] * S)
-    assert plan.next == Slot(following * S, following * S)
+        assert (planned.first, planned.last) == (missed[0] * S, missed[1] * S)
+    assert planned.next == Slot(following * S, following * S)
 
 
 def test_the_last_slot_has_no_next() -> None:
-    plan = job(At(EPOCH_PLUS_10)).plan(10 * S, 99 * S)
-    assert (plan.fire, plan.count, plan.next) == (10 * S, 0, None)
+    planned = plan.of(job(At(EPOCH_PLUS_10)), 10 * S, 99 * S)
+    assert (planned.fire, planned.count, planned.next) == (10 * S, 0, None)
 
 
 def test_a_slot_that_is_none_of_the_trigger_is_fired_as_it_was_promised() -> None:
-    plan = job().plan(13 * S, 14 * S)
-    assert (plan.fire, plan.count, plan.next) == (13 * S, 0, Slot(20 * S, 20 * S))
+    planned = plan.of(job(), 13 * S, 14 * S)
+    assert (planned.fire, planned.count, planned.next) == (13 * S, 0, Slot(20 * S, 20 * S))
 
 
 @given(
@@ -66,18 +66,18 @@ def test_a_slot_that_is_none_of_the_trigger_is_fired_as_it_was_promised() -> Non
 def test_a_plan_loses_no_slot_and_fires_none_early(period: int, jitter: int, first: int, late: int, name: str) -> None:
     made = Job.declare(name, Every(period), jitter=jitter)
     slot = first * period * S
-    now = made.due(slot, slot + period * S) + late * S // 7
-    plan = made.plan(slot, now)
-    assert made.due(plan.fire, plan.fire + period * S) <= now, "what is fired has come due"
-    assert plan.next is not None
-    assert plan.next.due_ms > now, "what follows has not"
-    assert plan.next.slot_ms == plan.fire + period * S, "nothing lies between"
-    assert plan.next.due_ms == made.due(plan.next.slot_ms, plan.next.slot_ms + period * S)
-    if plan.fire == slot:
-        assert plan.count == 0
+    now = plan.due(made, slot, slot + period * S) + late * S // 7
+    planned = plan.of(made, slot, now)
+    assert plan.due(made, planned.fire, planned.fire + period * S) <= now, "what is fired has come due"
+    assert planned.next is not None
+    assert planned.next.due_ms > now, "what follows has not"
+    assert planned.next.slot_ms == planned.fire + period * S, "nothing lies between"
+    assert planned.next.due_ms == plan.due(made, planned.next.slot_ms, planned.next.slot_ms + period * S)
+    if planned.fire == slot:
+        assert planned.count == 0
     else:
-        assert (plan.first, plan.last) == (slot, plan.fire - period * S)
-        assert plan.count in (-1, (plan.fire - slot) // (period * S))
+        assert (planned.first, planned.last) == (slot, planned.fire - period * S)
+        assert planned.count in (-1, (planned.fire - slot) // (period * S))
 
 
 @given(st.integers(0, 10**7), st.integers(0, 400))
@@ -87,21 +87,21 @@ def test_a_plan_of_a_cron_line_loses_no_slot(start: int, minutes: int) -> None:
     made = Job.declare("job", trigger)
     slot = trigger.next(start * S)
     assert slot is not None
-    plan = made.plan(slot, slot + minutes * 60 * S)
+    planned = plan.of(made, slot, slot + minutes * 60 * S)
     between, at = [], slot
-    while at < plan.fire:
+    while at < planned.fire:
         between.append(at)
         at = trigger.next(at) or 0
-    assert plan.count == len(between)
-    assert not between or (plan.first, plan.last) == (between[0], between[-1])
-    assert plan.next is not None
-    assert plan.next.slot_ms == trigger.next(plan.fire)
+    assert planned.count == len(between)
+    assert not between or (planned.first, planned.last) == (between[0], between[-1])
+    assert planned.next is not None
+    assert planned.next.slot_ms == trigger.next(planned.fire)
 
 
 def test_the_first_slot_lies_after_now() -> None:
-    assert job().first(10 * S) == Slot(20 * S, 20 * S)
-    assert job().first(10 * S - 1) == Slot(10 * S, 10 * S)
-    assert job(At(EPOCH_PLUS_10)).first(10 * S) is None
+    assert plan.first(job(), 10 * S) == Slot(20 * S, 20 * S)
+    assert plan.first(job(), 10 * S - 1) == Slot(10 * S, 10 * S)
+    assert plan.first(job(At(EPOCH_PLUS_10)), 10 * S) is None
 
 
 def test_a_definition_reads_back_as_the_same_job() -> None:

@@ -1,0 +1,89 @@
+"""Plans: which slot of a job is to be fired, which were missed, and where it stands next. Pure: no store, no clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lockbeat.jobs.definition import Job
+from lockbeat.triggers import Cron, isoformat, jitter_ms, missed
+from lockbeat.triggers.rules import UNKNOWN, rules_version
+
+MOST_COUNTED = 1000
+"""Missed slots are counted up to here; a longer outage says "too many to count"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A slot, and when it is to be fired: later than the slot by its jitter."""
+
+    slot_ms: int
+    due_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One slot to fire; those before it, from `first` to `last`, that are missed; and the next one."""
+
+    fire: int
+    first: int
+    last: int
+    count: int
+    """How many are missed; 0: none; -1: too many to count."""
+    next: Slot | None
+
+
+def due(job: Job, slot_ms: int, next_ms: int | None) -> int:
+    """When a slot is to be fired: itself plus its jitter."""
+    return slot_ms + (jitter_ms(job.name, slot_ms, job.jitter_ms, next_ms) if job.jitter_ms else 0)
+
+
+def first(job: Job, after_ms: int) -> Slot | None:
+    """The first slot after an instant."""
+    return _slot(job, job.trigger.next(after_ms))
+
+
+def again(job: Job, slot_ms: int, now_ms: int, rules: str = UNKNOWN) -> tuple[Slot | None, str] | None:
+    """Where a job stands instead of a stored slot that it can't have, and why; None: the slot is right.
+
+    `rules`: version of the time zones' rules by which it was reckoned. What newer rules than ours made is right.
+    """
+    trigger, mine = job.trigger, rules_version()
+    if not (isinstance(trigger, Cron) and trigger.timezone != "UTC") or trigger.prev(slot_ms) == slot_ms:
+        if slot_ms <= now_ms or (first := trigger.next(now_ms)) == slot_ms:
+            return None
+        return _slot(job, first), f"the server's clock was set back: its next slot stood at {isoformat(slot_ms)}"
+    first = trigger.next(now_ms)
+    if UNKNOWN not in (rules, mine) and rules > mine and (first is None or slot_ms <= (trigger.next(first) or slot_ms)):
+        return None
+    # The nearest slot stands in its place, which may be one that should have been fired by now.
+    before, after = trigger.prev(slot_ms), trigger.next(slot_ms)
+    if before is not None and before <= now_ms and (after is None or slot_ms - before < after - slot_ms):
+        first = before
+    elif after is not None and after <= now_ms:
+        first = after
+    by = f"{rules} then, {mine} now" if rules != mine else f"{mine} now"
+    return _slot(job, first), f"{isoformat(slot_ms)} is no slot any more: the rules of its time zone changed (tzdata {by})"
+
+
+def of(job: Job, slot_ms: int, now_ms: int) -> Plan:
+    """What to fire when `slot_ms` has come due by `now_ms`, and what follows."""
+    trigger = job.trigger
+    following = trigger.next(slot_ms)
+    if following is None or following > now_ms:
+        return Plan(slot_ms, slot_ms, slot_ms, 0, _slot(job, following))
+    late = missed(trigger, slot_ms, now_ms, MOST_COUNTED)
+    latest, following, count = late.last, late.next, late.count
+    if job.jitter_ms and due(job, latest, following) > now_ms:
+        # The latest slot is held back still: it is the next, and the one before it is to be fired.
+        following, latest = latest, max(trigger.prev(latest - 1) or slot_ms, slot_ms)
+        count = None if count is None else count - 1
+    if latest == slot_ms:
+        return Plan(slot_ms, slot_ms, slot_ms, 0, _slot(job, following))
+    last_missed = max(trigger.prev(latest - 1) or slot_ms, slot_ms)
+    return Plan(latest, slot_ms, last_missed, -1 if count is None else count - 1, _slot(job, following))
+
+
+def _slot(job: Job, slot_ms: int | None) -> Slot | None:
+    if slot_ms is None:
+        return None
+    return Slot(slot_ms, due(job, slot_ms, job.trigger.next(slot_ms) if job.jitter_ms else None))
