@@ -15,7 +15,7 @@ from lockbeat.claims.holding import ClaimHolding
 from lockbeat.claims.values import Busy, Claim, ClaimStats, Done
 from lockbeat.errors import Unreadable
 from lockbeat.leases.keeper import Keeper
-from lockbeat.store import Store
+from lockbeat.store import Store, results
 from lockbeat.store.durable import Durability
 from lockbeat.store.keys import claim_place
 from lockbeat.store.replies import sifted
@@ -124,14 +124,14 @@ class Stored:
             else:
                 said, *reply = await store.call_durably("claim/acquire", shard, args, durability, changed=_was_claimed)
             # Before it is too late to take it back.
-            claim = self._claim(shard, reply) if said == 1 else None
+            claim = self._claim(shard, reply) if said == results.DONE else None
         except BaseException as problem:
             undoing = (queue, key, owner, "-", store.new_call(), token)
             await store.take_back(problem, "claim/release", shard, undoing, lasts=lease_ms / 1000, durably=durability is not None)
             raise
         if claim is not None:
             return claim
-        if said == 0:
+        if said == results.BUSY:
             return Busy(key, queue, reply[0].decode(), reply[1] / 1000)
         return Done(key, queue, reply[0].decode(), self._load(shard, queue, key, reply[3]), reply[1] / 1000, reply[2] / 1000)
 
@@ -257,4 +257,4 @@ class Stored:
 
 
 def _was_claimed(reply: Any) -> bool:
-    return bool(reply[0] == 1)
+    return bool(reply[0] == results.DONE)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lockbeat.errors import InvalidType
+from lockbeat.store import results
 from lockbeat.values.checks import MOST_FENCE, whole
 from lockbeat.values.names import check_name
 from lockbeat.values.payloads import dump
@@ -16,7 +17,13 @@ MOST_EXPIRED = 1_000
 MOST_ERROR = 4_000
 """Characters of an error's text that are kept."""
 
-REFUSALS = {0: "unknown", -2: "expired", -3: "finished", -4: "wrong owner", -5: "stale token"}
+REFUSALS = {
+    results.UNKNOWN: "unknown",
+    results.EXPIRED: "expired",
+    results.FINISHED: "finished",
+    results.ANOTHERS: "wrong owner",
+    results.STALE: "stale token",
+}
 """Why a claim is not the caller's to change, by what the scripts answer."""
 
 

@@ -16,7 +16,7 @@ from lockbeat.errors import InvalidArgument, InvalidType, LockbeatError, StoreEr
 from lockbeat.jobs import plan
 from lockbeat.jobs.definition import Job, task_id
 from lockbeat.jobs.plan import Slot
-from lockbeat.store import Store
+from lockbeat.store import Store, results
 from lockbeat.store.keys import job_lock
 from lockbeat.store.records import JobLine, SlotLine
 from lockbeat.store.scripts import load
@@ -172,7 +172,7 @@ class Jobs:
                 epoch, now_ms = replies[-1][1], replies[-1][3]
                 stray = [(job, stands.decode()) for job, (_, _, stands, _) in zip(some, replies, strict=True) if stands]
                 await self.stand_again(shard, stray, now_ms)
-                overtaken += [job for job, (code, *_) in zip(some, replies, strict=True) if code < 0]
+                overtaken += [job for job, (code, *_) in zip(some, replies, strict=True) if code == results.TOO_LATE]
             # Overtaken by the clock on the way: others may have fired that slot meanwhile. Aim a little further ahead.
             jobs, ahead_ms = overtaken, ahead_ms * 2 or 20
         return epoch
@@ -198,7 +198,7 @@ class Jobs:
             some = rows[start : start + load("job/anchor").most]
             replies = await self._store.calls.call_groups("job/anchor", shard, some)
             for row, done in zip(some, replies, strict=True):
-                if done:
+                if done == results.DONE:
                     log.warning("job %r is reckoned anew: %s", row[0], row[5] or "its next slot was lost from the store")
 
     async def get(self, name: str) -> JobState:

@@ -20,7 +20,7 @@ from lockbeat.jobs import plan
 from lockbeat.jobs.definition import Job, task_id
 from lockbeat.jobs.registry import Jobs
 from lockbeat.leases.lease import Held, monotonic
-from lockbeat.store import Store
+from lockbeat.store import Store, results
 from lockbeat.store.durable import Durability
 from lockbeat.store.keys import job_lock
 from lockbeat.store.records import JobLine, SlotLine
@@ -156,7 +156,7 @@ class Scheduler:
         self._epochs[shard] = epochs.get(shard, 0)
 
     async def _walk(self, shard: int, odd: int) -> bool:
-        """The store's clock was set back (`odd` 2), or something of the jobs was lost (1): set right where they stand.
+        """The store's clock was set back (SET_BACK), or something of the jobs was lost (LOST): set right where they stand.
 
         False: that was done a moment ago.
         """
@@ -164,10 +164,11 @@ class Scheduler:
         if monotonic() < not_before:
             return False
         first, second, most = WALK_AGAIN
-        pause = first if odd == 2 else min(max(2 * pause, second), most)
+        pause = first if odd == results.SET_BACK else min(max(2 * pause, second), most)
         self._walks[shard] = monotonic() + pause, pause
         log.warning(
-            "%s: looking through its jobs", "the server's clock was set back" if odd == 2 else "the store lost keys of jobs"
+            "%s: looking through its jobs",
+            "the server's clock was set back" if odd == results.SET_BACK else "the store lost keys of jobs",
         )
         after, rows, there = b"", WALK, set[str]()
         while rows == WALK:
@@ -184,9 +185,8 @@ class Scheduler:
         return True
 
     async def _set_right(self, shard: int, now_ms: int, page: Sequence[tuple[str, str, str]], odd: int) -> None:
-        asked = {
-            name: slot for name, rev, slot in page if rev and (not slot or (odd == 2 and SlotLine.of(slot).slot_ms > now_ms))
-        }
+        back = odd == results.SET_BACK
+        asked = {name: slot for name, rev, slot in page if rev and (not slot or (back and SlotLine.of(slot).slot_ms > now_ms))}
         known = await self._definitions(shard, [(name, f"0 0 {rev}") for name, rev, _ in page if name in asked])
         await self._jobs.stand_again(shard, [(job, asked[name]) for name, job in known.items()], now_ms)
         await self._undefined(shard, [name for name, rev, _ in page if not rev])
@@ -284,13 +284,13 @@ class Scheduler:
                     continue  # beat/due brings it again
                 code, fence, expires_ms, now = reply
                 # Not fired may mean that another is at it, or that the ledger says why and the next slot is as planned.
-                due_ms = shot.next_due if code else min(shot.next_due or now + HIDE_MS, now + HIDE_MS)
+                due_ms = shot.next_due if code > results.NO else min(shot.next_due or now + HIDE_MS, now + HIDE_MS)
                 if due_ms and (not soonest or due_ms < soonest):
                     soonest = due_ms
-                self.fired += code > 0
-                if telling and code > 0:
+                self.fired += code > results.NO
+                if telling and code > results.NO:
                     log.debug("fired %s of %s", instant(shot.slot_ms).isoformat(timespec="milliseconds"), shot.job.name)
-                if code == 2 and self._runner is not None and held is not None:
+                if code == results.STARTED and self._runner is not None and held is not None:
                     task = _first_attempt(shot.job, shot.slot_ms, shard, self._store.owner, fence, expires_ms, asked_at)
                     if durable:
                         reserved -= 1
@@ -312,7 +312,9 @@ class Scheduler:
         if self._durability is None:
             return await self._store.calls.call_groups("beat/fire", shard, groups), True
         try:
-            fired = self._store.call_groups_durably("beat/fire", shard, groups, self._durability, changed=lambda reply: reply[0])
+            fired = self._store.call_groups_durably(
+                "beat/fire", shard, groups, self._durability, changed=lambda reply: reply[0] > results.NO
+            )
             return await fired, True
         except NotDurable as problem:
             if problem.reply is None:

@@ -20,6 +20,7 @@ from lockbeat.connection.outage import LONGEST_PAUSE, Pace
 from lockbeat.errors import LockbeatError, StoreUnavailable, Unreadable
 from lockbeat.leases.lease import Held
 from lockbeat.leases.stall import Stall
+from lockbeat.store import results
 from lockbeat.store.calls import Calls
 from lockbeat.store.keys import Keys
 from lockbeat.store.scripts import load
@@ -29,8 +30,6 @@ log = logging.getLogger("lockbeat")
 
 GONE = "the server no longer knows it"
 CANCELLED = "it was cancelled"
-STOP = -1
-"""What a script answers that renews a lease whose holder is to stop."""
 LINGER = 1.0  # seconds
 OVERDUE = "it could not be renewed in time"
 OVERRUN = "its holder ran on after its time was over"
@@ -215,9 +214,9 @@ class Keeper:
             if isinstance(expires_at_ms, Unreadable):  # no loss either: it may yet be repaired
                 log.error("could not renew a lease: %s", expires_at_ms)
                 continue
-            if expires_at_ms > 0 or expires_at_ms == STOP:
+            if expires_at_ms > 0 or expires_at_ms == results.CANCELLED:
                 held.taken(asked_at)
-            if expires_at_ms == STOP:
+            if expires_at_ms == results.CANCELLED:
                 self._tell(held, CANCELLED, self._held.get(held))  # kept until dropped: its body has yet to stop
             elif expires_at_ms <= 0:
                 self._lost(held, GONE)

@@ -18,7 +18,7 @@ from typing import Any
 
 from lockbeat.errors import StoreError, StoreUnavailable
 from lockbeat.leases.lease import Lease, monotonic
-from lockbeat.store import Store
+from lockbeat.store import Store, messages
 
 log = logging.getLogger("lockbeat")
 
@@ -167,19 +167,13 @@ class WaitingRoom:
     def _on_message(self, channel: str, payload: bytes) -> None:
         if channel != self._store.channel:
             return
-        word, *rest = payload.decode(errors="replace").split(" ")
-        token = rest[0] if rest else ""
-        if word == "granted" and token in self._gone:
-            self._give_back(self._gone.pop(token))
-            return
-        waiter = self._waiters.get(token)
-        if waiter is None:
-            return
-        if word == "granted":
-            self._ask(waiter)
-        elif word == "next" and len(rest) == 2 and rest[1].isdecimal() and len(rest[1]) < 10:
-            # Now first in the queue, behind one that was granted the lock and may not live to ask for it.
-            self._set_timer(waiter.key, int(rest[1]) / 1000 + 0.002, sooner=True)
+        match messages.parse(payload):
+            case messages.Granted(token) if token in self._gone:
+                self._give_back(self._gone.pop(token))
+            case messages.Granted(token) if token in self._waiters:
+                self._ask(self._waiters[token])
+            case messages.Next(token, wait_ms) if token in self._waiters:
+                self._set_timer(self._waiters[token].key, wait_ms / 1000 + 0.002, sooner=True)
 
     def _on_gap(self) -> None:
         """Messages may have been lost, and PUBLISH may have found nobody here: everyone asks."""

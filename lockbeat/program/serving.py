@@ -17,6 +17,7 @@ from lockbeat.errors import StoreError
 from lockbeat.jobs import Job, Scheduler
 from lockbeat.leases.lease import monotonic
 from lockbeat.monitor import HEARTBEAT, HEARTBEAT_TTL_MS, MOST_FUNCTIONS
+from lockbeat.store import messages, results
 from lockbeat.store.durable import Durability
 from lockbeat.store.wakeup import LOOK_IN_MEMORY, Wakeup
 from lockbeat.triggers.rules import rules_version
@@ -107,12 +108,13 @@ class Serving:
     def _on_message(self, channel: str, payload: bytes) -> None:
         for shard, wakeup in enumerate(self._wakeups):
             if channel == self._store.bell(shard):
-                if payload == b"job":
-                    wakeup.ring()
-                elif payload.startswith(b"cancel "):
-                    self._worker.cancel(payload[7:].decode(errors="replace"))
-                else:
-                    self._worker.wake(shard)
+                match messages.parse(payload):
+                    case messages.JobDue():
+                        wakeup.ring()
+                    case messages.TaskWaits():
+                        self._worker.wake(shard)
+                    case messages.Cancel(task_id):
+                        self._worker.cancel(task_id)
 
     def _on_gap(self) -> None:
         for shard, wakeup in enumerate(self._wakeups):
@@ -160,7 +162,7 @@ class Serving:
                 jumped = was is not None and abs(clock - was) > CLOCK_JUMP
                 # A store that was emptied, or lost some of its keys, knows of no job that might be due: nobody would ask before
                 # the next slot. Nor would one whose bell was lost.
-                odd = odd or 0 < next_due_ms <= now_ms + HEARTBEAT * 1000
+                odd = odd > results.NO or 0 < next_due_ms <= now_ms + HEARTBEAT * 1000
                 for shard, wakeup in enumerate(self._wakeups):
                     if jumped or odd or shard > 0 or epoch != self._scheduler.epoch(shard, epoch):
                         wakeup.ring()

@@ -25,6 +25,7 @@ _OOM = "-- Under OOM: runs."
 _SHEBANG = "#!lua flags=allow-oom\n"
 _INCLUDE = re.compile(r"-- include: (.+)")
 _FINISH = re.compile(r"^local function finish\(\)$", re.MULTILINE)
+_NEEDS = re.compile(r"-- needs: (.+)")
 
 
 def _root() -> Path:
@@ -77,6 +78,17 @@ def header(text: str) -> list[str]:
     return lines
 
 
+def _with_needs(name: str, wanted: list[str], libraries: dict[str, str]) -> dict[str, None]:
+    """Libraries, each once and after those that it needs."""
+    found: dict[str, None] = {}
+    for library in wanted:
+        if library not in libraries:
+            raise HeaderError(f"{name}: no library {library!r}")
+        needs = [match[1].split() for line in header(libraries[library]) if (match := _NEEDS.match(line))]
+        found |= _with_needs(library, [need for several in needs for need in several], libraries) | {library: None}
+    return found
+
+
 def parse(name: str, text: str, libraries: dict[str, str]) -> Script:
     """The script `name`, from its text and the library texts it may include. Raises HeaderError."""
     lines = header(text)
@@ -100,10 +112,7 @@ def parse(name: str, text: str, libraries: dict[str, str]) -> Script:
         elif match := _BATCH.match(line):
             batch, most = int(match[1]), int(match[2])
         elif match := _INCLUDE.match(line):
-            for library in match[1].split():
-                if library not in libraries:
-                    raise HeaderError(f"{name}: no library {library!r}")
-                included += libraries[library] + "\n"
+            included += "".join(libraries[library] + "\n" for library in _with_needs(name, match[1].split(), libraries))
     if batch is not None and batch != len(named["ARGV"]):
         raise HeaderError(f"{name}: a batch of {batch}, but {len(named['ARGV'])} arguments")
     under_oom = _OOM in lines

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, get_args
 
 from lockbeat.errors import InvalidArgument, TaskTimeout, UnknownTask, Unreadable
-from lockbeat.store import Store
+from lockbeat.store import Store, messages, results
 from lockbeat.store.keys import shard_of_task
 from lockbeat.store.replies import sifted
 from lockbeat.store.scripts import load
@@ -45,12 +45,12 @@ class Look:
         """Where a task lives."""
         return shard_of_task(task_id, self._store.shards)
 
-    async def _by_id(self, script: str, task_id: str, *args: str | int) -> int:
+    async def _by_id(self, script: str, task_id: str, *args: str | int) -> bool:
         check_name("task_id", task_id, MAX_NAME_BYTES + 24)
         reply: int = await self._store.call(script, self.shard_of(task_id), (task_id, *args))
-        if reply < 0:
+        if reply == results.UNKNOWN:
             raise self._unknown(task_id)
-        return reply
+        return reply == results.DONE
 
     def _unknown(self, task_id: str) -> UnknownTask:
         return UnknownTask(f"task_id: no task {task_id!r} in {self._store.connector.location}")
@@ -100,9 +100,9 @@ class Look:
                 store.unlisten(self._on_message, self._on_gap)
 
     def _on_message(self, channel: str, payload: bytes) -> None:
-        word, _, task_id = payload.partition(b" ")
-        if word == b"ended" and channel == self._store.channel:
-            self._rouse(task_id.decode(errors="replace"))
+        message = messages.parse(payload) if channel == self._store.channel else None
+        if isinstance(message, messages.Ended):
+            self._rouse(message.task_id)
 
     def _on_gap(self) -> None:
         for task_id in list(self._awaited):
@@ -119,7 +119,7 @@ class Look:
         Waiting, it is gone at once. Running, it has ended in the store; its worker is told at once, cancels the body, and is
         refused whatever that attempt still asks for. Until the body has stopped, nothing else runs under its lease.
         """
-        return bool(await self._by_id("task/cancel", task_id, self._store.new_call()))
+        return await self._by_id("task/cancel", task_id, self._store.new_call())
 
     async def retry(self, task_id: str, *, attempts: int = 1, delay: Seconds = 0) -> bool:
         """Try a dead task again, for up to so many attempts more; False: it is not dead. Raises UnknownTask (`task/retry`).
@@ -128,7 +128,7 @@ class Look:
         """
         whole("attempts", attempts, 1, 1000)
         delay_ms = milliseconds("delay", delay, least=0)
-        return bool(await self._by_id("task/retry", task_id, self._store.new_call(), attempts, delay_ms))
+        return await self._by_id("task/retry", task_id, self._store.new_call(), attempts, delay_ms)
 
     async def redrive(self, queue: str = "default", limit: int | None = None) -> int:
         """Let the dead tasks of a queue be tried again, each with all its attempts anew, the oldest first; how many."""
@@ -138,7 +138,7 @@ class Look:
         for shard in range(self._store.shards):
             async for ids in self._pages(shard, "dead", queue):
                 rows = [(task_id, self._store.new_call(), 0, 0) for task_id in ids[: left - count]]
-                count += sum(map(int, sifted(await self._groups("task/retry", shard, rows))))
+                count += [*sifted(await self._groups("task/retry", shard, rows))].count(results.DONE)
                 if count >= left:
                     return count
         return count
@@ -154,7 +154,8 @@ class Look:
             ended = [
                 info async for info in self._infos(shard, "ended", "") if info.queue == queue and state in (None, info.state)
             ]
-            count += sum(sifted(await self._groups("task/purge", shard, [(info.id, state or "") for info in ended])))
+            replies = await self._groups("task/purge", shard, [(info.id, state or "") for info in ended])
+            count += [*sifted(replies)].count(results.DONE)
         return count
 
     async def dead(self, queue: str = "default", limit: int = PAGE) -> builtins.list[TaskInfo]:

@@ -11,13 +11,13 @@ import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, Unpack
+from typing import Any, Literal, NamedTuple, Unpack
 
 import anyio
 
 from lockbeat.errors import InvalidArgument, InvalidType, NotDurable, StoreError, StoreUnavailable, Unreadable
 from lockbeat.leases.lease import monotonic
-from lockbeat.store import Store
+from lockbeat.store import Store, results
 from lockbeat.store.durable import Durability
 from lockbeat.store.keys import queue_tag
 from lockbeat.store.replies import sifted
@@ -31,7 +31,16 @@ from lockbeat.values.payloads import dump
 
 log = logging.getLogger("lockbeat")
 
-REFUSALS: dict[int, Refusal] = {0: "expired", -1: "cancelled", -2: "not the owner"}
+REFUSALS: dict[int, Refusal] = {
+    results.EXPIRED: "expired",
+    results.CANCELLED: "cancelled",
+    results.NOT_YOURS: "not the owner",
+}
+OUTCOMES: dict[int, Literal["dead_lettered", "cancelled", "refused"]] = {
+    results.DEAD: "dead_lettered",
+    results.CANCELLED: "cancelled",
+    results.NOT_YOURS: "refused",
+}
 NOT_DURABLE_MS = 1000
 """What was claimed and may be lost is put off for so long: the replica may be back by then."""
 LAST = 253_402_300_799  # seconds; the end of the year 9999
@@ -124,12 +133,12 @@ class Tasks(Look):
                 if isinstance(reply, Unreadable):
                     raise reply
                 created, attempt = reply
-                found[at] = Spawned(str(rows[at][0]), attempt, created == 1)
+                found[at] = Spawned(str(rows[at][0]), attempt, created == results.DONE)
 
         if len(rows) == 1 and durability is None:
             [shard] = by_shard
             created, attempt = await self._store.call("task/spawn", shard, rows[0])
-            return [Spawned(str(rows[0][0]), attempt, created == 1)]
+            return [Spawned(str(rows[0][0]), attempt, created == results.DONE)]
         await asyncio.gather(*(one_shard(shard, places) for shard, places in by_shard.items()))
         return [found[at] for at in range(len(rows))]
 
@@ -143,7 +152,7 @@ class Tasks(Look):
             for start in range(0, len(rows), most):
                 run = rows[start : start + most]
                 replies += await self._store.call_groups_durably(
-                    "task/spawn", shard, run, durability, changed=lambda reply: reply[0]
+                    "task/spawn", shard, run, durability, changed=lambda reply: reply[0] > 0
                 )
         except BaseException:
             lasts = durability.timeout_ms / 1000 + 3 * self._store.timeout  # then it is let go, withdrawn or not
@@ -158,7 +167,7 @@ class Tasks(Look):
         created = [
             (row[0], row[1], delay)
             for row, delay, reply in zip(rows, delays, replies, strict=True)
-            if not isinstance(reply, Unreadable) and reply[0]
+            if not isinstance(reply, Unreadable) and reply[0] > 0
         ]
         await self._groups("task/confirm", shard, created)
         return replies
@@ -344,7 +353,7 @@ class Tasks(Look):
         False: the attempt was no longer the newest, or the task was cancelled.
         """
         args = (*_attempt(task), "" if result is None else dump("result", result))
-        return bool(await self._store.call("task/complete", task.shard, args))
+        return bool(await self._store.call("task/complete", task.shard, args) == results.DONE)
 
     async def fail(self, task: Task, error: Any, retry_at: datetime | float | None = None) -> Failed:
         """The attempt failed: the task is tried again, or is dead when its attempts are used up (`task/fail`).
@@ -358,7 +367,7 @@ class Tasks(Look):
         said = await self._store.call("task/fail", task.shard, args)
         if said > 0:
             return Failed("requeued", said / 1000)
-        return Failed("refused" if said == 0 else "dead_lettered" if said == -1 else "cancelled")
+        return Failed(OUTCOMES[said])
 
     async def defer(self, task: Task, seconds: Seconds) -> bool:
         """Put an attempt off, uncounted: nobody may claim the task for that long. False: not this attempt's to give back."""
@@ -373,7 +382,7 @@ class Tasks(Look):
 
     async def _release(self, task: Task, *, begun: bool, delay_ms: int) -> bool:
         args = (*_attempt(task), int(begun), delay_ms, self._store.new_call())
-        return bool(await self._store.call("task/release", task.shard, args) == 2)
+        return bool(await self._store.call("task/release", task.shard, args) == results.WAITING)
 
     async def release_all(self, owner: str) -> int:
         """Take back all that an owner, now gone, had claimed: as if its leases had expired (`task/release_all`)."""

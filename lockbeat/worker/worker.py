@@ -13,7 +13,7 @@ from lockbeat.errors import ScriptError, StoreError
 from lockbeat.leases.keeper import CANCELLED, Keeper
 from lockbeat.leases.lease import Held, monotonic
 from lockbeat.process.logs import log
-from lockbeat.store import Store
+from lockbeat.store import Store, results
 from lockbeat.store.durable import Durability
 from lockbeat.store.wakeup import LOOK_IN_MEMORY, Wakeup, at_most
 from lockbeat.tasks import NOT_DURABLE_MS, Claimed, Failure, Task, Tasks
@@ -308,7 +308,7 @@ class Worker:
         asking = self._store.submit("task/renew", attempt.task.shard, attempt.held.args)
 
         def answered(done: asyncio.Future[int]) -> None:
-            if not done.cancelled() and done.exception() is None and done.result() == -1:
+            if not done.cancelled() and done.exception() is None and done.result() == results.CANCELLED:
                 attempt.stop(CANCELLED)
 
         asking.add_done_callback(answered)

@@ -14,7 +14,7 @@
 -- STATE: claimed, done, failed, released or swept. ATTEMPT: which it is; once ended, how many of them count. UNTIL: for how long
 -- an end is remembered by `acquire`. RENEWED: id of the last call that renewed it, REFUSED: of the last calls it turned away
 -- ("-": none); by them a repeated call is counted once. SINCE: when that state began. PREVIOUS: whose claim it took over.
--- needs: _lib/lease1
+-- needs: _lib/lease1 _lib/results
 
 local t = {leases = KEYS[1], live = KEYS[2], owned = KEYS[3]}
 local unindexed = {leases = KEYS[1], owned = KEYS[3]}  -- the same, for a lease that leaves the index by expiry
@@ -22,7 +22,6 @@ local c = {order = KEYS[4], expired = KEYS[5], states = KEYS[6], results = KEYS[
 local counter = KEYS[10]
 
 local FORGET_MS = 7 * 86400 * 1000  -- for how long attempts are counted after a failure, and what ran out is remembered
-local UNKNOWN, EXPIRED, FINISHED, ANOTHERS, STALE = 0, -2, -3, -4, -5  -- why a claim is not the caller's to change
 local counted, furthest = {}, 0
 
 local function claim_count(what, by)
@@ -90,11 +89,11 @@ end
 
 -- Why the claim of that owner and fence is not the newest and unfinished; nil: it is.
 local function claim_refusal(claim, owner, fence)
-  if not claim then return UNKNOWN end
-  if claim.lease.fence ~= fence then return STALE end
-  if claim.lease.owner ~= owner then return ANOTHERS end
-  if claim.state == 'swept' then return EXPIRED end
-  return claim.state ~= 'claimed' and FINISHED or nil
+  if not claim then return RESULT.UNKNOWN end
+  if claim.lease.fence ~= fence then return RESULT.STALE end
+  if claim.lease.owner ~= owner then return RESULT.ANOTHERS end
+  if claim.state == 'swept' then return RESULT.EXPIRED end
+  return claim.state ~= 'claimed' and RESULT.FINISHED or nil
 end
 
 -- End what claim_read found claimed. `attempts`: how many count when it is acquired next, within `keep_ms`.

@@ -6,7 +6,7 @@
 -- the slot was reckoned. SEEN: the latest time at which slots were placed or handed out; it lies ahead when the clock was set back.
 -- UNSURE: the store was seen in a later state before, and slots up to that time may have been fired by then. SETTLED: when SEEN was set
 -- back itself.
--- needs: _lib/lease1 _lib/ledger
+-- needs: _lib/lease1 _lib/ledger _lib/results
 
 local ENDED_MS = 7 * 86400 * 1000  -- a job that has ended is kept as long as a dead task
 local UNKNOWN = 'unknown: the store went back to an earlier state, and it may have run'
@@ -31,14 +31,13 @@ local function schedule_place(s, job, slot, due, words)
   redis.call('ZADD', s.dues, int(due), job)
 end
 
--- 2: the clock was set back since slots were placed; 1: something was lost of what is known of the jobs; 0: all is well. `epoch`: of
--- the shard, which it has from its first job on; 0: none.
+-- SET_BACK, LOST or, if all is well, NO. `epoch`: of the shard, which it has from its first job on; 0: none.
 local function schedule_odd(s, epoch)
-  if s.seen and s.seen > now + SET_BACK_MS then return 2 end
-  if not s.seen and epoch > 0 then return 1 end
+  if s.seen and s.seen > now + SET_BACK_MS then return RESULT.SET_BACK end
+  if not s.seen and epoch > 0 then return RESULT.LOST end
   local jobs = redis.call('HLEN', s.defs)
   local placed = redis.call('HLEN', s.slots) - (s.seen and 1 or 0)
-  return (jobs ~= placed or jobs ~= redis.call('ZCARD', s.dues) or jobs ~= redis.call('ZCARD', s.order)) and 1 or 0
+  return (jobs ~= placed or jobs ~= redis.call('ZCARD', s.dues) or jobs ~= redis.call('ZCARD', s.order)) and RESULT.LOST or RESULT.NO
 end
 
 -- What happened to a job besides its slots: under the moment itself, or the next that the ledger has free.

@@ -15,7 +15,7 @@
 -- KEYS[12] lock:owned    zset
 -- KEYS[13] lock:queue    zset    who waits, see _lib/waiting
 -- KEYS[14] lock:waiters  hash
--- KEYS[15] bell          channel "task": one can be claimed; "cancel ID": stop it, if you run it
+-- KEYS[15] bell          channel  workers and schedulers listen, see _lib/messages
 -- KEYS[16] task:outcome  hash    ID -> JSON: how its last attempt ended, see task_told; not for tasks of jobs, which have the ledger
 -- KEYS[17] task:params   hash    ID -> JSON: params and headers, which no script reads
 -- KEYS[18] task:ended    zset    ID by when to forget it
@@ -26,7 +26,7 @@
 -- KEYS[23] task:result   hash    ID -> JSON: what its function returned, which no script reads
 --
 -- Members of the zsets in lexical order have score 0 and fixed widths (2, 15, 16 digits): that order is the order wanted.
--- needs: _lib/lease1 _lib/waiting _lib/ledger
+-- needs: _lib/lease1 _lib/waiting _lib/ledger _lib/messages _lib/results
 
 local q = {
   records = KEYS[1], ready = KEYS[2], delayed = KEYS[3],
@@ -195,7 +195,7 @@ end
 -- What the run did that others must see: its locks outlive their TTL, and workers are woken, once a run.
 local function finish()
   if locked > now then lease_keep(q.locks, q.counter, locked + TOMBSTONE_MS) end
-  if claimable then redis.call('PUBLISH', q.bell, 'task') end
+  if claimable then redis.call('PUBLISH', q.bell, message_task()) end
   for what, count in pairs(tallied) do redis.pcall('HINCRBY', q.stats, what, count) end
 end
 
@@ -220,7 +220,7 @@ local function task_announce(id)
   if not any_awaited then return end
   for _, member in ipairs(redis.call('ZRANGEBYLEX', q.awaited, '[' .. id .. '\255', '(' .. id .. '\255\255')) do
     redis.call('ZREM', q.awaited, member)
-    redis.call('PUBLISH', string.sub(member, #id + 2), 'ended ' .. id)
+    redis.call('PUBLISH', string.sub(member, #id + 2), message_ended(id))
   end
 end
 
@@ -265,11 +265,11 @@ end
 local function task_cancel(id, record, lease, reason, call)
   task_unqueue(id, record)
   if not record.job then task_write(id, record) end
-  task_end(id, record, 'cancelled', lease and lease.owner, lease and lease.fence, reason, failure('Cancelled', reason), call, 1)
+  task_end(id, record, 'cancelled', lease and lease.owner, lease and lease.fence, reason, failure('Cancelled', reason), call, RESULT.DONE)
   if lease then
     lease.freed = 'cancelled'
     lease_put(q.leases, id, lease)
-    redis.call('PUBLISH', q.bell, 'cancel ' .. id)
+    redis.call('PUBLISH', q.bell, message_cancel(id))
   end
 end
 
@@ -292,16 +292,16 @@ local function retry_delay(id, retry, attempt)
 end
 
 -- An attempt failed, or its owner is gone. Another, after the policy's delay or at `retry_at`; or the end, with the reason.
--- Returns when it is retried; -1: its attempts are used up; -2: cancelled, for a retry would come too late.
+-- Returns when it is retried; DEAD: its attempts are used up; CANCELLED: a retry would come too late.
 local function task_failed(id, record, state, lease, reason, retry_at, more, call)
   if record.attempts >= record.max then
-    task_end(id, record, state, lease.owner, lease.fence, reason, more, call, -1)
-    return -1
+    task_end(id, record, state, lease.owner, lease.fence, reason, more, call, RESULT.DEAD)
+    return RESULT.DEAD
   end
   local due = math.ceil(math.max(retry_at or now + retry_delay(id, record.retry, record.attempts), now))
   if record.till > 0 and due >= record.till then
-    task_end(id, record, 'cancelled', lease.owner, lease.fence, 'max_duration: a retry would come too late', more, call, -2)
-    return -2
+    task_end(id, record, 'cancelled', lease.owner, lease.fence, 'max_duration: a retry would come too late', more, call, RESULT.CANCELLED)
+    return RESULT.CANCELLED
   end
   tally('retried')
   task_queue(id, record, due)

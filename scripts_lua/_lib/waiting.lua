@@ -4,7 +4,7 @@
 --
 --   queue    zset  KEY \255 SEQ TOKEN, all of score 0: SEQ is a fence, 16 digits, so the order is that of arrival
 --   waiters  hash  TOKEN -> "SEQ TTL_MS CHANNEL OWNER"
--- needs: _lib/lease1
+-- needs: _lib/lease1 _lib/messages
 
 -- A waiter that was handed the lock must ask for it within this time, so one that froze costs its successors no whole ttl.
 local GRANT_MS = 2000
@@ -43,7 +43,7 @@ local function alert_next(w, key, channel, lease)
     local token = string.sub(member, #key + 18)
     local waiter = waiter_of(w, token)
     if waiter and waiter.channel ~= channel then
-      redis.call('PUBLISH', waiter.channel, 'next ' .. token .. ' ' .. int(lease.expires - now))
+      redis.call('PUBLISH', waiter.channel, message_next(token, lease.expires - now))
       return
     end
   end
@@ -65,7 +65,7 @@ local function hand_off(t, w, counter, key, old, mine)
     redis.call('ZREM', w.queue, head)
     if waiter then
       local lease = lease_grant(t, mint(counter), key, old, waiter.owner, token, math.min(waiter.ttl, GRANT_MS))
-      if redis.call('PUBLISH', waiter.channel, 'granted ' .. token) > 0 then
+      if redis.call('PUBLISH', waiter.channel, message_granted(token)) > 0 then
         alert_next(w, key, waiter.channel, lease)
         return lease
       end

@@ -15,7 +15,7 @@
 -- Returns  {now_ms, epoch, next_due_ms, seen, odd, job, slot, job, slot, ...}  slot as job:slot has it; next_due_ms: of the first
 -- that is not due; 0: there is none. seen: until when slots were handed out, for the next call.
 --          epoch 0: the store was emptied
---          odd 1: something of the jobs was lost; 2: the clock was set back since slots were placed. See job/walk
+--          odd NO: all is well; LOST or SET_BACK: see _lib/results and job/walk
 --
 -- Hiding only saves work: it is beat/fire that decides who fires. A store that knows less than its caller has lost what came
 -- after: a snapshot, or a failover. What was due by then may have been fired.

@@ -20,9 +20,9 @@
 -- ARGV[15] lease_ms      int     start it here at once, under such a lease; 0: let any worker claim it
 -- Batch: ARGV[1..15] repeat, one group a call, at most 32 a run.
 --
--- Returns  {2, fence, expires_at_ms, now_ms}  fired, and started: run it
---          {1, 0, 0, now_ms}                   fired, waiting in its queue
---          {0, 0, 0, now_ms}                   not fired: not due yet, another came first, or the ledger says why
+-- Returns  {STARTED, fence, expires_at_ms, now_ms}  fired, and started: run it
+--          {WAITING, 0, 0, now_ms}                  fired, waiting in its queue
+--          {NO, 0, 0, now_ms}                       not fired: not due yet, another came first, or the ledger says why
 --
 -- One script, so no crash can lose the slot or fire it twice: RedBeat sends first and moves on second, others the reverse.
 -- Losing the comparison is the normal lot of all instances but one.
@@ -41,10 +41,10 @@ local function fire(i)
   if redis.call('HGET', s.slots, job) ~= expected then
     -- The reply to this very call may have been lost after it had fired and started the task.
     local mine = lease_read(q.leases, id)
-    if mine and mine.live and mine.owner == owner and mine.token == call then return {2, mine.fence, mine.expires, now} end
-    return {0, 0, 0, now}
+    if mine and mine.live and mine.owner == owner and mine.token == call then return {RESULT.STARTED, mine.fence, mine.expires, now} end
+    return {RESULT.NO, 0, 0, now}
   end
-  if tonumber(string.match(expected, '^%-?%d+ (%-?%d+) ')) > now then return {0, 0, 0, now} end
+  if tonumber(string.match(expected, '^%-?%d+ (%-?%d+) ')) > now then return {RESULT.NO, 0, 0, now} end
 
   if ARGV[i + 7] == '' then
     schedule_place(s, job, -1, 0, string.match(expected, '^%S+ %S+ (.*)$'))
@@ -58,14 +58,14 @@ local function fire(i)
   end
   local function miss(reason)
     ledger_missed(q.ledger, job, slot, slot, 1, reason, keep)
-    return {0, 0, 0, now}
+    return {RESULT.NO, 0, 0, now}
   end
-  if redis.call('HEXISTS', q.ledger.ledger, id) == 1 then return {0, 0, 0, now} end
+  if redis.call('HEXISTS', q.ledger.ledger, id) == 1 then return {RESULT.NO, 0, 0, now} end
   if slot <= s.unsure then return miss(UNKNOWN) end
   if window >= 0 and now - slot > window then return miss('more than ' .. window .. ' ms late, and catch-up is skip') end
   local function skip(reason)
     ledger_write(q.ledger, job, slot, ledger_entry('skipped', now, nil, nil, nil, nil, nil, 'overlap: ' .. reason), keep)
-    return {0, 0, 0, now}
+    return {RESULT.NO, 0, 0, now}
   end
   local open = overlap == 'skip' and redis.call('HGET', q.open, job)
   local problem, unread, place
@@ -85,7 +85,7 @@ local function fire(i)
   if overlap == 'skip' then redis.call('HSET', q.open, job, id) end
   ledger_write(q.ledger, job, slot, ledger_entry('fired', now, owner, lease and lease.fence, nil, lease and now, nil,
     not lease and place and 'no worker began those before it' or nil), keep)
-  return lease and {2, lease.fence, lease.expires, now} or {1, 0, 0, now}
+  return lease and {RESULT.STARTED, lease.fence, lease.expires, now} or {RESULT.WAITING, 0, 0, now}
 end
 
 -- A slot must not be skipped for a task whose instance is dead; what this one has begun it takes back when it claims.

@@ -8,10 +8,10 @@
 -- ARGV[5] lease_ms  int
 -- Batch: ARGV[1..5] repeat, one group a call, at most 64 a run.
 --
--- Returns  {1, QUEUE, KEY, OWNER, FENCE, EXPIRES_AT_MS, ATTEMPT, PREVIOUS, ERROR}  claimed by this call. PREVIOUS: whose it was
+-- Returns  {DONE, QUEUE, KEY, OWNER, FENCE, EXPIRES_AT_MS, ATTEMPT, PREVIOUS, ERROR}  claimed by this call. PREVIOUS: whose it was
 --                                   and ran out, else empty; ERROR: JSON, how it last failed, else empty
---          {0, OWNER, EXPIRES_AT_MS}                       somebody's, be it the same owner's
---          {2, OWNER, COMPLETED_AT_MS, UNTIL_MS, RESULT}   done, and held until then
+--          {BUSY, OWNER, EXPIRES_AT_MS}                    somebody's, be it the same owner's
+--          {HELD, OWNER, COMPLETED_AT_MS, UNTIL_MS, RESULT}   done, and held until then
 --
 -- Test and set are one script: of many racers for what is free or ran out, one gets it. Each run also forgets a few old ones.
 -- include: _lib/lease1 _lib/claim
@@ -27,9 +27,9 @@ local out = each(5, function(i)
   if (claimed and claim.lease.live and claim.lease.token ~= token) or held then
     if claimed then
       if claim.lease.ahead then lease_put(t, member, claim.lease) end
-      reply = {0, claim.lease.owner, claim.lease.expires}
+      reply = {RESULT.BUSY, claim.lease.owner, claim.lease.expires}
     else
-      reply = {2, claim.lease.owner, claim.since, claim.till, redis.call('HGET', c.results, member) or 'null'}
+      reply = {RESULT.HELD, claim.lease.owner, claim.since, claim.till, redis.call('HGET', c.results, member) or 'null'}
     end
     if not refused_before then
       claim_count('contended', 1)
@@ -42,7 +42,7 @@ local out = each(5, function(i)
       claim = claim_grant(member, claim, owner, token, tonumber(ARGV[i + 4]))
     end
     reply = claim_row(member, claim)
-    table.insert(reply, 1, 1)
+    table.insert(reply, 1, RESULT.DONE)
   end
   return reply
 end)

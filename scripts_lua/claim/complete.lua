@@ -10,9 +10,8 @@
 -- ARGV[7] hold_ms  int   0: not at all, the key is free at once
 -- Batch: ARGV[1..7] repeat, one group a call, at most 64 a run.
 --
--- Returns  1            done by this call
---          0            nothing is known of such a claim
---          -2 -3 -4 -5  it ran out and was swept, has ended, is another owner's, is of another fence
+-- Returns  DONE                                       done by this call
+--          UNKNOWN EXPIRED FINISHED ANOTHERS STALE    why not: see _lib/results; EXPIRED: it was swept
 --
 -- Accepted after it ran out while nobody took it over: the work was done, and doing it again would be worse. The fence keeps
 -- one who was overtaken from ending the claim of its successor, on the same owner too.
@@ -22,7 +21,7 @@
 local out = each(7, function(i)
   local member, call = ARGV[i] .. '\255' .. ARGV[i + 1], ARGV[i + 4]
   local claim = claim_read(member)
-  local said = 1
+  local said = RESULT.DONE
   if not (claim and lease_freed_by(claim.lease, call)) then
     local refusal, hold_ms = claim_refusal(claim, ARGV[i + 2], tonumber(ARGV[i + 3])), tonumber(ARGV[i + 6])
     if refusal then

@@ -9,9 +9,8 @@
 -- ARGV[6] error  json  told to whoever acquires it next
 -- Batch: ARGV[1..6] repeat, one group a call, at most 64 a run.
 --
--- Returns  1            failed by this call
---          0            nothing is known of such a claim
---          -2 -3 -4 -5  it ran out and was swept, has ended, is another owner's, is of another fence
+-- Returns  DONE                                       failed by this call
+--          UNKNOWN EXPIRED FINISHED ANOTHERS STALE    why not: see _lib/results; EXPIRED: it was swept
 --
 -- Accepted after it ran out while nobody took it over, as claim/complete is.
 -- Under OOM: runs.
@@ -20,7 +19,7 @@
 local out = each(6, function(i)
   local member, call = ARGV[i] .. '\255' .. ARGV[i + 1], ARGV[i + 4]
   local claim = claim_read(member)
-  local said = 1
+  local said = RESULT.DONE
   if not (claim and lease_freed_by(claim.lease, call)) then
     local refusal = claim_refusal(claim, ARGV[i + 2], tonumber(ARGV[i + 3]))
     if refusal then

@@ -9,9 +9,8 @@
 -- ARGV[6] token  id   of the call that acquired it, to undo that; "-": whichever
 -- Batch: ARGV[1..6] repeat, one group a call, at most 64 a run.
 --
--- Returns  1            released by this call
---          0            nothing is known of such a claim
---          -2 -3 -4 -5  it ran out, has ended, is another owner's, is of another fence or call
+-- Returns  DONE                                       released by this call
+--          UNKNOWN EXPIRED FINISHED ANOTHERS STALE    why not: see _lib/results; STALE: of another call, too
 --
 -- What ran out stays to be taken over, as the work may have begun; but a call that is undone began none.
 -- Under OOM: runs.
@@ -21,13 +20,13 @@ local out = each(6, function(i)
   local member, token, call = ARGV[i] .. '\255' .. ARGV[i + 1], ARGV[i + 5], ARGV[i + 4]
   local claim, fence = claim_read(member), tonumber(ARGV[i + 3])
   if claim and token ~= '-' then fence = claim.lease.token == token and claim.lease.fence end
-  local said = 1
+  local said = RESULT.DONE
   if not (claim and lease_freed_by(claim.lease, call)) then
     said = claim_refusal(claim, ARGV[i + 2], fence)
-    if not said and not claim.lease.live and token == '-' then said = EXPIRED end
+    if not said and not claim.lease.live and token == '-' then said = RESULT.EXPIRED end
     if not said then
       claim_release(member, claim, call)
-      said = 1
+      said = RESULT.DONE
     end
   end
   return said

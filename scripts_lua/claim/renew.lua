@@ -9,9 +9,8 @@
 -- ARGV[6] lease_ms  int
 -- Batch: ARGV[1..6] repeat, one group a call, at most 64 a run.
 --
--- Returns  expires_at_ms  renewed
---          0              nothing is known of such a claim; to the call "-": not renewed, for whatever reason
---          -2 -3 -4 -5    it ran out, has ended, is another owner's, is of another fence
+-- Returns  expires_at_ms                              renewed
+--          UNKNOWN EXPIRED FINISHED ANOTHERS STALE    why not: see _lib/results
 -- Under OOM: runs.
 -- include: _lib/lease1 _lib/claim
 
@@ -19,9 +18,9 @@ local out = each(6, function(i)
   local member, call = ARGV[i] .. '\255' .. ARGV[i + 1], ARGV[i + 4]
   local claim = claim_read(member)
   local said = claim_refusal(claim, ARGV[i + 2], tonumber(ARGV[i + 3]))
-  if not said and not claim.lease.live and (call == '-' or claim.renewed ~= call) then said = EXPIRED end
+  if not said and not claim.lease.live and (call == '-' or claim.renewed ~= call) then said = RESULT.EXPIRED end
   if said then
-    return call == '-' and UNKNOWN or said  -- the keeper takes what is below 0 for renewed
+    return said
   elseif call ~= '-' and claim.renewed == call then
     return claim.lease.expires
   else

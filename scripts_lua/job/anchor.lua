@@ -15,9 +15,9 @@
 -- ARGV[7] keep          int     ledger entries to keep
 -- Batch: ARGV[1..7] repeat, one group a call, at most 64 a run.
 --
--- Returns  1  it stands there now
---          0  another was first, or its definition has changed
--- include: _lib/lease1 _lib/ledger _lib/schedule
+-- Returns  DONE      it stands there now
+--          TOO_LATE  another was first, or its definition has changed
+-- include: _lib/lease1 _lib/ledger _lib/schedule _lib/messages
 
 local s, l = {slots = KEYS[2], dues = KEYS[3]}, {ledger = KEYS[4], order = KEYS[5]}
 schedule_seen(s)
@@ -34,8 +34,8 @@ for i = 1, #ARGV, 7 do
       schedule_lost(l, job, keep)
     end
   end
-  out[#out + 1] = stands and 1 or 0
+  out[#out + 1] = stands and RESULT.DONE or RESULT.TOO_LATE
 end
 if not s.seen then schedule_see(s) end
-redis.call('PUBLISH', KEYS[6], 'job')
+redis.call('PUBLISH', KEYS[6], message_job())
 return out

@@ -18,14 +18,14 @@
 -- ARGV[8] rules         str     version of the time zones' rules by which the slot was reckoned
 -- Batch: ARGV[1..8] repeat, one group a call, at most 100 a run.
 --
--- Returns  {code, epoch, stands, now_ms}  code 2: new; 1: changed; 0: as it was; -1: nothing is done, the slot no longer lies after now.
+-- Returns  {code, epoch, stands, now_ms}  code: NEW, CHANGED, NO (as it was) or TOO_LATE: the slot no longer lies after now.
 --                                         stands: as job:slot has it, if that is after now and not the slot given; else empty
 --
 -- A slot that has come due while the call was on its way may have been fired by the definition that is replaced, or before a
 -- FLUSHALL: it must not begin with that one.
 -- After FLUSHALL the first slot lies after now, whatever an instance remembers: another may have fired the one before.
 -- What came due in between goes into the ledger as unknown.
--- include: _lib/lease1 _lib/ledger _lib/schedule
+-- include: _lib/lease1 _lib/ledger _lib/schedule _lib/messages
 
 local defs, order, slots, dues = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local s = schedule_seen({slots = slots, dues = dues})
@@ -39,17 +39,17 @@ for i = 1, #ARGV, 8 do
   local words, keep = rev .. ' ' .. ARGV[i + 7], tonumber(ARGV[i + 6])
   local known = redis.call('HGET', defs, job)
   known = known and string.match(known, '^(%S+) ')
-  local code = 0
+  local code = RESULT.NO
   local old = redis.call('HGET', slots, job)
   local keeps = old and string.match(old, '^%S+ %S+ ([^. ]+)') == string.match(rev, '^[^.]+')
   local was = old and tonumber(string.match(old, '^%S+'))
   local astray = keeps and was > now and was ~= slot
   if (not keeps or astray) and slot >= 0 and slot <= now then
-    code = -1
+    code = RESULT.TOO_LATE
   elseif known ~= rev then
     changed = true
     redis.call('HSET', defs, job, rev .. ' ' .. ARGV[i + 2])
-    code = known and 1 or 2
+    code = known and RESULT.CHANGED or RESULT.NEW
     if keeps then
       redis.call('HSET', slots, job, (string.gsub(old, '^(%S+ %S+) %S+', '%1 ' .. rev)))
     elseif not known then
@@ -64,7 +64,7 @@ for i = 1, #ARGV, 8 do
       schedule_place(s, job, slot, due, words)
     end
   end
-  if code >= 0 then
+  if code ~= RESULT.TOO_LATE then
     if redis.call('ZADD', order, 0, job) == 1 then changed = true end
     if known and not old then
       changed = true
@@ -75,8 +75,8 @@ for i = 1, #ARGV, 8 do
       redis.call('ZADD', dues, string.match(old, '^%S+ (%S+)'), job)
     end
   end
-  out[#out + 1] = {code, epoch, code >= 0 and astray and redis.call('HGET', slots, job) or '', now}
+  out[#out + 1] = {code, epoch, code ~= RESULT.TOO_LATE and astray and redis.call('HGET', slots, job) or '', now}
 end
 if changed or not s.seen then schedule_see(s) end
-if changed then redis.call('PUBLISH', KEYS[8], 'job') end
+if changed then redis.call('PUBLISH', KEYS[8], message_job()) end
 return out

@@ -5,9 +5,9 @@
 -- ARGV[2]  call          id      of this call; the same again is the same call, repeated
 -- Batch: ARGV[1..2] repeat, one group a call, at most 64 a run.
 --
--- Returns  1   cancelled by this call
---          0   it had ended
---          -1  no such task
+-- Returns  DONE      cancelled by this call
+--          FINISHED  it had ended
+--          UNKNOWN   no such task
 -- Under OOM: runs.
 -- include: _lib/lease1 _lib/waiting _lib/ledger _lib/task
 
@@ -16,13 +16,12 @@ local out = each(2, function(i)
   local record, said = task_read(id), task_answered(id, call)
   if not said and record then
     local lease = lease_read(q.leases, id)
-    said = 0
+    said = RESULT.FINISHED
     if record.seq > 0 or (lease and lease.freed ~= 'cancelled') then
       task_cancel(id, record, lease, 'it was cancelled', call)
-      said = 1
+      said = RESULT.DONE
     end
   end
-  said = said or redis.call('HEXISTS', q.ledger.ledger, id) - 1
-  return said
+  return said or redis.call('HEXISTS', q.ledger.ledger, id) == 1 and RESULT.FINISHED or RESULT.UNKNOWN
 end)
 return out

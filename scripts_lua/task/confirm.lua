@@ -6,14 +6,14 @@
 -- ARGV[3]  delay_ms      int     from its spawn on, as its caller wanted it; -1: withdraw it
 -- Batch: ARGV[1..3] repeat, one group a call, at most 64 a run.
 --
--- Returns  1  done
---          0  too late: it was claimed or confirmed, is another call's to withdraw, or is no longer there
+-- Returns  DONE
+--          TOO_LATE  it was claimed or confirmed, is another call's to withdraw, or is no longer there
 -- Under OOM: runs.
 -- include: _lib/lease1 _lib/waiting _lib/ledger _lib/task
 
 local out = each(3, function(i)
   local id, delay = ARGV[i], tonumber(ARGV[i + 2])
-  local record, said = task_read(id), 0
+  local record, said = task_read(id), RESULT.TOO_LATE
   counter_read(q.counter)
   if record and record.held and record.seq > 0 and (delay >= 0 or record.call == ARGV[i + 1]) then
     task_unqueue(id, record)
@@ -24,7 +24,7 @@ local out = each(3, function(i)
       record.text = string.gsub(record.text, ',"held":true', '', 1)
       task_queue(id, record, record.spawned + delay)
     end
-    said = 1
+    said = RESULT.DONE
   end
   return said
 end)

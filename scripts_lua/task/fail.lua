@@ -11,15 +11,15 @@
 -- Batch: ARGV[1..7] repeat, one group a call, at most 64 a run.
 --
 -- Returns  retry_at_ms  it is tried again then
---          -1           it is dead, its attempts are used up
---          -2           it is cancelled: a retry would come too late
---          0            not this attempt's to end
+--          DEAD         its attempts are used up
+--          CANCELLED    a retry would come too late
+--          NOT_YOURS
 -- Under OOM: runs.
 -- include: _lib/lease1 _lib/waiting _lib/ledger _lib/task
 
 local out = each(7, function(i)
   local id, owner, fence, retry_at, call = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 5]), ARGV[i + 6]
-  local lease, said = lease_read(q.leases, id), 0
+  local lease, said = lease_read(q.leases, id), RESULT.NOT_YOURS
   if lease and lease.owner == owner and lease.fence == fence then
     local record = lease.freed ~= 'cancelled' and task_read(id)
     counter_read(q.counter)  -- or it loses its lease, and does not get back into its queue
@@ -29,7 +29,7 @@ local out = each(7, function(i)
       said = task_failed(id, record, 'failed', lease, ARGV[i + 3], retry_at >= 0 and retry_at or nil, more, call)
     end
   else
-    said = task_answered(id, call) or 0
+    said = task_answered(id, call) or RESULT.NOT_YOURS
   end
   return said
 end)

@@ -5,8 +5,8 @@
 -- ARGV[2]  state         str     only in this one; empty: however it ended
 -- Batch: ARGV[1..2] repeat, one group a call, at most 64 a run.
 --
--- Returns  1  forgotten
---          0  it has not ended so
+-- Returns  DONE  forgotten
+--          NO    it has not ended so
 -- Under OOM: runs.
 -- include: _lib/lease1 _lib/waiting _lib/ledger _lib/task
 
@@ -15,6 +15,6 @@ local out = each(2, function(i)
   local ends = told and (ARGV[i + 1] == '' or ARGV[i + 1] == told.state) and redis.call('HEXISTS', q.leases.leases, ARGV[i]) == 0
     and redis.call('ZSCORE', q.ended, ARGV[i])
   if ends then task_forget(ARGV[i]) end
-  return ends and 1 or 0
+  return ends and RESULT.DONE or RESULT.NO
 end)
 return out

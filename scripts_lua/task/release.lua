@@ -9,9 +9,9 @@
 -- ARGV[6]  call          id      of this call; the same again is the same call, repeated
 -- Batch: ARGV[1..6] repeat, one group a call, at most 64 a run.
 --
--- Returns  2  it waits in its queue again
---          1  it has ended: its attempts are used up, or it could not go on in time
---          0  not this attempt's to give back
+-- Returns  WAITING    it waits in its queue again
+--          FINISHED   it has ended: its attempts are used up, or it could not go on in time
+--          NOT_YOURS
 --
 -- With max_attempts 1 a body that began is not begun again, whatever ends it.
 -- Under OOM: runs.
@@ -20,7 +20,7 @@
 local CUT = 'cut short: the instance was shut down'
 local out = each(6, function(i)
   local id, owner, fence, due, call = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), now + tonumber(ARGV[i + 4]), ARGV[i + 5]
-  local lease, said = lease_read(q.leases, id), 0
+  local lease, said = lease_read(q.leases, id), RESULT.NOT_YOURS
   if lease and lease.owner == owner and lease.fence == fence then
     local record = lease.freed ~= 'cancelled' and task_read(id)
     counter_read(q.counter)  -- or it loses its lease, and does not get back into its queue
@@ -42,8 +42,8 @@ local out = each(6, function(i)
       said = task_failed(id, record, 'failed', lease, CUT, due, failure('CutShort', CUT), call)
     end
   else
-    said = task_answered(id, call) or 0
+    said = task_answered(id, call) or RESULT.NOT_YOURS
   end
-  return said > 0 and 2 or said < 0 and 1 or 0
+  return said > 0 and RESULT.WAITING or (said == RESULT.DEAD or said == RESULT.CANCELLED) and RESULT.FINISHED or said
 end)
 return out

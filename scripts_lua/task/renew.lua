@@ -9,15 +9,15 @@
 -- Batch: ARGV[1..5] repeat, one group a call, at most 128 a run.
 --
 -- Returns  expires_at_ms  renewed
---          0              expired, and perhaps taken back or ended since
---          -1             cancelled: the body is to stop, and is kept company off by the lease until it has
---          -2             another attempt's, or another owner's
+--          EXPIRED        and perhaps taken back or ended since
+--          CANCELLED      stop the body; its lease stays until it has stopped, so that no other attempt starts beside it
+--          NOT_YOURS      another attempt's, or another owner's
 -- Under OOM: runs.
 -- include: _lib/lease1 _lib/waiting _lib/ledger _lib/task
 
 local out = each(5, function(i)
   local id, owner, fence, lock = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 4]
-  local lease, said = lease_read(q.leases, id), 0
+  local lease, said = lease_read(q.leases, id), RESULT.EXPIRED
   local mine = lease and lease.owner == owner and lease.fence == fence
   local limit = mine and tonumber(lease.freed)
   if limit and limit <= now then
@@ -26,7 +26,7 @@ local out = each(5, function(i)
     lease.freed = 'cancelled'
   end
   if lease and not mine then
-    said = -2
+    said = RESULT.NOT_YOURS
   elseif mine and lease.live then
     local held = lock ~= '' and lease_read(q.locks, lock) or nil
     if lock == '' or (held and held.live and held.owner == owner and held.token == lease.token) then
@@ -39,12 +39,12 @@ local out = each(5, function(i)
       end
       said = lease.expires
     end
-    if lease.freed == 'cancelled' then said = -1 end
+    if lease.freed == 'cancelled' then said = RESULT.CANCELLED end
   elseif mine and lease.freed == 'cancelled' then
-    said = -1
+    said = RESULT.CANCELLED
   elseif not lease then
     local told = task_told(id)
-    if told and told.state == 'cancelled' then said = -1 end
+    if told and told.state == 'cancelled' then said = RESULT.CANCELLED end
   end
   return said
 end)

@@ -7,30 +7,30 @@
 -- ARGV[4]  delay_ms      int     nobody may claim it before
 -- Batch: ARGV[1..4] repeat, one group a call, at most 64 a run.
 --
--- Returns  1   it waits again, by this call
---          0   it is not dead
---          -1  no such task
+-- Returns  DONE     it waits again, by this call
+--          NO       it is not dead
+--          UNKNOWN  no such task
 -- include: _lib/lease1 _lib/waiting _lib/ledger _lib/task
 
 local out = each(4, function(i)
   local id, call, more = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
-  local record, told, said = task_read(id), task_told(id), -1
+  local record, told, said = task_read(id), task_told(id), RESULT.UNKNOWN
   counter_read(q.counter)
   if record then
-    said = task_answered(id, call) or 0
-    if said == 0 and told and told.state == 'dead' then
+    said = task_answered(id, call) or RESULT.NO
+    if said == RESULT.NO and told and told.state == 'dead' then
       redis.call('ZREM', q.dead, task_dead_member(id, record, told.ended))
       redis.call('ZREM', q.ended, id)
       if more == 0 then record.attempts = 0 else record.max = record.attempts + more end
       record.text = record.max .. ' ' .. record.json
       task_queue(id, record, now + tonumber(ARGV[i + 3]))
-      task_tell(id, 'waiting', call, 1, nil, nil, told.failure)
+      task_tell(id, 'waiting', call, RESULT.DONE, nil, nil, told.failure)
       if record.job then task_reopen(id, record) end
       tally('redriven')
-      said = 1
+      said = RESULT.DONE
     end
   elseif redis.call('HEXISTS', q.ledger.ledger, id) == 1 then
-    said = 0
+    said = RESULT.NO
   end
   return said
 end)

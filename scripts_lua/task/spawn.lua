@@ -11,8 +11,8 @@
 -- ARGV[8]  payload       json    params and headers; empty: none
 -- Batch: ARGV[1..8] repeat, one group a call, at most 64 a run.
 --
--- Returns  {created, attempt}  created 1: by this call; 0: it was there, in or after this attempt; 2: it was there, held until its
---                              durability is known, and is now this call's to confirm or withdraw
+-- Returns  {created, attempt}  created: DONE, by this call; NO: it was there, in or after this attempt; ADOPTED: it was there, held
+--                              until its durability is known, and is now this call's to confirm or withdraw
 -- include: _lib/lease1 _lib/waiting _lib/ledger _lib/task
 
 local out = each(8, function(i)
@@ -24,21 +24,21 @@ local out = each(8, function(i)
     known = nil
   end
   if known and known.call == call then
-    return {1, 1}
+    return {RESULT.DONE, 1}
   elseif known and known.held then
     -- Who is told of it can count on it: the call that made it no longer withdraws it.
     known.text = string.gsub(known.text, '"call":"[^"]*"', '"call":"' .. call .. '"', 1)
     task_write(id, known)
-    return {2, 1}
+    return {RESULT.ADOPTED, 1}
   elseif known then
-    return {0, math.max(known.attempts + (known.seq > 0 and 1 or 0), 1)}
+    return {RESULT.NO, math.max(known.attempts + (known.seq > 0 and 1 or 0), 1)}
   else
     local record = {text = ARGV[i + 2], queue = ARGV[i + 3], priority = tonumber(ARGV[i + 4]), attempts = 0, started = 0, spawned = now, till = 0}
     if max_delay > 0 then task_until(id, record, now + max_delay) end
     task_queue(id, record, now + tonumber(ARGV[i + 5]))
     if ARGV[i + 7] ~= '' then redis.call('HSET', q.params, id, ARGV[i + 7]) end
     tally('spawned')
-    return {1, 1}
+    return {RESULT.DONE, 1}
   end
 end)
 -- So that what has ended goes at least as fast as new ones come.

@@ -21,6 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from lockbeat import Busy, Claim, Done, Lockbeat
 from lockbeat.connection._memory import memory_server
+from lockbeat.store import results
 from tests.conftest import CHOSEN
 
 T = TypeVar("T")
@@ -309,9 +310,9 @@ class ClaimsFollowTheModel(RuleBasedStateMachine):
         if unit.state == "claimed" and unit.token == token:
             assert (reply[0], reply[4], reply[5]) == (1, unit.fence, unit.until_ms)
         elif self.live(unit):
-            assert (reply[0], reply[1].decode(), reply[2]) == (0, unit.owner, unit.until_ms)
+            assert (reply[0], reply[1].decode(), reply[2]) == (results.BUSY, unit.owner, unit.until_ms)
         elif unit.done_until_ms > self.now_ms:
-            assert (reply[0], reply[3]) == (2, unit.done_until_ms)
+            assert (reply[0], reply[3]) == (results.HELD, unit.done_until_ms)
         else:
             self.grant(unit, owner, token, lease_ms)
             unit.refused.discard(token)

@@ -27,6 +27,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from lockbeat import Exponential, Fixed, Lockbeat
 from lockbeat.connection._memory import memory_server
 from lockbeat.errors import UnknownTask
+from lockbeat.store import results
 from lockbeat.store.scripts import Script
 from lockbeat.tasks import NewTask, Task, TaskInfo
 from tests.conftest import CHOSEN
@@ -122,14 +123,14 @@ class Model:
             lease.cancelled = True
 
     def failed(self, task: Record, due: int | None) -> int:
-        """When it is tried again; -1: dead; -2: cancelled."""
+        """When it is tried again; or DEAD, or CANCELLED."""
         if task.attempts >= task.max_attempts:
             self.finish(task, "dead")
-            return -1
+            return results.DEAD
         when = math.ceil(max(self.now, self.now + delay_ms(task) if due is None else due))
         if task.till and when >= task.till:
             self.finish(task, "cancelled")
-            return -2
+            return results.CANCELLED
         self.enqueue(task, when)
         return when
 
@@ -161,7 +162,7 @@ class Model:
         return None if lease.cancelled else self.tasks[task_id]
 
     def answered(self, task_id: str, call: str) -> int:
-        return self.tasks[task_id].answers.get(call, 0) if task_id in self.tasks else 0
+        return self.tasks[task_id].answers.get(call, results.NOT_YOURS) if task_id in self.tasks else results.NOT_YOURS
 
     def ahead(self) -> list[int]:
         """Times at which something happens."""
@@ -216,15 +217,15 @@ class Model:
     def renew(self, task_id: str, owner: str, fence: int, lease_ms: int, _: str) -> int:
         lease, task = self.leases.get(task_id), self.tasks.get(task_id)
         if lease is None:
-            return -1 if task and task.state == "cancelled" else 0
+            return results.CANCELLED if task and task.state == "cancelled" else results.EXPIRED
         if not self.mine(task_id, owner, fence):
-            return -2
+            return results.NOT_YOURS
         if lease.may_run_until and lease.may_run_until <= self.now and not lease.cancelled:
             self.cancelled(self.tasks[task_id])
         live = lease.until_ms > self.now
         if live:
             lease.until_ms = self.now + lease_ms  # of a cancelled one, too: until its body has stopped
-        return -1 if lease.cancelled else lease.until_ms if live else 0
+        return results.CANCELLED if lease.cancelled else lease.until_ms if live else results.EXPIRED
 
     def complete(self, task_id: str, owner: str, fence: int, result: str) -> int:
         lease, task = self.mine(task_id, owner, fence), self.tasks.get(task_id)
@@ -233,8 +234,9 @@ class Model:
             if task:
                 self.finish(task, "done", (owner, fence))
                 task.result = json.loads(result) if result else None
-            return int(task is not None)
-        return int(task_id not in self.leases and task is not None and task.state == "done" and task.ended_by == (owner, fence))
+            return results.DONE if task else results.NOT_YOURS
+        mine = task_id not in self.leases and task is not None and task.state == "done" and task.ended_by == (owner, fence)
+        return results.DONE if mine else results.NOT_YOURS
 
     def fail(self, task_id: str, owner: str, fence: int, _: str, __: str, retry_at: int, call: str) -> int:
         lease = self.mine(task_id, owner, fence)
@@ -242,13 +244,13 @@ class Model:
             return self.answered(task_id, call)
         task = self.leave(lease, task_id)
         if task is None:
-            return 0
+            return results.NOT_YOURS
         task.answers[call] = self.failed(task, retry_at if retry_at >= 0 else None)
         return task.answers[call]
 
     def release(self, task_id: str, owner: str, fence: int, begun: int, delay: int, call: str) -> int:
         lease = self.mine(task_id, owner, fence)
-        said = 0 if lease else self.answered(task_id, call)
+        said = results.NOT_YOURS if lease else self.answered(task_id, call)
         task = self.leave(lease, task_id) if lease else None
         if task:
             if begun:
@@ -260,16 +262,16 @@ class Model:
                 said = self.now + delay if delay else task.due_ms  # it keeps its place
                 self.enqueue(task, said)
             task.answers[call] = said
-        return 2 if said > 0 else 1 if said < 0 else 0
+        return results.WAITING if said > 0 else results.FINISHED if said in (results.DEAD, results.CANCELLED) else said
 
     def cancel(self, task_id: str, call: str) -> int:
         task = self.tasks.get(task_id)
         if task is None:
-            return -1
+            return results.UNKNOWN
         if call in task.answers:
             return task.answers[call]
         if task.ended:
-            return 0
+            return results.FINISHED
         self.cancelled(task)
         task.answers[call] = 1
         return 1
@@ -277,7 +279,7 @@ class Model:
     def retry(self, task_id: str, call: str, more: int, delay: int) -> int:
         task = self.tasks.get(task_id)
         if task is None:
-            return -1
+            return results.UNKNOWN
         if call in task.answers:
             return task.answers[call]
         if task.state != "dead":

@@ -9,6 +9,7 @@ import pytest
 
 from lockbeat import Lockbeat
 from lockbeat.jobs import Job
+from lockbeat.store import results
 from lockbeat.triggers import Every
 from tests.beats import backdate, eventually, held_by, ledger, minutely, now_ms, states, tasks_of
 
@@ -117,7 +118,7 @@ async def test_due_forgets_a_job_that_has_no_slot(bench: Bench) -> None:
 
 async def test_fire_into_the_queue(bench: Bench) -> None:
     code, fence, expires, now = await bench.fire()
-    assert (code, fence, expires) == (1, 0, 0)
+    assert (code, fence, expires) == (results.WAITING, 0, 0)
     assert abs(now - await now_ms(bench.lb)) < 1000
     assert tasks_of(bench.raw, bench.lb) == [bench.id]
     assert await bench.next() == bench.slot + MINUTE
@@ -126,7 +127,7 @@ async def test_fire_into_the_queue(bench: Bench) -> None:
 
 async def test_fire_and_start(bench: Bench) -> None:
     code, fence, expires, now = await bench.fire(lease_ms=5000)
-    assert code == 2
+    assert code == results.STARTED
     assert expires == now + 5000
     assert fence > now * 1000 - 10**6
     assert len(held_by(bench.raw, bench.lb.store, "o")) == 2, "the task and the job's lock"
@@ -168,7 +169,7 @@ async def test_the_same_call_again_gets_its_attempt_again_and_another_does_not(b
 
 
 async def test_fire_of_the_last_slot_ends_the_job(bench: Bench) -> None:
-    assert (await bench.fire(next="", next_due=0))[0] == 1
+    assert (await bench.fire(next="", next_due=0))[0] == results.WAITING
     assert await bench.next() is None
     assert len(await bench.call("beat/due", 10, 300, "")) == 5
 
@@ -184,7 +185,7 @@ async def test_a_batch_decides_each_job_by_itself(lb: Lockbeat, raw: Any) -> Non
         after = (f"{following} {following} {made.job.rev}", following, made.job.record, "skip", 100, "o", f"c{number}", 5000)
         groups.append((*head, *after))
     replies = await lb.store.calls.call_groups("beat/fire", 0, groups)
-    assert [reply[0] for reply in replies] == [2, 0, 2, 0, 2, 0]
+    assert [reply[0] for reply in replies] == [results.STARTED, results.NO] * 3
     fences = [reply[1] for reply in replies if reply[0]]
     assert fences == sorted(set(fences))
     assert tasks_of(raw, lb) == sorted(made.id for made in benches[::2])
@@ -245,15 +246,16 @@ async def test_queues_are_kept_apart(bench: Bench, queue: str) -> None:
 async def test_only_the_newest_attempt_ends_renews_or_gives_back(bench: Bench, owner: str, shift: int) -> None:
     _, fence, *_ = await bench.fire(lease_ms=5000)
     stale = fence + shift
-    assert await bench.call("task/renew", bench.id, owner, stale, 5000, "job:report") == -2
-    assert await bench.call("task/complete", bench.id, owner, stale, "") == 0
-    assert await bench.call("task/fail", bench.id, owner, stale, "no", "{}", -1, "c") == 0
-    assert await bench.call("task/release", bench.id, owner, stale, 0, 0, "c") == 0
+    assert await bench.call("task/renew", bench.id, owner, stale, 5000, "job:report") == results.NOT_YOURS
+    assert await bench.call("task/complete", bench.id, owner, stale, "") == results.NOT_YOURS
+    assert await bench.call("task/fail", bench.id, owner, stale, "no", "{}", -1, "c") == results.NOT_YOURS
+    assert await bench.call("task/release", bench.id, owner, stale, 0, 0, "c") == results.NOT_YOURS
     assert await states(bench.lb, "report") == ["fired"]
     assert await bench.call("task/renew", bench.id, "o", fence, 5000, "job:report") > 0
     assert await bench.call("task/complete", bench.id, "o", fence, "") == 1
     assert await bench.call("task/complete", bench.id, "o", fence, "") == 1, "the same call, repeated"
-    assert await bench.call("task/complete", bench.id, owner, stale, "") in ((0, 1) if shift == 0 else (0,))
+    answers = (results.DONE, results.NOT_YOURS) if shift == 0 else (results.NOT_YOURS,)
+    assert await bench.call("task/complete", bench.id, owner, stale, "") in answers
 
 
 async def test_renewing_sets_the_task_and_the_lock_anew_and_revives_neither(bench: Bench) -> None:
@@ -266,7 +268,7 @@ async def test_renewing_sets_the_task_and_the_lock_anew_and_revives_neither(benc
         return not await bench.lb.locks.is_locked("job:report")
 
     await eventually(over, "it ends")
-    assert await bench.call("task/renew", bench.id, "o", fence, 5000, "job:report") == 0
+    assert await bench.call("task/renew", bench.id, "o", fence, 5000, "job:report") == results.EXPIRED
     assert not await bench.lb.locks.is_locked("job:report")
 
 
@@ -281,7 +283,7 @@ async def test_an_expired_attempt_without_a_lock_is_not_revived_either(lb: Lockb
     expires = await bench.call("task/renew", bench.id, "o", fence, 30, "")
     assert expires > 0
     await eventually(over, "it ends")
-    assert await bench.call("task/renew", bench.id, "o", fence, 5000, "") == 0
+    assert await bench.call("task/renew", bench.id, "o", fence, 5000, "") == results.EXPIRED
 
 
 async def test_the_work_counts_though_its_lease_had_ended_if_nobody_took_over(bench: Bench) -> None:
@@ -299,13 +301,15 @@ async def test_a_renewal_does_not_outlive_the_jobs_lock(bench: Bench) -> None:
     """An operator took the lock away: the attempt is to stop."""
     _, fence, *_ = await bench.fire(lease_ms=5000)
     assert await bench.lb.locks.release("job:report", "o")
-    assert await bench.call("task/renew", bench.id, "o", fence, 5000, "job:report") == 0
+    assert await bench.call("task/renew", bench.id, "o", fence, 5000, "job:report") == results.EXPIRED
 
 
 @pytest.mark.parametrize("begun", [0, 1])
 async def test_released_before_it_began_it_waits_again_else_that_was_its_only_attempt(bench: Bench, begun: int) -> None:
     _, fence, *_ = await bench.fire(lease_ms=5000)
-    assert await bench.call("task/release", bench.id, "o", fence, begun, 0, "c") == (1 if begun else 2)
+    assert await bench.call("task/release", bench.id, "o", fence, begun, 0, "c") == (
+        results.FINISHED if begun else results.WAITING
+    )
     rows = await claim(bench)
     assert [(row[0].decode(), row[2]) for row in rows] == ([] if begun else [(bench.id, 1)])
     assert (await states(bench.lb, "report")) == (["failed"] if begun else ["fired"])
@@ -316,7 +320,8 @@ async def test_release_all_is_exact(lb: Lockbeat, raw: Any) -> None:
     for number, name in enumerate(names):
         made = Bench(lb, raw, minutely(name))
         await made.due()
-        assert (await made.fire(lease_ms=5000, owner=("alice", "bob", "alic")[number % 3], call=f"c{number}"))[0] == 2
+        said, *_ = await made.fire(lease_ms=5000, owner=("alice", "bob", "alic")[number % 3], call=f"c{number}")
+        assert said == results.STARTED
     assert await lb.tasks.release_all("alice") == 2
     assert await lb.tasks.release_all("alice") == 0
     assert held_by(raw, lb.store, "alice") == []
@@ -338,8 +343,12 @@ async def test_put_says_what_it_found(lb: Lockbeat) -> None:
         assert epoch > 0
         return int(code)
 
-    assert [await put(job), await put(job)] == [2, 0]
-    assert [await put(minutely(lease=9)), await put(minutely(lease=9)), await put(minutely(trigger=Every(9)))] == [1, 0, 1]
+    assert [await put(job), await put(job)] == [results.NEW, results.NO]
+    assert [await put(minutely(lease=9)), await put(minutely(lease=9)), await put(minutely(trigger=Every(9)))] == [
+        results.CHANGED,
+        results.NO,
+        results.CHANGED,
+    ]
 
 
 @pytest.mark.parametrize("known", [False, True])
@@ -351,7 +360,7 @@ async def test_put_refuses_a_first_slot_that_has_come_due_on_the_way(lb: Lockbea
     before = await lb.jobs.list()
     late = await now_ms(lb)
     reply = await lb.store.call("job/put", shard, (job.name, job.rev, job.definition, late, late, 0, job.keep, "-"))
-    assert reply[0] == -1
+    assert reply[0] == results.TOO_LATE
     assert await lb.jobs.list() == before
     assert raw.zcard(lb.store.keys.key(shard, "job:due")) == len(before)
 
@@ -381,7 +390,7 @@ async def test_the_ledger_comes_newest_first_and_in_pages(bench: Bench) -> None:
     first = bench.slot - 1000
     for number in range(25):
         await bench.due(first + number)
-        assert (await bench.fire(overlap="allow"))[0] == 1
+        assert (await bench.fire(overlap="allow"))[0] == results.WAITING
     newest = [entry.slot_ms for entry in await bench.lb.jobs.ledger("report", 10)]
     assert newest == [first + number for number in range(24, 14, -1)]
     older = [entry.slot_ms for entry in await bench.lb.jobs.ledger("report", 10, before_ms=newest[-1])]

@@ -11,6 +11,7 @@ import pytest
 import time_machine
 
 from lockbeat import Lockbeat
+from lockbeat.store import results
 from lockbeat.store.keys import KEYS, Keys, claim_place
 from lockbeat.store.scripts import load
 from lockbeat.store.wire import Target, Wire
@@ -53,7 +54,7 @@ def test_acquire_answers_each_group_in_order(run: Run) -> None:
     assert first[:4] == [1, b"q", b"a", b"alice"]
     assert first[6:] == [1, b"", b""]
     assert second[4] > first[4]
-    assert busy == [0, b"alice", first[5]]
+    assert busy == [results.BUSY, b"alice", first[5]]
     assert again == first
 
 
@@ -61,7 +62,7 @@ def test_done_is_answered_while_it_is_held(run: Run) -> None:
     [[_, _, _, _, fence, *_]] = run("claim/acquire", *acquire("a", "alice", "t1"))
     assert run("claim/complete", "q", "a", "alice", fence, "c1", '{"n":[]}', 5000) == [1]
     [[said, owner, at, until, result]] = run("claim/acquire", *acquire("a", "bob", "t2"))
-    assert (said, owner, until - at, result) == (2, b"alice", 5000, b'{"n":[]}')
+    assert (said, owner, until - at, result) == (results.HELD, b"alice", 5000, b'{"n":[]}')
 
 
 @pytest.mark.parametrize(
@@ -81,22 +82,28 @@ def test_an_end_answers_each_group_says_why_and_knows_a_repeated_call(run: Run, 
         ("q", "x", "alice", fences[1], "c5", *rest),
     ]
     for _ in range(2):
-        assert run(script, *(arg for group in groups for arg in group)) == [1, -3, -4, -5, 0]
+        assert run(script, *(arg for group in groups for arg in group)) == [
+            results.DONE,
+            results.FINISHED,
+            results.ANOTHERS,
+            results.STALE,
+            results.UNKNOWN,
+        ]
 
 
 def test_release_by_token_undoes_only_the_call_of_that_token(run: Run) -> None:
     [reply] = run("claim/acquire", *acquire("a", "alice", "t1"))
-    assert run("claim/release", "q", "a", "alice", "-", "c1", "t2") == [-5]
-    assert run("claim/release", "q", "b", "alice", "-", "c2", "t1") == [0]
+    assert run("claim/release", "q", "a", "alice", "-", "c1", "t2") == [results.STALE]
+    assert run("claim/release", "q", "b", "alice", "-", "c2", "t1") == [results.UNKNOWN]
     assert run("claim/get", "q", "a") == [reply[1:]]
     assert run("claim/release", "q", "a", "alice", "-", "c3", "t1") == [1]
     assert run("claim/release", "q", "a", "alice", "-", "c3", "t1") == [1]
     assert run("claim/get", "q", "a", "q", "b") == [[], []]
 
 
-def test_renew_answers_each_group_and_only_0_to_the_keeper_when_it_refuses(run: Run) -> None:
+def test_renew_answers_each_group_and_why_it_refuses(run: Run) -> None:
     [[*_, fence, expires, _, _, _]] = run("claim/acquire", *acquire("a", "alice", "t1"))
-    for call, reasons in (("-", [0, 0, 0]), ("c1", [-4, -5, 0])):
+    for call in ("-", "c1"):
         renewed, *refused = run(
             "claim/renew",
             *("q", "a", "alice", fence, call, 60_000),
@@ -105,7 +112,7 @@ def test_renew_answers_each_group_and_only_0_to_the_keeper_when_it_refuses(run: 
             *("q", "x", "alice", fence, call, 5),
         )
         assert renewed - expires >= 30_000
-        assert refused == reasons
+        assert refused == [results.ANOTHERS, results.STALE, results.UNKNOWN]
 
 
 def test_release_all_and_cleanup_page_and_repeat_their_answers(run: Run) -> None:
@@ -224,7 +231,7 @@ def test_what_was_evicted_alone_is_still_claimed(run: Run, raw: Any, namespace: 
     run("claim/acquire", *acquire("k", "alice", "t1"))
     raw.delete(keys.key(0, "claim:state"))
     [[said, owner, _]] = run("claim/acquire", *acquire("k", "bob", "t2"))
-    assert (said, owner) == (0, b"alice")
+    assert (said, owner) == (results.BUSY, b"alice")
     raw.flushall()  # the new key gets its TTL within the hour
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from lockbeat.store import results
 from tests.scripts.decisions import Decisions, Unasked, plain, text, unreadable
 
 NOW = 1_800_000_000_000
@@ -73,14 +74,14 @@ def test_a_fence_is_admitted_unless_a_newer_one_wrote(newest: int | None, fence:
 @pytest.mark.parametrize(
     ("seen", "epoch", "sizes", "odd"),
     [
-        (NOW, 1, {"defs": 3, "slots": 4, "dues": 3, "order": 3}, 0),
-        (None, 0, {"defs": 0, "slots": 0, "dues": 0, "order": 0}, 0),
-        (None, 1, {"defs": 0, "slots": 0, "dues": 0, "order": 0}, 1),
-        (NOW, 1, {"defs": 3, "slots": 3, "dues": 3, "order": 3}, 1),
-        (NOW, 1, {"defs": 3, "slots": 4, "dues": 2, "order": 3}, 1),
-        (NOW, 1, {"defs": 3, "slots": 4, "dues": 3, "order": 4}, 1),
-        (NOW + 1_000, 1, {"defs": 3, "slots": 4, "dues": 3, "order": 3}, 0),
-        (NOW + 1_001, 1, {"defs": 3, "slots": 4, "dues": 3, "order": 3}, 2),
+        (NOW, 1, {"defs": 3, "slots": 4, "dues": 3, "order": 3}, results.NO),
+        (None, 0, {"defs": 0, "slots": 0, "dues": 0, "order": 0}, results.NO),
+        (None, 1, {"defs": 0, "slots": 0, "dues": 0, "order": 0}, results.LOST),
+        (NOW, 1, {"defs": 3, "slots": 3, "dues": 3, "order": 3}, results.LOST),
+        (NOW, 1, {"defs": 3, "slots": 4, "dues": 2, "order": 3}, results.LOST),
+        (NOW, 1, {"defs": 3, "slots": 4, "dues": 3, "order": 4}, results.LOST),
+        (NOW + 1_000, 1, {"defs": 3, "slots": 4, "dues": 3, "order": 3}, results.NO),
+        (NOW + 1_001, 1, {"defs": 3, "slots": 4, "dues": 3, "order": 3}, results.SET_BACK),
     ],
 )
 def test_the_schedule_is_odd_when_an_index_lacks_a_job_or_the_clock_was_set_back(

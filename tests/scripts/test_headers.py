@@ -150,14 +150,13 @@ def test_a_script_stays_short(name: str) -> None:
 
 
 @every_script
-def test_what_a_library_needs_is_included_before_it(name: str) -> None:
-    included: list[str] = []
-    for line in header(text_of(name)):
-        if line.startswith("-- include: "):
-            included += line.removeprefix("-- include: ").split()
-    for place, library in enumerate(included):
-        needs = re.search(r"-- needs: (.+)", libraries()[library])
-        assert set(needs[1].split() if needs else ()) <= set(included[:place]), library
+def test_what_a_library_needs_is_loaded_before_it_and_once(name: str) -> None:
+    source = load(name).source
+    for library, text in libraries().items():
+        assert source.count(text) <= 1
+        needs = re.search(r"-- needs: (.+)", text)
+        if text in source and needs:
+            assert all(0 <= source.find(libraries()[need]) < source.find(text) for need in needs[1].split()), library
 
 
 @every_script
