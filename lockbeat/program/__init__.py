@@ -1,5 +1,5 @@
 """The program: jobs and tasks declared by decorators, served until a signal asks it to end."""
 
-from lockbeat.program.declaring import Beat
+from lockbeat.program.beat import Beat
 
 __all__ = ["Beat"]

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -20,6 +20,8 @@ log = logging.getLogger("lockbeat")
 
 LONGEST_PAUSE = 5.0
 """Seconds between two tries to reach a store that was away when the beat was started, at most."""
+MOMENT = 1.0
+"""Seconds that a block which does not wait for the store gives it."""
 SAID_AGAIN = 60.0
 """Seconds after which it is said again that the store is away."""
 
@@ -102,3 +104,29 @@ async def once_there(serve: Callable[[TaskStatus[None]], Awaitable[None]], told:
                 log.warning("can't serve yet, and go on trying: %s", problem)
         await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads the tries of many instances
         pause = min(pause * 2, LONGEST_PAUSE)
+
+
+@asynccontextmanager
+async def alongside(serve: Coroutine[Any, Any, None], started: Started, moment: float | None) -> AsyncIterator[None]:
+    """Serve while the block runs. It begins once `started` says so, or after `moment` seconds. Raises what `serve` raises."""
+    serving = asyncio.ensure_future(serve)
+    serving.add_done_callback(lambda _: started.event.set())
+    try:
+        with anyio.move_on_after(moment):
+            await started.event.wait()
+        if serving.done():
+            await serving  # it could not start, and says why
+        serving.add_done_callback(_tell_why_it_ended)
+        yield
+    finally:
+        serving.cancel()
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait([serving])
+    if not serving.cancelled() and (problem := serving.exception()) is not None:
+        raise problem
+
+
+def _tell_why_it_ended(serving: asyncio.Future[None]) -> None:
+    """The program around it goes on, and learns of it when it ends, which may be in weeks."""
+    if not serving.cancelled() and (problem := serving.exception()) is not None:
+        log.error("the beat serves no more: %s", problem, exc_info=problem)
