@@ -12,8 +12,7 @@ from lockbeat.cli._errors import Problem, Usage
 from lockbeat.cli._output import TOLERANCE, Cell, brief, clock, complain, iso, overdue, say, say_json, show, span, zone_of
 from lockbeat.cli._store import Where
 from lockbeat.client import Lockbeat
-from lockbeat.jobs import Job, Slot
-from lockbeat.jobs.registry import JobState, LedgerEntry
+from lockbeat.jobs import Job, JobState, LedgerEntry, Slot
 from lockbeat.monitor import instances
 
 STYLES = {

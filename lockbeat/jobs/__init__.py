@@ -1,8 +1,9 @@
 """Jobs: what is due when, as data in the store, and the scheduler that every instance runs."""
 
 from lockbeat.jobs.definition import Job, JobOptions, task_id
+from lockbeat.jobs.ledger import LedgerEntry
 from lockbeat.jobs.plan import MOST_COUNTED, Slot
-from lockbeat.jobs.registry import Jobs, JobState, LedgerEntry
+from lockbeat.jobs.registry import Jobs, JobState
 from lockbeat.jobs.scheduler import Runner, Scheduler
 
 __all__ = [

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from lockbeat.cli.demo._check import Effect, expected_slots, judge, read_effects
-from lockbeat.jobs import Job
-from lockbeat.jobs.registry import LedgerEntry
+from lockbeat.jobs import Job, LedgerEntry
 from lockbeat.triggers import Cron, Every
 
 from .conftest import Start, wait_until

@@ -13,8 +13,7 @@ import pytest
 from lockbeat import Lockbeat as Client
 from lockbeat.cli._jobs import _remark
 from lockbeat.cli._output import show
-from lockbeat.jobs import Job, Scheduler
-from lockbeat.jobs.registry import LedgerEntry
+from lockbeat.jobs import Job, LedgerEntry, Scheduler
 from lockbeat.triggers import At, Cron, Every
 
 from .conftest import Lockbeat

@@ -12,8 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lockbeat.jobs import Job
-from lockbeat.jobs.registry import LedgerEntry
+from lockbeat.jobs import Job, LedgerEntry
 
 Slot = tuple[str, int]
 """A job's name and the slot in ms."""

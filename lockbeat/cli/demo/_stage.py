@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from lockbeat.cli.demo import jobs
 from lockbeat.cli.demo._cast import Member
 from lockbeat.cli.demo._check import Cell, Effect, Slot, Verdict, expected_slots
-from lockbeat.jobs.registry import LedgerEntry
+from lockbeat.jobs import LedgerEntry
 from lockbeat.leases.lease import Lease
 
 
