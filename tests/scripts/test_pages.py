@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 
 import lockbeat
-from lockbeat.store import messages, results
+from lockbeat.store import messages, reasons, results
 from lockbeat.store.scripts import libraries
 from tests.scripts.decisions import Decisions
 from tests.scripts.test_headers import SCRIPTS, code
@@ -92,3 +92,47 @@ def test_no_script_spells_a_message_and_no_module_takes_one_apart_elsewhere() ->
             not re.findall(r"payload\.(?:startswith|partition|split|decode)|payload == b", path.read_text())
             or path.name == "messages.py"
         )
+
+
+def test_a_reason_has_the_same_code_and_meaning_in_both_languages() -> None:
+    said = re.findall(r'^(\w+): Final = "(\w+)"\n"""(.+)\."""$', Path(reasons.__file__).read_text(), re.MULTILINE)
+    page = {name: (word, text[0].lower() + text[1:]) for name, word, text in said}
+    assert {name: (word.strip("'"), text[0].lower() + text[1:]) for name, (word, text) in rows("_lib/reasons").items()} == page
+    assert all(word == name.lower() for name, (word, _) in page.items())
+    assert reasons.SENTENCES.keys() == {word for word, _ in page.values()}
+
+
+def test_a_script_gives_reasons_by_names_that_the_page_has() -> None:
+    for name, text in LUA.items():
+        assert {*re.findall(r"REASON\.(\w+)", text)} <= rows("_lib/reasons").keys(), name
+
+
+def test_a_sentence_names_what_its_page_says_and_nothing_else() -> None:
+    for name, (quoted, meaning) in rows("_lib/reasons").items():
+        detail = re.match(r"((?:[A-Z]+ ?)+): ", meaning)
+        fields = {"ID": "{task}", "OWNER": "{owner}", "MS": "{ms}", "SLOT": "{slot}", "SLOT THEN NOW": "{slot}{versions}"}
+        named = "".join(re.findall(r"\{\w+\}", reasons.SENTENCES[quoted.strip("'")]))
+        assert named == fields.get(detail[1] if detail else "", "") or name in ("FIRED", "TOOK_PLACE"), name
+
+
+@pytest.mark.parametrize(
+    ("reason", "detail", "sentence"),
+    [
+        (reasons.OVERLAP, "a job@{1}@17", "overlap: a job@{1}@17 had not ended"),
+        (reasons.LATE, "60000", "more than 60000 ms late, and catch-up is skip"),
+        (reasons.FIRED, "me", ""),
+        (
+            reasons.RULES_CHANGED,
+            "2026-05-01T03:00:00+00:00 2023c 2026a",
+            "2026-05-01T03:00:00+00:00 is no slot any more: the rules of its time zone changed (tzdata 2023c then, 2026a now)",
+        ),
+        ("of_a_newer_instance", "and what it names", "of_a_newer_instance and what it names"),
+    ],
+)
+def test_a_sentence_is_made_of_code_and_detail(reason: str, detail: str, sentence: str) -> None:
+    assert reasons.sentence(reason, detail) == sentence
+
+
+def test_a_reader_may_spell_tasks_and_durations() -> None:
+    assert reasons.sentence(reasons.OVERLAP, "j@0", task=lambda found: f"<{found}>") == "overlap: <j@0> had not ended"
+    assert reasons.sentence(reasons.LATE, "60000", ms=lambda ms: f"{ms // 1000} s") == "more than 60 s late, and catch-up is skip"
