@@ -12,7 +12,7 @@ import typer
 
 from lockbeat import Beat, Claim
 from lockbeat import Lockbeat as Client
-from lockbeat.cli._app import app
+from lockbeat.cli.commands.shared import app
 from lockbeat.jobs import Job
 from lockbeat.triggers import Every
 from lockbeat.values.visible import UNSEEN, visible, visible_json
