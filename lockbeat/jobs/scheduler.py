@@ -20,12 +20,12 @@ from lockbeat.jobs import plan
 from lockbeat.jobs.definition import Job, task_id
 from lockbeat.jobs.registry import Jobs
 from lockbeat.leases.lease import Held, monotonic
-from lockbeat.store import Store, results
+from lockbeat.store import Store, messages, results
 from lockbeat.store.durable import Durability
 from lockbeat.store.keys import job_lock
 from lockbeat.store.records import JobLine, SlotLine
 from lockbeat.store.scripts import load
-from lockbeat.store.wakeup import at_most
+from lockbeat.store.wakeup import LOOK_IN_MEMORY, Wakeup, at_most
 from lockbeat.tasks import Task
 from lockbeat.triggers.rules import rules_version
 from lockbeat.values.durations import instant
@@ -37,6 +37,8 @@ LEAST, MOST = 100, 1000
 burst by what they can run."""
 HIDE_MS = 300
 """If an instance dies between asking and firing, its handful is this much later."""
+LOOK_AGAIN = 60.0
+"""Seconds. What is due is looked at this often though nobody rang: the bell of a job that was declared can be lost."""
 WALK = 200
 """Jobs that one run of job/walk looks at."""
 WALK_AGAIN = 1.0, 10.0, 600.0
@@ -107,6 +109,7 @@ class Scheduler:
         self._declared = declared
         self._runner = runner
         self._durability = durability
+        self._wakeups = [Wakeup() for _ in range(store.shards)]
         self._read: dict[str, tuple[str, Job]] = {}
         self._epochs: dict[int, int] = {}
         self._seen: dict[int, int] = {}
@@ -124,6 +127,26 @@ class Scheduler:
     async def register(self) -> None:
         """Declare this program's jobs. Raises StoreUnavailable."""
         self._epochs |= await self._jobs.put(*self._declared.values())
+
+    def wake(self, shard: int) -> None:
+        """There may be something to fire on a shard."""
+        self._wakeups[shard].ring()
+
+    async def serve(self, shard: int) -> None:
+        """Fire what is due on a shard, until cancelled. Losing the store ends nothing."""
+        wakeup, store = self._wakeups[shard], self._store
+        unlisten = store.listen({messages.JobDue: lambda _: wakeup.ring()}, wakeup.ring, bell=shard)
+        try:
+            await wakeup.keep_turning(
+                lambda: self.tick(shard),
+                doing="firing",
+                blocked="can't ask what is due",
+                longest_pause=1.0,
+                look=LOOK_IN_MEMORY if store.connector.kind == "memory" else LOOK_AGAIN,
+                told=lambda: store.connector.outage.away,
+            )
+        finally:
+            unlisten()
 
     async def tick(self, shard: int) -> float | None:
         """One turn: fire what is due. Returns in how many seconds to look again; None: when told to. Raises StoreError."""

@@ -60,7 +60,7 @@ class WaitingRoom:
         self._rooms: dict[str, _Room] = {}
         self._waiters: dict[str, Waiter] = {}
         self._gone: dict[str, Waiter] = {}
-        store.listen(self._on_message, self._on_gap)
+        store.listen({messages.Granted: self._on_granted, messages.Next: self._on_next}, self._on_gap)
 
     def enter(self, waiter: Waiter) -> None:
         """From now on a hand-off to this waiter reaches it."""
@@ -164,16 +164,15 @@ class WaitingRoom:
         waiters[waiter.token] = waiters.pop(waiter.token)
         self._set_timer(waiter.key, 0)  # the others may have lost theirs, too: one asks after the other, until one has not
 
-    def _on_message(self, channel: str, payload: bytes) -> None:
-        if channel != self._store.channel:
-            return
-        match messages.parse(payload):
-            case messages.Granted(token) if token in self._gone:
-                self._give_back(self._gone.pop(token))
-            case messages.Granted(token) if token in self._waiters:
-                self._ask(self._waiters[token])
-            case messages.Next(token, wait_ms) if token in self._waiters:
-                self._set_timer(self._waiters[token].key, wait_ms / 1000 + 0.002, sooner=True)
+    def _on_granted(self, granted: messages.Granted) -> None:
+        if granted.token in self._gone:
+            self._give_back(self._gone.pop(granted.token))
+        elif granted.token in self._waiters:
+            self._ask(self._waiters[granted.token])
+
+    def _on_next(self, following: messages.Next) -> None:
+        if following.token in self._waiters:
+            self._set_timer(self._waiters[following.token].key, following.wait_ms / 1000 + 0.002, sooner=True)
 
     def _on_gap(self) -> None:
         """Messages may have been lost, and PUBLISH may have found nobody here: everyone asks."""

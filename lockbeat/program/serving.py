@@ -17,16 +17,13 @@ from lockbeat.errors import StoreError
 from lockbeat.jobs import Job, Scheduler
 from lockbeat.leases.lease import monotonic
 from lockbeat.monitor import HEARTBEAT, HEARTBEAT_TTL_MS, MOST_FUNCTIONS
-from lockbeat.store import messages, results
+from lockbeat.store import results
 from lockbeat.store.durable import Durability
-from lockbeat.store.wakeup import LOOK_IN_MEMORY, Wakeup
 from lockbeat.triggers.rules import rules_version
 from lockbeat.worker import CLAIM_LEASE_MS, Function, Worker
 
 log = logging.getLogger("lockbeat")
 
-LOOK_AGAIN = 60.0
-"""Seconds. What is due is looked at this often though nobody rang: the bell of a job that was declared can be lost."""
 CLOCK_JUMP = 0.5
 """Seconds by which the server's clock moves against ours when it is set, not when it drifts."""
 
@@ -67,7 +64,6 @@ class Serving:
             program.grace,
         )
         self._scheduler = Scheduler(self._store, client.jobs, program.jobs, self._worker if work else None, program.durability)
-        self._wakeups = [Wakeup() for _ in range(self._store.shards)]
 
     @property
     def abandoned(self) -> list[str]:
@@ -77,7 +73,6 @@ class Serving:
     async def run(self, task_status: TaskStatus[None]) -> None:
         """Serve until cancelled; then shut down."""
         store = self._store
-        store.listen(self._on_message, self._on_gap)
         try:
             for shard in range(store.shards):
                 await store.listening(shard)
@@ -88,7 +83,7 @@ class Serving:
                     group.start_soon(self._heartbeat)
                     for shard in range(store.shards):
                         if self._schedules:
-                            group.start_soon(self._schedule, shard)
+                            group.start_soon(self._scheduler.serve, shard)
                         if self._works:
                             group.start_soon(self._worker.serve, shard)
                     log.info("serving %s as %s on %s", self._what(), store.owner, store.connector.location)
@@ -97,40 +92,12 @@ class Serving:
                 finally:
                     group.cancel_scope.cancel()
         finally:
-            store.unlisten(self._on_message, self._on_gap)
             with anyio.CancelScope(shield=True):
                 await self._shut_down()
 
     def _what(self) -> str:
         declared = (self._program.jobs, "job"), (self._program.tasks if self._works else (), "task")
         return " and ".join(_several(len(of), word) for of, word in declared if of) or "what others declared"
-
-    def _on_message(self, channel: str, payload: bytes) -> None:
-        for shard, wakeup in enumerate(self._wakeups):
-            if channel == self._store.bell(shard):
-                match messages.parse(payload):
-                    case messages.JobDue():
-                        wakeup.ring()
-                    case messages.TaskWaits():
-                        self._worker.wake(shard)
-                    case messages.Cancel(task_id):
-                        self._worker.cancel(task_id)
-
-    def _on_gap(self) -> None:
-        for shard, wakeup in enumerate(self._wakeups):
-            wakeup.ring()
-            self._worker.wake(shard)
-
-    async def _schedule(self, shard: int) -> None:
-        """Turn the scheduler for one shard, for ever. Losing the store ends nothing."""
-        await self._wakeups[shard].keep_turning(
-            lambda: self._scheduler.tick(shard),
-            doing="firing",
-            blocked="can't ask what is due",
-            longest_pause=1.0,
-            look=LOOK_IN_MEMORY if self._store.connector.kind == "memory" else LOOK_AGAIN,
-            told=lambda: self._store.connector.outage.away,
-        )
 
     async def _heartbeat(self) -> None:
         program, store = self._program, self._store
@@ -163,9 +130,9 @@ class Serving:
                 # A store that was emptied, or lost some of its keys, knows of no job that might be due: nobody would ask before
                 # the next slot. Nor would one whose bell was lost.
                 odd = odd > results.NO or 0 < next_due_ms <= now_ms + HEARTBEAT * 1000
-                for shard, wakeup in enumerate(self._wakeups):
+                for shard in range(store.shards):
                     if jumped or odd or shard > 0 or epoch != self._scheduler.epoch(shard, epoch):
-                        wakeup.ring()
+                        self._scheduler.wake(shard)
             except StoreError as problem:
                 log.debug("heartbeat: %s", problem)
             except Exception:

@@ -13,178 +13,78 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-import hiredis
 from redis.exceptions import RedisError
 
 from lockbeat.connection.outage import Outage
 from lockbeat.errors import LockbeatError, StoreUnavailable
-from lockbeat.store.replies import error_of
-from lockbeat.store.wire import take_over
+from lockbeat.store.link import Link, Subscribe
+from lockbeat.store.messages import Message, parse
 
 log = logging.getLogger("lockbeat")
 
 LONGEST_PAUSE = 2.0  # seconds between attempts to reconnect
-QUIET = 40.0
-"""Seconds without a word from the server before one is asked for. An idle instance may send 0.2 commands a second in all."""
 SETTLED = 10.0
 """Seconds. A subscription younger than that is not suspected."""
 
-Tell = Callable[[str, bytes], None]
+
+Heard = Mapping[type[Message], Callable[[Any], None]]
+"""Whom to tell of a message, by its kind."""
 
 
-class Link(Protocol):
-    """One subscription that is established."""
+class Subscribers:
+    """Who is to be told of what arrives on each channel."""
 
-    ended: asyncio.Future[LockbeatError]
-    """Why it is over."""
+    def __init__(self) -> None:
+        self._heard: dict[str, list[Heard]] = {}
+        self._gaps: list[Callable[[], None]] = []
 
-    def close(self) -> None:
-        """Hang up. Idempotent; nothing is told after this."""
-        ...
+    def add(self, channel: str, heard: Heard, on_gap: Callable[[], None]) -> Callable[[], None]:
+        """Tell of these messages on a channel, and of times when some may have been lost. Returns what ends that."""
+        several = self._heard.setdefault(channel, [])
+        several.append(heard)
+        self._gaps.append(on_gap)
 
+        def end() -> None:
+            several.remove(heard)
+            self._gaps.remove(on_gap)
 
-Subscribe = Callable[[Sequence[str], Tell], Awaitable[Link]]
-"""Returns once every channel is subscribed. From then on each message is told, until the link has ended."""
+        return end
 
+    def tell(self, channel: str, payload: bytes) -> None:
+        """A message has arrived."""
+        message = parse(payload)
+        for heard in [*self._heard.get(channel, ())]:
+            try:
+                if message is not None and (told := heard.get(type(message))) is not None:
+                    told(message)
+            except Exception:
+                log.exception("%r was not seen to", message)
 
-class _Socket(asyncio.Protocol):
-    """A subscription over the socket of a redis-py connection.
-
-    Driven by callbacks, as the wire is: reading through redis-py's stream costs more than the hand-off of a lock.
-    """
-
-    def __init__(self, connection: Any, channels: Sequence[str], tell: Tell, probe: Callable[[], None], timeout: float) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stream, self._transport = take_over(connection)
-        self._reader = hiredis.Reader()
-        self._tell = tell
-        self._probe = probe
-        self._timeout = timeout
-        self._missing = len(channels)
-        self._heard_at = self._loop.time()
-        self._probed_at = 0.0
-        self.subscribed: asyncio.Future[None] = self._loop.create_future()
-        self.ended: asyncio.Future[LockbeatError] = self._loop.create_future()
-        self._transport.set_protocol(self)
-        subscribe: tuple[Any, ...] = ("SUBSCRIBE", *channels)
-        self._transport.write(hiredis.pack_command(subscribe))
-        self._watch = self._loop.call_later(QUIET, self._check)
-
-    def data_received(self, data: bytes) -> None:
-        self._heard_at = self._loop.time()
-        self._reader.feed(data)
-        try:
-            while not self.ended.done() and (said := self._reader.gets()) is not False:
-                self._heard(said)
-        except hiredis.ProtocolError as problem:
-            self._end(StoreUnavailable(f"the server does not speak the protocol: {problem}"))
-
-    def _heard(self, said: Any) -> None:
-        if isinstance(said, hiredis.ReplyError):
-            self._end(error_of(said))
-        elif isinstance(said, list) and len(said) == 3:
-            kind, channel, payload = said
-            if kind == b"message":
-                self._tell(channel.decode(errors="replace"), payload)
-            elif kind == b"subscribe":
-                self._missing -= 1
-                if self._missing == 0 and not self.subscribed.done():
-                    self.subscribed.set_result(None)
-
-    def _check(self) -> None:
-        """Nothing was heard for a while: would we hear anything?"""
-        now = self._loop.time()
-        if self._probed_at > self._heard_at:
-            self._end(StoreUnavailable(f"a message to ourselves did not arrive within {self._timeout:g} s"))
-        elif (left := self._heard_at + QUIET - now) > 0:
-            self._watch = self._loop.call_later(left, self._check)
-        else:
-            self._probed_at = now
-            self._probe()
-            self._watch = self._loop.call_later(self._timeout, self._check)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._end(StoreUnavailable(f"connection lost: {exc or 'closed by the server'}"))
-
-    def eof_received(self) -> bool:
-        return False
-
-    def _end(self, why: LockbeatError) -> None:
-        self._watch.cancel()
-        self._transport.abort()
-        if not self.ended.done():
-            self.ended.set_result(why)
-
-    def close(self) -> None:
-        self._end(StoreUnavailable("hung up"))
-
-
-def over_connection(connect: Callable[[], Awaitable[Any]], probe: Callable[[], None], timeout: float) -> Subscribe:
-    """Subscribe over a new connection of redis-py's. `probe` sends it a message, which must arrive within `timeout` seconds."""
-
-    async def subscribe(channels: Sequence[str], tell: Tell) -> Link:
-        link = _Socket(await connect(), channels, tell, probe, timeout)
-        try:
-            await asyncio.wait((link.subscribed, link.ended), return_when=asyncio.FIRST_COMPLETED)
-            if link.ended.done():
-                raise link.ended.result()
-        except BaseException:
-            link.close()
-            raise
-        return link
-
-    return subscribe
-
-
-class _InMemory:
-    """A subscription of a fakeredis client, for `memory://`."""
-
-    def __init__(self, pubsub: Any, tell: Tell) -> None:
-        self._pubsub = pubsub
-        self._tell = tell
-        loop = asyncio.get_running_loop()
-        self.ended: asyncio.Future[LockbeatError] = loop.create_future()
-        self._task = loop.create_task(self._read(), name="lockbeat subscription")
-
-    async def _read(self) -> None:
-        try:
-            while True:
-                message = await self._pubsub.get_message(timeout=60)
-                if message is not None and message["type"] == "message":
-                    self._tell(message["channel"].decode(), message["data"])
-        finally:
-            await self._pubsub.aclose()
-            self.ended.set_result(StoreUnavailable("the subscription ended"))
-
-    def close(self) -> None:
-        self._task.cancel()
-
-
-def over_client(client: Any) -> Subscribe:
-    """Subscribe through a fakeredis client, for `memory://`."""
-
-    async def subscribe(channels: Sequence[str], tell: Tell) -> Link:
-        pubsub = client.pubsub()
-        await pubsub.subscribe(*channels)
-        missing = len(channels)
-        while missing:
-            message = await pubsub.get_message(timeout=60)
-            missing -= message is not None and message["type"] == "subscribe"
-        return _InMemory(pubsub, tell)
-
-    return subscribe
+    def tell_gap(self) -> None:
+        """Messages may have been lost."""
+        for told in [*self._gaps]:
+            try:
+                told()
+            except Exception:
+                log.exception("what may have been missed was not seen to")
 
 
 class Listener:
     """Keeps one subscription alive from the first `ready()` until `aclose()`."""
 
-    def __init__(self, subscribe: Subscribe, channels: Sequence[str], timeout: float, outage: Outage | None = None) -> None:
-        self.on_message: list[Tell] = []
-        self.on_gap: list[Callable[[], None]] = []
+    def __init__(
+        self,
+        subscribe: Subscribe,
+        channels: Sequence[str],
+        subscribers: Subscribers,
+        timeout: float,
+        outage: Outage | None = None,
+    ) -> None:
         self._subscribe = subscribe
+        self._subscribers = subscribers
         self._channels = channels
         self._timeout = timeout
         self._outage = outage or Outage("its server")
@@ -229,7 +129,7 @@ class Listener:
             if link is not None:
                 self._since = loop.time()
                 if heard_before:
-                    self._tell_gap()
+                    self._subscribers.tell_gap()
                 heard_before = True
             moved = asyncio.ensure_future(self._moved.wait())
             try:
@@ -251,7 +151,7 @@ class Listener:
         """Subscribe, and hang up on the server listened to so far. None: it failed, and that one is still listened to."""
         try:
             async with asyncio.timeout(self._timeout):
-                link = await self._subscribe(self._channels, self._tell)
+                link = await self._subscribe(self._channels, self._subscribers.tell)
         except (RedisError, OSError, LockbeatError) as problem:  # TimeoutError is an OSError
             self._note(problem)
             if not isinstance(problem, LockbeatError) or isinstance(problem, StoreUnavailable):
@@ -273,20 +173,6 @@ class Listener:
     def _note(self, problem: Exception) -> None:
         self._problem = problem
         log.debug("listener: %s", problem)
-
-    def _tell(self, channel: str, payload: bytes) -> None:
-        for callback in self.on_message:
-            try:
-                callback(channel, payload)
-            except Exception:
-                log.exception("a listener callback failed on %s", channel)
-
-    def _tell_gap(self) -> None:
-        for callback in self.on_gap:
-            try:
-                callback()
-            except Exception:
-                log.exception("a listener callback failed after a gap")
 
     async def aclose(self) -> None:
         """Unsubscribe; no callback runs after this."""

@@ -17,7 +17,8 @@ from lockbeat.errors import InvalidArgument, InvalidType, NotDurable
 from lockbeat.process import forks
 from lockbeat.store.calls import Calls
 from lockbeat.store.keys import Keys, shard_of
-from lockbeat.store.listener import Listener, Subscribe, over_client, over_connection
+from lockbeat.store.link import Subscribe, over_client, over_connection
+from lockbeat.store.listener import Heard, Listener, Subscribers
 from lockbeat.store.wire import Args
 from lockbeat.values.durations import seconds
 from lockbeat.values.names import check_name
@@ -65,8 +66,7 @@ class Store:
         self.channel = keys.channel(f"to:{self._instance}")
         """Where messages to this instance alone arrive."""
         self._listeners: dict[int, Listener] = {}
-        self._on_message: list[Callable[[str, bytes], None]] = []
-        self._on_gap: list[Callable[[], None]] = []
+        self._subscribers = Subscribers()
 
     @classmethod
     async def open(
@@ -176,25 +176,22 @@ class Store:
             return [await self.calls.call(name, 0, args)]
         return await asyncio.gather(*(self.calls.call(name, shard, args) for shard in range(self.shards)))
 
-    def listen(self, on_message: Callable[[str, bytes], None], on_gap: Callable[[], None]) -> None:
-        """Have the callbacks told of messages, and of times when messages may have been lost."""
-        self._on_message.append(on_message)
-        self._on_gap.append(on_gap)
+    def listen(self, heard: Heard, on_gap: Callable[[], None], *, bell: int | None = None) -> Callable[[], None]:
+        """Be told of messages to this instance, or on the `bell` of a shard, and of times when some may have been lost.
 
-    def unlisten(self, on_message: Callable[[str, bytes], None], on_gap: Callable[[], None]) -> None:
-        """Undo `listen`."""
-        self._on_message.remove(on_message)
-        self._on_gap.remove(on_gap)
+        Returns what ends that. They reach this instance once `listening` has returned.
+        """
+        return self._subscribers.add(self.channel if bell is None else self.bell(bell), heard, on_gap)
 
     async def listening(self, shard: int) -> None:
         """Wait until messages from scripts on `shard` reach this instance. Raises StoreUnavailable."""
         place = self.calls.place(shard)
         listener = self._listeners.get(place)
         if listener is None:
+            channels = self.channel, *self._bells(place)
             listener = self._listeners[place] = Listener(
-                self._subscribe(place), (self.channel, *self._bells(place)), self.timeout, self.connector.outage
+                self._subscribe(place), channels, self._subscribers, self.timeout, self.connector.outage
             )
-            listener.on_message, listener.on_gap = self._on_message, self._on_gap
         await listener.ready()
 
     def unheard(self, shard: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any, get_args
 
@@ -40,6 +40,7 @@ class Look:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._awaited: dict[str, set[asyncio.Future[None]]] = {}
+        self._unlisten: Callable[[], None] = lambda: None
 
     def shard_of(self, task_id: str) -> int:
         """Where a task lives."""
@@ -76,7 +77,7 @@ class Look:
         limit = None if timeout is None else seconds("timeout", timeout, least=0)
         store, shard = self._store, self.shard_of(task_id)
         if not self._awaited:
-            store.listen(self._on_message, self._on_gap)
+            self._unlisten = store.listen({messages.Ended: lambda ended: self._rouse(ended.task_id)}, self._on_gap)
         ended = store.loop.create_future()
         waiting = self._awaited.setdefault(task_id, set())
         waiting.add(ended)
@@ -97,12 +98,7 @@ class Look:
             if not waiting:
                 self._awaited.pop(task_id, None)
             if not self._awaited:
-                store.unlisten(self._on_message, self._on_gap)
-
-    def _on_message(self, channel: str, payload: bytes) -> None:
-        message = messages.parse(payload) if channel == self._store.channel else None
-        if isinstance(message, messages.Ended):
-            self._rouse(message.task_id)
+                self._unlisten()
 
     def _on_gap(self) -> None:
         for task_id in list(self._awaited):

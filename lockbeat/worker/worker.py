@@ -13,7 +13,7 @@ from lockbeat.errors import ScriptError, StoreError
 from lockbeat.leases.keeper import CANCELLED, Keeper
 from lockbeat.leases.lease import Held, monotonic
 from lockbeat.process.logs import log
-from lockbeat.store import Store, results
+from lockbeat.store import Store, messages, results
 from lockbeat.store.durable import Durability
 from lockbeat.store.wakeup import LOOK_IN_MEMORY, Wakeup, at_most
 from lockbeat.tasks import NOT_DURABLE_MS, Claimed, Failure, Task, Tasks
@@ -165,7 +165,7 @@ class Worker:
         """Give back an attempt that `beat/fire` started, for it is not durable yet; the place stays reserved."""
         self._tasks.give_back(task, NOT_DURABLE_MS)
 
-    def cancel(self, task_id: str) -> None:
+    def _cancel(self, task_id: str) -> None:
         """A task may have been cancelled in the store: if it runs here, ask, and stop it if that is so."""
         for task, attempt in self._attempts.items():
             if task.id == task_id:
@@ -185,14 +185,19 @@ class Worker:
         """Claim and run, until cancelled. Losing the store ends nothing."""
         wakeup = Wakeup()
         self._wakeups.setdefault(shard, []).append(wakeup)
-        await wakeup.keep_turning(
-            lambda: self.tick(shard),
-            doing="claiming",
-            blocked=f"can't claim from {', '.join(map(repr, self._queues))}",
-            longest_pause=2.0,
-            look=LOOK_IN_MEMORY if self._store.connector.kind == "memory" else LOOK_AFTER,
-            told=lambda: self._store.connector.outage.away,
-        )
+        heard = {messages.TaskWaits: lambda _: wakeup.ring(), messages.Cancel: lambda cancel: self._cancel(cancel.task_id)}
+        unlisten = self._store.listen(heard, wakeup.ring, bell=shard)
+        try:
+            await wakeup.keep_turning(
+                lambda: self.tick(shard),
+                doing="claiming",
+                blocked=f"can't claim from {', '.join(map(repr, self._queues))}",
+                longest_pause=2.0,
+                look=LOOK_IN_MEMORY if self._store.connector.kind == "memory" else LOOK_AFTER,
+                told=lambda: self._store.connector.outage.away,
+            )
+        finally:
+            unlisten()
 
     async def tick(self, shard: int) -> float | None:
         """Claim what there is room for. Seconds until there may be more; None: when rung for. Raises StoreError."""

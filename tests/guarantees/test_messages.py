@@ -13,9 +13,9 @@ import pytest
 
 from lockbeat import Beat, Lockbeat
 from lockbeat.errors import StoreError
+from lockbeat.jobs import scheduler
 from lockbeat.monitor import HEARTBEAT
-from lockbeat.program import serving
-from lockbeat.store import listener
+from lockbeat.store import link, listener, messages
 from lockbeat.triggers import Every
 from lockbeat.worker import worker as worker_module
 from tests import servers
@@ -142,7 +142,7 @@ async def test_listeners_follow_a_primary_that_changes_places_with_its_replica(n
 @needs("valkey")
 async def test_one_who_waits_leaves_a_primary_that_hangs(namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It makes no call by which it could learn that Sentinel has promoted another: it misses its message to itself."""
-    monkeypatch.setattr(listener, "QUIET", 0.3)
+    monkeypatch.setattr(link, "QUIET", 0.3)
     with servers.sentinel(servers.valkey_binary()) as sentinels:
         url, old = sentinels.url, sentinels.primary
         async with Lockbeat(url, namespace=namespace, timeout=1) as lb, Lockbeat(url, namespace=namespace, timeout=1) as other:
@@ -190,7 +190,7 @@ async def test_one_who_listens_at_the_wrong_server_notices(
     where: str, server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is well, and a replica even tells what is published: but there nobody counts us."""
-    monkeypatch.setattr(listener, "QUIET", 0.2)
+    monkeypatch.setattr(link, "QUIET", 0.2)
     other = servers.standalone(server.binary) if where == "a server of others" else servers.replica(server)
     with other as wrong:
         async with proxy(server.port) as line, Lockbeat(line.url, namespace=namespace) as lb:
@@ -235,10 +235,10 @@ async def in_queue(lb: Lockbeat, count: int) -> bool:
 async def test_a_server_that_hangs_is_left_though_the_connection_stands(
     server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listener, "QUIET", 0.1)
+    monkeypatch.setattr(link, "QUIET", 0.1)
     gaps: list[str] = []
     async with Lockbeat(server.url, namespace=namespace, timeout=1) as lb:
-        lb.store.listen(lambda channel, payload: None, lambda: gaps.append("gap"))
+        lb.store.listen({}, lambda: gaps.append("gap"))
         await lb.store.listening(0)
         await wait_until(lambda: "cmdstat_publish" in str(server.call("INFO", "commandstats")), "it sends itself a message")
         assert lb.store._listeners[0]._subscribed.is_set()
@@ -309,16 +309,18 @@ async def test_forged_messages_change_nothing(
             await wait_until(lambda: other.tasks._awaited, "it waits for the end")
             [token] = other.locks._room._waiters
             channels = [other.store.channel, served.channel, *(served.bell(shard) for shard in range(served.shards))]
-            heard: list[bytes] = []
+            last = messages.Ended("the last")
+            heard: list[messages.Message] = []
             for store in (other.store, served):
-                store.listen(lambda _, payload: heard.append(payload), lambda: None)
+                for bell in (None, *range(store.shards)):
+                    store.listen({messages.Ended: heard.append}, lambda: None, bell=bell)
             for forged in FORGED * 2:
                 payload = forged.format(token=token, task=spawned.task_id).encode(errors="surrogateescape")
                 for channel in channels:
                     raw.publish(channel, payload)
             for channel in channels:
-                raw.publish(channel, "the last")
-            await wait_until(lambda: heard.count(b"the last") >= len(channels), "all were heard")
+                raw.publish(channel, "ended the last")
+            await wait_until(lambda: heard.count(last) >= len(channels), "all were heard")
             for store in (other.store, served):
                 await store.server_time()  # a round trip behind what they ask
             assert not entering.done()
@@ -332,7 +334,7 @@ async def test_forged_messages_change_nothing(
 
 async def test_bells_that_nobody_hears_cost_time_only(server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that is declared and a task that is spawned elsewhere are found by looking."""
-    monkeypatch.setattr(serving, "LOOK_AGAIN", 0.3)
+    monkeypatch.setattr(scheduler, "LOOK_AGAIN", 0.3)
     monkeypatch.setattr(worker_module, "LOOK_AFTER", 0.3)
     async with proxy(server.port) as line, Lockbeat(server.url, namespace=namespace) as lb:
         line.messages = lambda data: ()
@@ -352,5 +354,5 @@ async def test_bells_that_nobody_hears_cost_time_only(server: Server, namespace:
 
 
 def test_an_idle_instance_may_send_a_fifth_of_a_command_a_second() -> None:
-    often = HEARTBEAT, worker_module.LOOK_AFTER, serving.LOOK_AGAIN, listener.QUIET
+    often = HEARTBEAT, worker_module.LOOK_AFTER, scheduler.LOOK_AGAIN, link.QUIET
     assert sum(1 / seconds for seconds in often) <= 0.2
