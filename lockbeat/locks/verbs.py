@@ -102,13 +102,14 @@ class Locks:
         store = self._store
 
         async def one_shard(shard: int) -> int:
-            count, more = 0, 1
-            while more:
-                call = store.new_call()
-                released, more, *left = await store.calls.call_named("lock/release_all", shard, (owner, call, PAGE), call)
+            count, after = 0, b""
+            while True:
+                args = (owner, after, store.new_call(), PAGE)
+                released, after, *left = await store.call("lock/release_all", shard, args)
                 sifted(left)
-                count += released
-            return count
+                count += int(released)
+                if not after:
+                    return count
 
         return sum(await asyncio.gather(*(one_shard(shard) for shard in range(store.shards))))
 

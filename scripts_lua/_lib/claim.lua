@@ -194,6 +194,7 @@ end
 -- At the end of a run that changed anything: enter what was counted, and let the keys outlive what is in them. The empty
 -- members keep a key from being emptied, and with it from losing its TTL, so that all but one run an hour touch no TTL.
 local function finish()
+  counter_write()
   for what, by in pairs(counted) do
     if by ~= 0 then tally(c.stats, what, by) end
   end

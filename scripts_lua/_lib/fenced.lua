@@ -1,7 +1,7 @@
 -- _lib/fenced: what was last written under a name, and by which fence.
 --
 --   string  "FENCE VALUE"; PX.  FENCE: the newest that wrote or was checked. VALUE empty: none was written, or it was deleted.
--- needs: _lib/lease1
+-- needs: _lib/clock
 
 local REMEMBER_MS = 30 * 86400000
 

@@ -2,7 +2,7 @@
 --
 -- Strangers (tasks whose functions the caller lacks) stay where they are: others may be there for them, and only lack room for
 -- the moment. Where many stand at the head of a queue, the caller goes on behind them in its next call.
--- needs: _lib/lease1 _lib/waiting _lib/ledger _lib/task
+-- needs: _lib/lock _lib/waiting _lib/lease1 _lib/ledger _lib/task
 
 local PILE = 100
 local HELD_MS = 1000  -- when what is tried again looks at its job's lock again

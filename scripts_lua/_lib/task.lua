@@ -24,9 +24,10 @@
 -- KEYS[21] task:stats    hash    what happened -> how often
 -- KEYS[22] task:awaited  zset    ID \255 CHANNEL: whom to tell when it ends
 -- KEYS[23] task:result   hash    ID -> JSON: what its function returned, which no script reads
+-- KEYS[24] lock:live     zset
 --
 -- Members of the zsets in lexical order have score 0 and fixed widths (2, 15, 16 digits): that order is the order wanted.
--- needs: _lib/lease1 _lib/waiting _lib/ledger _lib/messages _lib/results
+-- needs: _lib/lock _lib/waiting _lib/lease1 _lib/ledger _lib/messages _lib/results
 
 local q = {
   records = KEYS[1], ready = KEYS[2], delayed = KEYS[3],
@@ -34,7 +35,7 @@ local q = {
   open = KEYS[7],
   ledger = {ledger = KEYS[8], order = KEYS[9]},
   counter = KEYS[10],
-  locks = {leases = KEYS[11], owned = KEYS[12]},
+  locks = lock_table(KEYS[11], KEYS[24], KEYS[12]),
   waiting = {queue = KEYS[13], waiters = KEYS[14]},
   bell = KEYS[15],
   outcomes = KEYS[16], params = KEYS[17], ended = KEYS[18], dead = KEYS[19], untils = KEYS[20], stats = KEYS[21], awaited = KEYS[22], results = KEYS[23],
@@ -173,15 +174,13 @@ end
 
 -- Begin the next attempt: lease the task and, under overlap skip, its job's lock, with one fence for both. Returns the lease,
 -- or nil and who holds the lock.
-local locked = now
 local function task_start(id, record, owner, token, lease_ms)
   local fence = mint(q.counter)
   if record.job and record.overlap == 'skip' then
     local name = 'job:' .. record.job
-    local lock = lease_read(q.locks, name)
+    local lock = lock_read(q.locks, name)
     if lock and lock.live then return nil, lock.owner end
-    lease_grant(q.locks, fence, name, lock, owner, token, lease_ms)
-    locked = math.max(locked, now + lease_ms)
+    lock_grant(q.locks, name, lock, {fence = fence, ttl = lease_ms, calls = token, note = '-', owner = owner})
   end
   record.attempts, record.started, record.seq = record.attempts + 1, now, 0
   if (record.attempts == 1 and record.till > 0) or (record.max_duration_ms and (record.attempts == 1 or record.till == 0)) then
@@ -194,7 +193,7 @@ end
 
 -- What the run did that others must see: its locks outlive their TTL, and workers are woken, once a run.
 local function finish()
-  if locked > now then lease_keep(q.locks, q.counter, locked + TOMBSTONE_MS) end
+  lock_scatter(q.locks)
   if claimable then redis.call('PUBLISH', q.bell, message_task()) end
   for what, count in pairs(tallied) do redis.pcall('HINCRBY', q.stats, what, count) end
 end
@@ -205,11 +204,12 @@ local function task_leave(id, lease)
   lease_drop(q.leases, id, lease)
   local job = string.match(id, '^(.*)@%-?%d+$')
   local name = job and 'job:' .. job
-  local lock = name and attempt(lease_read, q.locks, name)
-  if lock and lock.live and lock.owner == lease.owner and lock.token == lease.token then
-    lease_drop(q.locks, name, lock)
+  local lock = name and attempt(lock_read, q.locks, name)
+  if lock and lock.live and lock.owner == lease.owner and lock.calls == lease.token then
+    lock_drop(q.locks, name, lock)
     if awaited == nil then awaited = redis.call('EXISTS', q.waiting.queue) == 1 end
-    if awaited and attempt(hand_off, q.locks, q.waiting, q.counter, name, nil, '') then locked = math.max(locked, now + GRANT_MS) end
+    local handed = awaited and attempt(hand_off, q.waiting, q.counter, name, '')
+    if handed then lock_grant(q.locks, name, nil, handed) end
   end
 end
 

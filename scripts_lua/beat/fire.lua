@@ -1,8 +1,8 @@
 -- beat/fire: for each job: if its slot is still the expected one and has come due, create the task and move on to the next.
 --
--- KEYS[1..23] of _lib/task
--- KEYS[24] job:slot      hash    job -> "SLOT DUE REV RULES", see _lib/schedule
--- KEYS[25] job:due       zset
+-- KEYS[1..24] of _lib/task
+-- KEYS[25] job:slot      hash    job -> "SLOT DUE REV RULES", see _lib/schedule
+-- KEYS[26] job:due       zset
 -- ARGV[1]  job           str
 -- ARGV[2]  expected      str     what the caller saw in job:slot
 -- ARGV[3]  slot          int     ms; the one to fire, the latest that came due
@@ -29,7 +29,7 @@
 -- A slot that the ledger knows is not fired again, and one that may have run before the store lost its last writes is not either.
 -- include: _lib/lease1 _lib/waiting _lib/ledger _lib/schedule _lib/task
 
-local s = {slots = KEYS[24], dues = KEYS[25]}
+local s = {slots = KEYS[25], dues = KEYS[26]}
 schedule_seen(s)
 
 local function fire(i)

@@ -5,7 +5,7 @@
 -- ARGV[1] limit          int
 --
 -- Returns  {{owner, info, dead_at_ms}, ...}
--- include: _lib/lease1
+-- include: _lib/clock
 
 local out = {}
 local rows = redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. int(now), '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[1])

@@ -3,7 +3,7 @@
 -- KEYS[1] claim:stats  hash  see _lib/claim
 --
 -- Returns  {acquired, contended, took_over, completed, failed, released, renewed, expired}
--- include: _lib/lease1
+-- include: _lib/clock
 
 local NAMES = {'acquired', 'contended', 'took_over', 'completed', 'failed', 'released', 'renewed', 'expired'}
 return answer(function()

@@ -5,7 +5,7 @@
 --
 -- Returns  1  let in, and any older fence is refused from now on
 --          0  refused, nothing is changed
--- include: _lib/lease1 _lib/fenced
+-- include: _lib/fenced
 
 return answer(function()
   local fence = tonumber(ARGV[1])

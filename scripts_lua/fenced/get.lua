@@ -4,7 +4,7 @@
 --
 -- Returns  {fence, value}  the newest fence that wrote or was checked, and the value; empty: none
 --          {0, ''}         nothing is known of the name
--- include: _lib/lease1 _lib/fenced
+-- include: _lib/fenced
 
 return answer(function()
   local newest, value = fenced_read(KEYS[1])

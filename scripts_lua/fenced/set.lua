@@ -9,7 +9,7 @@
 --
 -- Comparing and writing are one script: between the two an old holder could be overtaken.
 -- The same call again writes the same again, or finds that a newer fence has written meanwhile.
--- include: _lib/lease1 _lib/fenced
+-- include: _lib/fenced
 
 return answer(function()
   local fence = tonumber(ARGV[1])

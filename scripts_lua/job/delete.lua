@@ -1,10 +1,10 @@
 -- job/delete: forget a job, its slot and, up to `limit` entries at a time, its ledger, with the tasks of it that wait. One that runs goes on.
 --
--- KEYS[1..23] of _lib/task
--- KEYS[24] job        hash  job -> "REV JSON"
--- KEYS[25] job:order  zset
--- KEYS[26] job:slot   hash
--- KEYS[27] job:due    zset
+-- KEYS[1..24] of _lib/task
+-- KEYS[25] job        hash  job -> "REV JSON"
+-- KEYS[26] job:order  zset
+-- KEYS[27] job:slot   hash
+-- KEYS[28] job:due    zset
 -- ARGV[1]  job        str
 -- ARGV[2]  limit      int
 --
@@ -19,10 +19,10 @@ local function withdraw(id)
   task_end(id, record, 'cancelled', nil, nil, 'its job was deleted')
 end
 
-local existed = redis.call('HDEL', KEYS[24], job)
-redis.call('ZREM', KEYS[25], job)
-redis.call('HDEL', KEYS[26], job)
-redis.call('ZREM', KEYS[27], job)
+local existed = redis.call('HDEL', KEYS[25], job)
+redis.call('ZREM', KEYS[26], job)
+redis.call('HDEL', KEYS[27], job)
+redis.call('ZREM', KEYS[28], job)
 local open = redis.call('HGET', q.open, job)
 if open then withdraw(open) end
 redis.call('HDEL', q.open, job)

@@ -9,7 +9,7 @@
 -- Returns  {definition, slot, open}  "REV JSON", "SLOT DUE REV RULES" (empty, or SLOT is -1: it has ended), the unfinished task's id or
 --                                    empty
 --          {}                        no such job
--- include: _lib/lease1
+-- include: _lib/clock
 
 local out = {}
 for i = 1, #ARGV do

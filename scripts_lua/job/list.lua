@@ -5,6 +5,6 @@
 -- ARGV[2] limit      int
 --
 -- Returns  {job, ...}  fewer than `limit`: this was the last page
--- include: _lib/lease1
+-- include: _lib/clock
 
 return redis.call('ZRANGEBYLEX', KEYS[1], ARGV[1] == '' and '-' or '(' .. ARGV[1], '+', 'LIMIT', 0, ARGV[2])

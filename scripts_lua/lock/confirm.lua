@@ -1,8 +1,8 @@
 -- lock/confirm: renew for each waiter what a hand-off has given it, where the store is too full for lock/try_acquire.
 --
--- KEYS[1] lock        hash  the locks, see _lib/lease1
--- KEYS[2] lock:owned  zset
--- KEYS[3] fence       string
+-- KEYS[1] lock        hash  the locks, see _lib/lease
+-- KEYS[2] lock:live   zset
+-- KEYS[3] lock:owned  zset
 -- ARGV[1] key         str
 -- ARGV[2] owner       str
 -- ARGV[3] token       id    of the call by which it waits
@@ -12,20 +12,16 @@
 -- Returns  {fence, expires_at_ms}  held under that token
 --          {0, 0}                  not, or no longer
 -- Under OOM: runs.
--- include: _lib/lease1
+-- include: _lib/lock
 
-local t = {leases = KEYS[1], owned = KEYS[2]}
-local furthest = now
-
+local t = lock_table(KEYS[1], KEYS[2], KEYS[3])
 local out = each(4, function(i)
-  local key = ARGV[i]
-  local lease = lease_read(t, key)
-  if not (lease and lease.live and lease.owner == ARGV[i + 1] and lease.token == ARGV[i + 2]) then return {0, 0} end
-  lease.expires = now + tonumber(ARGV[i + 3])
-  lease_put(t, key, lease)
-  furthest = math.max(furthest, lease.expires)
+  local key, ttl = ARGV[i], tonumber(ARGV[i + 3])
+  local lease = lock_read(t, key)
+  if not (lease and lease.live and lease.owner == ARGV[i + 1] and lease.calls == ARGV[i + 2]) then return {0, 0} end
+  lease.ttl, lease.expires = ttl, now + ttl
+  lock_put(t, key, lease)
   return {lease.fence, lease.expires}
 end)
-
-if furthest > now then lease_keep(t, KEYS[3], furthest + TOMBSTONE_MS) end
+lock_scatter(t)
 return out

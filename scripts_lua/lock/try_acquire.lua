@@ -1,10 +1,11 @@
 -- lock/try_acquire: take each lock that is free and mint its fence; the same owner keeps the one it has.
 --
--- KEYS[1] lock          hash    the locks, see _lib/lease1
--- KEYS[2] lock:owned    zset
--- KEYS[3] fence         string  the last fence of this shard
--- KEYS[4] lock:queue    zset    who waits, see _lib/waiting
--- KEYS[5] lock:waiters  hash
+-- KEYS[1] lock          hash    the locks, see _lib/lease
+-- KEYS[2] lock:live     zset
+-- KEYS[3] lock:owned    zset
+-- KEYS[4] fence         string  the last fence of this shard
+-- KEYS[5] lock:queue    zset    who waits, see _lib/waiting
+-- KEYS[6] lock:waiters  hash
 -- ARGV[1] key           str
 -- ARGV[2] owner         str
 -- ARGV[3] token         id      of this call; the same again is the same call, repeated
@@ -19,43 +20,44 @@
 --
 -- Test and set are one script: celers' GET, then SET, let two owners win. A lock that is free while others wait goes to
 -- the first of them, never to a newcomer.
--- include: _lib/lease1 _lib/waiting
+-- include: _lib/lock _lib/waiting
 
-local t = {leases = KEYS[1], owned = KEYS[2]}
-local counter = KEYS[3]
-local w = {queue = KEYS[4], waiters = KEYS[5]}
+local t, w, counter = lock_table(KEYS[1], KEYS[2], KEYS[3]), {queue = KEYS[5], waiters = KEYS[6]}, KEYS[4]
+local keys = {}
+for i = 1, #ARGV, 6 do keys[#keys + 1] = ARGV[i] end
+lock_gather(t, keys)
 local queued = redis.call('EXISTS', w.queue) == 1
-local furthest = now
 
 local out = each(6, function(i)
   local key, owner, token, ttl, channel = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]), ARGV[i + 5]
-  local lease = lease_read(t, key)
-  if queued and not (lease and lease.live) then lease = hand_off(t, w, counter, key, lease, token) or lease_read(t, key) end
-  local reply
+  local lease = lock_read(t, key)
+  if queued and not (lease and lease.live) then
+    local handed = hand_off(w, counter, key, token)
+    if handed then lease = lock_grant(t, key, lease, handed) end
+  end
   if not (lease and lease.live) then
+    local fence = mint(counter)
     if queued then waiter_leave(w, key, token) end
-    lease = lease_grant(t, mint(counter), key, lease, owner, token, ttl)
-    reply = {lease.fence, lease.expires, now}
-  elseif lease_took(lease, token) or (ARGV[i + 4] == '1' and lease.owner == owner) then
+    lease = lock_grant(t, key, lease, {fence = fence, ttl = ttl, calls = token, note = '-', owner = owner})
+    return {fence, lease.expires, now}
+  elseif lease_took(lease, token) or (ARGV[i + 4] == '1' and lease.owner == owner and lease.note == '-') then
     -- Undoing one cancelled call, this or another, does not release what the owner has by both.
     lease_retake(lease, token)
-    lease.expires = now + ttl
-    lease_put(t, key, lease)
-    reply = {lease.fence, lease.expires, now}
-  else
-    if lease.ahead then lease_put(t, key, lease) end
-    local joined = channel ~= '' and waiter_join(w, counter, key, token, ttl, channel, owner)
-    queued = queued or channel ~= ''
-    reply = {0, lease.expires - now, now, joined and 1 or 0}
+    lease.ttl, lease.expires = ttl, now + ttl
+    lock_put(t, key, lease)
+    return {lease.fence, lease.expires, now}
   end
-  furthest = math.max(furthest, lease.expires)
-  return reply
+  if lease.mended then lock_put(t, key, lease) end
+  local joined = channel ~= '' and waiter_join(w, counter, key, token, ttl, channel, owner)
+  queued = queued or channel ~= ''
+  return {0, lease.expires - now, now, joined and 1 or 0}
 end)
 
-lease_prune(t, #out)
-lease_keep(t, counter, furthest + TOMBSTONE_MS)
+lock_scatter(t)
+lock_forget(t, #out + 2)  -- a few more than were taken, so that what has expired goes faster than it comes
 if queued then
-  redis.call('PEXPIREAT', w.queue, int(horizon))
-  redis.call('PEXPIREAT', w.waiters, int(horizon))
+  local until_ms = int(now + redis.call('PTTL', t.records))
+  redis.call('PEXPIREAT', w.queue, until_ms)
+  redis.call('PEXPIREAT', w.waiters, until_ms)
 end
 return out

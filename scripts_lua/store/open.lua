@@ -9,7 +9,7 @@
 -- A store in use keeps its number: a name would be looked for in another shard than the one it was put in. Instances say it
 -- again with each heartbeat, for the key goes with FLUSHALL.
 -- Under OOM: runs.
--- include: _lib/lease1
+-- include: _lib/clock
 
 if ARGV[1] ~= '0' then redis.call('SET', KEYS[1], ARGV[1], 'NX') end
 return answer(function()

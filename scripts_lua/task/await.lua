@@ -1,6 +1,6 @@
 -- task/await: ask to be told when each task ends.
 --
--- KEYS[1..23] of _lib/task
+-- KEYS[1..24] of _lib/task
 -- ARGV[1]  id            str
 -- ARGV[2]  channel       str     told once that it has ended, see _lib/messages
 -- Batch: ARGV[1..2] repeat, one group a call, at most 64 a run.

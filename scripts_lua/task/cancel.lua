@@ -1,6 +1,6 @@
 -- task/cancel: end each task that has not ended. A running one is refused its next renewal, and its worker told at once.
 --
--- KEYS[1..23] of _lib/task
+-- KEYS[1..24] of _lib/task
 -- ARGV[1]  id            str
 -- ARGV[2]  call          id      of this call; the same again is the same call, repeated
 -- Batch: ARGV[1..2] repeat, one group a call, at most 64 a run.

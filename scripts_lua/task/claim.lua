@@ -1,6 +1,6 @@
 -- task/claim: begin an attempt of up to `limit` tasks of some queues, after taking back what expired.
 --
--- KEYS[1..23] of _lib/task
+-- KEYS[1..24] of _lib/task
 -- ARGV[1]  queues        json    names; they take turns, beginning with the first
 -- ARGV[2]  owner         str
 -- ARGV[3]  call          id      of this call; the same again is the same call, repeated

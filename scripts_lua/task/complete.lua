@@ -1,6 +1,6 @@
 -- task/complete: end each task whose attempt succeeded, if the attempt is still the newest.
 --
--- KEYS[1..23] of _lib/task
+-- KEYS[1..24] of _lib/task
 -- ARGV[1]  id            str
 -- ARGV[2]  owner         str
 -- ARGV[3]  fence         int

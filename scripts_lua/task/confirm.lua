@@ -1,6 +1,6 @@
 -- task/confirm: let each task go on that was spawned with a delay until its durability was known; or withdraw it.
 --
--- KEYS[1..23] of _lib/task
+-- KEYS[1..24] of _lib/task
 -- ARGV[1]  id            str
 -- ARGV[2]  call          id      that spawned it
 -- ARGV[3]  delay_ms      int     from its spawn on, as its caller wanted it; -1: withdraw it

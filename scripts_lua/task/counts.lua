@@ -11,7 +11,7 @@
 --
 -- Returns  {now_ms, running, {what, count, ...}, {queue, ready, delayed, dead}, ...}  running: of all queues. what: what happened
 --          so often since the shard was first used
--- include: _lib/lease1
+-- include: _lib/clock
 
 local out = {now, redis.call('ZCARD', KEYS[4]),
   redis.call('HMGET', KEYS[5], 'spawned', 'begun', 'done', 'retried', 'failed', 'lost', 'cancelled')}

@@ -1,6 +1,6 @@
 -- task/fail: end each attempt that failed: the task is tried again by its policy, or has failed.
 --
--- KEYS[1..23] of _lib/task
+-- KEYS[1..24] of _lib/task
 -- ARGV[1]  id            str
 -- ARGV[2]  owner         str
 -- ARGV[3]  fence         int

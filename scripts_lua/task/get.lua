@@ -10,7 +10,7 @@
 -- Batch: ARGV[1..1] repeat, one group a call, at most 100 a run.
 --
 -- Returns  {record, lease, outcome, payload, ledger, result}  as _lib/task has them, or empty; the ledger's entry for the task of a slot
--- include: _lib/lease1
+-- include: _lib/clock
 
 local out = {}
 for i = 1, #ARGV do

@@ -1,6 +1,6 @@
 -- task/keep: renew whatever a call had claimed, or fired and started, while the reply to it is on its way.
 --
--- KEYS[1..23] of _lib/task
+-- KEYS[1..24] of _lib/task
 -- ARGV[1]  owner         str
 -- ARGV[2]  call          id      of the claim or the firing
 -- ARGV[3]  lease_ms      int     for tasks that do not say theirs
@@ -25,11 +25,10 @@ for owner, calls in pairs(wanted) do
     local record = attempt(task_read, id)
     lease.expires = now + (record and record.lease_ms or calls[lease.token])
     lease_put(q.leases, id, lease)
-    local lock = record and record.job and attempt(lease_read, q.locks, 'job:' .. record.job)
-    if lock and lock.live and lock.owner == owner and lock.token == lease.token then
-      lock.expires = lease.expires
-      lease_put(q.locks, 'job:' .. record.job, lock)
-      locked = math.max(locked, lock.expires)
+    local lock = record and record.job and attempt(lock_read, q.locks, 'job:' .. record.job)
+    if lock and lock.live and lock.owner == owner and lock.calls == lease.token then
+      lock.expires, lock.ttl = lease.expires, lease.expires - now
+      lock_put(q.locks, 'job:' .. record.job, lock)
     end
   end
 end

@@ -11,7 +11,7 @@
 -- ARGV[4]  limit         int
 --
 -- Returns  {cursor, id, ...}  cursor empty: this was the last page
--- include: _lib/lease1
+-- include: _lib/clock
 
 local place, queue, after, limit = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local out = {''}

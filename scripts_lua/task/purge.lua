@@ -1,6 +1,6 @@
 -- task/purge: forget each of these tasks that has ended.
 --
--- KEYS[1..23] of _lib/task
+-- KEYS[1..24] of _lib/task
 -- ARGV[1]  id            str
 -- ARGV[2]  state         str     only in this one; empty: however it ended
 -- Batch: ARGV[1..2] repeat, one group a call, at most 64 a run.

@@ -1,6 +1,6 @@
 -- task/release: give each attempt back that was not begun, or was cut short by a shutdown, so that others go on at once.
 --
--- KEYS[1..23] of _lib/task
+-- KEYS[1..24] of _lib/task
 -- ARGV[1]  id            str
 -- ARGV[2]  owner         str
 -- ARGV[3]  fence         int

@@ -1,7 +1,7 @@
 -- task/release_all: take back what an owner that is gone had claimed, up to `limit` at a time, as if its leases had expired.
 --
--- KEYS[1..23] of _lib/task
--- KEYS[24] reply:CALL    string  PX: what this call answered, for when it is repeated
+-- KEYS[1..24] of _lib/task
+-- KEYS[25] reply:CALL    string  PX: what this call answered, for when it is repeated
 -- ARGV[1]  owner         str
 -- ARGV[2]  limit         int
 --
@@ -12,7 +12,7 @@
 -- include: _lib/lease1 _lib/waiting _lib/ledger _lib/task
 
 local owner, limit = ARGV[1], tonumber(ARGV[2])
-local said = redis.call('GET', KEYS[24])
+local said = redis.call('GET', KEYS[25])
 if said then
   local before, more = string.match(said, '^(%d+) (%d)$')
   return {tonumber(before), tonumber(more)}
@@ -34,5 +34,5 @@ for _, id in ipairs(ids) do
   end
 end
 local more = #ids == limit and #left < limit and 1 or 0
-redis.call('SET', KEYS[24], released .. ' ' .. more, 'PX', TOMBSTONE_MS)
+redis.call('SET', KEYS[25], released .. ' ' .. more, 'PX', TOMBSTONE_MS)
 return {released, more, unpack(left)}

@@ -1,6 +1,6 @@
 -- task/renew: set the time left of each attempt anew, and of the job lock that goes with it; an expired one is never revived.
 --
--- KEYS[1..23] of _lib/task
+-- KEYS[1..24] of _lib/task
 -- ARGV[1]  id            str
 -- ARGV[2]  owner         str
 -- ARGV[3]  fence         int
@@ -28,14 +28,13 @@ local out = each(5, function(i)
   if lease and not mine then
     said = RESULT.NOT_YOURS
   elseif mine and lease.live then
-    local held = lock ~= '' and lease_read(q.locks, lock) or nil
-    if lock == '' or (held and held.live and held.owner == owner and held.token == lease.token) then
+    local held = lock ~= '' and lock_read(q.locks, lock) or nil
+    if lock == '' or (held and held.live and held.owner == owner and held.calls == lease.token) then
       lease.expires = now + tonumber(ARGV[i + 3])
       lease_put(q.leases, id, lease)
       if held then
-        held.expires = lease.expires
-        lease_put(q.locks, lock, held)
-        locked = math.max(locked, lease.expires)
+        held.expires, held.ttl = lease.expires, tonumber(ARGV[i + 3])
+        lock_put(q.locks, lock, held)
       end
       said = lease.expires
     end

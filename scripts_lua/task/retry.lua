@@ -1,6 +1,6 @@
 -- task/retry: let each dead task be tried again, for some more attempts.
 --
--- KEYS[1..23] of _lib/task
+-- KEYS[1..24] of _lib/task
 -- ARGV[1]  id            str
 -- ARGV[2]  call          id      of this call; the same again is the same call, repeated
 -- ARGV[3]  attempts      int     how many more; 0: as many as it had, counted anew

@@ -1,6 +1,6 @@
 -- task/spawn: put each task into its queue, once for an id.
 --
--- KEYS[1..23] of _lib/task
+-- KEYS[1..24] of _lib/task
 -- ARGV[1]  id            str     made from the idempotency key, where there is one
 -- ARGV[2]  call          id      of this call; the same again is the same call, repeated
 -- ARGV[3]  record        text    "MAX JSON", with the call in it

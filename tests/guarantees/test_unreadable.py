@@ -109,7 +109,9 @@ async def test_a_key_of_another_type_is_named(lb: Lockbeat, raw: Any, key: str) 
             async with lb.lock("k", wait=1):
                 pass
     assert told.value.key == wrong
-    raw.delete(*(lb.store.keys.key(0, name) for name in (key, "lock", "lock:owned")))  # the script had come half its way
+    raw.delete(
+        *(lb.store.keys.key(0, name) for name in (key, "lock", "lock:live", "lock:owned"))
+    )  # the script had come half its way
 
 
 @here_and_there

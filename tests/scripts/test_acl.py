@@ -15,7 +15,7 @@ from tests.keeping import renewed
 from tests.servers import Server
 
 SCRIPTING = "+evalsha +eval +subscribe +unsubscribe +publish +time +exists"
-DATA = "+get +set +pexpireat +hget +hset +hdel +hexists +hrandfield +zadd +zrem +zrangebylex"
+DATA = "+get +set +pttl +pexpireat +unlink +hget +hmget +hset +hdel +hexists +zadd +zrem +zmscore +zrangebylex +zrangebyscore"
 USER = "user limited on >pw resetkeys ~{app:* resetchannels &{app* -@all " + f"{SCRIPTING} {DATA}"
 
 

@@ -63,7 +63,7 @@ def test_the_arguments_that_a_body_reads_are_those_its_header_declares(name: str
             assert fixed == set(range(1, len(script.argv) + 1))
         return
     loops = re.findall(r"(?:each\(|for i = 1, #ARGV,? ?)(\d*)(?:, | do)", body)
-    assert [int(step or 1) for step in loops] == [len(script.argv)]
+    assert {int(step or 1) for step in loops} == {len(script.argv)}
     offsets = {int(offset or 0) for offset in re.findall(r"ARGV\[i(?: \+ (\d+))?\]", body)}
     assert offsets == set(range(len(script.argv)))
     assert not fixed

@@ -14,7 +14,7 @@ from tests.conftest import only
 from tests.scripts.decisions import Decisions, plain
 
 NOW = 1_800_000_000_000
-INCLUDE = "-- include: _lib/clock _lib/fence _lib/run _lib/reply _lib/lease _lib/leases\n"
+INCLUDE = "-- include: _lib/leases _lib/reply\n"
 KEYS = ("task:lease", "task:live", "task:owned", "fence", "reply:0", "reply:1", "reply:2", "claim:stats", "bell")
 PARTS = """
 local t = lease_table(KEYS[1], KEYS[2], KEYS[3])
