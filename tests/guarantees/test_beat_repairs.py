@@ -11,6 +11,7 @@ from lockbeat import Lockbeat
 from lockbeat.errors import StoreUnavailable
 from lockbeat.jobs import Job
 from lockbeat.jobs import scheduler as module
+from lockbeat.store import results
 from lockbeat.triggers import Every
 from tests.beats import Beats, backdate, eventually, ledger, minutely, now_ms, overdue, scheduler, states
 from tests.conftest import only, wait_until
@@ -75,14 +76,14 @@ async def test_what_is_lost_of_a_job_is_healed_without_a_restart(lb: Lockbeat, r
     before = await lb.jobs.get("report")
     lose(raw, lb, lost)
     said = await lb.store.call("beat/heartbeat", 0, ("me", "{}", 30_000))
-    assert said[2] == 1, "whoever sleeps is told that something is odd"
+    assert said[2] == results.LOST, "whoever sleeps is told that something is odd"
     for _ in range(2):
         await beat.tick(0)
         beat._walks.clear()
     if not declared and "job" in lost.replace("/report", "").split():
         return
     said = await lb.store.call("beat/heartbeat", 0, ("me", "{}", 30_000))
-    assert said[2] == 0
+    assert said[2] == results.NO
     after = await lb.jobs.get("report")
     assert after.next is not None
     assert before.next is not None
@@ -111,7 +112,7 @@ async def test_a_job_whose_definition_nobody_has_is_forgotten_after_a_while(
     beat._walks.clear()
     await beat.tick(0)
     assert not raw.hexists(lb.store.keys.key(0, "job:slot"), "report")
-    assert (await lb.store.call("beat/heartbeat", 0, ("me", "{}", 30_000)))[2] == 0
+    assert (await lb.store.call("beat/heartbeat", 0, ("me", "{}", 30_000)))[2] == results.NO
 
 
 @only("memory", "valkey")

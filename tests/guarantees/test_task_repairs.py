@@ -13,6 +13,7 @@ from lockbeat.cli import _leases
 from lockbeat.cli._store import Where
 from lockbeat.monitor import instances
 from lockbeat.program import serving
+from lockbeat.store import results
 from lockbeat.tasks import NewTask, Task, TaskInfo, Tasks
 from lockbeat.worker import worker as worker_module
 from tests.beats import Beats, Hands, eventually, minutely, overdue, scheduler, states
@@ -88,8 +89,9 @@ async def test_a_repeated_cancel_of_a_jobs_task_is_answered_as_the_first_time(lb
     if not leased:
         assert await lb.tasks.release(task)
     args = (task.id, lb.store.new_call())
-    assert [await lb.store.call("task/cancel", 0, args) for _ in range(3)] == [1, 1, 1]
-    assert await lb.store.call("task/cancel", 0, (task.id, lb.store.new_call())) == 0, "another call finds it ended"
+    assert [await lb.store.call("task/cancel", 0, args) for _ in range(3)] == [results.DONE] * 3
+    said = await lb.store.call("task/cancel", 0, (task.id, lb.store.new_call()))
+    assert said == results.FINISHED, "another call finds it ended"
     assert await states(lb, "report") == ["cancelled"]
 
 
@@ -97,8 +99,9 @@ async def test_a_repeated_cancel_of_a_jobs_task_is_answered_as_the_first_time(lb
 async def test_a_repeated_fail_of_a_jobs_last_attempt_is_answered_as_the_first_time(lb: Lockbeat, raw: Any) -> None:
     task = await fired(lb, raw, max_attempts=1)
     args = (task.id, task.owner, task.fence, "broken", "{}", -1, lb.store.new_call())
-    assert [await lb.store.call("task/fail", 0, args) for _ in range(3)] == [-1, -1, -1]
-    assert await lb.store.call("task/fail", 0, (*args[:-1], lb.store.new_call())) == 0, "another call ends nothing"
+    assert [await lb.store.call("task/fail", 0, args) for _ in range(3)] == [results.DEAD] * 3
+    said = await lb.store.call("task/fail", 0, (*args[:-1], lb.store.new_call()))
+    assert said == results.NOT_YOURS, "another call ends nothing"
     assert await states(lb, "report") == ["failed"]
 
 
@@ -117,14 +120,16 @@ async def test_a_repeated_fail_of_a_jobs_earlier_attempt_names_the_same_retry_an
 
 
 @here_and_there
-@pytest.mark.parametrize(("begun", "most", "answer"), [(0, 1, 2), (1, 3, 2), (1, 1, 1)])
+@pytest.mark.parametrize(
+    ("begun", "most", "answer"), [(0, 1, results.WAITING), (1, 3, results.WAITING), (1, 1, results.FINISHED)]
+)
 async def test_a_repeated_release_of_a_jobs_attempt_is_answered_as_the_first_time(
     lb: Lockbeat, raw: Any, begun: int, most: int, answer: int
 ) -> None:
     task = await fired(lb, raw, max_attempts=most)
     args = (task.id, task.owner, task.fence, begun, 0, lb.store.new_call())
     assert await lb.store.call("task/release", 0, args) == answer
-    following = await claim_one(lb) if answer == 2 else None
+    following = await claim_one(lb) if answer == results.WAITING else None
     assert [await lb.store.call("task/release", 0, args) for _ in range(2)] == [answer, answer]
     if following is not None:
         assert following.attempt == 1 + begun
