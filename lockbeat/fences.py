@@ -50,20 +50,19 @@ class Fenced:
         For what can't compare fences by itself, such as sending a mail. A newer owner may come between this answer and what
         follows it: where the target can compare, let it.
         """
-        return bool(await self._call("fenced/check", name, (whole("fence", fence, 1, MOST_FENCE),)))
+        return bool(await self._call("fenced/check", name, fence=whole("fence", fence, 1, MOST_FENCE)))
 
     async def get(self, name: str) -> FencedValue | None:
         """What was last written; None: nothing, or it was deleted (`fenced/get`)."""
-        fence, value = await self._call("fenced/get", name, ())
+        fence, value = await self._call("fenced/get", name)
         if not value:
             return None
         store = self._store
         return FencedValue(load(value, store.keys.key(store.shard_of(name), "fenced:NAME", name)), fence)
 
     async def _write(self, name: str, text: str, fence: int) -> bool:
-        return bool(await self._call("fenced/set", name, (whole("fence", fence, 1, MOST_FENCE), text)))
+        return bool(await self._call("fenced/set", name, fence=whole("fence", fence, 1, MOST_FENCE), value=text))
 
-    async def _call(self, script: str, name: str, args: tuple[str | int, ...]) -> Any:
+    async def _call(self, script: str, name: str, **args: Any) -> Any:
         check_name("name", name)
-        store = self._store
-        return await store.calls.call_named(script, store.shard_of(name), args, name)
+        return await self._store.call_named(script, self._store.shard_of(name), name, **args)

@@ -16,11 +16,36 @@ from lockbeat import Beat, Lockbeat
 from lockbeat.jobs import Job, JobState, LedgerEntry, Scheduler
 from lockbeat.leases.lease import Held
 from lockbeat.store import Store
+from lockbeat.store.rows import Row
+from lockbeat.store.scripts import load
 from lockbeat.tasks import Task
 from lockbeat.triggers import Every
 from tests.conftest import PATIENCE
 
 MINUTE = 60_000
+
+
+def shot(lb: Lockbeat, job: Job, slot: int, /, **changes: Any) -> Row:
+    """beat/fire as an instance sends it at that slot that has no worker, and knows of none that was missed."""
+    following = slot // MINUTE * MINUTE + MINUTE
+    given: dict[str, Any] = {
+        "job": job.name,
+        "expected": f"{slot} {slot} {job.rev}",
+        "slot": slot,
+        "first": slot,
+        "last": slot,
+        "count": 0,
+        "window": job.fires_within_ms,
+        "next": f"{following} {following} {job.rev}",
+        "next_due": following,
+        "record": job.record,
+        "overlap": job.overlap,
+        "keep": job.keep,
+        "owner": lb.owner,
+        "call": lb.store.new_call(),
+        "lease_ms": 0,
+    }
+    return lb.store.row("beat/fire", **(given | changes))
 
 
 class Hands:
@@ -51,7 +76,8 @@ class Hands:
         raise AssertionError("no reply is lost here")
 
     def expect(self, shard: int, call: str, lease_ms: int) -> Held:
-        return Held("task/keep", shard, ("nobody", call, lease_ms), lease_ms / 1000, 0.0, lambda reason: None)
+        row = load("task/keep").encode(owner="nobody", call=call, lease_ms=lease_ms)
+        return Held(row, shard, lease_ms / 1000, 0.0, lambda reason: None)
 
     def expected(self, held: Held) -> None:
         pass

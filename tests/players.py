@@ -101,7 +101,7 @@ class Player:
         """Every shard's."""
         for shard in range(self.lb.store.shards):
             before = monotonic()
-            _, server_ms, _ = await self.lb.store.call("store/open", shard, (0,))
+            _, server_ms, _ = await self.lb.store.call("store/open", shard, shards=0)
             self.history.clock.sample(before, server_ms, monotonic())
 
     async def play(self, until: float, keys: list[str], move: Callable[[Player, str], Awaitable[None]]) -> None:

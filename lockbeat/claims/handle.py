@@ -110,29 +110,30 @@ class ClaimHandle:
         if self._entered and lease_ms != self._lease_ms:
             # The keeper's own renewals may be on their way, and would set it back.
             raise InvalidArgument("lease", "while the block runs it is what `hold` was given")
-        self._check(await self._table.change("claim/renew", claim, lease_ms, lease=lease_ms / 1000))
+        self._check(await self._table.change("claim/renew", claim, lease_ms=lease_ms, lease=lease_ms / 1000))
 
     async def complete(self, result: Any = None, hold: Seconds | None = None) -> None:
         """The work is done; `hold`: None as the handle says. Raises ClaimRefused."""
         text = dump("result", result)
-        await self._finish("claim/complete", text, self._hold_ms if hold is None else milliseconds("hold", hold, least=0))
+        hold_ms = self._hold_ms if hold is None else milliseconds("hold", hold, least=0)
+        await self._finish("claim/complete", result=text, hold_ms=hold_ms)
 
     async def fail(self, error: Any) -> None:
         """The work failed: the next acquire gets it at once, as its next attempt. Raises ClaimRefused."""
-        await self._finish("claim/fail", error_json(error))
+        await self._finish("claim/fail", error=error_json(error))
 
     async def release(self) -> None:
         """Give it back as if it had not been acquired: its attempt does not count. Raises ClaimRefused."""
-        await self._finish("claim/release", "-")
+        await self._finish("claim/release", token="-")
 
-    async def _finish(self, script: str, *args: str | int) -> None:
+    async def _finish(self, script: str, **args: Any) -> None:
         holding = self._holding
         if holding is None:
-            said = await self._table.change(script, self.claim, *args)
+            said = await self._table.change(script, self.claim, **args)
         else:
             # Held on to until the store has said that it is over: if it can't be asked, the block goes on, and so does its claim.
             with holding.finishing():
-                said = await self._table.change(script, self.claim, *args)
+                said = await self._table.change(script, self.claim, **args)
             holding.finished()
         self._check(said)
         self._finished = True
@@ -161,7 +162,7 @@ class ClaimHandle:
             if monotonic() > asked_at + lease / 2:
                 asked_at = await self._refreshed(self._claim, asked_at)
         else:
-            self._check(await self._table.change("claim/renew", self._given, self._lease_ms, lease=lease))
+            self._check(await self._table.change("claim/renew", self._given, lease_ms=self._lease_ms, lease=lease))
         self._holding = self._table.holding(self.claim, self._lease_ms, asked_at)
 
     async def _refreshed(self, claim: Claim, asked_at: float) -> float:
@@ -171,9 +172,11 @@ class ClaimHandle:
         """
         again_at, lease = monotonic(), self._lease_ms / 1000
         try:
-            return again_at if await self._table.change("claim/renew", claim, self._lease_ms, lease=lease) > 0 else asked_at
+            return (
+                again_at if await self._table.change("claim/renew", claim, lease_ms=self._lease_ms, lease=lease) > 0 else asked_at
+            )
         except BaseException:
-            self._table.undo("claim/release", claim, "-", lasts=lease)
+            self._table.undo("claim/release", claim, token="-", lasts=lease)
             raise
 
     async def _acquire(self) -> Claim:
@@ -213,7 +216,9 @@ class ClaimHandle:
             return  # it was told to stop: who knows whether it got to its end
         try:
             # Nothing is awaited before this call is on its way: a caller that is cancelled here has still completed.
-            said = await self._table.change("claim/complete", claim, result, self._hold_ms, keep=self._lease_ms / 1000)
+            said = await self._table.change(
+                "claim/complete", claim, result=result, hold_ms=self._hold_ms, keep=self._lease_ms / 1000
+            )
         except StoreError:
             if holding.lost is None:
                 raise  # the work is done, and nobody may know: it may be done again unless the caller sees to it
@@ -227,12 +232,13 @@ class ClaimHandle:
         if holding.lost is not None:
             # Whoever lost it is told now, not when a store that is away answers.
             if failed:
-                self._table.undo("claim/fail", claim, error_json(error), lasts=lease)
+                self._table.undo("claim/fail", claim, error=error_json(error), lasts=lease)
             return
         asked_at = monotonic()
-        script, said_of_it = ("claim/fail", error_json(error)) if failed else ("claim/release", "-")
+        args: dict[str, Any]
+        script, args = ("claim/fail", {"error": error_json(error)}) if failed else ("claim/release", {"token": "-"})
         try:
-            said = await self._table.change(script, claim, said_of_it, keep=lease)
+            said = await self._table.change(script, claim, keep=lease, **args)
         except StoreError as problem:
             log.warning("could not end the claim on %r yet, it ends within %g s: %s", self.key, lease, problem)
             return

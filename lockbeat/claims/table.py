@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 import heapq
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterable
+from functools import partial
+from typing import Any, Protocol
 
 from lockbeat.claims.holding import ClaimHolding
 from lockbeat.claims.values import Busy, Claim, ClaimStats, Done
@@ -19,12 +19,12 @@ from lockbeat.store import Store, results
 from lockbeat.store.durable import Durability
 from lockbeat.store.keys import claim_place
 from lockbeat.store.replies import sifted
+from lockbeat.store.rows import Row
 from lockbeat.values.payloads import load
 
 log = logging.getLogger("lockbeat")
 
 PAGE = 100  # claims that one run of a script looks at or ends; keeps it under 5 ms
-T = TypeVar("T")
 
 
 class Table(Protocol):
@@ -38,19 +38,19 @@ class Table(Protocol):
         self, key: str, queue: str, owner: str, lease_ms: int, durability: Durability | None
     ) -> Claim | Busy | Done: ...
 
-    async def change(self, script: str, claim: Claim, *args: str | int, keep: float = 0, lease: float = math.inf) -> int:
+    async def change(self, script: str, claim: Claim, *, keep: float = 0, lease: float = math.inf, **args: Any) -> int:
         """renew, complete, fail or release it. Above 0: so it is; otherwise a key of REFUSALS.
 
         `keep`: seconds for which the call is to be sent all the same, though the caller gives up.
         """
 
-    def undo(self, script: str, claim: Claim, *args: str | int, lasts: float) -> None:
+    def undo(self, script: str, claim: Claim, *, lasts: float, **args: Any) -> None:
         """`change` it for a caller who does not wait; sent again for `lasts` seconds while the store is away."""
 
     def holding(self, claim: Claim, lease_ms: int, asked_at: float) -> ClaimHolding | None:
         """Renew it from now on; it was granted to a request of `asked_at`. None: it needs no renewal."""
 
-    async def sweep(self, script: str, *args: str) -> int:
+    async def sweep(self, script: str, **args: Any) -> int:
         """release_all or cleanup; how many it ended."""
 
     async def owns(self, key: str, queue: str, owner: str, fence: int) -> bool: ...
@@ -70,16 +70,16 @@ class Passing:
         """Its fence grows like those of a store, but guards nothing."""
         return Claim(key, queue, owner, time.time_ns() // 1000, 1, math.inf, "passthrough")
 
-    async def change(self, script: str, claim: Claim, *args: str | int, keep: float = 0, lease: float = math.inf) -> int:
+    async def change(self, script: str, claim: Claim, *, keep: float = 0, lease: float = math.inf, **args: Any) -> int:
         return 1
 
-    def undo(self, script: str, claim: Claim, *args: str | int, lasts: float) -> None:
+    def undo(self, script: str, claim: Claim, *, lasts: float, **args: Any) -> None:
         pass
 
     def holding(self, claim: Claim, lease_ms: int, asked_at: float) -> None:
         return None
 
-    async def sweep(self, script: str, *args: str) -> int:
+    async def sweep(self, script: str, **args: Any) -> int:
         return 0
 
     async def owns(self, key: str, queue: str, owner: str, fence: int) -> bool:
@@ -117,58 +117,48 @@ class Stored:
         self, key: str, queue: str, owner: str, lease_ms: int, durability: Durability | None
     ) -> Claim | Busy | Done:
         store, token, shard = self._store, self._store.new_call(), self._shard_of(key, queue)
-        args = (queue, key, owner, token, lease_ms)
+        row = store.row("claim/acquire", queue=queue, key=key, owner=owner, token=token, lease_ms=lease_ms)
         try:
             if durability is None:
-                said, *reply = await store.call("claim/acquire", shard, args, lease=lease_ms / 1000)
+                reply = await store.call_row(row, shard, lease=lease_ms / 1000)
             else:
-                said, *reply = await store.call_durably("claim/acquire", shard, args, durability, changed=_was_claimed)
+                reply = await store.call_durably(row, shard, durability, changed=_was_claimed)
             # Before it is too late to take it back.
-            claim = self._claim(shard, reply) if said == results.DONE else None
+            claim = self._claim(shard, reply[1:]) if reply.said == results.DONE else None
         except BaseException as problem:
-            undoing = (queue, key, owner, "-", store.new_call(), token)
-            await store.take_back(problem, "claim/release", shard, undoing, lasts=lease_ms / 1000, durably=durability is not None)
+            back = store.row("claim/release", queue=queue, key=key, owner=owner, fence=0, call=store.new_call(), token=token)
+            await store.take_back(problem, back, shard, lasts=lease_ms / 1000, durably=durability is not None)
             raise
         if claim is not None:
             return claim
-        if said == results.BUSY:
-            return Busy(key, queue, reply[0].decode(), reply[1] / 1000)
-        return Done(key, queue, reply[0].decode(), self._load(shard, queue, key, reply[3]), reply[1] / 1000, reply[2] / 1000)
+        holder = reply.owner.decode()
+        if reply.said == results.BUSY:
+            return Busy(key, queue, holder, reply.expires_at_ms / 1000)
+        result = self._load(shard, queue, key, reply.result)
+        return Done(key, queue, holder, result, reply.completed_at_ms / 1000, reply.until_ms / 1000)
 
-    async def change(self, script: str, claim: Claim, *args: str | int, keep: float = 0, lease: float = math.inf) -> int:
-        shard, given = self._group(claim, args)
+    async def change(self, script: str, claim: Claim, *, keep: float = 0, lease: float = math.inf, **args: Any) -> int:
+        row, shard = self._row(script, claim, call=self._store.new_call(), **args)
         try:
-            return int(await self._store.call(script, shard, given, lease=keep or lease))
+            return int(await self._store.call_row(row, shard, lease=keep or lease))
         except BaseException:
             if keep:
-                self._store.undo(script, shard, given, lasts=keep)
+                self._store.undo(row, shard, lasts=keep)
             raise
 
-    def undo(self, script: str, claim: Claim, *args: str | int, lasts: float) -> None:
-        self._store.undo(script, *self._group(claim, args), lasts=lasts)
+    def undo(self, script: str, claim: Claim, *, lasts: float, **args: Any) -> None:
+        self._store.undo(*self._row(script, claim, call=self._store.new_call(), **args), lasts=lasts)
 
-    def _group(self, claim: Claim, args: tuple[str | int, ...]) -> tuple[int, tuple[str | int, ...]]:
-        shard = self._shard_of(claim.key, claim.queue)
-        return shard, (claim.queue, claim.key, claim.owner, claim.fence, self._store.new_call(), *args)
+    def _row(self, script: str, claim: Claim, **args: Any) -> tuple[Row, int]:
+        row = self._store.row(script, queue=claim.queue, key=claim.key, owner=claim.owner, fence=claim.fence, **args)
+        return row, self._shard_of(claim.key, claim.queue)
 
     def holding(self, claim: Claim, lease_ms: int, asked_at: float) -> ClaimHolding:
-        args = (claim.queue, claim.key, claim.owner, claim.fence, "-", lease_ms)
-        shard = self._shard_of(claim.key, claim.queue)
-        return ClaimHolding(self._keeper, "claim/renew", shard, args, ttl=lease_ms / 1000, asked_at=asked_at)
+        row, shard = self._row("claim/renew", claim, call="-", lease_ms=lease_ms)
+        return ClaimHolding(self._keeper, row, shard, ttl=lease_ms / 1000, asked_at=asked_at)
 
-    async def sweep(self, script: str, *args: str) -> int:
-        store = self._store
-
-        async def one_shard(shard: int) -> int:
-            count, more = 0, 1
-            while more:
-                call = store.new_call()
-                ended, more, *left = await store.calls.call_named(script, shard, (*args, call, PAGE), call)
-                sifted(left)
-                count += ended
-            return count
-
-        return sum(await self._every(one_shard))
+    async def sweep(self, script: str, **args: Any) -> int:
+        return await self._store.until_done(script, limit=PAGE, **args)
 
     async def owns(self, key: str, queue: str, owner: str, fence: int) -> bool:
         claim = await self.get(key, queue)
@@ -176,22 +166,20 @@ class Stored:
 
     async def get(self, key: str, queue: str) -> Claim | None:
         shard = self._shard_of(key, queue)
-        reply = await self._store.call("claim/get", shard, (queue, key))
+        reply = await self._store.call("claim/get", shard, queue=queue, key=key)
         return self._claim(shard, reply) if reply else None
 
     async def list(self, queue: str, limit: int) -> builtins.list[Claim]:
         async def one_shard(shard: int) -> builtins.list[Claim]:
             found: builtins.list[Claim] = []
-            after: bytes = b""
-            while True:
-                # A page of one could be all that ran out and was not yet moved away.
-                args = (queue, after, min(max(limit - len(found), 10), PAGE))
-                after, *rows = await self._store.call("claim/list", shard, args)
-                found += self._claims(shard, rows)
-                if not after or len(found) >= limit:
-                    return found
+            # A page of one could be all that ran out and was not yet moved away.
+            async for page in self._store.pages("claim/list", shard, queue=queue, limit=min(max(limit, 10), PAGE)):
+                found += self._claims(shard, page.claims)
+                if len(found) >= limit:
+                    break
+            return found
 
-        shards = await self._every(one_shard)
+        shards = await self._store.on_every_shard(one_shard)
         return builtins.list(heapq.merge(*shards, key=lambda claim: claim.key.encode()))[:limit]
 
     async def expired(self, limit: int) -> builtins.list[Claim]:
@@ -199,29 +187,29 @@ class Stored:
             found: builtins.list[Claim] = []
             for skip in range(0, limit, PAGE):
                 size = min(PAGE, limit - skip)
-                page = await self._store.call("claim/expired", shard, (skip, size))
+                page = await self._store.call("claim/expired", shard, skip=skip, limit=size)
                 found += self._claims(shard, filter(None, page))
                 if len(page) < size:
                     break
             return found
 
-        return builtins.list(heapq.merge(*await self._every(one_shard), key=lambda claim: claim.expires_at))[:limit]
+        return builtins.list(heapq.merge(*await self._store.on_every_shard(one_shard), key=lambda claim: claim.expires_at))[
+            :limit
+        ]
 
     async def active(self, queue: str) -> int:
         async def one_shard(shard: int) -> int:
             while True:
-                count, more = await self._store.call("claim/active", shard, (queue, PAGE))
+                count, more = await self._store.call("claim/active", shard, queue=queue, limit=PAGE)
                 if not more:
                     return int(count)
 
-        return sum(await self._every(one_shard))
+        return sum(await self._store.on_every_shard(one_shard))
 
     async def stats(self) -> ClaimStats:
-        acquired, contended, took_over, *others = map(sum, zip(*await self._store.on_every_shard("claim/stats", ()), strict=True))
+        counted = await self._store.on_every_shard(partial(self._store.call, "claim/stats"))
+        acquired, contended, took_over, *others = map(sum, zip(*counted, strict=True))
         return ClaimStats(acquired + contended + took_over, acquired, contended, took_over, *others)
-
-    async def _every(self, one_shard: Callable[[int], Awaitable[T]]) -> builtins.list[T]:
-        return await asyncio.gather(*(one_shard(shard) for shard in range(self._store.shards)))
 
     def _claim(self, shard: int, row: Any) -> Claim:
         """Raises Unreadable."""

@@ -63,7 +63,7 @@ class Claims:
         """Set the time left to `lease`, longer or shorter. True only while it is live; never revives it (`claim/renew`)."""
         check_claim(claim)
         lease_ms = milliseconds("lease", lease)
-        return await self._table.change("claim/renew", claim, lease_ms, lease=lease_ms / 1000) > 0
+        return await self._table.change("claim/renew", claim, lease_ms=lease_ms, lease=lease_ms / 1000) > 0
 
     async def complete(self, claim: Claim, result: Any = None, hold: Seconds = 0) -> bool:
         """The work is done. For `hold` seconds from now `acquire` answers `Done`, with the result (`claim/complete`).
@@ -71,7 +71,8 @@ class Claims:
         Accepted after the claim ran out, too, while nobody took it over. False: it had ended, or is another's by now.
         """
         check_claim(claim)
-        return await self._table.change("claim/complete", claim, dump("result", result), milliseconds("hold", hold, least=0)) > 0
+        text, hold_ms = dump("result", result), milliseconds("hold", hold, least=0)
+        return await self._table.change("claim/complete", claim, result=text, hold_ms=hold_ms) > 0
 
     async def fail(self, claim: Claim, error: Any) -> bool:
         """The work failed: the next acquire gets it at once, as its next attempt, and is told why (`claim/fail`).
@@ -80,21 +81,21 @@ class Claims:
         Accepted like `complete`. Attempts are counted for 7 days after the last failure.
         """
         check_claim(claim)
-        return await self._table.change("claim/fail", claim, error_json(error)) > 0
+        return await self._table.change("claim/fail", claim, error=error_json(error)) > 0
 
     async def release(self, claim: Claim) -> bool:
         """Give it back as if it had not been acquired: its attempt does not count (`claim/release`).
 
         True only while it is live. What ran out stays to be taken over: the work may have begun.
         """
-        return await self._table.change("claim/release", check_claim(claim), "-") > 0
+        return await self._table.change("claim/release", check_claim(claim), token="-") > 0
 
     async def release_all(self, owner: str) -> int:
         """Give back all that an owner has claimed; how many there were (`claim/release_all`).
 
         O(owned): no other owner's claim is looked at. What ran out is not counted, and stays to be taken over.
         """
-        return await self._table.sweep("claim/release_all", check_name("owner", owner))
+        return await self._table.sweep("claim/release_all", owner=check_name("owner", owner))
 
     async def owns(self, key: str, owner: str, fence: int, queue: str = "default") -> bool:
         """Whether the claim of that owner and fence is live (`claim/get`)."""

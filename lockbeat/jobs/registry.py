@@ -20,6 +20,7 @@ from lockbeat.jobs.plan import Slot
 from lockbeat.store import Store, results
 from lockbeat.store.keys import job_lock
 from lockbeat.store.records import JobLine, SlotLine
+from lockbeat.store.rows import Row
 from lockbeat.store.scripts import load
 from lockbeat.triggers import upcoming
 from lockbeat.triggers.rules import rules_version
@@ -81,7 +82,7 @@ class Jobs:
 
     async def _put(self, shard: int, jobs: builtins.list[Job], since_ms: int) -> int:
         """Declare those of a shard, some runs at a time: the server works on one while the next is being worked out."""
-        _, now_ms, _ = await self._store.call("store/open", shard, (0,))
+        now_ms = (await self._store.call("store/open", shard, shards=0)).now_ms
         epoch, ahead_ms, most = 0, 0, load("job/put").most
         while jobs:
             overtaken = list[Job]()
@@ -90,28 +91,37 @@ class Jobs:
                 try:
                     for start in range(0, len(some), most):
                         rows = [self._row(job, now_ms + ahead_ms, since_ms) for job in some[start : start + most]]
-                        sent.append(asyncio.ensure_future(self._store.calls.call_groups("job/put", shard, rows)))
+                        sent.append(asyncio.ensure_future(self._store.call_many(rows, shard)))
                         await asyncio.sleep(0)  # it goes out now
                     replies = [reply for run in await asyncio.gather(*sent) for reply in run]
                 finally:
                     for run in sent:
                         run.cancel()
-                epoch, now_ms = replies[-1][1], replies[-1][3]
-                stray = [(job, stands.decode()) for job, (_, _, stands, _) in zip(some, replies, strict=True) if stands]
+                epoch, now_ms = replies[-1].epoch, replies[-1].now_ms
+                stray = [(job, reply.stands.decode()) for job, reply in zip(some, replies, strict=True) if reply.stands]
                 await self.stand_again(shard, stray, now_ms)
-                overtaken += [job for job, (code, *_) in zip(some, replies, strict=True) if code == results.TOO_LATE]
+                overtaken += [job for job, reply in zip(some, replies, strict=True) if reply.code == results.TOO_LATE]
             # Overtaken by the clock on the way: others may have fired that slot meanwhile. Aim a little further ahead.
             jobs, ahead_ms = overtaken, ahead_ms * 2 or 20
         return epoch
 
-    def _row(self, job: Job, now_ms: int, since_ms: int) -> tuple[str | int, ...]:
+    def _row(self, job: Job, now_ms: int, since_ms: int) -> Row:
         first = plan.first(job, now_ms) or Slot(-1, -1)
-        since = max(since_ms - job.jitter_ms, 0)
-        return job.name, job.rev, job.definition, first.slot_ms, first.due_ms, since, job.keep, rules_version()
+        return self._store.row(
+            "job/put",
+            job=job.name,
+            rev=job.rev,
+            definition=job.definition,
+            slot=first.slot_ms,
+            due=first.due_ms,
+            since=max(since_ms - job.jitter_ms, 0),
+            keep=job.keep,
+            rules=rules_version(),
+        )
 
     async def stand_again(self, shard: int, stray: Iterable[tuple[Job, str]], now_ms: int) -> None:
         """Reckon anew where jobs stand whose slot, as the store has it, may be wrong; empty: it was lost (`job/anchor`)."""
-        rows: builtins.list[tuple[str | int, ...]] = []
+        rows: builtins.list[Row] = []
         for job, stands in stray:
             if stands:
                 slot_ms, _, _, rules = SlotLine.of(stands)
@@ -120,13 +130,20 @@ class Jobs:
                 again = plan.first(job, now_ms), ""
             if again is not None:
                 slot, reason = again[0] or Slot(-1, -1), again[1]
-                rows.append((job.name, stands, slot.slot_ms, slot.due_ms, f"{job.rev} {rules_version()}", reason, job.keep))
-        for start in range(0, len(rows), load("job/anchor").most):
-            some = rows[start : start + load("job/anchor").most]
-            replies = await self._store.calls.call_groups("job/anchor", shard, some)
-            for row, done in zip(some, replies, strict=True):
-                if done == results.DONE:
-                    log.warning("job %r is reckoned anew: %s", row[0], row[5] or "its next slot was lost from the store")
+                row = self._store.row(
+                    "job/anchor",
+                    job=job.name,
+                    expected=stands,
+                    slot=slot.slot_ms,
+                    due=slot.due_ms,
+                    words=f"{job.rev} {rules_version()}",
+                    reason=reason,
+                    keep=job.keep,
+                )
+                rows.append(row)
+        for row, done in zip(rows, await self._store.call_many(rows, shard), strict=True):
+            if done == results.DONE:
+                log.warning("job %r is reckoned anew: %s", row.job, row.reason or "its next slot was lost from the store")
 
     async def get(self, name: str) -> JobState:
         """A job, and where it stands (`job/get`). Raises UnknownJob."""
@@ -138,10 +155,8 @@ class Jobs:
 
     async def _states(self, shard: int, names: Iterable[str], *, strict: bool = False) -> list[JobState]:
         wanted = list(names)
-        if not wanted:
-            return []
         states = []
-        replies = await self._store.calls.call_groups("job/get", shard, [(name,) for name in wanted])
+        replies = await self._store.call_many([self._store.row("job/get", job=name) for name in wanted], shard)
         for name, reply in zip(wanted, replies, strict=True):
             if reply:
                 definition, slot, opened = (part.decode(errors="replace") for part in reply)
@@ -170,13 +185,8 @@ class Jobs:
         """Every job, in order of name (`job/list`, in pages)."""
         found: list[JobState] = []
         for shard in range(self._store.shards):
-            after: str | bytes = b""
-            while True:
-                page = await self._store.call("job/list", shard, (after, NAMES))
-                found += await self._states(shard, (name.decode() for name in page))
-                if len(page) < NAMES:
-                    break
-                after = page[-1]
+            async for page in self._store.pages("job/list", shard, limit=NAMES):
+                found += await self._states(shard, (name.decode() for name in page.jobs))
         return sorted(found, key=lambda state: state.job.name)
 
     async def next(self, name: str, n: int = 5) -> builtins.list[datetime]:
@@ -198,7 +208,7 @@ class Jobs:
         check_name("name", name)
         existed, more = False, 1
         while more:
-            gone, more = await self._store.call("job/delete", self.shard_of(name), (name, PAGE))
+            gone, more = await self._store.call("job/delete", self.shard_of(name), job=name, limit=PAGE)
             existed = existed or bool(gone)
         return existed
 
@@ -208,7 +218,7 @@ class Jobs:
         rows: list[tuple[int, bytes]] = []
         while len(rows) < limit:
             ask = min(PAGE, limit - len(rows))
-            page = await self._store.call("job/ledger", self.shard_of(name), (name, before_ms, ask))
+            page = await self._store.call("job/ledger", self.shard_of(name), job=name, before=before_ms, limit=ask)
             rows += page
             if len(page) < ask:
                 break

@@ -24,6 +24,7 @@ from lockbeat.store import Store, messages, results
 from lockbeat.store.durable import Durability
 from lockbeat.store.keys import job_lock
 from lockbeat.store.records import JobLine, SlotLine
+from lockbeat.store.rows import Row
 from lockbeat.store.scripts import load
 from lockbeat.store.wakeup import LOOK_IN_MEMORY, Wakeup, at_most
 from lockbeat.tasks import Task
@@ -89,8 +90,7 @@ class _Shot(NamedTuple):
     slot_ms: int
     next_due: int
     here: bool
-    call: str
-    args: tuple[str | int, ...]
+    row: Row
 
 
 class Scheduler:
@@ -151,8 +151,8 @@ class Scheduler:
     async def tick(self, shard: int) -> float | None:
         """One turn: fire what is due. Returns in how many seconds to look again; None: when told to. Raises StoreError."""
         handful = min(max(self._runner.room, LEAST), MOST) if self._runner is not None else MOST
-        args = (handful, HIDE_MS, self._handed.get(shard, b""))
-        now_ms, epoch, next_ms, handed, odd, *rows = await self._store.call("beat/due", shard, args)
+        reply = await self._store.call("beat/due", shard, limit=handful, hide_ms=HIDE_MS, seen=self._handed.get(shard, b""))
+        now_ms, epoch, next_ms, handed, odd, rows = reply
         answered = monotonic()
         if epoch != self.epoch(shard, epoch):
             await self._rejoin(shard)
@@ -193,18 +193,15 @@ class Scheduler:
             "%s: looking through its jobs",
             "the server's clock was set back" if odd == results.SET_BACK else "the store lost keys of jobs",
         )
-        after, rows, there = b"", WALK, set[str]()
-        while rows == WALK:
-            now_ms, *cells = await self._store.call("job/walk", shard, (after, WALK))
-            page = [cells[at : at + 3] for at in range(0, len(cells), 3)]
-            rows, after = len(page), page[-1][0] if page else b""
-            found = [(name.decode(), rev.decode(), slot.decode()) for name, rev, slot in page]
+        there = set[str]()
+        async for page in self._store.pages("job/walk", shard, limit=WALK):
+            found = [(name.decode(), rev.decode(), slot.decode()) for name, rev, slot in page.jobs]
             there.update(name for name, _, _ in found)
-            await self._set_right(shard, now_ms, found, odd)
+            await self._set_right(shard, page.now_ms, found, odd)
         await self._undefined(
             shard, [name for name in self._declared if name not in there and self._jobs.shard_of(name) == shard]
         )
-        await self._store.call("job/walk", shard, (b"", 0))
+        await self._store.call("job/walk", shard, after="", limit=0)
         return True
 
     async def _set_right(self, shard: int, now_ms: int, page: Sequence[tuple[str, str, str]], odd: int) -> None:
@@ -270,24 +267,25 @@ class Scheduler:
                 continue
             next_due = planned.next.due_ms if planned.next else 0
             here = runner is not None and runner.reserve(job.queue, name)
-            args = (
-                name,
-                expected,
-                planned.fire,
-                planned.first,
-                planned.last,
-                planned.count,
-                job.fires_within_ms,
-                f"{planned.next.slot_ms} {next_due} {rev} {rules_version()}" if planned.next else "",
-                next_due,
-                job.record,
-                job.overlap,
-                job.keep,
-                store.owner,
-                call,
-                job.lease_ms if here else 0,
+            row = store.row(
+                "beat/fire",
+                job=name,
+                expected=expected,
+                slot=planned.fire,
+                first=planned.first,
+                last=planned.last,
+                count=planned.count,
+                window=job.fires_within_ms,
+                next=f"{planned.next.slot_ms} {next_due} {rev} {rules_version()}" if planned.next else "",
+                next_due=next_due,
+                record=job.record,
+                overlap=job.overlap,
+                keep=job.keep,
+                owner=store.owner,
+                call=call,
+                lease_ms=job.lease_ms if here else 0,
             )
-            shots.append(_Shot(job, planned.fire, next_due, here, call, args))
+            shots.append(_Shot(job, planned.fire, next_due, here, row))
         return shots, stray
 
     async def _shoot(self, shard: int, shots: Sequence[_Shot]) -> int:
@@ -297,24 +295,25 @@ class Scheduler:
         asked_at, soonest, held = monotonic(), 0, None
         leases = [shot.job.lease_ms for shot in shots if shot.here]
         if leases and self._runner is not None:
-            held = self._runner.expect(shard, shots[0].call, min(leases))
+            held = self._runner.expect(shard, shots[0].row.call, min(leases))
         reserved, telling = sum(shot.here for shot in shots), log.isEnabledFor(logging.DEBUG)
         try:
-            replies, durable = await self._shots(shard, [shot.args for shot in shots])
+            replies, durable = await self._shots(shard, [shot.row for shot in shots])
             for shot, reply in zip(shots, replies, strict=True):
                 if isinstance(reply, Unreadable):
                     log.error("could not fire %s of %s: %s", instant(shot.slot_ms).isoformat(), shot.job.name, reply)
                     continue  # beat/due brings it again
-                code, fence, expires_ms, now = reply
                 # Not fired may mean that another is at it, or that the ledger says why and the next slot is as planned.
-                due_ms = shot.next_due if code > results.NO else min(shot.next_due or now + HIDE_MS, now + HIDE_MS)
+                again_ms = reply.now_ms + HIDE_MS
+                due_ms = shot.next_due if reply.fired > results.NO else min(shot.next_due or again_ms, again_ms)
                 if due_ms and (not soonest or due_ms < soonest):
                     soonest = due_ms
-                self.fired += code > results.NO
-                if telling and code > results.NO:
+                self.fired += reply.fired > results.NO
+                if telling and reply.fired > results.NO:
                     log.debug("fired %s of %s", instant(shot.slot_ms).isoformat(timespec="milliseconds"), shot.job.name)
-                if code == results.STARTED and self._runner is not None and held is not None:
-                    task = _first_attempt(shot.job, shot.slot_ms, shard, self._store.owner, fence, expires_ms, asked_at)
+                if reply.fired == results.STARTED and self._runner is not None and held is not None:
+                    ends_ms = reply.expires_at_ms
+                    task = _first_attempt(shot.job, shot.slot_ms, shard, self._store.owner, reply.fence, ends_ms, asked_at)
                     if durable:
                         reserved -= 1
                         self._runner.begin(task, held)
@@ -322,7 +321,7 @@ class Scheduler:
                         self._runner.put_off(task)
         except StoreError:
             if self._runner is not None:
-                self._runner.reply_lost(shard, [shots[0].call] if leases else [])
+                self._runner.reply_lost(shard, [shots[0].row.call] if leases else [])
             raise
         finally:
             if self._runner is not None and held is not None:
@@ -330,14 +329,12 @@ class Scheduler:
                 self._runner.unreserve(reserved)
         return soonest
 
-    async def _shots(self, shard: int, groups: Sequence[Sequence[str | int]]) -> tuple[Sequence[Any], bool]:
+    async def _shots(self, shard: int, rows: Sequence[Row]) -> tuple[Sequence[Any], bool]:
         """Fire. Also: whether it is as durable as asked for; else what was started must not be begun, it might be fired again."""
         if self._durability is None:
-            return await self._store.calls.call_groups("beat/fire", shard, groups), True
+            return await self._store.call_many(rows, shard), True
         try:
-            fired = self._store.call_groups_durably(
-                "beat/fire", shard, groups, self._durability, changed=lambda reply: reply[0] > results.NO
-            )
+            fired = self._store.call_many_durably(rows, shard, self._durability, changed=lambda reply: reply.fired > results.NO)
             return await fired, True
         except NotDurable as problem:
             if problem.reply is None:
@@ -361,12 +358,12 @@ class Scheduler:
                 strange.append(name)
         if strange:
             undefined = list[str]()
-            replies = await self._store.calls.call_groups("job/get", shard, [(name,) for name in strange])
+            replies = await self._store.call_many([self._store.row("job/get", job=name) for name in strange], shard)
             for name, reply in zip(strange, replies, strict=True):
                 if not reply:
                     undefined.append(name)
                     continue
-                rev, definition = JobLine.of(reply[0].decode())
+                rev, definition = JobLine.of(reply.definition.decode())
                 try:
                     self._read[name] = rev, Job.from_definition(name, definition)
                 except LockbeatError as problem:

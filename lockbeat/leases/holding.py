@@ -9,6 +9,7 @@ from typing import Any
 from lockbeat.errors import LeaseLost
 from lockbeat.leases.keeper import OVERDUE, Keeper
 from lockbeat.leases.lease import Held, monotonic
+from lockbeat.store.rows import Row
 
 log = logging.getLogger("lockbeat")
 
@@ -23,22 +24,20 @@ class Holding:
     def __init__(
         self,
         keeper: Keeper,
-        script: str,
+        row: Row,
         shard: int,
-        args: tuple[str | int, ...],
         *,
         ttl: float,
         asked_at: float,
     ) -> None:
-        """It was granted for `ttl` seconds to a request sent at `asked_at`; `script` and `args` renew it for as long."""
+        """It was granted for `ttl` seconds to a request sent at `asked_at`; the row renews it for as long."""
         self.lost: str | None = None
         """Why it was lost; None while it was not."""
         self.unnoticed = False
         """Lost, and the block got to its end without an await at which it could have been told."""
         self._keeper = keeper
-        kind = script.partition("/")[0]
-        self._what = f"{kind} {args[kind == 'claim']!r}"
-        self._held = Held(script, shard, args, ttl, 0.0, self._on_lost)
+        self._what = f"{row.script.partition('/')[0]} {row.key!r}"
+        self._held = Held(row, shard, ttl, 0.0, self._on_lost)
         self._held.taken(asked_at)
         self._task: asyncio.Task[Any] | None = asyncio.current_task()
         self._cancelling = self._task.cancelling() if self._task is not None else 0

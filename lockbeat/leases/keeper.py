@@ -23,8 +23,9 @@ from lockbeat.leases.stall import Stall
 from lockbeat.store import results
 from lockbeat.store.calls import Calls
 from lockbeat.store.keys import Keys
+from lockbeat.store.rows import Row
 from lockbeat.store.scripts import load
-from lockbeat.store.wire import Args, patience_for
+from lockbeat.store.wire import patience_for
 
 log = logging.getLogger("lockbeat")
 
@@ -57,17 +58,17 @@ class Keeper:
         self._stall = Stall(asyncio.get_running_loop(), stall)
         self._calls: Calls | None = None
 
-    def watch(self, stall: float | None, standing: Callable[[float, bool], Args]) -> None:
+    def watch(self, stall: float | None, standing: Callable[[float, bool], Row]) -> None:
         """Give the leases up after `stall` seconds, unless less was said, and say in the store that the loop stands still.
 
-        standing: the arguments of `beat/heartbeat`, from the seconds it has stood still, and whether the leases are given up.
+        standing: the row of `beat/heartbeat`, from the seconds it has stood still, and whether the leases are given up.
         """
         limits = [limit for limit in (stall, self._stall.limit) if limit is not None]
         self._stall.limit = min(limits, default=None)
 
         def sign(still: float, given_up: bool) -> None:
             if self._calls is not None:
-                said = self._calls.submit("beat/heartbeat", 0, standing(still, given_up))
+                said = self._calls.submit(standing(still, given_up), 0)
                 said.add_done_callback(_note)
 
         self._stall.sign = sign
@@ -179,7 +180,7 @@ class Keeper:
             shortest = min(shortest, held.trusted_until - held.asked_at)
             # A little early rather than in a call of its own soon after.
             if now >= held.renew_at - held.ttl / 12:
-                due[held.script, held.shard].append(held)
+                due[held.row.script, held.shard].append(held)
                 # Unless the answer says better. A lease just handed over is short: leave room for a second try.
                 held.renew_at = now + min(held.ttl / 9, max((held.trusted_until - now) / 4, 0.05))
             soonest = min(soonest, held.renew_at, held.trusted_until)
@@ -194,7 +195,7 @@ class Keeper:
         most = load(script).most
         for start in range(0, len(several), most):
             asked = several[start : start + most]
-            future = calls.submit_groups(script, shard, [held.args for held in asked])
+            future = calls.submit_many([held.row for held in asked], shard)
             future.add_done_callback(partial(self._renewed, asked, asked_at))
 
     def _renewed(self, asked: list[Held], asked_at: float, done: asyncio.Future[list[Any]]) -> None:

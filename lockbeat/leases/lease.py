@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from lockbeat.store.rows import Row
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:
@@ -34,11 +36,9 @@ class Held:
     `trusted_until` is in monotonic seconds: time before the request that took or renewed the lease, plus ttl, less the margin.
     """
 
-    script: str
-    """The batched script that renews it; its reply is the new expiry in ms, or 0; -1: renewed, and its holder is to stop."""
+    row: Row
+    """Of the batched script that renews it; its reply is the new expiry in ms, or 0; -1: renewed, and its holder is to stop."""
     shard: int
-    args: tuple[str | int, ...]
-    """One group of the script's arguments."""
     ttl: float
     trusted_until: float
     lost: Callable[[str], None] = field(repr=False)

@@ -16,18 +16,18 @@ from lockbeat.leases.lease import Lease, monotonic
 from lockbeat.locks.waiting import Waiter, WaitingRoom
 from lockbeat.store import Store
 from lockbeat.store.durable import Durability, check_durability
-from lockbeat.store.wire import Args
+from lockbeat.store.rows import Row
 from lockbeat.values.durations import Seconds, milliseconds, seconds
 from lockbeat.values.names import check_name
 
 log = logging.getLogger("lockbeat")
 
 
-async def acquire(store: Store, shard: int, args: Args, durability: Durability | None) -> Any:
-    """`lock/try_acquire`, and wait until what it took is as durable as asked for. NotDurable: undo it."""
+async def acquire(store: Store, row: Row, shard: int, durability: Durability | None) -> Any:
+    """Send a row of `lock/try_acquire`, and wait until what it took is as durable as asked for. NotDurable: undo it."""
     if durability is None:
-        return await store.call("lock/try_acquire", shard, args, lease=int(args[3]) / 1000)
-    return await store.call_durably("lock/try_acquire", shard, args, durability, changed=itemgetter(0))
+        return await store.call_row(row, shard, lease=row.ttl_ms / 1000)
+    return await store.call_durably(row, shard, durability, changed=itemgetter(0))
 
 
 class Lock:
@@ -81,8 +81,8 @@ class Lock:
             self._token = ""
             raise
         self._lease = lease
-        args = (self.key, self.owner, self._token + "+", self._ttl_ms)
-        self._holding = Holding(self._keeper, "lock/renew", self._shard, args, ttl=self._ttl_ms / 1000, asked_at=asked_at)
+        row = self._store.row("lock/renew", key=self.key, owner=self.owner, token=self._token + "+", ttl_ms=self._ttl_ms)
+        self._holding = Holding(self._keeper, row, self._shard, ttl=self._ttl_ms / 1000, asked_at=asked_at)
         return lease
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -93,21 +93,19 @@ class Lock:
         self._token, self._lease = "", None
         if holding.lost is not None:
             # It may still stand in the store. Whoever lost it is told now, not when a store that is away answers.
-            args = (self.key, self.owner, token, self._store.new_call())
-            self._store.undo("lock/release", self._shard, args, lasts=self._ttl_ms / 1000)
+            self._store.undo(self._releasing(token), self._shard, lasts=self._ttl_ms / 1000)
         # Nothing is awaited before this call is on its way: a caller that is cancelled here still gives the lock back.
         elif not await self._release(token, holding):
             holding.lost = "it had ended before the block did"
         holding.report(lease.key, lease.owner, lease.fence, error)
 
     async def _release(self, token: str, holding: Holding) -> bool:
-        store, asked_at = self._store, monotonic()
-        args = (self.key, self.owner, token + "+", store.new_call())
+        store, asked_at, row = self._store, monotonic(), self._releasing(token + "+")
         try:
-            released = bool(await store.call("lock/release", self._shard, args, lease=self._ttl_ms / 1000))
+            released = bool(await store.call_row(row, self._shard, lease=self._ttl_ms / 1000))
             return released or holding.too_late(asked_at)
         except BaseException as problem:
-            store.undo("lock/release", self._shard, args, lasts=self._ttl_ms / 1000)
+            store.undo(row, self._shard, lasts=self._ttl_ms / 1000)
             if not isinstance(problem, StoreError):
                 raise
             if asked_at >= holding.trusted_until:
@@ -117,12 +115,17 @@ class Lock:
             log.warning("could not release %r yet, it ends within %g s: %s", self.key, self._ttl_ms / 1000, problem)
             return True
 
+    def _releasing(self, token: str) -> Row:
+        return self._store.row("lock/release", key=self.key, owner=self.owner, token=token, call=self._store.new_call())
+
     async def _acquire(self, token: str) -> tuple[Lease, float]:
         """The lease, and when it was asked for."""
         store, shard = self._store, self._shard
         channel = store.channel if self._wait != 0 else ""
-        args = (self.key, self.owner, token, self._ttl_ms, 0, channel)
-        waiter = Waiter(self.key, token, args, shard, store.loop.create_future())
+        row = store.row(
+            "lock/try_acquire", key=self.key, owner=self.owner, token=token, ttl_ms=self._ttl_ms, reentrant=0, channel=channel
+        )
+        waiter = Waiter(self.key, token, row, shard, store.loop.create_future())
         room = self._room
         room.enter(waiter)
         try:
@@ -132,15 +135,15 @@ class Lock:
                 again = False
                 while True:
                     asked_at = monotonic()
-                    fence, until_ms, *_ = await acquire(store, shard, args, self._durability)
-                    if fence and (again or monotonic() < asked_at + self._ttl_ms / 2000):
-                        return Lease(self.key, self.owner, fence, until_ms / 1000), asked_at
-                    if fence:
+                    reply = await acquire(store, row, shard, self._durability)
+                    if reply.fence and (again or monotonic() < asked_at + self._ttl_ms / 2000):
+                        return Lease(self.key, self.owner, reply.fence, reply.expires_at_ms / 1000), asked_at
+                    if reply.fence:
                         again = True  # the store was away: by our clock little is left. The same call sets the ttl anew.
                         continue
                     if self._wait == 0:
                         raise LockTimeout(self.key, 0)
-                    room.refused(waiter, until_ms)
+                    room.refused(waiter, reply.wait_ms)
                     granted = await waiter.granted
                     if self._durability is None:
                         return granted
@@ -152,9 +155,9 @@ class Lock:
             # Ends what the call had begun, be it a lock taken or a place in the queue. Whoever asks again would follow that, so
             # it leaves the room first.
             room.give_up(waiter)
-            undoing = (self.key, self.owner, token, store.new_call())
             lasts = math.inf if channel else self._ttl_ms / 1000  # a place in the queue outlives the lease that was asked for
-            await store.take_back(problem, "lock/release", shard, undoing, lasts=lasts, durably=self._durability is not None)
+            durably = self._durability is not None
+            await store.take_back(problem, self._releasing(token), shard, lasts=lasts, durably=durably)
             if isinstance(problem, TimeoutError) and self._wait is not None:
                 raise LockTimeout(self.key, self._wait) from None
             raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Protocol, runtime_checkable
 
 from lockbeat.errors import InvalidType
@@ -56,22 +55,22 @@ class Locks:
         check_durability(durability, ttl_ms)
         store, token = self._store, self._store.new_call()
         shard = store.shard_of(key)
-
+        row = store.row("lock/try_acquire", key=key, owner=owner, token=token, ttl_ms=ttl_ms, reentrant=1, channel="")
         try:
-            reply = await acquire(store, shard, (key, owner, token, ttl_ms, 1, ""), durability)
+            reply = await acquire(store, row, shard, durability)
         except BaseException as problem:
-            args = (key, owner, token, store.new_call())
-            await store.take_back(problem, "lock/release", shard, args, lasts=ttl_ms / 1000, durably=durability is not None)
+            back = store.row("lock/release", key=key, owner=owner, token=token, call=store.new_call())
+            await store.take_back(problem, back, shard, lasts=ttl_ms / 1000, durably=durability is not None)
             raise
-        return Lease(key, owner, reply[0], reply[1] / 1000) if reply[0] else None
+        return Lease(key, owner, reply.fence, reply.expires_at_ms / 1000) if reply.fence else None
 
     async def release(self, key: str, owner: str) -> bool:
         """Give the lock back. True only for its live owner; expired, missing or another's: False (`lock/release`)."""
         check_name("key", key)
         check_name("owner", owner)
         store = self._store
-        args = (key, owner, "-", store.new_call())
-        return bool(await store.call("lock/release", store.shard_of(key), args))
+        said = await store.call("lock/release", store.shard_of(key), key=key, owner=owner, token="-", call=store.new_call())
+        return bool(said)
 
     async def renew(self, key: str, owner: str, ttl: Seconds) -> bool:
         """Set the time left anew. True only for the live owner; never revives an expired lock (`lock/renew`)."""
@@ -79,19 +78,19 @@ class Locks:
         check_name("owner", owner)
         store = self._store
         ttl_ms = milliseconds("ttl", ttl)
-        args = (key, owner, "-", ttl_ms)
-        return bool(await store.call("lock/renew", store.shard_of(key), args, lease=ttl_ms / 1000))
+        row = store.row("lock/renew", key=key, owner=owner, token="-", ttl_ms=ttl_ms)
+        return bool(await store.call_row(row, store.shard_of(key), lease=ttl_ms / 1000))
 
     async def is_locked(self, key: str) -> bool:
         """Whether anyone holds the lock; an expired one is nobody's (`lock/is_locked`)."""
         check_name("key", key)
-        return bool(await self._store.call("lock/is_locked", self._store.shard_of(key), (key,)))
+        return bool(await self._store.call("lock/is_locked", self._store.shard_of(key), key=key))
 
     async def owner(self, key: str) -> str | None:
         """Who holds the lock; None when it is free or expired (`lock/owner`)."""
         check_name("key", key)
-        reply = await self._store.call("lock/owner", self._store.shard_of(key), (key,))
-        return reply[0].decode() if reply else None
+        reply = await self._store.call("lock/owner", self._store.shard_of(key), key=key)
+        return reply.owner.decode() if reply else None
 
     async def release_all(self, owner: str) -> int:
         """Give back all that an owner holds; how many there were (`lock/release_all`).
@@ -99,19 +98,7 @@ class Locks:
         O(owned): no other owner's lock is looked at. One round trip a shard for up to 500 locks, one more for each 500.
         """
         check_name("owner", owner)
-        store = self._store
-
-        async def one_shard(shard: int) -> int:
-            count, after = 0, b""
-            while True:
-                args = (owner, after, store.new_call(), PAGE)
-                released, after, *left = await store.call("lock/release_all", shard, args)
-                sifted(left)
-                count += int(released)
-                if not after:
-                    return count
-
-        return sum(await asyncio.gather(*(one_shard(shard) for shard in range(store.shards))))
+        return await self._store.until_done("lock/release_all", owner=owner, limit=PAGE)
 
     async def list(self, owner: str | None = None) -> list[Lease]:
         """The live locks, of one owner or of all, in order of owner and key (`lock/list`, in pages)."""
@@ -119,12 +106,8 @@ class Locks:
             check_name("owner", owner)
         found = []
         for shard in range(self._store.shards):
-            cursor: bytes = b""
-            while True:
-                cursor, *page = await self._store.call("lock/list", shard, (owner or "", cursor, PAGE))
-                found += [Lease(key.decode(), who.decode(), fence, ms / 1000) for key, who, fence, ms in sifted(page)]
-                if not cursor:
-                    break
+            async for page in self._store.pages("lock/list", shard, owner=owner or "", limit=PAGE):
+                found += [Lease(key.decode(), who.decode(), fence, ms / 1000) for key, who, fence, ms in sifted(page.locks)]
         return sorted(found, key=lambda lease: (lease.owner, lease.key))
 
     async def unlock(self, lease: Lease) -> bool:
@@ -136,14 +119,15 @@ class Locks:
         if not isinstance(lease, Lease):
             raise InvalidType("lease", f"must be a Lease, as `list` returns them, not {type(lease).__name__}")
         store = self._store
-        args = (check_name("key", lease.key), check_name("owner", lease.owner), f"={lease.fence:d}", store.new_call())
-        return bool(await store.call("lock/release", store.shard_of(lease.key), args))
+        key, owner = check_name("key", lease.key), check_name("owner", lease.owner)
+        row = store.row("lock/release", key=key, owner=owner, token=f"={lease.fence:d}", call=store.new_call())
+        return bool(await store.call_row(row, store.shard_of(key)))
 
     async def holder(self, key: str) -> Lease | None:
         """The lock as it is held; None when it is free or expired (`lock/owner`)."""
         check_name("key", key)
-        reply = await self._store.call("lock/owner", self._store.shard_of(key), (key,))
-        return Lease(key, reply[0].decode(), reply[1], reply[2] / 1000) if reply else None
+        reply = await self._store.call("lock/owner", self._store.shard_of(key), key=key)
+        return Lease(key, reply.owner.decode(), reply.fence, reply.expires_at_ms / 1000) if reply else None
 
     def lock(
         self,

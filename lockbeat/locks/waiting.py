@@ -19,6 +19,7 @@ from typing import Any
 from lockbeat.errors import StoreError, StoreUnavailable
 from lockbeat.leases.lease import Lease, monotonic
 from lockbeat.store import Store, messages
+from lockbeat.store.rows import Row
 
 log = logging.getLogger("lockbeat")
 
@@ -34,7 +35,7 @@ class Waiter:
 
     key: str
     token: str
-    args: tuple[str | int, ...]
+    row: Row
     """Of lock/try_acquire: the same call again, whenever it must ask."""
     shard: int
     granted: asyncio.Future[tuple[Lease, float]]
@@ -86,8 +87,9 @@ class WaitingRoom:
             del self._gone[next(iter(self._gone))]
 
     def _give_back(self, waiter: Waiter) -> None:
-        args = (waiter.key, *waiter.args[1:3], self._store.new_call())
-        self._store.undo("lock/release", waiter.shard, args, lasts=float(waiter.args[3]) / 1000)
+        asked, store = waiter.row, self._store
+        row = store.row("lock/release", key=asked.key, owner=asked.owner, token=asked.token, call=store.new_call())
+        store.undo(row, waiter.shard, lasts=asked.ttl_ms / 1000)
 
     def refused(self, waiter: Waiter, wait_ms: int) -> None:
         """Another holds the lock for `wait_ms` from now on, unless it renews: ask then."""
@@ -117,7 +119,7 @@ class WaitingRoom:
             waiter.again = True
             return
         waiter.asking, waiter.again, asked_at = True, False, monotonic()
-        future = self._store.submit("lock/try_acquire", waiter.shard, waiter.args, lease=float(waiter.args[3]) / 1000)
+        future = self._store.submit(waiter.row, waiter.shard, lease=waiter.row.ttl_ms / 1000)
         future.add_done_callback(partial(self._answered, waiter, asked_at))
 
     def _answered(self, waiter: Waiter, asked_at: float, done: asyncio.Future[Any]) -> None:
@@ -130,32 +132,32 @@ class WaitingRoom:
             self._set_timer(waiter.key, random.uniform(0.2, 0.5))  # noqa: S311 - spreads retries
             if isinstance(problem, StoreError) and not isinstance(problem, StoreUnavailable):
                 self._confirm(waiter)
-        elif (reply := done.result())[0]:
-            self._grant(waiter, Lease(waiter.key, str(waiter.args[1]), reply[0], reply[1] / 1000), asked_at)
+        elif (reply := done.result()).fence:
+            self._grant(waiter, reply, asked_at)
         else:
-            _, wait_ms, _, joined = reply
-            self.refused(waiter, wait_ms)
-            if joined:
+            self.refused(waiter, reply.wait_ms)
+            if reply.joined:
                 self._lost_its_place(waiter)
             if waiter.again:
                 self._ask(waiter)
 
     def _confirm(self, waiter: Waiter) -> None:
         """The store refuses to give a lock to anybody, its memory is full; but this waiter may have been handed it before."""
-        key, owner, token, ttl_ms, *_ = waiter.args
-        asked_at = monotonic()
+        asked, asked_at = waiter.row, monotonic()
 
         def answered(done: asyncio.Future[Any]) -> None:
-            if waiter.token in self._waiters and done.exception() is None and (reply := done.result())[0]:
-                self._grant(waiter, Lease(waiter.key, str(owner), reply[0], reply[1] / 1000), asked_at)
+            if waiter.token in self._waiters and done.exception() is None and (reply := done.result()).fence:
+                self._grant(waiter, reply, asked_at)
 
-        self._store.submit("lock/confirm", waiter.shard, (key, owner, token, ttl_ms)).add_done_callback(answered)
+        row = self._store.row("lock/confirm", key=asked.key, owner=asked.owner, token=asked.token, ttl_ms=asked.ttl_ms)
+        self._store.submit(row, waiter.shard).add_done_callback(answered)
 
-    def _grant(self, waiter: Waiter, lease: Lease, asked_at: float) -> None:
+    def _grant(self, waiter: Waiter, reply: Any, asked_at: float) -> None:
         if not waiter.granted.done():
-            waiter.granted.set_result((lease, asked_at))
-            ttl = float(waiter.args[3]) / 1000
-            self._set_timer(waiter.key, ttl)  # for those who wait behind it: a holder in this process can die, too
+            waiter.granted.set_result((Lease(waiter.key, waiter.row.owner, reply.fence, reply.expires_at_ms / 1000), asked_at))
+            self._set_timer(
+                waiter.key, waiter.row.ttl_ms / 1000
+            )  # for those who wait behind it: a holder in this process can die, too
 
     def _lost_its_place(self, waiter: Waiter) -> None:
         """A release passed it over, as one that nobody on our channel listens for, or it was too slow to take what it got."""

@@ -51,7 +51,7 @@ class Instance:
 async def instances(store: Store) -> list[Instance]:
     """Who lives, by owner (`beat/instances`). One that was killed stays for up to 30 s."""
     found = []
-    for owner, text, dead_at_ms in await store.call("beat/instances", 0, (MOST_INSTANCES,)):
+    for owner, text, dead_at_ms in await store.call("beat/instances", 0, limit=MOST_INSTANCES):
         info = json.loads(text)
         found.append(
             Instance(

@@ -130,26 +130,21 @@ class _Counts:
 
 async def _counts(store: Store, shard: int) -> _Counts:
     queues: dict[str, tuple[int, int, int]] = {}
-    after = b""
-    while True:
-        now_ms, running, stats, *page = await store.call("task/counts", shard, ("", after, PAGE_QUEUES))
-        queues.update((queue.decode(), (ready, delayed, dead)) for queue, ready, delayed, dead in page)
-        if len(page) < PAGE_QUEUES:
-            return _Counts(now_ms, running, [int(count or 0) for count in stats], queues)
-        after = page[-1][0]
+    async for page in store.pages("task/counts", shard, queue="", limit=PAGE_QUEUES):
+        queues.update((queue.decode(), (ready, delayed, dead)) for queue, ready, delayed, dead in page.queues)
+    return _Counts(page.now_ms, page.running, [int(count or 0) for count in page.stats], queues)
 
 
 async def _locks(store: Store, shard: int) -> tuple[Counter[str], bool]:
     owners: Counter[str] = Counter()
-    cursor = b""
-    for _ in range(MOST_LOCKS // PAGE_LOCKS):
-        cursor, *page = await store.call("lock/list", shard, ("", cursor, PAGE_LOCKS))
-        owners.update(owner.decode() for _, owner, _, _ in page)
-        if not cursor:
-            return owners, True
-    return owners, False
+    looked = 0
+    async for page in store.pages("lock/list", shard, owner="", limit=PAGE_LOCKS):
+        owners.update(owner.decode() for _, owner, _, _ in page.locks)
+        if (looked := looked + PAGE_LOCKS) >= MOST_LOCKS:
+            return owners, not page.cursor
+    return owners, True
 
 
 async def _claims(store: Store, shard: int) -> int:
-    acquired, _, took_over, completed, failed, released, _, expired = await store.call("claim/stats", shard, ())
+    acquired, _, took_over, completed, failed, released, _, expired = await store.call("claim/stats", shard)
     return int(acquired + took_over - completed - failed - released - expired)

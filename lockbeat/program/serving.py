@@ -19,6 +19,7 @@ from lockbeat.leases.lease import monotonic
 from lockbeat.monitor import HEARTBEAT, HEARTBEAT_TTL_MS, MOST_FUNCTIONS
 from lockbeat.store import results
 from lockbeat.store.durable import Durability
+from lockbeat.store.rows import Row
 from lockbeat.triggers.rules import rules_version
 from lockbeat.worker import CLAIM_LEASE_MS, Function, Worker
 
@@ -113,17 +114,18 @@ class Serving:
             "tasks": names[:MOST_FUNCTIONS] if self._works else [],
         }
 
-        def standing(still: float, gave_up: bool) -> tuple[str | int, ...]:
-            text = json.dumps(info | {"stuck_s": round(still), "gave_up": gave_up})
-            return store.owner, text, HEARTBEAT_TTL_MS
+        def beating(said: dict[str, object]) -> Row:
+            return store.row("beat/heartbeat", owner=store.owner, info=json.dumps(said), ttl_ms=HEARTBEAT_TTL_MS)
+
+        def standing(still: float, gave_up: bool) -> Row:
+            return beating(info | {"stuck_s": round(still), "gave_up": gave_up})
 
         self._client.keeper.watch(program.stall, standing)
         clock: float | None = None
         while True:
             try:
                 await store.reassert()
-                said = await store.call("beat/heartbeat", 0, (store.owner, json.dumps(info), HEARTBEAT_TTL_MS))
-                now_ms, epoch, odd, next_due_ms = said
+                now_ms, epoch, odd, next_due_ms = await store.call_row(beating(info), 0)
                 # The next due time was told by a clock that has been set since: ask again, do not sleep it out.
                 was, clock = clock, now_ms / 1000 - monotonic()
                 jumped = was is not None and abs(clock - was) > CLOCK_JUMP
@@ -151,7 +153,7 @@ class Serving:
                         await client.tasks.release_all(client.owner)
                         await client.claims.release_all(client.owner)
                         await client.locks.release_all(client.owner)
-                    await self._store.call("beat/heartbeat", 0, (client.owner, "", 0))
+                    await self._store.call("beat/heartbeat", 0, owner=client.owner, info="", ttl_ms=0)
             except StoreError as problem:
                 log.warning("could not give everything back, leases end by themselves: %s", problem)
         log.info("shut down: %d completed, %d failed", worker.completed, worker.failed)

@@ -14,8 +14,9 @@ from lockbeat.errors import NotDurable, StoreError, StoreUnavailable, Unreadable
 from lockbeat.store.durable import Durability, DurableWire
 from lockbeat.store.keys import Keys
 from lockbeat.store.memory import MemoryWire
+from lockbeat.store.rows import Row
 from lockbeat.store.scripts import Script, load
-from lockbeat.store.wire import Args, Target, Wire, patience_for
+from lockbeat.store.wire import Target, Wire, patience_for
 
 
 class Calls:
@@ -94,20 +95,20 @@ class Calls:
         return pair
 
     def submit(
-        self, name: str, shard: int, args: Args, *, last: bool = False, keep: float = 0.0, lease: float = math.inf
+        self, row: Row, shard: int, *, last: bool = False, lasts: float = 0.0, lease: float = math.inf
     ) -> asyncio.Future[Any]:
         """Put a call on its way, now; the future gets its reply or StoreUnavailable, and the call is not repeated.
 
-        Cancelling the future does not take the call back. `last`: it runs after every call made so far, and for `keep` seconds
+        Cancelling the future does not take the call back. `last`: it runs after every call made so far, and for `lasts` seconds
         it is repeated until it has run.
         """
-        wire, target = self._target(name, shard)
-        return wire.submit(target, args, last=last, keep=keep, limit=patience_for(lease))
+        wire, target = self._target(row.script, shard)
+        return wire.submit(target, row, last=last, lasts=lasts, limit=patience_for(lease))
 
-    def submit_groups(self, name: str, shard: int, groups: Sequence[Args]) -> asyncio.Future[list[Any]]:
+    def submit_many(self, rows: Sequence[Row], shard: int) -> asyncio.Future[list[Any]]:
         """Calls of a batched script as one, up to its `most`; the future gets their replies, in order."""
-        wire, target = self._target(name, shard)
-        return wire.submit_groups(target, [arg for group in groups for arg in group])
+        wire, target = self._target(rows[0].script, shard)
+        return wire.submit_many(target, rows)
 
     def hurry(self, timeout: float) -> None:
         """Give up connections sooner, or later, than after `timeout`; see `Wire.hurry`."""
@@ -116,55 +117,68 @@ class Calls:
             for wire in self._wires.values():
                 wire.hurry(timeout)
 
-    async def call(self, name: str, shard: int, args: Args, *, lease: float = math.inf) -> Any:
-        """Make a call, and repeat it while the store is away, for at most `timeout` seconds.
+    async def call(self, name: str, shard: int, /, *, lease: float = math.inf, **args: Any) -> Any:
+        """Call a script by the names of its header, and repeat it while the store is away, for at most `timeout` seconds.
 
-        Every script gives a repeated call its first outcome. Raises StoreUnavailable, StoreError, ScriptError.
+        Every script gives a repeated call its first outcome. Raises TypeError, StoreUnavailable, StoreError, ScriptError.
         """
         wire, target = self._target(name, shard)
-        limit = patience_for(lease)
+        row, limit = target.script.encode(**args), patience_for(lease)
         try:
-            return await wire.submit(target, args, limit=limit)
+            return await wire.submit(target, row, limit=limit)
         except StoreUnavailable:
-            return await self._repeat(lambda: wire.submit(target, args, limit=limit))
+            return await self._repeat(lambda: wire.submit(target, row, limit=limit))
 
-    async def call_groups(self, name: str, shard: int, groups: Sequence[Args]) -> list[Any]:
-        """As `call`, for many calls of a batched script as one; where one met what can't be read, its reply is an Unreadable."""
-        wire, target = self._target(name, shard)
-        args = [arg for group in groups for arg in group]
+    async def call_row(self, row: Row, shard: int, *, lease: float = math.inf) -> Any:
+        """As `call`, for a row that was made before."""
         try:
-            return await wire.submit_groups(target, args)
+            return await self.submit(row, shard, lease=lease)
         except StoreUnavailable:
-            replies: list[Any] = await self._repeat(lambda: wire.submit_groups(target, args))
+            return await self._repeat(lambda: self.submit(row, shard, lease=lease))
+
+    async def call_many(self, rows: Sequence[Row], shard: int) -> list[Any]:
+        """As `call`, for many rows of a batched script, in as few runs as its `most` allows, which share the way.
+
+        The reply to one that met what can't be read is an Unreadable, in its place.
+        """
+        if not rows:
+            return []
+        most = load(rows[0].script).most
+        if len(rows) > most:
+            runs = [self.call_many(rows[at : at + most], shard) for at in range(0, len(rows), most)]
+            return [reply for replies in await asyncio.gather(*runs) for reply in replies]
+        try:
+            return await self.submit_many(rows, shard)
+        except StoreUnavailable:
+            replies: list[Any] = await self._repeat(lambda: self.submit_many(rows, shard))
             return replies
 
-    async def call_named(self, name: str, shard: int, args: Args, word: str) -> Any:
-        """As `call`, for a script with a key such as `reply:CALL`: `word` takes the place of the one in capitals."""
+    async def call_named(self, name: str, shard: int, word: str, /, **args: Any) -> Any:
+        """As `call`, for a script with a key such as `fenced:NAME`: `word` takes the place of the one in capitals."""
         script = self._load(name)
         keys = [self.keys.key(shard, key, word) for key in script.keys]
-        wire, target = self.wire(shard), Target(script, keys)
+        wire, target, row = self.wire(shard), Target(script, keys), script.encode(**args)
         try:
-            return await wire.submit(target, args)
+            return await wire.submit(target, row)
         except StoreUnavailable:
-            return await self._repeat(lambda: wire.submit(target, args))
+            return await self._repeat(lambda: wire.submit(target, row))
 
     async def call_durably(
         self,
-        name: str,
+        row: Row,
         shard: int,
-        args: Args,
         durability: Durability,
         *,
         changed: Callable[[Any], object] | None = None,
     ) -> Any:
-        """As `call`, and wait until what it wrote is as durable as asked for.
+        """As `call_row`, and wait until what it wrote is as durable as asked for.
 
         Raises NotDurable when it is not in time: the call was made, its reply is the error's `reply`, and it is the caller's to
         take it back; `reply` None: it was not made, this store can't do what is asked. `changed` is asked about the reply: where
         nothing was, there is nothing to wait for. Ordinary calls go ahead meanwhile: await this one to have them follow it.
         """
         try:
-            [reply] = await self.call_groups_durably(name, shard, (args,), durability, changed=changed)
+            [reply] = await self.call_many_durably([row], shard, durability, changed=changed)
         except NotDurable as problem:
             if problem.reply is not None:
                 [problem.reply] = problem.reply
@@ -173,21 +187,20 @@ class Calls:
             raise reply
         return reply
 
-    async def call_groups_durably(
+    async def call_many_durably(
         self,
-        name: str,
+        rows: Sequence[Row],
         shard: int,
-        groups: Sequence[Args],
         durability: Durability,
         *,
         changed: Callable[[Any], object] | None = None,
     ) -> list[Any]:
         """As `call_durably`, for many calls of a batched script made as one, up to its `most`; `changed` is asked about each."""
-        wire, target = self._durable_target(name, shard)
+        wire, target = self._durable_target(rows[0].script, shard)
         try:
-            return await wire.call(target, groups, durability, changed)
+            return await wire.call(target, rows, durability, changed)
         except StoreUnavailable:
-            replies: list[Any] = await self._repeat(lambda: wire.call(target, groups, durability, changed))
+            replies: list[Any] = await self._repeat(lambda: wire.call(target, rows, durability, changed))
             return replies
 
     def unanswered(self, shard: int) -> set[asyncio.Future[Any]]:

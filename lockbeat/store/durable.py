@@ -18,7 +18,8 @@ from typing import Any
 
 from lockbeat.connection.outage import STEADY
 from lockbeat.errors import InvalidArgument, InvalidType, LockbeatError, NotDurable, StoreError, StoreUnavailable, Unreadable
-from lockbeat.store.wire import Args, Target, Wire
+from lockbeat.store.rows import Row
+from lockbeat.store.wire import Target, Wire
 from lockbeat.values.durations import Seconds, milliseconds
 
 MARK_MS = 60_000
@@ -87,13 +88,12 @@ def check_durability(durability: object, ttl_ms: int | None = None) -> Durabilit
 class _Call:
     """One call, from when it is made until its writes are acknowledged."""
 
-    __slots__ = ("acknowledged", "args", "count", "durability", "replies", "target")
+    __slots__ = ("acknowledged", "durability", "replies", "rows", "target")
 
-    def __init__(self, target: Target, args: list[str | bytes | int], count: int, durability: Durability) -> None:
+    def __init__(self, target: Target, rows: Sequence[Row], durability: Durability) -> None:
         loop = asyncio.get_running_loop()
         self.target = target
-        self.args = args
-        self.count = count  # groups
+        self.rows = rows
         self.durability = durability
         self.replies: asyncio.Future[list[Any]] = loop.create_future()
         self.acknowledged: asyncio.Future[LockbeatError | None] = loop.create_future()
@@ -138,17 +138,17 @@ class DurableWire:
     async def call(
         self,
         target: Target,
-        groups: Sequence[Args],
+        rows: Sequence[Row],
         durability: Durability,
         changed: Callable[[Any], object] | None,
     ) -> list[Any]:
-        """The replies to the groups. Raises NotDurable with the replies, StoreUnavailable, StoreError, ScriptError.
+        """The replies to the rows. Raises NotDurable with the replies, StoreUnavailable, StoreError, ScriptError.
 
         Replies none of which says that something has `changed` are not waited for.
         """
         if self._closed:
             raise StoreError("the store is closed")
-        call = _Call(target, [arg for group in groups for arg in group], len(groups), durability)
+        call = _Call(target, rows, durability)
         self._queue.append(call)
         if self._working is None:
             self._working = self._wire.loop.create_task(self._work())
@@ -196,7 +196,7 @@ class DurableWire:
         if not group:
             return None
         for run in _runs(group):
-            future = wire.submit_groups(run[0].target, [arg for call in run for arg in call.args])
+            future = wire.submit_many(run[0].target, [row for call in run for row in call.rows])
             self.unanswered.add(future)
             future.add_done_callback(self.unanswered.discard)
             future.add_done_callback(partial(_answer, run))
@@ -255,7 +255,7 @@ def _runs(group: list[_Call]) -> Iterator[list[_Call]]:
     for target, calls in by_target.items():
         run: list[_Call] = []
         for call in calls:
-            if run and (not target.script.batched or sum(other.count for other in run) + call.count > target.script.most):
+            if run and (not target.script.batched or sum(len(other.rows) for other in run) + len(call.rows) > target.script.most):
                 yield run
                 run = []
             run.append(call)
@@ -267,8 +267,8 @@ def _answer(run: list[_Call], done: asyncio.Future[Any]) -> None:
     replies = [] if problem is not None else done.result() if run[0].target.script.batched else [done.result()]
     place = 0
     for call in run:
-        mine = replies[place : place + call.count]
-        place += call.count
+        mine = replies[place : place + len(call.rows)]
+        place += len(call.rows)
         if call.replies.done():
             continue  # its caller was cancelled
         if isinstance(problem, LockbeatError):

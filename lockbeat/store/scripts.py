@@ -12,11 +12,15 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from lockbeat.store.keys import KEYS
+from lockbeat.store.rows import RESERVED, TYPES, Row, decoder, encoder
 
 _LINE = re.compile(r"-- (KEYS|ARGV)\[(\d+)\] +(\S+) +(\S+)")
 _KEYS_OF = re.compile(r"-- KEYS\[1\.\.(\d+)\] of (\S+)")
@@ -32,6 +36,10 @@ def _root() -> Path:
     here = Path(__file__).parents[1]
     inside = here / "scripts_lua"  # a wheel carries them inside the package
     return inside if inside.is_dir() else here.parent / "scripts_lua"
+
+
+_loaded: dict[tuple[str, bool], Script] = {}
+_loading = threading.Lock()
 
 
 class HeaderError(Exception):
@@ -57,6 +65,11 @@ class Script:
     """It runs although `maxmemory` is reached: it renews, ends or gives back what is held, and so needs next to no new memory."""
     source: str
     sha: str
+    row: type[Row]
+    """The class of its rows; `encode` makes them."""
+    encode: Callable[..., Row]
+    decode: Callable[[Any], Any] | None
+    """Names the fields of a reply; None: the header names none."""
 
     def bare(self) -> Script:
         """The same without the line of flags, which fakeredis can't read."""
@@ -95,15 +108,19 @@ def parse(name: str, text: str, libraries: dict[str, str]) -> Script:
     if not lines or not lines[0].startswith(f"-- {name}: "):
         raise HeaderError(f"{name}: the first line must be `-- {name}: what it guarantees`")
     named: dict[str, list[str]] = {"KEYS": [], "ARGV": []}
+    types = []
     batch, most = None, 1
     included = ""
     for line in lines:
         if match := _LINE.match(line):
-            kind, index, argument, _type = match.groups()
+            kind, index, argument, type_ = match.groups()
             if int(index) != len(named[kind]) + 1:
                 raise HeaderError(f"{name}: {kind}[{index}] is out of order")
             if kind == "KEYS" and argument not in KEYS:
                 raise HeaderError(f"{name}: keys.py knows no key {argument!r}")
+            if kind == "ARGV" and (type_ not in TYPES or argument in RESERVED or not re.fullmatch("[a-z_]+", argument)):
+                raise HeaderError(f"{name}: an argument can't be {argument!r} of type {type_!r}")
+            types += [type_] if kind == "ARGV" else []
             named[kind].append(argument)
         elif match := _KEYS_OF.match(line):
             named["KEYS"] = [key[3] for key in map(_LINE.match, header(libraries.get(match[2], ""))) if key]
@@ -122,6 +139,7 @@ def parse(name: str, text: str, libraries: dict[str, str]) -> Script:
     if finishes:  # on every way out, which no script can forget then
         text = f"local reply = (function()\n{text}\nend)()\nfinish()\nreturn reply\n"
     source = (_SHEBANG if under_oom else "") + included + text
+    row, encode = encoder(name, [*zip(named["ARGV"], types, strict=True)])
     return Script(
         name=name,
         summary=lines[0].split(": ", 1)[1],
@@ -132,6 +150,9 @@ def parse(name: str, text: str, libraries: dict[str, str]) -> Script:
         under_oom=under_oom,
         source=source,
         sha=_sha(source),
+        row=row,
+        encode=encode,
+        decode=decoder(name, lines),
     )
 
 
@@ -148,12 +169,21 @@ def libraries() -> dict[str, str]:
     return {name: text for name, text in _texts().items() if name.startswith("_lib/")}
 
 
-@cache
 def load(name: str, *, bare: bool = False) -> Script:
     """The script of that name; `bare`: as fakeredis takes it. Raises HeaderError, or KeyError."""
-    if bare:
-        return load(name).bare()
-    return parse(name, _texts()[name], libraries())
+    script = _loaded.get((name, bare))
+    if script is None:
+        with _loading:  # one for all threads, the keeper's as well: its rows are of one class
+            if (script := _loaded.get((name, bare))) is None:
+                script = parse(name, _texts()[name], libraries())
+                _loaded[name, False], _loaded[name, True] = script, script.bare()
+                script = _loaded[name, bare]
+    return script
+
+
+def row(name: str, **args: object) -> Row:
+    """A call of the script of that name, ready to be sent. Raises TypeError: not the arguments that its header names."""
+    return load(name).encode(**args)
 
 
 def names() -> list[str]:

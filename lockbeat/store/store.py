@@ -8,8 +8,8 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from lockbeat.connection import Connector
 from lockbeat.connection.outage import Outage
@@ -19,11 +19,14 @@ from lockbeat.store.calls import Calls
 from lockbeat.store.keys import Keys, shard_of
 from lockbeat.store.link import Subscribe, over_client, over_connection
 from lockbeat.store.listener import Heard, Listener, Subscribers
-from lockbeat.store.wire import Args
+from lockbeat.store.replies import sifted
+from lockbeat.store.rows import Row
+from lockbeat.store.scripts import load, row
 from lockbeat.values.durations import seconds
 from lockbeat.values.names import check_name
 
 log = logging.getLogger("lockbeat")
+T = TypeVar("T")
 
 MOST_SHARDS = 1024
 
@@ -54,9 +57,13 @@ class Store:
         self._generation = forks.generation
         forks.keep_from_children(self.loop)
         self.calls = Calls(connector, keys, timeout, self._follow)
+        self.row = row
         self.call = self.calls.call
+        self.call_row = self.calls.call_row
+        self.call_many = self.calls.call_many
+        self.call_named = self.calls.call_named
         self.call_durably = self.calls.call_durably
-        self.call_groups_durably = self.calls.call_groups_durably
+        self.call_many_durably = self.calls.call_many_durably
         self.submit = self.calls.submit
         self._undoing: set[asyncio.Task[Any]] = set()
         self.closing = asyncio.Event()
@@ -103,17 +110,18 @@ class Store:
 
     async def _agree(self, wanted: int | None) -> int:
         call = self.calls.call
-        found, _, used = await call("store/open", 0, (0,))
+        found, _, used = await call("store/open", 0, shards=0)
         if not found:
             # Nobody has said it: a store of one shard, a new one, or one that lost the key to FLUSHALL and is in use again.
             others = [1] if self.connector.kind == "cluster" else range(1, 32)
-            several = any(used for _, _, used in await asyncio.gather(*(call("store/open", n, (0,)) for n in others)))
+            replies = await asyncio.gather(*(call("store/open", shard, shards=0) for shard in others))
+            several = any(reply.used for reply in replies)
             if several and wanted is None:
                 raise InvalidArgument("shards", "the store was emptied and no longer says how many it has: name the number")
             if several or not used:
                 found = wanted or 1
                 if found > 1:
-                    found, _, _ = await call("store/open", 0, (found,))
+                    found = (await call("store/open", 0, shards=found)).shards
             else:
                 found = 1
         if wanted is not None and wanted != found:
@@ -123,7 +131,7 @@ class Store:
     async def reassert(self) -> None:
         """Say again how many shards there are; whoever comes after a FLUSHALL must not guess."""
         if self.shards > 1:
-            found, _, _ = await self.calls.call("store/open", 0, (self.shards,))
+            found = (await self.calls.call("store/open", 0, shards=self.shards)).shards
             if found != self.shards:
                 log.error("the store has %d shards by now, this instance works on %d: restart it", found, self.shards)
 
@@ -135,7 +143,7 @@ class Store:
         """An id for a call, never used before by anybody."""
         return f"{self._instance}.{next(self._numbers)}"
 
-    def undo(self, name: str, shard: int, args: Args, *, lasts: float, durably: bool = False) -> asyncio.Future[Any]:
+    def undo(self, row: Row, shard: int, *, lasts: float, durably: bool = False) -> asyncio.Future[Any]:
         """Send a call that takes back an earlier one whose caller has gone; nobody need wait for the future.
 
         `lasts`: seconds after which what it gives back has ended by itself. Until then it is sent again while the store is away.
@@ -144,14 +152,14 @@ class Store:
         """
         before = self.calls.unanswered(shard) if durably else None
         if before:
-            return self.settle(self._undo_after(set(before), name, shard, args, lasts))
-        future = self.calls.submit(name, shard, args, last=True, keep=lasts)
+            return self.settle(self._undo_after(set(before), row, shard, lasts))
+        future = self.calls.submit(row, shard, last=True, lasts=lasts)
         future.add_done_callback(_note)
         return future
 
-    async def _undo_after(self, before: set[asyncio.Future[Any]], name: str, shard: int, args: Args, lasts: float) -> Any:
+    async def _undo_after(self, before: set[asyncio.Future[Any]], row: Row, shard: int, lasts: float) -> Any:
         await asyncio.wait(before)
-        return await self.calls.submit(name, shard, args, last=True, keep=lasts)
+        return await self.calls.submit(row, shard, last=True, lasts=lasts)
 
     def settle(self, undoing: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run what takes something back, though its caller has gone. `aclose` waits for it, for the timeout."""
@@ -161,20 +169,47 @@ class Store:
         task.add_done_callback(_note)
         return task
 
-    async def take_back(self, problem: BaseException, name: str, shard: int, args: Args, *, lasts: float, durably: bool) -> None:
+    async def take_back(self, problem: BaseException, row: Row, shard: int, *, lasts: float, durably: bool) -> None:
         """`undo` a call that ended in `problem`. NotDurable is for the caller to raise only when that has run: nothing is held.
 
         Otherwise nothing is awaited, for the caller may have been cancelled.
         """
-        undone = self.undo(name, shard, args, lasts=lasts, durably=durably)
+        undone = self.undo(row, shard, lasts=lasts, durably=durably)
         if isinstance(problem, NotDurable):
             await asyncio.wait((undone,), timeout=self.timeout)
 
-    async def on_every_shard(self, name: str, args: Args) -> list[Any]:
-        """Call a script on all shards at once; replies in order of shards."""
-        if self.shards == 1:
-            return [await self.calls.call(name, 0, args)]
-        return await asyncio.gather(*(self.calls.call(name, shard, args) for shard in range(self.shards)))
+    async def on_every_shard(self, call: Callable[[int], Awaitable[T]]) -> list[T]:
+        """What `call` returns for each shard, in their order; all at once."""
+        return await asyncio.gather(*map(call, range(self.shards)))
+
+    async def until_done(self, name: str, **args: Any) -> int:
+        """Call a script on every shard, in pages, until it has no more to do; how much it did.
+
+        It replies {done, cursor, *unreadable}; a line in the log names each of the last.
+        """
+        argv = load(name).argv
+
+        async def one_shard(shard: int) -> int:
+            count, after = 0, b""
+            while True:
+                call = self.new_call()
+                given = {word: value for word, value in (("after", after), ("call", call)) if word in argv}
+                done, after, unreadable = await self.call_named(name, shard, call, **args, **given)
+                sifted(unreadable)
+                count += int(done)
+                if not after:
+                    return count
+
+        return sum(await self.on_every_shard(one_shard))
+
+    async def pages(self, name: str, shard: int, /, **args: Any) -> AsyncIterator[Any]:
+        """The replies of a script that lists in pages: `after` is the `cursor` of the reply before, empty in the last one."""
+        after: str | bytes = ""
+        while True:
+            page = await self.calls.call(name, shard, after=after, **args)
+            yield page
+            if not (after := page.cursor):
+                return
 
     def listen(self, heard: Heard, on_gap: Callable[[], None], *, bell: int | None = None) -> Callable[[], None]:
         """Be told of messages to this instance, or on the `bell` of a shard, and of times when some may have been lost.
@@ -229,8 +264,7 @@ class Store:
 
     async def server_time(self) -> float:
         """The server's clock, in seconds since the Unix epoch."""
-        _, now_ms, _ = await self.calls.call("store/open", 0, (0,))
-        return float(now_ms) / 1000
+        return float((await self.calls.call("store/open", 0, shards=0)).now_ms) / 1000
 
     def check_loop(self) -> None:
         """Raises StoreError when called from another event loop than the one that opened the store, or in a forked child."""

@@ -18,7 +18,7 @@ import math
 import socket
 import struct
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from copy import copy
 from typing import Any
 
@@ -27,15 +27,14 @@ from redis.exceptions import RedisError
 
 from lockbeat.connection import Primary
 from lockbeat.connection.outage import Outage, Pace
-from lockbeat.errors import LockbeatError, StoreError, StoreUnavailable, Unreadable
+from lockbeat.errors import LockbeatError, ScriptError, StoreError, StoreUnavailable, Unreadable
 from lockbeat.process import forks
 from lockbeat.store.keys import KEYS
 from lockbeat.store.replies import error_of, is_denial, readable
+from lockbeat.store.rows import Row
 from lockbeat.store.scripts import Script
 
 log = logging.getLogger("lockbeat")
-
-Args = Sequence[str | bytes | int]
 
 _RESET = struct.pack("ii", 1, 0)  # linger, for no time: closing resets the connection
 
@@ -59,12 +58,17 @@ def patience_for(lease: float) -> float:
 class Target:
     """A script on one shard: where calls that can share a run meet."""
 
-    __slots__ = ("batch", "head", "script")
+    __slots__ = ("batch", "head", "row", "script")
 
     def __init__(self, script: Script, keys: Sequence[str]) -> None:
         self.script = script
+        self.row = script.row
         self.head = ("EVALSHA", script.sha, str(len(keys)), *keys)
         self.batch: Batch | None = None
+
+    def refusal(self, row: object) -> TypeError:
+        """It is no row of this script, and would shift what the others of a shared run mean."""
+        return TypeError(f"{self.script.name} can't be called with {row!r}: make a row of it, by the names of its header")
 
 
 class Batch:
@@ -88,14 +92,22 @@ class Batch:
 
     def succeed(self, reply: Any) -> None:
         """A group that met what can't be read has an error for a reply; of many groups made as one call it is in its place."""
-        scripted = self.target is not None
-        if self.target is not None and self.target.script.batched and not self.shared:
-            reply = [readable(mine) for mine in reply]
-        for future, mine in zip(self.calls, reply if self.shared else (reply,), strict=True):
+        target = self.target
+        if target is None:
+            if not self.calls[0].done():
+                self.calls[0].set_result(reply)
+            return
+        decode = target.script.decode
+        if target.script.batched and not self.shared:
+            reply = [[_said(mine, decode) for mine in reply]]
+        elif not self.shared:
+            reply = [_said(reply, decode)]
+        else:
+            reply = [mine if mine.__class__ is int else _said(mine, decode) for mine in reply]
+        for future, said in zip(self.calls, reply, strict=True):
             if future.done():
                 continue  # its caller was cancelled
-            said = readable(mine) if scripted else mine
-            if isinstance(said, Unreadable):
+            if isinstance(said, LockbeatError):
                 future.set_exception(said)
             else:
                 future.set_result(said)
@@ -105,6 +117,16 @@ class Batch:
         for future in self.calls:
             if not future.done():
                 future.set_exception(copy(error))
+
+
+def _said(reply: Any, decode: Callable[[Any], Any] | None) -> Any:
+    """A script's reply to one call, its fields by name; or the error that it is for the caller."""
+    if reply.__class__ is not list:
+        return readable(reply)
+    try:
+        return reply if decode is None else decode(reply)
+    except ScriptError as problem:
+        return problem
 
 
 def take_over(connection: Any) -> tuple[asyncio.StreamWriter, asyncio.WriteTransport]:
@@ -274,20 +296,22 @@ class Wire:
             self._limit.reschedule(min(self._limit.when() or math.inf, self.loop.time() + self._connect_timeout))
 
     def submit(
-        self, target: Target, args: Args, *, last: bool = False, keep: float = 0.0, limit: float = math.inf
+        self, target: Target, row: Row, *, last: bool = False, lasts: float = 0.0, limit: float = math.inf
     ) -> asyncio.Future[Any]:
         """Make a call; the future gets its reply. It is on its way even if the future is cancelled.
 
         `last`: run it after every call made so far; it may run twice. Otherwise it may join a batch that goes ahead of another
-        script's. `keep`: seconds for which one that is `last` does not fail for want of a server: it goes with the next line.
+        script's. `lasts`: seconds for which one that is `last` does not fail for want of a server: it goes with the next line.
         `limit`: seconds after which the server is taken for gone, if that is less than the timeout.
         """
         self._check()
+        if row.__class__ is not target.row:
+            raise target.refusal(row)
         future = self.loop.create_future()
         if last:
             alone = Batch(target, target.head, shared=target.script.batched)  # nobody joins it: it may wait for long
-            alone.last, alone.keep_until = True, self.loop.time() + keep
-            alone.args.extend(args)
+            alone.last, alone.keep_until = True, self.loop.time() + lasts
+            alone.args.extend(row)
             alone.calls.append(future)
             self._enqueue(alone)
             return future
@@ -295,7 +319,7 @@ class Wire:
         if batch is None or len(batch.calls) >= target.script.most or not target.script.batched:
             batch = target.batch = Batch(target, target.head, shared=target.script.batched)
             self._enqueue(batch)
-        batch.args.extend(args)
+        batch.args.extend(row)
         batch.calls.append(future)
         if limit < batch.limit:
             batch.limit = limit
@@ -303,11 +327,14 @@ class Wire:
             self._send_waiting(self.line)
         return future
 
-    def submit_groups(self, target: Target, args: Args) -> asyncio.Future[list[Any]]:
-        """Make many calls of a batched script as one; the future gets the list of their replies."""
+    def submit_many(self, target: Target, rows: Iterable[Row]) -> asyncio.Future[Any]:
+        """Make many calls of a batched script as one; the future gets the list of their replies. Of another script: one call."""
         self._check()
         batch = Batch(target, target.head)
-        batch.args.extend(args)
+        for row in rows:
+            if row.__class__ is not target.row:
+                raise target.refusal(row)
+            batch.args.extend(row)
         future = self.loop.create_future()
         batch.calls.append(future)
         self._enqueue(batch)

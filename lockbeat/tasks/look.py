@@ -13,7 +13,6 @@ from lockbeat.errors import InvalidArgument, TaskTimeout, UnknownTask, Unreadabl
 from lockbeat.store import Store, messages, results
 from lockbeat.store.keys import shard_of_task
 from lockbeat.store.replies import sifted
-from lockbeat.store.scripts import load
 from lockbeat.tasks.values import STATES, Counts, EndState, State, TaskInfo
 from lockbeat.values.checks import whole
 from lockbeat.values.durations import Seconds, milliseconds, seconds
@@ -46,9 +45,9 @@ class Look:
         """Where a task lives."""
         return shard_of_task(task_id, self._store.shards)
 
-    async def _by_id(self, script: str, task_id: str, *args: str | int) -> bool:
+    async def _by_id(self, script: str, task_id: str, **args: Any) -> bool:
         check_name("task_id", task_id, MAX_NAME_BYTES + 24)
-        reply: int = await self._store.call(script, self.shard_of(task_id), (task_id, *args))
+        reply: int = await self._store.call(script, self.shard_of(task_id), id=task_id, **args)
         if reply == results.UNKNOWN:
             raise self._unknown(task_id)
         return reply == results.DONE
@@ -63,7 +62,8 @@ class Look:
         """
         check_name("task_id", task_id, MAX_NAME_BYTES + 24)
         shard = self.shard_of(task_id)
-        found = TaskInfo.of(task_id, await self._store.call("task/get", shard, (task_id,)), partial(self._store.keys.key, shard))
+        reply = await self._store.call("task/get", shard, id=task_id)
+        found = TaskInfo.of(task_id, reply, partial(self._store.keys.key, shard))
         if found is None:
             raise self._unknown(task_id)
         return found
@@ -84,7 +84,7 @@ class Look:
         try:
             async with asyncio.timeout(limit):
                 await store.listening(shard)
-                while await self._by_id("task/await", task_id, store.channel):
+                while await self._by_id("task/await", task_id, channel=store.channel):
                     # A message can be lost with the connection: `_on_gap` makes us ask again. Or the store was emptied.
                     await asyncio.wait([ended], timeout=ASK_AGAIN)
                     waiting.discard(ended)
@@ -115,7 +115,7 @@ class Look:
         Waiting, it is gone at once. Running, it has ended in the store; its worker is told at once, cancels the body, and is
         refused whatever that attempt still asks for. Until the body has stopped, nothing else runs under its lease.
         """
-        return await self._by_id("task/cancel", task_id, self._store.new_call())
+        return await self._by_id("task/cancel", task_id, call=self._store.new_call())
 
     async def retry(self, task_id: str, *, attempts: int = 1, delay: Seconds = 0) -> bool:
         """Try a dead task again, for up to so many attempts more; False: it is not dead. Raises UnknownTask (`task/retry`).
@@ -124,7 +124,8 @@ class Look:
         """
         whole("attempts", attempts, 1, 1000)
         delay_ms = milliseconds("delay", delay, least=0)
-        return await self._by_id("task/retry", task_id, self._store.new_call(), attempts, delay_ms)
+        call = self._store.new_call()
+        return await self._by_id("task/retry", task_id, call=call, attempts=attempts, delay_ms=delay_ms)
 
     async def redrive(self, queue: str = "default", limit: int | None = None) -> int:
         """Let the dead tasks of a queue be tried again, each with all its attempts anew, the oldest first; how many."""
@@ -133,8 +134,11 @@ class Look:
         count = 0
         for shard in range(self._store.shards):
             async for ids in self._pages(shard, "dead", queue):
-                rows = [(task_id, self._store.new_call(), 0, 0) for task_id in ids[: left - count]]
-                count += [*sifted(await self._groups("task/retry", shard, rows))].count(results.DONE)
+                rows = [
+                    self._store.row("task/retry", id=task_id, call=self._store.new_call(), attempts=0, delay_ms=0)
+                    for task_id in ids[: left - count]
+                ]
+                count += sifted(await self._store.call_many(rows, shard)).count(results.DONE)
                 if count >= left:
                     return count
         return count
@@ -150,8 +154,8 @@ class Look:
             ended = [
                 info async for info in self._infos(shard, "ended", "") if info.queue == queue and state in (None, info.state)
             ]
-            replies = await self._groups("task/purge", shard, [(info.id, state or "") for info in ended])
-            count += [*sifted(replies)].count(results.DONE)
+            rows = [self._store.row("task/purge", id=info.id, state=state or "") for info in ended]
+            count += sifted(await self._store.call_many(rows, shard)).count(results.DONE)
         return count
 
     async def dead(self, queue: str = "default", limit: int = PAGE) -> builtins.list[TaskInfo]:
@@ -190,9 +194,10 @@ class Look:
         check_name("queue", queue)
         ready = delayed = running = dead = 0
         for shard in range(self._store.shards):
-            reply = await self._store.call("task/counts", shard, (queue, "", 1))
-            ready, delayed, dead = ready + reply[3][1], delayed + reply[3][2], dead + reply[3][3]
-            if reply[1]:
+            reply = await self._store.call("task/counts", shard, queue=queue, after="", limit=1)
+            [(_, *counts)] = reply.queues
+            ready, delayed, dead = ready + counts[0], delayed + counts[1], dead + counts[2]
+            if reply.running:
                 infos = [info async for info in self._infos(shard, "running", "")]
                 running += sum(info.queue == queue and info.state == "running" for info in infos)
         return Counts(ready, delayed, running, dead)
@@ -201,41 +206,25 @@ class Look:
         """The queues that hold waiting, running or dead tasks, in order of name."""
         names: set[str] = set()
         for shard in range(self._store.shards):
-            after = b""
-            while True:
-                _, running, _, *page = await self._store.call("task/counts", shard, ("", after, PAGE))
-                names.update(row[0].decode() for row in page)
-                if len(page) < PAGE:
-                    break
-                after = page[-1][0]
-            if running:
+            async for page in self._store.pages("task/counts", shard, queue="", limit=PAGE):
+                names.update(name.decode() for name, *_ in page.queues)
+            if page.running:
                 names.update([info.queue async for info in self._infos(shard, "running", "") if info.state == "running"])
         return sorted(names)
 
     async def _pages(self, shard: int, place: str, queue: str) -> AsyncIterator[builtins.list[str]]:
-        cursor = b""
-        while True:
-            cursor, *ids = await self._store.call("task/list", shard, (place, queue, cursor, PAGE))
-            if ids:
-                yield [task_id.decode() for task_id in ids]
-            if not cursor:
-                return
+        async for page in self._store.pages("task/list", shard, place=place, queue=queue, limit=PAGE):
+            if page.ids:
+                yield [task_id.decode() for task_id in page.ids]
 
     async def _infos(self, shard: int, place: str, queue: str) -> AsyncIterator[TaskInfo]:
         async for ids in self._pages(shard, place, queue):
-            rows = await self._store.calls.call_groups("task/get", shard, [(task_id,) for task_id in ids])
-            for task_id, row in zip(ids, rows, strict=True):
+            replies = await self._store.call_many([self._store.row("task/get", id=task_id) for task_id in ids], shard)
+            for task_id, reply in zip(ids, replies, strict=True):
                 try:
-                    info = TaskInfo.of(task_id, row, partial(self._store.keys.key, shard))
+                    info = TaskInfo.of(task_id, reply, partial(self._store.keys.key, shard))
                 except Unreadable as problem:
                     log.error("task %r is left out: %s", task_id, problem)
                     continue
                 if info is not None:  # else it has ended since it was listed
                     yield info
-
-    async def _groups(self, script: str, shard: int, rows: Sequence[Sequence[str | int]]) -> builtins.list[Any]:
-        """Many calls of a batched script, in runs that share the way. What met an unreadable entry is answered by Unreadable."""
-        most = load(script).most
-        runs = [rows[at : at + most] for at in range(0, len(rows), most)]
-        replies = await asyncio.gather(*(self._store.calls.call_groups(script, shard, run) for run in runs))
-        return [reply for run in replies for reply in run]

@@ -21,6 +21,7 @@ from lockbeat.store import Store, results
 from lockbeat.store.durable import Durability
 from lockbeat.store.keys import queue_tag
 from lockbeat.store.replies import sifted
+from lockbeat.store.rows import Row
 from lockbeat.store.scripts import load
 from lockbeat.tasks.look import PAGE, Look
 from lockbeat.tasks.values import Failed, Failure, Heartbeat, NewTask, Refusal, Spawned, SpawnOptions, Task
@@ -96,7 +97,7 @@ class Tasks(Look):
         """
         if not isinstance(tasks, Iterable):
             raise InvalidType("tasks", f"must be NewTasks in a list, not {type(tasks).__name__}")
-        rows: list[tuple[str | int, ...]] = []
+        rows: list[Row] = []
         hold_ms = durability.timeout_ms + round(3000 * self._store.timeout) if durability is not None else 0
         by_shard: dict[int, list[int]] = defaultdict(list)
         delays = []
@@ -107,18 +108,18 @@ class Tasks(Look):
             rest = call if task.idempotency_key is None else _digest(task.queue, task.idempotency_key)
             task_id = f"{queue_tag(task.queue)}-{rest}"
             held = max(task.delay_ms, hold_ms)
-            rows.append(
-                (
-                    task_id,
-                    call,
-                    task.record(call, held=hold_ms > 0),
-                    task.queue,
-                    task.priority,
-                    held,
-                    task.max_delay_ms,
-                    task.payload,
-                )
+            row = self._store.row(
+                "task/spawn",
+                id=task_id,
+                call=call,
+                record=task.record(call, held=hold_ms > 0),
+                queue=task.queue,
+                priority=task.priority,
+                delay_ms=held,
+                max_delay_ms=task.max_delay_ms,
+                payload=task.payload,
             )
+            rows.append(row)
             by_shard[self.shard_of(task_id)].append(at)
             delays.append(task.delay_ms)
         found: dict[int, Spawned] = {}
@@ -126,51 +127,48 @@ class Tasks(Look):
         async def one_shard(shard: int, places: list[int]) -> None:
             given = [rows[at] for at in places]
             if durability is None:
-                replies = await self._groups("task/spawn", shard, given)
+                replies = await self._store.call_many(given, shard)
             else:
                 replies = await self._spawn_durably(shard, given, [delays[at] for at in places], durability)
             for at, reply in zip(places, replies, strict=True):
                 if isinstance(reply, Unreadable):
                     raise reply
-                created, attempt = reply
-                found[at] = Spawned(str(rows[at][0]), attempt, created == results.DONE)
+                found[at] = Spawned(rows[at].id, reply.attempt, reply.created == results.DONE)
 
         if len(rows) == 1 and durability is None:
             [shard] = by_shard
-            created, attempt = await self._store.call("task/spawn", shard, rows[0])
-            return [Spawned(str(rows[0][0]), attempt, created == results.DONE)]
+            reply = await self._store.call_row(rows[0], shard)
+            return [Spawned(rows[0].id, reply.attempt, reply.created == results.DONE)]
         await asyncio.gather(*(one_shard(shard, places) for shard, places in by_shard.items()))
         return [found[at] for at in range(len(rows))]
 
-    async def _spawn_durably(
-        self, shard: int, rows: Sequence[Sequence[str | int]], delays: Sequence[int], durability: Durability
-    ) -> list[Any]:
+    async def _spawn_durably(self, shard: int, rows: Sequence[Row], delays: Sequence[int], durability: Durability) -> list[Any]:
         """Spawned with a delay longer than the wait; then let go, or withdrawn. If we die in between they go by themselves."""
         replies: list[Any] = []
         most = load("task/spawn").most
         try:
             for start in range(0, len(rows), most):
                 run = rows[start : start + most]
-                replies += await self._store.call_groups_durably(
-                    "task/spawn", shard, run, durability, changed=lambda reply: reply[0] > 0
+                replies += await self._store.call_many_durably(
+                    run, shard, durability, changed=lambda reply: reply.created > results.NO
                 )
         except BaseException:
             lasts = durability.timeout_ms / 1000 + 3 * self._store.timeout  # then it is let go, withdrawn or not
-            undone = [
-                self._store.undo("task/confirm", shard, (task_id, call, -1), lasts=lasts, durably=True)
-                for task_id, call, *_ in rows
-            ]
+            undone = [self._store.undo(self._confirming(row, -1), shard, lasts=lasts, durably=True) for row in rows]
             # Before it is spawned again under the same key.
             with anyio.move_on_after(self._store.timeout, shield=True):
                 await asyncio.wait(undone)
             raise
         created = [
-            (row[0], row[1], delay)
+            self._confirming(row, delay)
             for row, delay, reply in zip(rows, delays, replies, strict=True)
-            if not isinstance(reply, Unreadable) and reply[0] > 0
+            if not isinstance(reply, Unreadable) and reply.created > results.NO
         ]
-        await self._groups("task/confirm", shard, created)
+        await self._store.call_many(created, shard)
         return replies
+
+    def _confirming(self, spawned: Row, delay_ms: int) -> Row:
+        return self._store.row("task/confirm", id=spawned.id, call=spawned.call, delay_ms=delay_ms)
 
     # -- claiming
 
@@ -237,18 +235,29 @@ class Tasks(Look):
         call = call or self._store.new_call()
         # Taken, not shared: two claims at a time that asked about the same calls would both get what those had begun.
         lost = self._lost.pop((shard, owner, memory), set())
-        head = (_names(queues), owner, call, limit, lease_ms)
-        passed, reached = _names(strangers), json.dumps(after) if after else "{}"
-        running = _names(self.running())
-        asked_at = monotonic()
+        queues, running, asked_at = [*queues], [*self.running()], monotonic()
+
+        def row(limit: int, after: dict[str, str] | None, expected_ms: int) -> Row:
+            return self._store.row(
+                "task/claim",
+                queues=queues,
+                owner=owner,
+                call=call,
+                limit=limit,
+                lease_ms=lease_ms,
+                lost=lost if durability is None else lost | {call},  # a durable call is repeated by itself
+                strangers=strangers,
+                after=json.dumps(after) if after else "{}",
+                running=running,
+                expected=expected_ms,
+            )
 
         def ask() -> Awaitable[Any]:
+            asking = row(limit, after, expected_ms)
             if durability is None:
-                args = (*head, _names(lost), passed, reached, running, expected_ms)
-                return self._store.submit("task/claim", shard, args, lease=lease_ms / 1000)
-            args = (*head, _names(lost | {call}), passed, reached, running, expected_ms)  # which is repeated by itself
+                return self._store.submit(asking, shard, lease=lease_ms / 1000)
             return self._store.call_durably(
-                "task/claim", shard, args, durability, changed=lambda reply: not all(isinstance(row, bytes) for row in reply[3:])
+                asking, shard, durability, changed=lambda reply: not all(isinstance(task, bytes) for task in reply.tasks)
             )
 
         async def answer(asked: Awaitable[Any]) -> Claimed:
@@ -256,10 +265,11 @@ class Tasks(Look):
             deadline = asked_at + self._store.timeout
             while True:
                 try:
-                    now_ms, wake_ms, now_after, *rows = await asked
+                    reply = await asked
                     break
                 except NotDurable as problem:
-                    for task in self._read((problem.reply or [])[3:], 0, owner, shard, lease_ms, asked_at):
+                    found = problem.reply.tasks if problem.reply else []
+                    for task in self._read(found, 0, owner, shard, lease_ms, asked_at):
                         self.give_back(task, NOT_DURABLE_MS)
                     raise
                 except BaseException as problem:
@@ -270,21 +280,19 @@ class Tasks(Look):
                     await asyncio.sleep(0.2)
                 asked_at = monotonic()
                 asked = ask()
-            tasks = self._read(rows, now_ms, owner, shard, lease_ms, asked_at)
-            wake = (wake_ms - now_ms) / 1000 if wake_ms else None
-            clock = now_ms - asked_at * 1000
-            reached = json.loads(now_after) if now_after else {}
+            tasks = self._read(reply.tasks, reply.now_ms, owner, shard, lease_ms, asked_at)
+            wake = (reply.wake_ms - reply.now_ms) / 1000 if reply.wake_ms else None
+            clock = reply.now_ms - asked_at * 1000
+            reached = json.loads(reply.after) if reply.after else {}
             while looked := reached.pop("", ""):  # the owner has more leases than one run looks at
-                names = _names(lost if durability is None else lost | {call})
-                args = (head[0], owner, call, 0, lease_ms, names, passed, json.dumps({"": looked}), running, 0)
                 try:
-                    now_ms, _, now_after, *rows = await self._store.call("task/claim", shard, args)
+                    reply = await self._store.call_row(row(0, {"": looked}, 0), shard)
                 except StoreError as problem:
                     # Not asked from the start again: what was found is begun. The others' leases run out.
                     log.warning("not all that was claimed by calls whose replies were lost was found: %s", problem)
                     break
-                tasks += self._read(rows, now_ms, owner, shard, lease_ms, asked_at)
-                reached[""] = json.loads(now_after).get("", "") if now_after else ""
+                tasks += self._read(reply.tasks, reply.now_ms, owner, shard, lease_ms, asked_at)
+                reached[""] = json.loads(reply.after).get("", "") if reply.after else ""
             return Claimed(tasks, wake, reached, clock)
 
         return answer(ask())
@@ -299,14 +307,13 @@ class Tasks(Look):
                 task_id, _, _, fence, *_ = row
                 log.exception("task %s can't be read", task_id.decode(errors="replace"))
                 failure = Failure("Unreadable", f"what the store has of it can't be read: {problem}")
-                args = (task_id, owner, fence, failure.text, failure.to_json(), -1, self._store.new_call())
-                self._store.undo("task/fail", shard, args, lasts=lease_ms / 1000)
+                ending = self._failing(id=task_id, owner=owner, fence=fence, failure=failure, retry_at=-1)
+                self._store.undo(ending, shard, lasts=lease_ms / 1000)
         return tasks
 
     def give_back(self, task: Task, delay_ms: int = 0) -> None:
         """Send an attempt back that was never begun; nobody waits for the answer."""
-        args = (*_attempt(task), 0, delay_ms, self._store.new_call())
-        self._store.undo("task/release", task.shard, args, lasts=task.lease_ms / 1000)
+        self._store.undo(self._releasing(task, 0, delay_ms), task.shard, lasts=task.lease_ms / 1000)
 
     def give_all_back(self, claiming: asyncio.Future[Claimed]) -> None:
         """What a claim brought whose caller has gone."""
@@ -342,8 +349,8 @@ class Tasks(Look):
     async def heartbeat(self, task: Task, lease: Seconds = 30) -> Heartbeat:
         """Set the time left of an attempt anew: now + `lease` (`task/renew`). Refused once it expired or was cancelled."""
         lease_ms = milliseconds("lease", lease)
-        args = (*_attempt(task), lease_ms, task.lock)
-        said = await self._store.call("task/renew", task.shard, args, lease=lease_ms / 1000)
+        row = self._store.row("task/renew", **_attempt(task), lease_ms=lease_ms, lock=task.lock)
+        said = await self._store.call_row(row, task.shard, lease=lease_ms / 1000)
         return Heartbeat(said / 1000) if said > 0 else Heartbeat(None, REFUSALS[said])
 
     async def complete(self, task: Task, result: Any = None) -> bool:
@@ -352,8 +359,8 @@ class Tasks(Look):
         Accepted after the lease expired, while nobody took it over; the same again by the same attempt is accepted, too.
         False: the attempt was no longer the newest, or the task was cancelled.
         """
-        args = (*_attempt(task), "" if result is None else dump("result", result))
-        return bool(await self._store.call("task/complete", task.shard, args) == results.DONE)
+        row = self._store.row("task/complete", **_attempt(task), result="" if result is None else dump("result", result))
+        return bool(await self._store.call_row(row, task.shard) == results.DONE)
 
     async def fail(self, task: Task, error: Any, retry_at: datetime | float | None = None) -> Failed:
         """The attempt failed: the task is tried again, or is dead when its attempts are used up (`task/fail`).
@@ -363,8 +370,7 @@ class Tasks(Look):
         """
         failure = Failure.of(error)
         at = -1 if retry_at is None else _instant_ms("retry_at", retry_at)
-        args = (*_attempt(task), failure.text, failure.to_json(), at, self._store.new_call())
-        said = await self._store.call("task/fail", task.shard, args)
+        said = await self._store.call_row(self._failing(**_attempt(task), failure=failure, retry_at=at), task.shard)
         if said > 0:
             return Failed("requeued", said / 1000)
         return Failed(OUTCOMES[said])
@@ -381,27 +387,20 @@ class Tasks(Look):
         return await self._release(task, begun=begun, delay_ms=0)
 
     async def _release(self, task: Task, *, begun: bool, delay_ms: int) -> bool:
-        args = (*_attempt(task), int(begun), delay_ms, self._store.new_call())
-        return bool(await self._store.call("task/release", task.shard, args) == results.WAITING)
+        return bool(await self._store.call_row(self._releasing(task, int(begun), delay_ms), task.shard) == results.WAITING)
+
+    def _releasing(self, task: Task, begun: int, delay_ms: int) -> Row:
+        call = self._store.new_call()
+        return self._store.row("task/release", **_attempt(task), begun=begun, delay_ms=delay_ms, call=call)
+
+    def _failing(self, *, failure: Failure, **args: str | bytes | int) -> Row:
+        call = self._store.new_call()
+        return self._store.row("task/fail", **args, error=failure.text, failure=failure.to_json(), call=call)
 
     async def release_all(self, owner: str) -> int:
         """Take back all that an owner, now gone, had claimed: as if its leases had expired (`task/release_all`)."""
         check_name("owner", owner)
-
-        async def one_shard(shard: int) -> int:
-            count, more = 0, 1
-            while more:
-                call = self._store.new_call()
-                released, more, *left = await self._store.calls.call_named("task/release_all", shard, (owner, PAGE), call)
-                sifted(left)
-                count += released
-            return count
-
-        return sum(await asyncio.gather(*(one_shard(shard) for shard in range(self._store.shards))))
-
-
-def _names(names: Iterable[str]) -> str:
-    return json.dumps([*names]) if names else "[]"
+        return await self._store.until_done("task/release_all", owner=owner, limit=PAGE)
 
 
 def _digest(queue: str, key: str) -> str:
@@ -409,10 +408,10 @@ def _digest(queue: str, key: str) -> str:
     return hashlib.blake2b(json.dumps([queue, key]).encode(), digest_size=10).hexdigest()
 
 
-def _attempt(task: Task) -> tuple[str, str, int]:
+def _attempt(task: Task) -> dict[str, Any]:
     if not isinstance(task, Task):
         raise InvalidType("task", f"must be a Task that was claimed, not {type(task).__name__}")
-    return task.id, task.owner, task.fence
+    return {"id": task.id, "owner": task.owner, "fence": task.fence}
 
 
 def _instant_ms(argument: str, when: datetime | float) -> int:

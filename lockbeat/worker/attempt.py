@@ -19,6 +19,7 @@ from lockbeat.leases.lease import Held, monotonic
 from lockbeat.process import forks
 from lockbeat.process.blame import blame, heard
 from lockbeat.process.stacks import stack_of, stack_of_task
+from lockbeat.store.scripts import row
 from lockbeat.tasks import Failure, Task
 from lockbeat.tasks.values import own_trace
 from lockbeat.values.durations import instant
@@ -38,8 +39,8 @@ class Attempt:
     def __init__(self, task: Task, function: Function, asked_at: float, grace: float) -> None:
         self.task = task
         self.function = function
-        args = (task.id, task.owner, task.fence, task.lease_ms, task.lock)
-        self.held = Held("task/renew", task.shard, args, task.lease_ms / 1000, 0.0, self._lost)
+        renewal = row("task/renew", id=task.id, owner=task.owner, fence=task.fence, lease_ms=task.lease_ms, lock=task.lock)
+        self.held = Held(renewal, task.shard, task.lease_ms / 1000, 0.0, self._lost)
         self.held.taken(asked_at)
         self.held.overrun = self._overrun
         self._grace = grace

@@ -140,8 +140,8 @@ class Worker:
 
         `expected`, once all of it is begun.
         """
-        args = (self._store.owner, call, lease_ms)
-        held = Held("task/keep", shard, args, lease_ms / 1000, 0.0, lambda reason: None)
+        row = self._store.row("task/keep", owner=self._store.owner, call=call, lease_ms=lease_ms)
+        held = Held(row, shard, lease_ms / 1000, 0.0, lambda reason: None)
         held.taken(monotonic())
         self._keeper.hold(held)
         return held
@@ -310,7 +310,7 @@ class Worker:
 
     def _ask(self, attempt: Attempt) -> None:
         """It was perhaps cancelled, or its max_duration should be over: the script says so, by the server's clock."""
-        asking = self._store.submit("task/renew", attempt.task.shard, attempt.held.args)
+        asking = self._store.submit(attempt.held.row, attempt.task.shard)
 
         def answered(done: asyncio.Future[int]) -> None:
             if not done.cancelled() and done.exception() is None and done.result() == results.CANCELLED:

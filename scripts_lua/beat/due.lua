@@ -12,7 +12,7 @@
 -- ARGV[2] hide_ms       int     if the caller dies before it fires them, they come back after this time
 -- ARGV[3] seen          str     what the call before returned as such; empty: there was none
 --
--- Returns  {now_ms, epoch, next_due_ms, seen, odd, job, slot, job, slot, ...}  slot as job:slot has it; next_due_ms: of the first
+-- Returns  {now_ms, epoch, next_due_ms, seen, odd, *jobs}  jobs: job, slot, job, slot, ... as job:slot has them; next_due_ms: of the first
 -- that is not due; 0: there is none. seen: until when slots were handed out, for the next call.
 --          epoch 0: the store was emptied
 --          odd NO: all is well; LOST or SET_BACK: see _lib/results and job/walk

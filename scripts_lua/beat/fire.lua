@@ -20,9 +20,8 @@
 -- ARGV[15] lease_ms      int     start it here at once, under such a lease; 0: let any worker claim it
 -- Batch: ARGV[1..15] repeat, one group a call, at most 32 a run.
 --
--- Returns  {STARTED, fence, expires_at_ms, now_ms}  fired, and started: run it
---          {WAITING, 0, 0, now_ms}                  fired, waiting in its queue
---          {NO, 0, 0, now_ms}                       not fired: not due yet, another came first, or the ledger says why
+-- Returns  {fired, fence, expires_at_ms, now_ms}
+--          fired STARTED: run it; WAITING: it waits in its queue; NO: not due yet, another came first, or the ledger says why
 --
 -- One script, so no crash can lose the slot or fire it twice: RedBeat sends first and moves on second, others the reverse.
 -- Losing the comparison is the normal lot of all instances but one.

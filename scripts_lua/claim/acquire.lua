@@ -8,10 +8,10 @@
 -- ARGV[5] lease_ms  int
 -- Batch: ARGV[1..5] repeat, one group a call, at most 64 a run.
 --
--- Returns  {DONE, QUEUE, KEY, OWNER, FENCE, EXPIRES_AT_MS, ATTEMPT, PREVIOUS, ERROR}  claimed by this call. PREVIOUS: whose it was
---                                   and ran out, else empty; ERROR: JSON, how it last failed, else empty
---          {BUSY, OWNER, EXPIRES_AT_MS}                    somebody's, be it the same owner's
---          {HELD, OWNER, COMPLETED_AT_MS, UNTIL_MS, RESULT}   done, and held until then
+-- Returns  {said=DONE, queue, key, owner, fence, expires_at_ms, attempt, previous, error}  claimed by this call
+--          {said=BUSY, owner, expires_at_ms}                      somebody's, be it the same owner's
+--          {said=HELD, owner, completed_at_ms, until_ms, result}  done, and held until then
+--          previous: whose it was and ran out, else empty; error: JSON, how it last failed, else empty
 --
 -- Test and set are one script: of many racers for what is free or ran out, one gets it. Each run also forgets a few old ones.
 -- include: _lib/lease1 _lib/claim

@@ -5,7 +5,7 @@
 -- ARGV[1]  call        id      of this call; the same again is the same call, repeated
 -- ARGV[2]  limit       int     bounds the script's time; ask again while more is 1
 --
--- Returns  {swept, more, unreadable, ...}  more is 1 when there may be others; unreadable: see _lib/lease1
+-- Returns  {swept, more, *unreadable}  more is 1 when there may be others; unreadable: see _lib/lease1
 -- Under OOM: runs.
 -- include: _lib/lease1 _lib/claim
 

@@ -4,7 +4,7 @@
 -- ARGV[1] skip   int  how many were in the pages before
 -- ARGV[2] limit  int  bounds the script's time
 --
--- Returns  {{QUEUE, KEY, OWNER, FENCE, EXPIRES_AT_MS, ATTEMPT, PREVIOUS, ERROR}, ...}  see claim/acquire; fewer than `limit`: this
+-- Returns  {{queue, key, owner, fence, expires_at_ms, attempt, previous, error}, ...}  as claim/get has them; fewer than `limit`: this
 --          was the last page
 --
 -- Changes no claim; it only moves those that ran out to the index in which they are looked for.

@@ -5,7 +5,7 @@
 -- ARGV[2] key    str
 -- Batch: ARGV[1..2] repeat, one group a call, at most 128 a run.
 --
--- Returns  {QUEUE, KEY, OWNER, FENCE, EXPIRES_AT_MS, ATTEMPT, PREVIOUS, ERROR}  claimed, see claim/acquire
+-- Returns  {queue, key, owner, fence, expires_at_ms, attempt, previous, error}  claimed, see claim/acquire
 --          {}                                                                   not claimed, or it ran out
 -- include: _lib/lease1 _lib/claim
 

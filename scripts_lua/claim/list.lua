@@ -5,8 +5,7 @@
 -- ARGV[2] after  str  the key with which the page before ended; empty: the first page
 -- ARGV[3] limit  int  how many to look at
 --
--- Returns  {AFTER, {QUEUE, KEY, OWNER, FENCE, EXPIRES_AT_MS, ATTEMPT, PREVIOUS, ERROR}, ...}  see claim/acquire; an empty AFTER:
---          this was the last page
+-- Returns  {cursor, *claims}  each as claim/get has it; an empty cursor: this was the last page
 --
 -- O(log n + returned): what ran out is first moved out of the way, once.
 -- include: _lib/lease1 _lib/claim

@@ -4,7 +4,7 @@
 -- ARGV[1] queue  str
 -- ARGV[2] key    str
 -- ARGV[3] owner  str
--- ARGV[4] fence  int  "-": whichever the call `token` was given
+-- ARGV[4] fence  int  0: whichever the call `token` was given
 -- ARGV[5] call   id   of this call; the same again is the same call, repeated
 -- ARGV[6] token  id   of the call that acquired it, to undo that; "-": whichever
 -- Batch: ARGV[1..6] repeat, one group a call, at most 64 a run.

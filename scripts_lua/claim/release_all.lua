@@ -6,7 +6,7 @@
 -- ARGV[2]  call        id      of this call; the same again is the same call, repeated
 -- ARGV[3]  limit       int     bounds the script's time; ask again while more is 1
 --
--- Returns  {released, more, unreadable, ...}  live ones only are counted; more is 1 when some are left; unreadable: see _lib/lease1
+-- Returns  {released, more, *unreadable}  live ones only are counted; more is 1 when some are left; unreadable: see _lib/lease1
 --
 -- The owner's own index makes this O(owned): nothing is scanned, and no other owner's claim is looked at; but what a clock that
 -- was set back has made live again, whoever's, is first entered there anew.

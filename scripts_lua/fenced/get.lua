@@ -2,8 +2,7 @@
 --
 -- KEYS[1] fenced:NAME  string  "FENCE VALUE", see _lib/fenced
 --
--- Returns  {fence, value}  the newest fence that wrote or was checked, and the value; empty: none
---          {0, ''}         nothing is known of the name
+-- Returns  {fence, value}  the newest fence that wrote or was checked, and the value; empty: none. 0 and empty: nothing is known
 -- include: _lib/fenced
 
 return answer(function()

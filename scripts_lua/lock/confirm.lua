@@ -9,8 +9,7 @@
 -- ARGV[4] ttl_ms      int
 -- Batch: ARGV[1..4] repeat, one group a call, at most 256 a run.
 --
--- Returns  {fence, expires_at_ms}  held under that token
---          {0, 0}                  not, or no longer
+-- Returns  {fence, expires_at_ms}  held under that token; both 0: not, or no longer
 -- Under OOM: runs.
 -- include: _lib/lock
 

@@ -7,8 +7,7 @@
 -- ARGV[2] after       str   the cursor that the page before returned; empty: the first page
 -- ARGV[3] limit       int   how many to look at
 --
--- Returns  {cursor, {key, owner, fence, expires_at_ms}, ...}  an empty cursor: this was the last page; in the place of one that can't
---          be read: which it is
+-- Returns  {cursor, *locks}  each {key, owner, fence, expires_at_ms}, or which one can't be read; an empty cursor: the last page
 -- include: _lib/lock
 
 local t = lock_table(KEYS[1], KEYS[2])

@@ -14,7 +14,7 @@
 -- ARGV[3] call          id      of this call; the same again is the same call, repeated
 -- ARGV[4] limit         int     bounds the script's time
 --
--- Returns  {released, cursor, unreadable, ...}  live ones only are counted; an empty cursor: this was the last page; unreadable: see
+-- Returns  {released, cursor, *unreadable}  live ones only are counted; an empty cursor: this was the last page; unreadable: see
 --          _lib/clock
 --
 -- The owner's own index makes this O(owned): nothing is scanned, and no other owner's lease is looked at.

@@ -14,9 +14,9 @@
 -- ARGV[6] channel       str     where to be told of the hand-off; empty: do not wait
 -- Batch: ARGV[1..6] repeat, one group a call, at most 128 a run.
 --
--- Returns  {fence, expires_at_ms, now_ms}  held by this owner now
---          {0, wait_ms, now_ms, joined}    held by another, who must renew or give it up within wait_ms; joined is 1 when this
---                                          call entered the queue: if it was made before, it had lost its place there
+-- Returns  {fence, expires_at_ms, now_ms}      held by this owner now
+--          {fence=0, wait_ms, now_ms, joined}  held by another, who must renew or give it up within wait_ms; joined is 1 when this
+--                                              call entered the queue: if it was made before, it had lost its place there
 --
 -- Test and set are one script: celers' GET, then SET, let two owners win. A lock that is free while others wait goes to
 -- the first of them, never to a newcomer.

@@ -1,20 +1,21 @@
 -- task/claim: begin an attempt of up to `limit` tasks of some queues, after taking back what expired.
 --
 -- KEYS[1..24] of _lib/task
--- ARGV[1]  queues        json    names; they take turns, beginning with the first
+-- ARGV[1]  queues        list    names; they take turns, beginning with the first
 -- ARGV[2]  owner         str
 -- ARGV[3]  call          id      of this call; the same again is the same call, repeated
 -- ARGV[4]  limit         int
 -- ARGV[5]  lease_ms      int
--- ARGV[6]  lost          json    ids of calls whose replies were lost: begin with what they had started
--- ARGV[7]  strangers     json    names of functions that the caller lacks: their tasks are passed over
+-- ARGV[6]  lost          list    ids of calls whose replies were lost: begin with what they had started
+-- ARGV[7]  strangers     list    names of functions that the caller lacks: their tasks are passed over
 -- ARGV[8]  after         json    queue -> how far it had passed strangers in the call before; '' -> how far it had looked for `lost`
--- ARGV[9]  running       json    ids of the caller's tasks that it may have lost, and whose bodies still run: not taken back
+-- ARGV[9]  running       list    ids of the caller's tasks that it may have lost, and whose bodies still run: not taken back
 -- ARGV[10] expected      int     ms; what it takes the server's clock to show: if that is further, none of its tasks is; 0: no idea
 --
--- Returns  {now_ms, wake_ms, after, {id, record, attempt, fence, expires_at_ms, due_ms, until_ms, payload}, ..., unreadable, ...}
---          wake_ms: when there may be more without anybody saying so; 0: never. after: as given, for the next
---          call. record: "MAX JSON". payload: params and headers, or empty. unreadable: see _lib/lease1; it was put aside
+-- Returns  {now_ms, wake_ms, after, *tasks}
+--          wake_ms: when there may be more without anybody saying so; 0: never. after: as given, for the next call.
+--          tasks: each {id, record, attempt, fence, expires_at_ms, due_ms, until_ms, payload}, or what can't be read, which was put
+--          aside. record: "MAX JSON". payload: params and headers, or empty
 --
 -- Order: priority, then due time, then the order in which they came.
 -- Under OOM: runs.

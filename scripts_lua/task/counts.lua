@@ -6,15 +6,16 @@
 -- KEYS[4]  task:live     zset
 -- KEYS[5]  task:stats    hash
 -- ARGV[1]  queue         str   empty: all that hold any
--- ARGV[2]  after         str   the last queue of the page before; empty: the first page
+-- ARGV[2]  after         str   the cursor of the page before; empty: the first page
 -- ARGV[3]  limit         int
 --
--- Returns  {now_ms, running, {what, count, ...}, {queue, ready, delayed, dead}, ...}  running: of all queues. what: what happened
---          so often since the shard was first used
+-- Returns  {now_ms, running, stats, cursor, *queues}  running: of all queues. stats: how often a task was spawned, begun, done,
+--          retried, failed, lost, cancelled since the shard was first used. An empty cursor: this was the last page.
+--          queues: each {queue, ready, delayed, dead}
 -- include: _lib/clock
 
 local out = {now, redis.call('ZCARD', KEYS[4]),
-  redis.call('HMGET', KEYS[5], 'spawned', 'begun', 'done', 'retried', 'failed', 'lost', 'cancelled')}
+  redis.call('HMGET', KEYS[5], 'spawned', 'begun', 'done', 'retried', 'failed', 'lost', 'cancelled'), ''}
 
 local function add(queue)
   local low, high = '[' .. queue .. '\255', '(' .. queue .. '\255\255'
@@ -42,6 +43,7 @@ else
     if not soonest then break end
     add(soonest)
     after = soonest
+    if #out - 4 == tonumber(ARGV[3]) then out[4] = soonest end
   end
 end
 return out

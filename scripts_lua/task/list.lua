@@ -10,7 +10,7 @@
 -- ARGV[3]  after         str   the cursor of the page before; empty: the first page
 -- ARGV[4]  limit         int
 --
--- Returns  {cursor, id, ...}  cursor empty: this was the last page
+-- Returns  {cursor, *ids}  an empty cursor: this was the last page
 -- include: _lib/clock
 
 local place, queue, after, limit = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])

@@ -5,7 +5,7 @@
 -- ARGV[1]  owner         str
 -- ARGV[2]  limit         int
 --
--- Returns  {released, more, unreadable, ...}  more is 1 when some are left: ask again; unreadable: see _lib/lease1
+-- Returns  {released, more, *unreadable}  more is 1 when some are left: ask again; unreadable: see _lib/lease1
 --
 -- O(owned), by the owner's own index.
 -- Under OOM: runs.

@@ -20,6 +20,7 @@ from tests.beats import (
     now_ms,
     overdue,
     scheduler,
+    shot,
     states,
     tasks_of,
 )
@@ -137,9 +138,8 @@ async def test_after_an_hour_without_a_worker_the_latest_slot_runs(lb: Lockbeat,
 
 async def fire_by_hand(lb: Lockbeat, job: Job, slot: int) -> Any:
     """As an instance that has no worker does at that slot."""
-    head = (job.name, f"{slot} {slot} {job.rev}", slot, slot, slot, 0, job.fires_within_ms, f"{slot + MINUTE} 0 {job.rev}", 0)
-    row = (*head, job.record, job.overlap, job.keep, lb.owner, lb.store.new_call(), 0)
-    return await lb.store.calls.call_groups("beat/fire", lb.jobs.shard_of(job.name), [row])
+    row = shot(lb, job, slot, next=f"{slot + MINUTE} 0 {job.rev}", next_due=0)
+    return await lb.store.call_many([row], lb.jobs.shard_of(job.name))
 
 
 async def test_a_slot_that_takes_the_place_of_one_that_waits_keeps_its_place(lb: Lockbeat, raw: Any) -> None:

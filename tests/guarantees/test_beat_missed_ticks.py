@@ -196,7 +196,7 @@ async def test_a_job_hidden_by_an_instance_that_died_while_the_clock_was_wrong_i
     with time_machine.travel(start, tick=False) as clock:
         beat = await clockwork(lb, Job.declare("job", Every(60)), clock)
         beat.move_to(start + timedelta(days=3650))
-        await lb.store.call("beat/due", 0, (10, 300, ""))
+        await lb.store.call("beat/due", 0, limit=10, hide_ms=300, seen="")
         beat.move_to(start + timedelta(seconds=50))
         await beat.run(start + timedelta(minutes=2, seconds=1))
     assert [slot for slot, _ in beat.ran] == [start + timedelta(minutes=number) for number in (1, 2)]

@@ -75,14 +75,14 @@ async def test_what_is_lost_of_a_job_is_healed_without_a_restart(lb: Lockbeat, r
     await beat.tick(0)
     before = await lb.jobs.get("report")
     lose(raw, lb, lost)
-    said = await lb.store.call("beat/heartbeat", 0, ("me", "{}", 30_000))
+    said = await lb.store.call("beat/heartbeat", 0, owner="me", info="{}", ttl_ms=30_000)
     assert said[2] == results.LOST, "whoever sleeps is told that something is odd"
     for _ in range(2):
         await beat.tick(0)
         beat._walks.clear()
     if not declared and "job" in lost.replace("/report", "").split():
         return
-    said = await lb.store.call("beat/heartbeat", 0, ("me", "{}", 30_000))
+    said = await lb.store.call("beat/heartbeat", 0, owner="me", info="{}", ttl_ms=30_000)
     assert said[2] == results.NO
     after = await lb.jobs.get("report")
     assert after.next is not None
@@ -112,7 +112,7 @@ async def test_a_job_whose_definition_nobody_has_is_forgotten_after_a_while(
     beat._walks.clear()
     await beat.tick(0)
     assert not raw.hexists(lb.store.keys.key(0, "job:slot"), "report")
-    assert (await lb.store.call("beat/heartbeat", 0, ("me", "{}", 30_000)))[2] == results.NO
+    assert (await lb.store.call("beat/heartbeat", 0, owner="me", info="{}", ttl_ms=30_000))[2] == results.NO
 
 
 @only("memory", "valkey")
@@ -138,7 +138,7 @@ async def test_slots_that_ran_before_the_store_was_rolled_back_are_unknown_and_n
     key = lb.store.keys.key
     names = [key(0, name) for name in ("job:slot", "job:due", "job:open", "ledger", "ledger:order", "task", "task:ready")]
     beat = scheduler(lb, job)
-    await lb.store.call("beat/due", 0, (0, 0, ""))
+    await lb.store.call("beat/due", 0, limit=0, hide_ms=0, seen="")
     snapshot = {name: raw.dump(name) for name in names if raw.exists(name)}
     await beat.tick(0)
     assert beat.fired == 1
@@ -170,9 +170,9 @@ async def test_attempts_that_were_claimed_while_the_store_went_away_are_begun_wh
     monkeypatch.setattr(lb.store, "timeout", 0.3)
     submit = lb.store.submit
 
-    def lossy(name: str, shard: int, args: Any, **options: Any) -> Any:
+    def lossy(row: Any, shard: int, **options: Any) -> Any:
         async def lose() -> None:
-            await submit(name, shard, args, **options)
+            await submit(row, shard, **options)
             raise StoreUnavailable("the reply was lost")
 
         return asyncio.ensure_future(lose())

@@ -10,15 +10,9 @@ import pytest
 import time_machine
 
 from lockbeat import Lockbeat
-from lockbeat.jobs import Job, plan
-from tests.beats import ledger, minutely, now_ms, overdue, scheduler, tasks_of
+from lockbeat.jobs import plan
+from tests.beats import ledger, minutely, now_ms, overdue, scheduler, shot, tasks_of
 from tests.conftest import Connect, only
-
-
-def shot(lb: Lockbeat, job: Job, expected: str, fire: int, following: str, due: int) -> tuple[str | int, ...]:
-    """What a scheduler that reckons so would send."""
-    head = (job.name, expected, fire, fire, fire, 0, job.fires_within_ms, following, due)
-    return (*head, job.record, job.overlap, job.keep, lb.owner, lb.store.new_call(), 0)
 
 
 async def test_fire_refuses_a_slot_that_is_not_due(lb: Lockbeat, raw: Any) -> None:
@@ -28,10 +22,8 @@ async def test_fire_refuses_a_slot_that_is_not_due(lb: Lockbeat, raw: Any) -> No
     assert before.next is not None
     slot = before.next.slot_ms
     expected = f"{slot} {slot} {job.rev}"
-    args = shot(lb, job, expected, slot, f"{slot + 60_000} {slot + 60_000} {job.rev}", slot + 60_000)
-    shard = lb.jobs.shard_of("report")
-    code, *_ = await lb.store.call("beat/fire", shard, args)
-    assert code == 0
+    row = shot(lb, job, slot, expected=expected, next=f"{slot + 60_000} {slot + 60_000} {job.rev}", next_due=slot + 60_000)
+    assert (await lb.store.call_row(row, lb.jobs.shard_of("report"))).fired == 0
     assert await lb.jobs.get("report") == before
     assert tasks_of(raw, lb) == []
     assert await ledger(lb, "report") == []

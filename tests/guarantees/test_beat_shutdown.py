@@ -146,7 +146,7 @@ async def test_an_instance_that_leaves_is_no_longer_listed(lb: Lockbeat, beats: 
     beat = beats(owner="me")
 
     async def listed() -> bool:
-        return [row[0] for row in await lb.store.call("beat/instances", 0, (100,))] == [b"me"]
+        return [row[0] for row in await lb.store.call("beat/instances", 0, limit=100)] == [b"me"]
 
     async with beat.lifespan():
         await eventually(listed, "it is listed")

@@ -30,7 +30,7 @@ async def test_what_a_claim_had_begun_whose_reply_was_lost_is_found_among_thousa
     begun_by_it = {task.id for task in (await claim).tasks}  # as if nobody had heard; a slow server ends it sooner than 50
     assert begun_by_it
     before = {task_id: raw.hget(lb.store.keys.key(0, "task:lease"), task_id) for task_id in begun_by_it}
-    assert await lb.store.call("task/keep", 0, ("alice", "lost", 90_000)) > 0
+    assert await lb.store.call("task/keep", 0, owner="alice", call="lost", lease_ms=90_000) > 0
     for task_id, lease in before.items():
         assert (
             int(raw.hget(lb.store.keys.key(0, "task:lease"), task_id).partition(b":")[0]) > int(lease.partition(b":")[0]) + 50_000

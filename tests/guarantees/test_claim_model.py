@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import os
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from lockbeat import Busy, Claim, Done, Lockbeat
 from lockbeat.connection._memory import memory_server
 from lockbeat.store import results
+from lockbeat.store.rows import Row
 from tests.conftest import CHOSEN
 
 T = TypeVar("T")
@@ -87,8 +89,8 @@ class ClaimsFollowTheModel(RuleBasedStateMachine):
         self.server = memory_server(name)
         self.lb = Lockbeat(f"memory://{name}", namespace="model")
         self.run(self.lb.__aenter__())
-        self.send = self.lb.store.call
-        self.lb.store.call = self.call
+        self.send = self.lb.store.call_row
+        self.lb.store.call, self.lb.store.call_row = self.call, self.call_row
         self.calls: list[tuple[str, int, Any, Any, int]] = []
         self.called_ms: list[int] = []
         self.units: dict[Place, Unit] = {}
@@ -100,10 +102,13 @@ class ClaimsFollowTheModel(RuleBasedStateMachine):
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(coroutine)
 
-    async def call(self, name: str, shard: int, args: Any, **options: Any) -> Any:
+    async def call(self, name: str, shard: int, /, *, lease: float = math.inf, **args: Any) -> Any:
+        return await self.call_row(self.lb.store.row(name, **args), shard, lease=lease)
+
+    async def call_row(self, row: Row, shard: int, *, lease: float = math.inf) -> Any:
         """What a verb sends is written down, to be sent again."""
-        reply = await self.send(name, shard, args, **options)
-        self.calls.append((name, shard, args, reply, self.now_ms))
+        reply = await self.send(row, shard, lease=lease)
+        self.calls.append((row.script, shard, row, reply, self.now_ms))
         self.called_ms.append(self.now_ms)
         return reply
 
@@ -289,7 +294,7 @@ class ClaimsFollowTheModel(RuleBasedStateMachine):
         if len(acting) < age or acting[-age][4] < self.now_ms - REPEATED_MS:
             return
         script, shard, args, first, _ = acting[-age]
-        reply = self.run(self.send(script, shard, args))
+        reply = self.run(self.send(args, shard))
         place = args[0], args[1]
         unit, verb = self.unit(place), script.removeprefix("claim/")
         if verb == "acquire":

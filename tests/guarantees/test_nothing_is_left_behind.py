@@ -289,7 +289,7 @@ async def test_a_grant_that_nobody_wants_is_given_back(pair: Pair, namespace: st
             with pytest.raises(LockTimeout):
                 await lb.lock("k", ttl=HOUR, wait=0.01).__aenter__()
         for gone in lb.locks._room._gone.values():
-            await lb.store.call("lock/try_acquire", gone.shard, gone.args)
+            await lb.store.call_row(gone.row, gone.shard)
         queue = lb.store.keys.key(0, "lock:queue")
         assert pair.primary.call("ZCARD", queue) == 20
         waiting = asyncio.create_task(lb.lock("k", ttl=30).__aenter__())

@@ -28,6 +28,7 @@ from lockbeat import Exponential, Fixed, Lockbeat
 from lockbeat.connection._memory import memory_server
 from lockbeat.errors import UnknownTask
 from lockbeat.store import results
+from lockbeat.store.rows import Row
 from lockbeat.store.scripts import Script
 from lockbeat.tasks import NewTask, Task, TaskInfo
 from tests.conftest import CHOSEN
@@ -176,19 +177,19 @@ class Model:
 
     def spawn(
         self, task_id: str, call: str, record: str, queue: str, priority: int, delay: int, max_delay: int, _: str
-    ) -> list[int]:
+    ) -> tuple[int, int]:
         known = self.tasks.get(task_id)
         over = known and known.ended and known.ended_ms + known.keep_ms <= self.now and task_id not in self.leases
         if known and known.call != call and over:
             known = None
         if known:
-            return [1, 1] if known.call == call else [0, max(known.attempts + (known.state == "waiting"), 1)]
+            return (1, 1) if known.call == call else (0, max(known.attempts + (known.state == "waiting"), 1))
         most, _, policies = record.partition(" ")
         task = Record(task_id, call, queue, priority, int(most), json.loads(policies), self.now)
         task.till = self.now + max_delay if max_delay else 0
         self.tasks[task_id] = task
         self.enqueue(task, self.now + delay)
-        return [1, 1]
+        return (1, 1)
 
     def claim(self, queue: str, owner: str, call: str, limit: int, lease_ms: int, lost: Sequence[str]) -> list[list[Any]]:
         """Rows of id, attempt, expiry, due time and limit."""
@@ -347,13 +348,13 @@ class TasksFollowTheModel(RuleBasedStateMachine):
         self.run(self.lb.__aenter__())
         store, load = self.lb.store, self.lb.store.calls._load
         store.calls._load = lambda name: unhurried(load(name))  # type: ignore[method-assign]
-        self.send, self.send_groups, self.submit = store.call, store.calls.call_groups, store.submit
+        self.send, self.send_many, self.submit, self.undone = store.call_row, store.call_many, store.submit, store.undo
         store.call = self.call
-        store.calls.call_groups = self.call_groups  # type: ignore[method-assign]
+        store.call_row = self.call_row
+        store.call_many = self.call_many
         store.submit = self.claims
-        self.undone = store.undo
         store.undo = self.undo  # type: ignore[method-assign]
-        self.calls: list[tuple[str, Any]] = []
+        self.calls: list[Row] = []
         self.attempts: list[Task] = []
         self.ids: list[str] = []
         self.twice = self.lose = False
@@ -367,16 +368,19 @@ class TasksFollowTheModel(RuleBasedStateMachine):
 
     # -- every call is held against the model on its way
 
-    def expected(self, script: str, group: Any) -> Any:
-        verb = script.removeprefix("task/")
-        return getattr(self.model, verb)(*group)
+    def expected(self, row: Row) -> Any:
+        verb = row.script.removeprefix("task/")
+        return getattr(self.model, verb)(*row)
 
-    async def call(self, name: str, shard: int, args: Any, **options: Any) -> Any:
-        reply = await self.send(name, shard, args, **options)
-        if name.startswith("task/") and name not in ("task/get", "task/list", "task/counts"):
-            assert reply == self.expected(name, args), (name, args)
-            self.calls.append((name, args))
-            if name == "task/spawn":
+    async def call(self, name: str, shard: int, /, *, lease: float = math.inf, **args: Any) -> Any:
+        return await self.call_row(self.lb.store.row(name, **args), shard, lease=lease)
+
+    async def call_row(self, row: Row, shard: int, *, lease: float = math.inf) -> Any:
+        reply = await self.send(row, shard, lease=lease)
+        if row.script.startswith("task/") and row.script not in ("task/get", "task/list", "task/counts"):
+            assert reply == self.expected(row), row
+            self.calls.append(row)
+            if row.script == "task/spawn":
                 self.model.sweep(2, spared=True)
             if self.twice:
                 self.twice = False
@@ -385,47 +389,47 @@ class TasksFollowTheModel(RuleBasedStateMachine):
 
     async def again(self, age: int) -> None:
         """The model says what a call gets that is repeated: its first outcome, or what a new one would get."""
-        name, args = self.calls[-age]
-        reply = await self.send(name, 0, args)
-        assert reply == self.expected(name, args), (name, args)
-        if name == "task/spawn":
+        row = self.calls[-age]
+        reply = await self.send(row, 0)
+        assert reply == self.expected(row), row
+        if row.script == "task/spawn":
             self.model.sweep(2, spared=True)
 
-    async def call_groups(self, name: str, shard: int, groups: Any) -> list[Any]:
-        replies = await self.send_groups(name, shard, groups)
-        if name not in ("task/get", "task/list"):
-            assert replies == [self.expected(name, group) for group in groups], (name, groups)
-            if name == "task/spawn":
-                self.model.sweep(2 * len(groups), spared=True)
+    async def call_many(self, rows: Sequence[Row], shard: int) -> list[Any]:
+        replies = await self.send_many(rows, shard)
+        if rows and rows[0].script not in ("task/get", "task/list"):
+            assert replies == [self.expected(row) for row in rows], rows
+            if rows[0].script == "task/spawn":
+                self.model.sweep(2 * len(rows), spared=True)
         return replies
 
-    def claims(self, name: str, shard: int, args: Any, **options: Any) -> asyncio.Future[Any]:
+    def claims(self, row: Row, shard: int, **options: Any) -> asyncio.Future[Any]:
         async def claim() -> Any:
-            reply = await self.submit(name, shard, args, **options)
-            self.check_claimed(args, reply)
+            reply = await self.submit(row, shard, **options)
+            self.check_claimed(row, reply)
             if self.lose:
                 self.lose = False
                 raise ReplyLost
             return reply
 
-        assert name == "task/claim"
+        assert row.script == "task/claim"
         return asyncio.ensure_future(claim())
 
-    def undo(self, name: str, shard: int, args: Any, *, lasts: float, durably: bool = False) -> asyncio.Future[Any]:
+    def undo(self, row: Row, shard: int, *, lasts: float, durably: bool = False) -> asyncio.Future[Any]:
         """Nobody hears the answer."""
-        self.expected(name, args)
-        return self.undone(name, shard, args, lasts=lasts, durably=durably)
+        self.expected(row)
+        return self.undone(row, shard, lasts=lasts, durably=durably)
 
-    def check_claimed(self, args: Any, reply: Any) -> None:
-        queues, owner, call, limit, lease_ms, lost, *_ = args
-        rows = self.model.claim(json.loads(queues)[0], owner, call, limit, lease_ms, json.loads(lost))
-        assert [[row[0].decode(), row[2], *row[4:7]] for row in reply[3:]] == rows
-        for row in reply[3:]:
-            task_id, fence = row[0].decode(), row[3]
+    def check_claimed(self, row: Row, reply: Any) -> None:
+        lost, [queue] = json.loads(row.lost), json.loads(row.queues)
+        rows = self.model.claim(queue, row.owner, row.call, row.limit, row.lease_ms, lost)
+        assert [[task[0].decode(), task[2], *task[4:7]] for task in reply.tasks] == rows
+        for task in reply.tasks:
+            task_id, fence = task[0].decode(), task[3]
             lease, last = self.model.leases[task_id], self.model.last_fence.get(task_id, 0)
             assert fence == lease.fence or (fence > last and not lease.fence)
             lease.fence = self.model.last_fence[task_id] = fence
-            assert row[2] <= self.model.tasks[task_id].max_attempts
+            assert task[2] <= self.model.tasks[task_id].max_attempts
 
     # -- the verbs
 

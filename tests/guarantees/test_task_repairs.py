@@ -14,6 +14,7 @@ from lockbeat.cli._store import Where
 from lockbeat.monitor import instances
 from lockbeat.program import serving
 from lockbeat.store import results
+from lockbeat.store.rows import Row
 from lockbeat.tasks import NewTask, Task, TaskInfo, Tasks
 from lockbeat.worker import worker as worker_module
 from tests.beats import Beats, Hands, eventually, minutely, overdue, scheduler, states
@@ -88,20 +89,31 @@ async def test_a_repeated_cancel_of_a_jobs_task_is_answered_as_the_first_time(lb
     task = await fired(lb, raw)
     if not leased:
         assert await lb.tasks.release(task)
-    args = (task.id, lb.store.new_call())
-    assert [await lb.store.call("task/cancel", 0, args) for _ in range(3)] == [results.DONE] * 3
-    said = await lb.store.call("task/cancel", 0, (task.id, lb.store.new_call()))
+    args: dict[str, Any] = {"id": task.id, "call": lb.store.new_call()}
+    assert [await lb.store.call("task/cancel", 0, **args) for _ in range(3)] == [results.DONE] * 3
+    said = await lb.store.call("task/cancel", 0, id=task.id, call=lb.store.new_call())
     assert said == results.FINISHED, "another call finds it ended"
     assert await states(lb, "report") == ["cancelled"]
+
+
+def failing(lb: Lockbeat, task: Task) -> dict[str, Any]:
+    args: dict[str, Any] = {
+        "id": task.id,
+        "owner": task.owner,
+        "fence": task.fence,
+        "error": "broken",
+        "failure": "{}",
+        "retry_at": -1,
+    }
+    return args | {"call": lb.store.new_call()}
 
 
 @here_and_there
 async def test_a_repeated_fail_of_a_jobs_last_attempt_is_answered_as_the_first_time(lb: Lockbeat, raw: Any) -> None:
     task = await fired(lb, raw, max_attempts=1)
-    args = (task.id, task.owner, task.fence, "broken", "{}", -1, lb.store.new_call())
-    assert [await lb.store.call("task/fail", 0, args) for _ in range(3)] == [results.DEAD] * 3
-    said = await lb.store.call("task/fail", 0, (*args[:-1], lb.store.new_call()))
-    assert said == results.NOT_YOURS, "another call ends nothing"
+    args = failing(lb, task)
+    assert [await lb.store.call("task/fail", 0, **args) for _ in range(3)] == [results.DEAD] * 3
+    assert await lb.store.call("task/fail", 0, **failing(lb, task)) == results.NOT_YOURS, "another call ends nothing"
     assert await states(lb, "report") == ["failed"]
 
 
@@ -110,11 +122,11 @@ async def test_a_repeated_fail_of_a_jobs_earlier_attempt_names_the_same_retry_an
     lb: Lockbeat, raw: Any
 ) -> None:
     task = await fired(lb, raw, max_attempts=3, retry=None)
-    args = (task.id, task.owner, task.fence, "broken", "{}", -1, lb.store.new_call())
-    first = await lb.store.call("task/fail", 0, args)
+    args = failing(lb, task)
+    first = await lb.store.call("task/fail", 0, **args)
     assert first > 0
     following = await claim_one(lb)
-    assert await lb.store.call("task/fail", 0, args) == first
+    assert await lb.store.call("task/fail", 0, **args) == first
     assert following.attempt == 2
     assert await lb.tasks.complete(following)
 
@@ -127,10 +139,17 @@ async def test_a_repeated_release_of_a_jobs_attempt_is_answered_as_the_first_tim
     lb: Lockbeat, raw: Any, begun: int, most: int, answer: int
 ) -> None:
     task = await fired(lb, raw, max_attempts=most)
-    args = (task.id, task.owner, task.fence, begun, 0, lb.store.new_call())
-    assert await lb.store.call("task/release", 0, args) == answer
+    args: dict[str, Any] = {
+        "id": task.id,
+        "owner": task.owner,
+        "fence": task.fence,
+        "begun": begun,
+        "delay_ms": 0,
+        "call": lb.store.new_call(),
+    }
+    assert await lb.store.call("task/release", 0, **args) == answer
     following = await claim_one(lb) if answer == results.WAITING else None
-    assert [await lb.store.call("task/release", 0, args) for _ in range(2)] == [answer, answer]
+    assert [await lb.store.call("task/release", 0, **args) for _ in range(2)] == [answer, answer]
     if following is not None:
         assert following.attempt == 1 + begun
         assert await lb.tasks.complete(following), "it is the next attempt's"
@@ -159,9 +178,8 @@ async def test_what_the_calls_on_a_jobs_task_were_answered_is_forgotten_when_non
 async def test_more_than_a_hundred_programs_that_wait_for_one_task_are_all_told(lb: Lockbeat, raw: Any) -> None:
     spawned = await lb.tasks.spawn("job")
     channels = {lb.store.keys.channel(f"to:program-{n}") for n in range(110)}
-    rows = [(spawned.task_id, channel) for channel in channels]
-    for start in range(0, len(rows), 64):
-        assert set(await lb.store.calls.call_groups("task/await", 0, rows[start : start + 64])) == {1}
+    rows = [lb.store.row("task/await", id=spawned.task_id, channel=channel) for channel in channels]
+    assert set(await lb.store.call_many(rows, 0)) == {1}
     told: list[str] = []
     listening = raw.pubsub(ignore_subscribe_messages=True)
     try:
@@ -382,18 +400,18 @@ async def test_a_heartbeat_that_fails_for_a_reason_unforeseen_ends_no_instance(
     lb: Lockbeat, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(serving, "HEARTBEAT", 0.02)
-    beat, asked, call = Beat(lb, grace=1), [], lb.store.call
+    beat, asked, call = Beat(lb, grace=1), [], lb.store.call_row
 
     @beat.task
     async def job() -> None: ...
 
-    async def odd(name: str, shard: int, args: Any) -> Any:
-        if name != "beat/heartbeat":
-            return await call(name, shard, args)
+    async def odd(row: Row, shard: int, **options: Any) -> Any:
+        if row.script != "beat/heartbeat":
+            return await call(row, shard, **options)
         asked.append(1)
         return ["a reply that nobody expects"]
 
-    monkeypatch.setattr(lb.store, "call", odd)
+    monkeypatch.setattr(lb.store, "call_row", odd)
     async with beat.lifespan():
         await wait_until(lambda: len(asked) >= 3, "it tries again")
         assert (await end_of(lb, (await beat.spawn(job)).task_id)).state == "done"

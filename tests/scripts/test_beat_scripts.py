@@ -11,9 +11,10 @@ from lockbeat import Lockbeat
 from lockbeat.jobs import Job
 from lockbeat.store import results
 from lockbeat.triggers import Every
-from tests.beats import backdate, eventually, held_by, ledger, minutely, now_ms, states, tasks_of
+from tests.beats import backdate, eventually, held_by, ledger, minutely, now_ms, shot, states, tasks_of
 
 MINUTE = 60_000
+NOT_YOURS = results.NOT_YOURS
 
 
 class Bench:
@@ -32,31 +33,13 @@ class Bench:
         self.slot = (await now_ms(self.lb)) // MINUTE * MINUTE if slot is None else slot
         await backdate(self.lb, self.raw, self.job.name, self.slot)
 
-    async def call(self, script: str, *args: str | int) -> Any:
-        return await self.lb.store.call(script, self.shard, args)
+    async def call(self, script: str, **args: Any) -> Any:
+        return await self.lb.store.call(script, self.shard, **args)
 
-    async def fire(self, *, owner: str = "o", call: str = "c", lease_ms: int = 0, **changes: Any) -> list[int]:
+    async def fire(self, *, owner: str = "o", call: str = "c", lease_ms: int = 0, **changes: Any) -> Any:
         """beat/fire for the slot that is due."""
-        following = self.slot // MINUTE * MINUTE + MINUTE
-        given: dict[str, Any] = {
-            "job": self.job.name,
-            "expected": f"{self.slot} {self.slot} {self.job.rev}",
-            "slot": self.slot,
-            "first": self.slot,
-            "last": self.slot,
-            "count": 0,
-            "window": -1,
-            "next": f"{following} {following} {self.job.rev}",
-            "next_due": following,
-            "record": self.job.record,
-            "overlap": self.job.overlap,
-            "keep": self.job.keep,
-            "owner": owner,
-            "call": call,
-            "lease_ms": lease_ms,
-        } | changes
-        reply: list[int] = await self.call("beat/fire", *given.values())
-        return reply
+        row = shot(self.lb, self.job, self.slot, **{"window": -1, "owner": owner, "call": call, "lease_ms": lease_ms} | changes)
+        return await self.lb.store.call_row(row, self.shard)
 
     async def next(self) -> int | None:
         state = await self.lb.jobs.get(self.job.name)
@@ -78,14 +61,14 @@ async def bench(lb: Lockbeat, raw: Any) -> Bench:
 
 
 async def test_due_tells_the_time_the_epoch_and_what_is_next(lb: Lockbeat, raw: Any) -> None:
-    now, epoch, following, _, odd = await lb.store.call("beat/due", 0, (10, 300, ""))
+    now, epoch, following, _, odd, _ = await lb.store.call("beat/due", 0, limit=10, hide_ms=300, seen="")
     assert odd == 0
     assert abs(now - await now_ms(lb)) < 1000
     assert (epoch, following) == (0, 0), "an empty store"
     names = [f"job-{number}" for number in range(12)]
     await lb.jobs.put(*(minutely(name) for name in names))
     for shard in range(lb.store.shards):
-        _, epoch, following, _, odd, *rows = await lb.store.call("beat/due", shard, (10, 300, ""))
+        _, epoch, following, _, odd, rows = await lb.store.call("beat/due", shard, limit=10, hide_ms=300, seen="")
         assert odd == 0
         assert epoch > 0
         assert rows == []
@@ -101,7 +84,7 @@ async def test_due_hands_out_the_longest_due_first_up_to_its_limit(lb: Lockbeat,
         await backdate(lb, raw, name, now - 1000 * (number + 1))
         wanted.setdefault(lb.jobs.shard_of(name), []).insert(0, name.encode())
     for shard, mine in wanted.items():
-        _, _, following, _, _, *rows = await lb.store.call("beat/due", shard, (2, 300, ""))
+        _, _, following, _, _, rows = await lb.store.call("beat/due", shard, limit=2, hide_ms=300, seen="")
         assert rows[::2] == mine[:2]
         if len(mine) > 2:
             assert following <= now, "there are more"
@@ -109,7 +92,7 @@ async def test_due_hands_out_the_longest_due_first_up_to_its_limit(lb: Lockbeat,
 
 async def test_due_forgets_a_job_that_has_no_slot(bench: Bench) -> None:
     bench.raw.hdel(bench.lb.store.keys.key(bench.shard, "job:slot"), "report")
-    assert len(await bench.call("beat/due", 10, 300, "")) == 5
+    assert (await bench.call("beat/due", limit=10, hide_ms=300, seen="")).jobs == []
     assert bench.raw.zcard(bench.lb.store.keys.key(bench.shard, "job:due")) == 0
 
 
@@ -139,7 +122,7 @@ async def test_fire_and_start(bench: Bench) -> None:
 async def test_fire_refuses_another_slot_than_the_expected_one(bench: Bench, lease_ms: int) -> None:
     other = bench.slot - MINUTE
     reply = await bench.fire(expected=f"{other} {other} {bench.job.rev}", slot=other, lease_ms=lease_ms)
-    assert reply[:3] == [0, 0, 0]
+    assert reply[:3] == (0, 0, 0)
     assert await bench.next() == bench.slot
     assert tasks_of(bench.raw, bench.lb) == []
     assert await states(bench.lb, "report") == []
@@ -171,20 +154,18 @@ async def test_the_same_call_again_gets_its_attempt_again_and_another_does_not(b
 async def test_fire_of_the_last_slot_ends_the_job(bench: Bench) -> None:
     assert (await bench.fire(next="", next_due=0))[0] == results.WAITING
     assert await bench.next() is None
-    assert len(await bench.call("beat/due", 10, 300, "")) == 5
+    assert (await bench.call("beat/due", limit=10, hide_ms=300, seen="")).jobs == []
 
 
 async def test_a_batch_decides_each_job_by_itself(lb: Lockbeat, raw: Any) -> None:
     names = [name for name in (f"job-{number}" for number in range(60)) if lb.jobs.shard_of(name) == 0][:6]
     benches = [Bench(lb, raw, minutely(name)) for name in names]
-    groups = []
+    rows = []
     for number, made in enumerate(benches):
         await made.due()
-        slot, following = made.slot - (number % 2), made.slot + MINUTE
-        head = (made.job.name, f"{slot} {slot} {made.job.rev}", made.slot, 0, 0, 0, -1)
-        after = (f"{following} {following} {made.job.rev}", following, made.job.record, "skip", 100, "o", f"c{number}", 5000)
-        groups.append((*head, *after))
-    replies = await lb.store.calls.call_groups("beat/fire", 0, groups)
+        saw = made.slot - (number % 2)
+        rows.append(shot(lb, made.job, made.slot, expected=f"{saw} {saw} {made.job.rev}", lease_ms=5000, call=f"c{number}"))
+    replies = await lb.store.call_many(rows, 0)
     assert [reply[0] for reply in replies] == [results.STARTED, results.NO] * 3
     fences = [reply[1] for reply in replies if reply[0]]
     assert fences == sorted(set(fences))
@@ -194,13 +175,20 @@ async def test_a_batch_decides_each_job_by_itself(lb: Lockbeat, raw: Any) -> Non
 # task/claim, complete, fail, release, renew
 
 
+async def claim_from(bench: Bench, queues: list[str], **changes: Any) -> list[Any]:
+    given = {"owner": "w", "call": "k", "limit": 10, "lease_ms": 5000, "lost": [], "strangers": [], "running": []}
+    reply = await bench.call("task/claim", queues=queues, after="{}", expected=0, **(given | changes))
+    return list(reply.tasks)
+
+
+async def renewal(bench: Bench, fence: int) -> Any:
+    return await bench.call("task/renew", id=bench.id, owner="o", fence=fence, lease_ms=5000, lock="job:report")
+
+
 async def claim(bench: Bench, owner: str = "w", call: str = "k", limit: int = 10, repeated: int = 0) -> list[Any]:
     """The rows of a claim."""
-    return list(
-        await bench.call(
-            "task/claim", '["default"]', owner, call, limit, 5000, json.dumps([call] if repeated else []), "[]", "{}", "[]", 0
-        )
-    )[3:]
+    lost = [call] if repeated else []
+    return await claim_from(bench, ["default"], owner=owner, call=call, limit=limit, lost=lost)
 
 
 async def test_claim_leases_for_as_long_as_the_task_says(lb: Lockbeat, raw: Any) -> None:
@@ -230,37 +218,36 @@ async def test_claim_takes_the_most_urgent_and_then_the_longest_due(lb: Lockbeat
         made = Bench(lb, raw, minutely(name, priority=(0, 0, 5, 0, -5, 49)[number]))
         await made.due((await now_ms(lb)) - (1000, 3000, 0, 2000, 9000, 0)[number])
         await made.fire()
-    rows = await lb.store.call("task/claim", 0, ('["default"]', "w", "k", 10, 5000, "[]", "[]", "{}", "[]", 0))
-    order = [names.index(row[0].decode().partition("@")[0]) for row in rows[3:]]
+    order = [names.index(row[0].decode().partition("@")[0]) for row in await claim(made)]
     assert order == [5, 2, 1, 3, 0, 4]
 
 
 @pytest.mark.parametrize("queue", ["default", "x", "default\n", "d"])
 async def test_queues_are_kept_apart(bench: Bench, queue: str) -> None:
     await bench.fire()
-    rows = await bench.call("task/claim", json.dumps([queue]), "w", "k", 10, 5000, "[]", "[]", "{}", "[]", 0)
-    assert len(rows) - 3 == (1 if queue == "default" else 0)
+    assert len(await claim_from(bench, [queue])) == (1 if queue == "default" else 0)
 
 
 @pytest.mark.parametrize(("owner", "shift"), [("o", 1), ("o", -1), ("p", 0)])
 async def test_only_the_newest_attempt_ends_renews_or_gives_back(bench: Bench, owner: str, shift: int) -> None:
     _, fence, *_ = await bench.fire(lease_ms=5000)
     stale = fence + shift
-    assert await bench.call("task/renew", bench.id, owner, stale, 5000, "job:report") == results.NOT_YOURS
-    assert await bench.call("task/complete", bench.id, owner, stale, "") == results.NOT_YOURS
-    assert await bench.call("task/fail", bench.id, owner, stale, "no", "{}", -1, "c") == results.NOT_YOURS
-    assert await bench.call("task/release", bench.id, owner, stale, 0, 0, "c") == results.NOT_YOURS
+    no: dict[str, Any] = {"error": "no", "failure": "{}", "retry_at": -1, "call": "c"}
+    assert await bench.call("task/renew", id=bench.id, owner=owner, fence=stale, lease_ms=5000, lock="job:report") == NOT_YOURS
+    assert await bench.call("task/complete", id=bench.id, owner=owner, fence=stale, result="") == NOT_YOURS
+    assert await bench.call("task/fail", id=bench.id, owner=owner, fence=stale, **no) == NOT_YOURS
+    assert await bench.call("task/release", id=bench.id, owner=owner, fence=stale, begun=0, delay_ms=0, call="c") == NOT_YOURS
     assert await states(bench.lb, "report") == ["fired"]
-    assert await bench.call("task/renew", bench.id, "o", fence, 5000, "job:report") > 0
-    assert await bench.call("task/complete", bench.id, "o", fence, "") == 1
-    assert await bench.call("task/complete", bench.id, "o", fence, "") == 1, "the same call, repeated"
-    answers = (results.DONE, results.NOT_YOURS) if shift == 0 else (results.NOT_YOURS,)
-    assert await bench.call("task/complete", bench.id, owner, stale, "") in answers
+    assert await bench.call("task/renew", id=bench.id, owner="o", fence=fence, lease_ms=5000, lock="job:report") > 0
+    assert await bench.call("task/complete", id=bench.id, owner="o", fence=fence, result="") == 1
+    assert await bench.call("task/complete", id=bench.id, owner="o", fence=fence, result="") == 1, "the same call, repeated"
+    answers = (results.DONE, NOT_YOURS) if shift == 0 else (NOT_YOURS,)
+    assert await bench.call("task/complete", id=bench.id, owner=owner, fence=stale, result="") in answers
 
 
 async def test_renewing_sets_the_task_and_the_lock_anew_and_revives_neither(bench: Bench) -> None:
     _, fence, *_ = await bench.fire(lease_ms=5000)
-    until = await bench.call("task/renew", bench.id, "o", fence, 1500, "job:report")
+    until = await bench.call("task/renew", id=bench.id, owner="o", fence=fence, lease_ms=1500, lock="job:report")
     [lease] = await bench.lb.locks.list()
     assert round(lease.expires_at * 1000) == until
 
@@ -268,7 +255,7 @@ async def test_renewing_sets_the_task_and_the_lock_anew_and_revives_neither(benc
         return not await bench.lb.locks.is_locked("job:report")
 
     await eventually(over, "it ends")
-    assert await bench.call("task/renew", bench.id, "o", fence, 5000, "job:report") == results.EXPIRED
+    assert await renewal(bench, fence) == results.EXPIRED
     assert not await bench.lb.locks.is_locked("job:report")
 
 
@@ -280,10 +267,10 @@ async def test_an_expired_attempt_without_a_lock_is_not_revived_either(lb: Lockb
     async def over() -> bool:
         return await now_ms(lb) >= int(expires)
 
-    expires = await bench.call("task/renew", bench.id, "o", fence, 30, "")
+    expires = await bench.call("task/renew", id=bench.id, owner="o", fence=fence, lease_ms=30, lock="")
     assert expires > 0
     await eventually(over, "it ends")
-    assert await bench.call("task/renew", bench.id, "o", fence, 5000, "") == results.EXPIRED
+    assert await bench.call("task/renew", id=bench.id, owner="o", fence=fence, lease_ms=5000, lock="") == results.EXPIRED
 
 
 async def test_the_work_counts_though_its_lease_had_ended_if_nobody_took_over(bench: Bench) -> None:
@@ -293,7 +280,7 @@ async def test_the_work_counts_though_its_lease_had_ended_if_nobody_took_over(be
         return not await bench.lb.locks.is_locked("job:report")
 
     await eventually(over, "it ends")
-    assert await bench.call("task/complete", bench.id, "o", fence, "") == 1
+    assert await bench.call("task/complete", id=bench.id, owner="o", fence=fence, result="") == 1
     assert await states(bench.lb, "report") == ["done"]
 
 
@@ -301,15 +288,14 @@ async def test_a_renewal_does_not_outlive_the_jobs_lock(bench: Bench) -> None:
     """An operator took the lock away: the attempt is to stop."""
     _, fence, *_ = await bench.fire(lease_ms=5000)
     assert await bench.lb.locks.release("job:report", "o")
-    assert await bench.call("task/renew", bench.id, "o", fence, 5000, "job:report") == results.EXPIRED
+    assert await renewal(bench, fence) == results.EXPIRED
 
 
 @pytest.mark.parametrize("begun", [0, 1])
 async def test_released_before_it_began_it_waits_again_else_that_was_its_only_attempt(bench: Bench, begun: int) -> None:
     _, fence, *_ = await bench.fire(lease_ms=5000)
-    assert await bench.call("task/release", bench.id, "o", fence, begun, 0, "c") == (
-        results.FINISHED if begun else results.WAITING
-    )
+    said = await bench.call("task/release", id=bench.id, owner="o", fence=fence, begun=begun, delay_ms=0, call="c")
+    assert said == (results.FINISHED if begun else results.WAITING)
     rows = await claim(bench)
     assert [(row[0].decode(), row[2]) for row in rows] == ([] if begun else [(bench.id, 1)])
     assert (await states(bench.lb, "report")) == (["failed"] if begun else ["fired"])
@@ -338,10 +324,10 @@ async def test_put_says_what_it_found(lb: Lockbeat) -> None:
     far = 4_000_000_000_000
 
     async def put(given: Job) -> int:
-        args = (given.name, given.rev, given.definition, far, far, 0, given.keep, "-")
-        code, epoch, *_ = await lb.store.call("job/put", shard, args)
-        assert epoch > 0
-        return int(code)
+        args: dict[str, Any] = {"rev": given.rev, "definition": given.definition, "keep": given.keep, "rules": "-"}
+        reply = await lb.store.call("job/put", shard, job=given.name, slot=far, due=far, since=0, **args)
+        assert reply.epoch > 0
+        return int(reply.code)
 
     assert [await put(job), await put(job)] == [results.NEW, results.NO]
     assert [await put(minutely(lease=9)), await put(minutely(lease=9)), await put(minutely(trigger=Every(9)))] == [
@@ -359,8 +345,9 @@ async def test_put_refuses_a_first_slot_that_has_come_due_on_the_way(lb: Lockbea
         await lb.jobs.put(minutely())
     before = await lb.jobs.list()
     late = await now_ms(lb)
-    reply = await lb.store.call("job/put", shard, (job.name, job.rev, job.definition, late, late, 0, job.keep, "-"))
-    assert reply[0] == results.TOO_LATE
+    args: dict[str, Any] = {"rev": job.rev, "definition": job.definition, "keep": job.keep, "rules": "-"}
+    reply = await lb.store.call("job/put", shard, job=job.name, slot=late, due=late, since=0, **args)
+    assert reply.code == results.TOO_LATE
     assert await lb.jobs.list() == before
     assert raw.zcard(lb.store.keys.key(shard, "job:due")) == len(before)
 
@@ -372,17 +359,17 @@ async def test_a_job_that_is_due_all_the_time_can_be_declared(lb: Lockbeat) -> N
 
 async def test_heartbeats_list_who_lives(lb: Lockbeat) -> None:
     for owner, ttl in (("c", 20), ("a", 60_000), ("b", 60_000)):
-        now, *_ = await lb.store.call("beat/heartbeat", 0, (owner, '{"pid": 1}', ttl))
+        now, *_ = await lb.store.call("beat/heartbeat", 0, owner=owner, info='{"pid": 1}', ttl_ms=ttl)
         assert abs(now - await now_ms(lb)) < 1000
 
     async def listed() -> list[str]:
-        return [row[0].decode() for row in await lb.store.call("beat/instances", 0, (100,))]
+        return [row[0].decode() for row in await lb.store.call("beat/instances", 0, limit=100)]
 
     async def without_c() -> bool:
         return await listed() == ["a", "b"]
 
     await eventually(without_c, "c is taken for dead")
-    await lb.store.call("beat/heartbeat", 0, ("a", "", 0))
+    await lb.store.call("beat/heartbeat", 0, owner="a", info="", ttl_ms=0)
     assert await listed() == ["b"]
 
 
