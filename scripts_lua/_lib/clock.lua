@@ -15,8 +15,12 @@ local function int(number)
 end
 
 -- What stands under our keys and can't be read is an error that names it, never "absent": it may be somebody's lease. `field` nil: a string.
+local function unread(key, field)
+  return 'LOCKBEAT_UNREADABLE ' .. key .. '\255' .. (field or '')
+end
+
 local function unreadable(key, field)
-  error('LOCKBEAT_UNREADABLE ' .. key .. '\255' .. (field or ''), 0)
+  error(unread(key, field), 0)
 end
 
 -- What `call` returns, the second value as the third; or nil, and which entry it could not read.

@@ -51,12 +51,13 @@ local function lease_taken_by(lease, token)
     or string.sub(token, -1) == '+' and lease_took(lease, string.sub(token, 1, -2))
 end
 
--- Let the keys of a table outlive `until_ms`, by a minute more than was asked for, so that all but one run a minute touch no TTL. The empty
--- member keeps a key from being emptied, and with it from losing its TTL.
-local function lease_keep(records, live, owned, until_ms)
-  if now + redis.call('PTTL', records) >= until_ms + REPEAT_MS then return end
-  redis.call('HSET', records, '', '')
+-- Let the keys of a table outlive `until_ms`, and a minute more, so that all but one run a minute touch no TTL. The empty field of the
+-- records says for how long they do; the empty members keep a key from being emptied, and with it from losing its TTL.
+local function lease_keep(records, live, owned, until_ms, horizon)
+  if until_ms + REPEAT_MS <= (tonumber(horizon or nil) or 0) then return end
+  horizon = int(until_ms + REPEAT_MS + 60000)
+  redis.call('HSET', records, '', horizon)
   redis.call('ZADD', live, '+inf', '')
   redis.call('ZADD', owned, 0, '\255\255')
-  for _, key in ipairs({records, live, owned}) do redis.call('PEXPIREAT', key, int(until_ms + REPEAT_MS + 60000)) end
+  for _, key in ipairs({records, live, owned}) do redis.call('PEXPIREAT', key, horizon) end
 end

@@ -13,8 +13,9 @@ local function lease_table(records, live, owned)
   local t = {records = page(records), live = index(live), owned = index(owned)}
   t.close = function()
     if not t.until_ms then return end
+    local horizon = read(t.records, '')
     scatter(t.records)
-    lease_keep(records, live, owned, t.until_ms)
+    lease_keep(records, live, owned, t.until_ms, horizon)
   end
   return join(t)
 end

@@ -8,20 +8,14 @@
 
 -- Close a table at the end of a run: one write.
 local function reply_close(r)
-  local put = {}
+  local window = math.floor(now / REPEAT_MS)
+  local put = {int(window), ''}  -- the window's own field: by that its first write shows, also when the clock was set back
   for call in pairs(r.changed) do
-    if r.seen[call] then
-      put[#put + 1] = call
-      put[#put + 1] = r.seen[call]
-    end
+    if r.seen[call] then put[#put + 1], put[#put + 2] = call, r.seen[call] end
   end
-  if #put == 0 then return end
-  redis.call('HSET', r.key, unpack(put))
-  local left = redis.call('PTTL', r.key)
-  if left >= 0 and left <= 3 * REPEAT_MS then return end
-  -- The first to be written in this window (or ever since the clock was set back). The next one is two windows old.
-  redis.call('PEXPIREAT', r.key, int((math.floor(now / REPEAT_MS) + 3) * REPEAT_MS))
-  redis.call('UNLINK', r.following)
+  if #put == 2 or 2 * redis.call('HSET', r.key, unpack(put)) < #put then return end
+  redis.call('PEXPIREAT', r.key, int((window + 3) * REPEAT_MS))
+  redis.call('UNLINK', r.following)  -- of two windows ago
 end
 
 -- The replies of this shard: KEYS of reply:0, reply:1 and reply:2. Under `join` (_lib/run) it is closed by itself.

@@ -40,7 +40,7 @@ for _, key in ipairs(keys) do
   if problem then
     left[#left + 1] = problem
   elseif not lease or lease.owner ~= owner then
-    t.owners[owner .. '\255' .. key] = false
+    t.disown[#t.disown + 1] = owner .. '\255' .. key
   elseif lease.note == '-' then
     lock_drop(t, key, lease)
     if lease.live then

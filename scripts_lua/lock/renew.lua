@@ -11,20 +11,40 @@
 --
 -- Returns  expires_at_ms  renewed
 --          0              not held by this owner: expired, missing, or another's
+--
+-- What is renewed most is renewed for as long as before: then its place in lock:live is all that is written.
 -- Under OOM: runs.
--- include: _lib/lock
+-- include: _lib/lease
 
-local t = lock_table(KEYS[1], KEYS[2], KEYS[3])
 local keys = {}
 for i = 1, #ARGV, 4 do keys[#keys + 1] = ARGV[i] end
-lock_gather(t, keys)
-local out = each(4, function(i)
-  local key, ttl = ARGV[i], tonumber(ARGV[i + 3])
-  local lease = lock_read(t, key)
-  if not (lease and lease.live and lease.owner == ARGV[i + 1] and lease.note == '-' and lease_taken_by(lease, ARGV[i + 2])) then return 0 end
-  lease.ttl, lease.expires = ttl, now + ttl
-  lock_put(t, key, lease)
-  return lease.expires
-end)
-lock_scatter(t)
+local values = redis.call('HMGET', KEYS[1], '', unpack(keys))
+local scores = redis.call('ZMSCORE', KEYS[2], unpack(keys))
+
+local out, expiries, texts, furthest, expiry, ttl = {}, {}, {}, 0, nil, nil
+for n, key in ipairs(keys) do
+  local i, value = 4 * n - 3, values[n + 1]
+  local lease, said = value and lease_parse(value, tonumber(scores[n] or nil)), 0
+  if value and not lease then
+    said = unread(KEYS[1], key)
+  elseif lease and lease.live and lease.owner == ARGV[i + 1] and lease.note == '-' and lease_taken_by(lease, ARGV[i + 2]) then
+    if ttl ~= tonumber(ARGV[i + 3]) then
+      ttl = tonumber(ARGV[i + 3])
+      expiry, furthest = int(now + ttl), math.max(furthest, now + ttl)
+    end
+    if lease.ttl ~= ttl then
+      lease.ttl = ttl
+      texts[#texts + 1], texts[#texts + 2] = key, lease_text(lease)
+    end
+    expiries[#expiries + 1], expiries[#expiries + 2] = expiry, key
+    said = now + ttl
+  end
+  out[n] = said
+end
+
+if #texts > 0 then redis.call('HSET', KEYS[1], unpack(texts)) end
+if #expiries > 0 then
+  redis.call('ZADD', KEYS[2], unpack(expiries))
+  lease_keep(KEYS[1], KEYS[2], KEYS[3], furthest, values[1])
+end
 return out
