@@ -24,12 +24,17 @@ class Lockbeat:
     """A client of one store: `async with Lockbeat(url) as lb:`.
 
     url: redis:// rediss:// unix:// redis+sentinel://h1:p,h2:p/SERVICE/DB redis+cluster://h:p embedded://[PATH] memory://;
-    None: $LOCKBEAT_URL, else embedded://. owner: this instance's name, unique per process start unless given. shards: how many
-    shards the store is to have, fixed once it is in use; None: what it has. timeout: seconds after which the store counts as
-    away, and after which a call gives up with StoreUnavailable. credential_provider: a redis.credentials.CredentialProvider,
-    asked for each new connection, also from the keeper's thread; for a store that is neither embedded nor in memory.
-    stall: seconds without a turn of the event loop after which no lease of this client is renewed any more; None: never, so a
-    block that blocks the loop keeps its lock.
+        None: $LOCKBEAT_URL, else embedded://.
+    namespace: keeps programs on one store apart: all keys begin with it. 1 to 64 letters, digits, or any of . _ : / -
+    owner: this instance's name; None: one that is unique per process start.
+    shards: how many shards the store is to have, fixed once it is in use; None: what it has.
+    timeout: seconds after which the store counts as away, and after which a call gives up with StoreUnavailable.
+    credential_provider: a redis.credentials.CredentialProvider, asked for each new connection, also from the keeper's thread.
+        Not for embedded:// and memory://.
+    stall: seconds without a turn of the event loop after which the keeper renews no lease of this client; None: it always does.
+
+    Raises: InvalidArgument for an argument that can't be used. On entry: InvalidURL, and StoreUnavailable when the store can't
+    be reached within `timeout`.
     """
 
     def __init__(

@@ -23,8 +23,10 @@ class FencedValue:
 class Fenced:
     """Values in the store that only the newest fence may write: `lb.fenced`.
 
-    Names: non-empty str of at most 1,024 bytes in UTF-8. fence: of a lease, claim, attempt or run, all of which must be for the
-    same thing. A refusal is a value, False: somebody has owned that thing since, stop.
+    name: non-empty str of at most 1,024 bytes in UTF-8.
+    fence: of a lease, claim, attempt or run, all of which must be for the same thing.
+
+    A refusal is a value, False: somebody has owned that thing since, stop.
 
     A name is remembered for 30 days after it was last written or checked, and with it what was written. That forgets no refusal:
     where nothing is known, a fence that was minted more than 30 days ago is refused as well.

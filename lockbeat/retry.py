@@ -25,9 +25,12 @@ _MAX_SECONDS = 3_653 * 86_400.0  # ten years: beyond that a delay is a mistake, 
 
 @dataclass(frozen=True)
 class Fixed:
-    """The same delay after every attempt: `seconds`, 0 to ten years; longer by up to `jitter`, a share of it, 0 to 1.
+    """The same delay after every attempt.
 
-    Raises InvalidArgument.
+    seconds: the delay, 0 to ten years.
+    jitter: the share of it by which it is at most lengthened, 0 to 1.
+
+    Raises: InvalidArgument for what is out of these bounds.
     """
 
     seconds: float
@@ -50,8 +53,11 @@ class Fixed:
 class Exponential:
     """base · factor^(n-1) seconds after attempt n, at most `max` seconds, and at most ten years without one.
 
-    `base` and `max`: seconds, 0 to ten years. `factor`: 1 or more. `jitter`: the share, 0 to 1, by which a delay is at
-    most lengthened, the longest included. Raises InvalidArgument.
+    base, max: seconds, 0 to ten years.
+    factor: 1 or more.
+    jitter: the share of a delay, 0 to 1, by which it is at most lengthened, the longest included.
+
+    Raises: InvalidArgument for what is out of these bounds.
     """
 
     base: float

@@ -84,9 +84,13 @@ class Connector:
     ) -> Connector:
         """Read `url` (None: $LOCKBEAT_URL, else `embedded://`) and its TLS files; start or join an embedded server.
 
-        Sends nothing to any other store. timeout: seconds that the caller gives a connection. credential_provider: as
-        redis-py's; asked for each connection to a store that is neither embedded nor in memory. Raises InvalidURL,
-        InvalidArgument, MissingExtra, and StoreUnavailable (embedded).
+        It sends nothing to any other store.
+
+        timeout: seconds that the caller gives a connection.
+        credential_provider: as redis-py's; asked for each connection to a store that is neither embedded nor in memory.
+
+        Raises: InvalidURL, InvalidArgument for what can't be used. MissingExtra for a package that is missing. StoreUnavailable
+        when an embedded server does not come up.
         """
         address, provider = parse_url(url), check_provider(credential_provider)
         if address.kind == "memory":
@@ -181,9 +185,12 @@ class Connector:
     async def dedicated(self, *, timeout: float | None = None) -> AbstractConnection:
         """One new connection, connected and authenticated, that belongs to no pool; `disconnect()` it.
 
-        `timeout`: seconds for one reply, None to wait without limit. Behind Sentinel it leads to
-        the server that calls itself primary now. Raises redis' ConnectionError or TimeoutError, StoreUnavailable
-        (embedded), and TypeError for a cluster and `memory://`: see `dedicated_for_key` and `memory_client`.
+        Behind Sentinel it leads to the server that calls itself primary now.
+
+        timeout: seconds for one reply; None: without limit.
+
+        Raises: redis' ConnectionError or TimeoutError. StoreUnavailable when an embedded server does not come up. TypeError for a
+        cluster and `memory://`: see `dedicated_for_key` and `memory_client`.
         """
         try:
             return await self._dedicated(timeout)

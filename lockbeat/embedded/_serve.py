@@ -23,10 +23,13 @@ def serve_forever(
 ) -> None:
     """Keep the server of `path` running until SIGINT or SIGTERM, bringing it back when it dies.
 
-    `port` also listens on 127.0.0.1, for tools and containers: without a password, so every user of this
-    machine can read and change the store. It is closed again at the end if others keep the server. `on_ready`
-    is called after each start. Call it from the main thread. Raises as `EmbeddedServer.open`, and
-    InvalidArgument when the port can't be had.
+    Call it from the main thread.
+
+    port: listen on 127.0.0.1 as well, for tools and containers: without a password, so every user of this machine can read and
+        change the store. It is closed again at the end if others keep the server.
+    on_ready: called after each start.
+
+    Raises: as `EmbeddedServer.open`, and InvalidArgument when the port can't be had.
     """
     with _StopSignals() as stop, EmbeddedServer.open(path) as server:
         try:

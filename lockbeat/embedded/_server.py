@@ -34,9 +34,10 @@ class EmbeddedServer:
     def open(cls, path: str | os.PathLike[str] | None = None, *, persist: bool = True) -> EmbeddedServer:
         """Join the server of `path`, starting it first when none runs. Blocks, usually for some milliseconds.
 
-        `persist=False` keeps nothing on disk; it counts for the process that starts the server. Raises
-        InvalidArgument when the directory can't be trusted, MissingExtra without a server binary, and
-        StoreUnavailable, with the end of the server's log, when it does not come up.
+        persist: False keeps nothing on disk; it counts for the process that starts the server.
+
+        Raises: InvalidArgument when the directory can't be trusted. MissingExtra without a server binary. StoreUnavailable, with
+        the end of the server's log, when it does not come up.
         """
         directory = prepare(path)
         with _registry_lock:

@@ -33,10 +33,14 @@ async def acquire(store: Store, row: Row, shard: int, durability: Durability | N
 class Lock:
     """`async with lb.lock("report", ttl=30) as lease:` holds the lock while the block runs.
 
-    Renewed by the keeper. When it is lost all the same, the block is cancelled and LeaseLost raised; an error that the block
-    itself raised comes first, with the loss as a note. `wait`: None waits as long as it takes, first come, first served; 0 tries
-    once; else seconds, and LockTimeout. Handles exclude each other, within a process and an owner, too; one handle is
-    for one block at a time. `durability`: the block is entered when the lock is as durable as asked for, or NotDurable raised.
+    The keeper renews it. Handles exclude each other, within a process and an owner, too; one handle is for one block at a time.
+
+    ttl: seconds or a timedelta, 0.001 s to 10 years: how long others wait for a holder that was killed.
+    wait: seconds to wait for the lock; None: as long as it takes, first come, first served; 0: try once.
+    durability: the block is entered when the lock is as durable as this asks for.
+
+    Raises: LockTimeout when `wait` is over. NotDurable when the durability is not met in time. LeaseLost at the block's end
+    when the lock was lost: the block is cancelled then, and an error of its own comes first, with the loss as a note.
     """
 
     def __init__(

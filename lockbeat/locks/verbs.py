@@ -33,9 +33,11 @@ class LockBackend(Protocol):
 class Locks:
     """The locks of a store. Every verb is one atomic script; `now` is always the server's.
 
-    Keys and owners: non-empty str of at most 1,024 bytes in UTF-8. ttl: seconds or a timedelta, 0.001 s to 10 years.
-    Bad arguments raise InvalidArgument before anything is sent. All verbs raise StoreUnavailable when the store could not be
-    reached for the store's timeout: repeating the call is then safe, and gives the first outcome.
+    key, owner: non-empty str of at most 1,024 bytes in UTF-8.
+    ttl: seconds or a timedelta, 0.001 s to 10 years.
+
+    Raises: InvalidArgument for bad arguments, before anything is sent. StoreUnavailable when the store could not be reached for
+    the store's timeout: repeating the call is then safe, and gives the first outcome.
     """
 
     def __init__(self, store: Store, keeper: Keeper) -> None:
@@ -46,8 +48,10 @@ class Locks:
     async def try_acquire(self, key: str, owner: str, ttl: Seconds, durability: Durability | None = None) -> Lease | None:
         """Take the lock if it is free or expired; None while another owner holds it (`lock/try_acquire`).
 
-        The same owner again: the same fence, ttl set anew, longer or shorter. Nothing renews it but you.
-        A cancelled call leaves no lock behind that it took itself. `durability` that is not met: NotDurable, and the same.
+        The same owner gets it again, with the same fence and `ttl` from now on, longer or shorter. Nothing renews it but you.
+        A cancelled call leaves no lock behind that it took itself.
+
+        Raises: NotDurable when `durability` is not met in time; it leaves no lock behind either.
         """
         check_name("key", key)
         check_name("owner", owner)
@@ -113,8 +117,8 @@ class Locks:
     async def unlock(self, lease: Lease) -> bool:
         """Give back a lock whoever holds it, as `list` showed it (`lock/release`). False: it is not held so any more.
 
-        By its owner and fence: what the same owner has taken again since is not touched. A holder that lives is told when it next
-        renews, and goes on till then.
+        It goes by owner and fence: what the same owner has taken again since stays. A holder that lives goes on until it next
+        renews, and is told then.
         """
         if not isinstance(lease, Lease):
             raise InvalidType("lease", f"must be a Lease, as `list` returns them, not {type(lease).__name__}")

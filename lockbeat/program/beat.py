@@ -29,14 +29,17 @@ from lockbeat.values.names import check_name
 class Beat(Declared):
     """Declares jobs and serves them: `beat.run()`, `await beat.serve()`, or `async with beat.lifespan()`.
 
-    store: a URL as Lockbeat takes it, or a Lockbeat, which the beat opens and closes if it is not open; None: $LOCKBEAT_URL, else
-    embedded://.
-    queue: where jobs put their tasks unless they say otherwise, and what this beat's worker serves. concurrency: how many
-    functions run at once. grace: seconds that running functions get to end on shutdown, or after their timeout. stall: seconds
-    for which the event loop may stand still before the instance's leases are given up; None: for ever. durability: no function
-    begins before the store keeps its slot or claim so. lifespan: makes an async context manager of the beat, which is entered
-    before the worker claims anything and left after the last function has ended; its value is `run.state`. wait_for_store:
-    False: start though the store is away, and serve when it is there. The rest as for Lockbeat.
+    store: a URL as Lockbeat takes it, or a Lockbeat, which the beat opens and closes if it is not open; None: $LOCKBEAT_URL,
+        else embedded://.
+    queue: where jobs put their tasks unless they say otherwise; this beat's worker serves it.
+    concurrency: how many functions run at once in this instance.
+    grace: seconds that running functions get to end on shutdown, or after their timeout.
+    stall: seconds for which the event loop may stand still before the instance's leases are given up; None: for ever.
+    durability: no function begins before the store keeps its slot or claim so.
+    lifespan: makes an async context manager of the beat. It is entered before the worker claims anything, and left after the
+        last function has ended; its value is `run.state`.
+    wait_for_store: False: start though the store is away, and serve when it is there.
+    namespace, owner, shards, timeout, credential_provider: as for Lockbeat.
     """
 
     def __init__(
@@ -86,8 +89,10 @@ class Beat(Declared):
     ) -> Spawned:
         """Spawn a task of this program, by its function or name; `options` win over those of `@beat.task`.
 
-        While the beat serves, or with a beat made with an open Lockbeat; elsewhere: `lb.tasks.spawn`. Raises UnknownTask for
-        what was not declared by `@beat.task`, LockbeatError outside of serving, StoreUnavailable before the store was reached.
+        It works while the beat serves, and with a beat that was made with an open Lockbeat; elsewhere use `lb.tasks.spawn`.
+
+        Raises: UnknownTask for what `@beat.task` has not declared. LockbeatError while the beat does not serve.
+        StoreUnavailable before the store was reached.
         """
         client = self._client or self._shared
         if client is None:
@@ -110,7 +115,7 @@ class Beat(Declared):
     def move(self, url: str | None = None, *, namespace: str | None = None) -> None:
         """Serve another store than the one it was made with, or another part of it; what `lockbeat run --url` does.
 
-        Raises LockbeatError for a beat that was made with a Lockbeat, and while it serves.
+        Raises: LockbeatError for a beat that was made with a Lockbeat, and while it serves.
         """
         if self._shared is not None:
             raise LockbeatError("this beat was made with a Lockbeat, whose store it can't leave")
@@ -123,7 +128,9 @@ class Beat(Declared):
     def narrow(self, *, queues: Iterable[str] | None = None, concurrency: int | None = None) -> None:
         """Have its worker serve these queues alone, or another number at once; what `lockbeat worker --queue --concurrency` does.
 
-        None: as it was. Raises InvalidArgument, and LockbeatError while it serves.
+        None: as it was.
+
+        Raises: InvalidArgument for what can't be a queue or a number of places. LockbeatError while it serves.
         """
         if self._serving:
             raise LockbeatError("this beat is serving already")
@@ -138,10 +145,11 @@ class Beat(Declared):
     def run(self, *, schedule: bool = True, work: bool = True) -> None:
         """Serve until SIGTERM, SIGINT or SIGHUP; blocks. A second signal ends it at once, and leaves leases to expire.
 
-        Ends within grace and four times the store's timeout after a signal, and what the lifespan takes. Raises StoreUnavailable
-        when the store can't be reached at the start; later that only makes it wait. SystemExit(1) when functions would not end:
-        the log names them. LockbeatError inside of an event loop, for it makes one of its own, and in another thread than the
-        main one, for no other gets signals.
+        It ends within `grace` and four times the store's timeout after a signal, and what the lifespan takes.
+
+        Raises: StoreUnavailable when the store can't be reached at the start; later it waits instead. SystemExit(1) when
+        functions would not end; the log names them. LockbeatError inside of an event loop, for it makes one of its own, and in
+        another thread than the main one, for no other gets signals.
         """
         signals.check_alone()
         timeout = seconds("timeout", self._options["timeout"])
@@ -159,9 +167,12 @@ class Beat(Declared):
     ) -> None:
         """Run the scheduler, the worker, or both, until cancelled; then shut down within grace and the store's timeout.
 
-        Stops claiming, lets running functions end, cancels what is left after `grace`, and gives all leases back.
-        wait_for_store: None: as the beat has it. Raises StoreError when the store can't be reached at the start, unless it is
-        False; LifespanError.
+        Shutting down, it stops claiming, lets running functions end, cancels what is left after `grace`, and gives all leases
+        back.
+        wait_for_store: None: as the beat has it.
+
+        Raises: StoreError when the store can't be reached at the start, unless `wait_for_store` is False. LifespanError when the
+        lifespan fails.
         """
         if self._serving:
             raise LockbeatError("this beat is serving already")
@@ -209,7 +220,9 @@ class Beat(Declared):
         """Serve while the block runs; fits `FastAPI(lifespan=beat.lifespan)` and Starlette.
 
         wait_for_store: False: the block begins though the store is away, after a second at most, and the beat serves when it is
-        there; None: as the beat has it. Raises what `serve` raises.
+            there; None: as the beat has it.
+
+        Raises: what `serve` raises.
         """
         wait = self._wait_for_store if wait_for_store is None else wait_for_store
         started = Started()

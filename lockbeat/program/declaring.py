@@ -33,8 +33,12 @@ class Declared:
     ) -> Callable[[F], F]:
         """`@beat.cron("*/5 * * * *", timezone="Europe/Berlin")`: five fields, or six with seconds first, or `@daily`.
 
-        Options: name (default: the function's), overlap, catchup, window, jitter, timeout, max_attempts, retry, lease, queue,
-        priority, keep; see `lockbeat.jobs.Job`. Raises InvalidTrigger, InvalidArgument, DuplicateJob.
+        name: the job's; None: the function's.
+        options: overlap, catchup, window, jitter, timeout, max_attempts, retry, lease, queue, priority, keep: the fields of
+            `lockbeat.jobs.Job`.
+
+        Raises: InvalidTrigger for a line or zone that can't be read. InvalidArgument for another option. DuplicateJob for a name
+        that this beat has.
         """
         return self._declare(Cron(expression, timezone), name, options)
 
@@ -82,10 +86,14 @@ class Declared:
     ) -> Any:
         """`@beat.task` or `@beat.task(timeout=30)`: a function that this program's workers run when it is spawned.
 
-        It takes the `Run`, whose `params` are what it was spawned with, or nothing; what it returns is the task's result.
-        timeout: seconds after which an attempt is cancelled and has failed. The other options are what `beat.spawn` takes for
-        granted: queue, max_attempts, retry, headers, delay, priority, max_delay, max_duration, retention; see `NewTask`.
-        Raises InvalidArgument, DuplicateJob.
+        The function takes the `Run`, whose `params` are what it was spawned with, or nothing. What it returns is the result.
+
+        name: by which it is spawned; None: the function's.
+        timeout: seconds after which an attempt is cancelled and has failed; None: none.
+        options: what `beat.spawn` takes unless told otherwise: queue, max_attempts, retry, headers, delay, priority, max_delay,
+            max_duration, retention: the fields of `NewTask`.
+
+        Raises: InvalidArgument for an option that can't be used. DuplicateJob for a name that this beat has.
         """
         timeout_ms = None if timeout is None else milliseconds("timeout", timeout)
         if "idempotency_key" in options:

@@ -31,9 +31,9 @@ LONGEST = 60.0  # seconds
 class Durability:
     """What must have been written before a call counts: `durability=Durability(replicas=1)`.
 
-    replicas: how many must have it in memory. fsync: it must be on the server's disk, and on that of the replicas if there are to
-    be any; needs Redis 7.2 or Valkey, and `appendonly yes`. timeout: how long to wait for that, seconds or a timedelta, up to
-    60 s; then the call is taken back and NotDurable raised.
+    replicas: how many must have it in memory, 0 or more.
+    fsync: it must be on the server's disk, and on the disks of `replicas`. Needs Redis 7.2 or Valkey, and `appendonly yes`.
+    timeout: how long to wait for that: seconds or a timedelta, up to 60 s. Then the call is taken back and NotDurable raised.
     """
 
     replicas: int = 0

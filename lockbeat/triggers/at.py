@@ -14,9 +14,11 @@ _FIRST_MS = -62_135_596_800_000  # the first instant of the year 1; one in the e
 
 @dataclass(frozen=True, init=False)
 class At(Trigger):
-    """Fires once, at `when`: an aware datetime before the year 3000, rounded up to whole milliseconds.
+    """Fires once.
 
-    Raises InvalidTrigger ("when") for a naive datetime, since an instance's own time zone must not decide, and for a far one.
+    when: an aware datetime before the year 3000, rounded up to whole milliseconds.
+
+    Raises: InvalidTrigger ("when") for a naive datetime, since an instance's own time zone must not decide, and for a later one.
     """
 
     when_ms: int

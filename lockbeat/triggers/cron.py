@@ -57,11 +57,12 @@ _FAR = 2 * DAY
 class Cron(Trigger):
     """Fires at the times that a cron line names in a time zone; see the module for its grammar and for DST.
 
-    `expression`: five fields, six with the second first, or an alias such as `@daily`.
-    `timezone`: an IANA name, a ZoneInfo that has one, or a zone of one fixed offset: `datetime.UTC`, `timezone(...)`, "+05:30".
+    expression: five fields, six with the second first, or an alias such as `@daily`.
+    timezone: an IANA name, a ZoneInfo that has one, or a zone of one fixed offset: `datetime.UTC`, `timezone(...)`, "+05:30".
 
     Slots are whole seconds from 1970 on. Equality is by spelling, apart from case, blanks and aliases.
-    Raises InvalidTrigger ("expression", "timezone"), also for a line that can never fire, as `0 0 30 2 *`.
+
+    Raises: InvalidTrigger ("expression", "timezone") for what can't be read, or can never fire, as `0 0 30 2 *`.
     """
 
     expression: str

@@ -22,10 +22,10 @@ _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms"
 class Every(Trigger):
     """Fires at anchor + k · period, for every whole k, negative ones too: an anchor is a phase, not a start.
 
-    `period`: seconds or a timedelta, 0.001 s to ten years, a whole number of milliseconds.
-    `anchor`: an aware datetime, or an instant in milliseconds; by default the Unix epoch.
+    period: seconds or a timedelta, 0.001 s to ten years, a whole number of milliseconds.
+    anchor: an aware datetime, or an instant in milliseconds; by default the Unix epoch.
 
-    Raises InvalidTrigger ("period", "anchor").
+    Raises: InvalidTrigger ("period", "anchor") for what is out of these bounds.
     """
 
     period_ms: int

@@ -60,9 +60,11 @@ class Run:
     """Why the attempt is to stop; None: it is not."""
 
     def heartbeat(self) -> None:
-        """Raises LeaseLost once this attempt is to stop: lost, cancelled, timed out, shutting down.
+        """Look whether this attempt is to stop. Call it in the loops of a plain `def`, which nobody can cancel; it costs nothing.
 
-        The lease is renewed without it. Call it in the loops of a plain `def`, which nobody can cancel; it costs nothing.
+        The lease is renewed without it.
+
+        Raises: LeaseLost once the attempt was lost, was cancelled, has timed out, or its instance shuts down.
         """
         reason = self.stopped()
         if reason is not None:
