@@ -1,4 +1,4 @@
-"""A TCP proxy between a client and its server that loses replies, or the whole connection, when told to.
+"""A TCP proxy between a client and its server that loses requests, replies, or the whole connection, when told to.
 
 It also takes the place of a server in trouble: see `become` and `FAULTS`.
 """
@@ -23,13 +23,18 @@ another kind of server."""
 
 
 class Proxy:
-    """Forwards both ways. `lose_reply(matches)` forwards the next matching request, and hangs up instead of its reply."""
+    """Forwards both ways. `lose_reply(matches)` forwards the next matching request, and hangs up instead of its reply.
+
+    `lose_request` hangs up instead of forwarding it, and `delay_reply` keeps the reply until `go_on`.
+    """
 
     def __init__(self, port: int) -> None:
         self.upstream = port
         self.port = 0
         self.lost = 0
-        """How many replies were lost so far."""
+        """How many requests and replies were lost or delayed so far."""
+        self.waits = False
+        """Whether to let nobody through, once something was lost, before `go_on` is called."""
         self.on_lost: Callable[[], None] | None = None
         """Called after the server has answered and before the client learns that it will not hear."""
         self.messages: Callable[[bytes], Iterable[tuple[float, bytes]]] | None = None
@@ -37,7 +42,9 @@ class Proxy:
         self._fault = ""
         self._listener: asyncio.Server | None = None
         self._hole: list[socket.socket] = []
-        self._matches: list[Callable[[bytes], bool]] = []
+        self._matches: list[tuple[Callable[[bytes], bool], str]] = []
+        self._way = asyncio.Event()
+        self._way.set()
         self._links: set[asyncio.Task[None]] = set()
         self._vanished: set[asyncio.Task[None]] = set()
 
@@ -47,7 +54,28 @@ class Proxy:
 
     def lose_reply(self, matches: Callable[[bytes], bool] = bool, times: int = 1) -> None:
         """Lose the replies to the next requests for which `matches` is true."""
-        self._matches += [matches] * times
+        self._matches += [(matches, "lost")] * times
+
+    def lose_request(self, matches: Callable[[bytes], bool] = bool) -> None:
+        """Hang up on the next request for which `matches` is true: the server never sees it."""
+        self._matches.append((matches, "unsent"))
+
+    def delay_reply(self, matches: Callable[[bytes], bool] = bool) -> None:
+        """Keep the reply to the next request for which `matches` is true until `go_on`."""
+        self._matches.append((matches, "late"))
+        self.waits = True
+
+    def go_on(self) -> None:
+        """Let everybody through again."""
+        self.waits = False
+        self._way.set()
+
+    def _met(self) -> None:
+        self.lost += 1
+        if self.waits:
+            self._way.clear()
+        if self.on_lost is not None:
+            self.on_lost()
 
     def vanish(self) -> None:
         """Drop the packets of every connection there is, as a firewall that forgot them; new ones work."""
@@ -116,32 +144,37 @@ class Proxy:
             return
         self._links.add(task)
         try:
+            await self._way.wait()
             up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.upstream)
         except (OSError, asyncio.CancelledError):
             self._links.discard(task)
             writer.transport.abort()
             return
-        losing = False
+        fate = ""
 
         async def requests() -> None:
-            nonlocal losing
+            nonlocal fate
             while data := await reader.read(1 << 16):
                 if task in self._vanished:
                     continue
-                if self._matches and self._matches[0](data):
-                    del self._matches[0]
-                    losing = True
+                if self._matches and self._matches[0][0](data):
+                    _, fate = self._matches.pop(0)
+                    if fate == "unsent":
+                        self._met()
+                        return
                 up_writer.write(data)
 
         async def replies() -> None:
+            nonlocal fate
             while data := await up_reader.read(1 << 16):
                 if task in self._vanished:
                     continue
-                if losing:
-                    self.lost += 1
-                    if self.on_lost is not None:
-                        self.on_lost()
-                    return
+                if fate:
+                    self._met()
+                    if fate == "lost":
+                        return
+                    await self._way.wait()
+                    fate = ""
                 if self.messages is not None and data.startswith(b"*3\r\n$7\r\nmessage"):
                     for delay, message in self.messages(data):
                         asyncio.get_running_loop().call_later(delay, writer.write, message)

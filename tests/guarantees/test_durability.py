@@ -19,10 +19,10 @@ from lockbeat.store.scripts import load
 from tests import servers
 from tests.conftest import Connect, chosen, needs, only, wait_until
 from tests.guarantees.conftest import Pair, started
-from tests.guarantees.test_lock_cancellation import cancelled_after
 from tests.keeping import renewed
 from tests.proxy import Proxy, proxy
 from tests.servers import Server
+from tests.tasks import cancelled_after
 
 ONE = Durability(replicas=1, timeout=20)
 SOON = Durability(replicas=1, timeout=0.05)
@@ -641,8 +641,7 @@ async def test_an_instance_leaves_a_primary_that_no_replica_follows(namespace: s
             assert new.call("HEXISTS", lb.store.keys.key(0, "lock"), "plain")
 
             def held() -> float:
-                text = str(new.call("HGET", lb.store.keys.key(0, "lock"), "held"))
-                return float(text.partition(":")[0])
+                return float(str(new.call("ZSCORE", lb.store.keys.key(0, "lock:live"), "held")))
 
             before = held()
             await renewed(lb)

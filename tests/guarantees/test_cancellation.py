@@ -1,4 +1,4 @@
-"""Promise 8: cancelling any call at any await leaves no orphan behind.
+"""Promise 8: what may happen to a call that is cancelled, besides what every verb has in test_every_verb.
 
 redis-py, coredis, pottery and redis-lock-py leave a lock behind when the acquire is cancelled in flight.
 """
@@ -6,27 +6,19 @@ redis-py, coredis, pottery and redis-lock-py leave a lock behind when the acquir
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 
 from lockbeat import Lockbeat
 from lockbeat.errors import LockTimeout
+from lockbeat.tasks import NewTask, Task
+from tests.claims import ran_out
 from tests.conftest import Backend, Connect
+from tests.tasks import begun, cancelled_after
 
 STEPS = 40
-
-
-async def cancelled_after(steps: int, coroutine: Coroutine[Any, Any, Any]) -> bool:
-    """Run it for so many turns of the loop, then cancel. Whether it was over by then."""
-    task = asyncio.create_task(coroutine)
-    for _ in range(steps):
-        await asyncio.sleep(0)
-    over = task.done()
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    return over
 
 
 async def nobody_holds(lb: Lockbeat, key: str) -> None:
@@ -42,25 +34,6 @@ def queue_is_empty(raw: Any, backend: Backend, namespace: str) -> Callable[[], N
             assert raw.zcard(f"{{{namespace}:{shard}}}:lock:queue") == 0, "an orphan is in the queue"
 
     return check
-
-
-async def test_a_cancelled_try_acquire_leaves_no_lock(lb: Lockbeat) -> None:
-    """At every turn of the loop, and 100 times in flight."""
-    for steps in [*range(STEPS), *[2] * 100]:
-        over = await cancelled_after(steps, lb.locks.try_acquire("k", "alice", 30))
-        if over:
-            assert await lb.locks.release("k", "alice")
-        await nobody_holds(lb, "k")
-
-
-async def test_a_cancelled_block_leaves_no_lock(lb: Lockbeat) -> None:
-    async def block() -> None:
-        async with lb.lock("k", ttl=30):
-            await asyncio.sleep(0)
-
-    for steps in [*range(STEPS), *[3] * 100]:
-        await cancelled_after(steps, block())
-        await nobody_holds(lb, "k")
 
 
 async def test_a_cancelled_waiter_leaves_neither_lock_nor_place(
@@ -109,29 +82,6 @@ async def free_soon(lb: Lockbeat, key: str) -> None:
     pytest.fail("an orphan holds the lock")
 
 
-async def test_a_cancelled_exit_still_gives_the_lock_back(lb: Lockbeat) -> None:
-    async def block(leaving: asyncio.Event) -> None:
-        async with lb.lock("k", ttl=30):
-            leaving.set()
-
-    for steps in range(STEPS):
-        leaving = asyncio.Event()
-        task = asyncio.create_task(block(leaving))
-        await leaving.wait()
-        for _ in range(steps):
-            await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await nobody_holds(lb, "k")
-
-
-async def test_a_cancelled_release_releases(lb: Lockbeat) -> None:
-    for steps in range(1, STEPS):
-        await lb.locks.try_acquire("k", "alice", 30)
-        await cancelled_after(steps, lb.locks.release("k", "alice"))
-        await nobody_holds(lb, "k")
-
-
 async def test_a_wait_that_runs_out_around_the_hand_off_leaves_no_lock(lb: Lockbeat, connect: Connect) -> None:
     async with connect() as other:
         for n in range(25):
@@ -149,14 +99,6 @@ async def test_a_wait_that_runs_out_around_the_hand_off_leaves_no_lock(lb: Lockb
             assert await other.locks.release("k", "holder")
             await waiting
             await free_soon(other, "k")
-
-
-async def test_undoing_a_cancelled_call_spares_what_the_owner_had_before(lb: Lockbeat) -> None:
-    first = await lb.locks.try_acquire("k", "alice", 30)
-    assert first is not None
-    for steps in range(STEPS):
-        await cancelled_after(steps, lb.locks.try_acquire("k", "alice", 30))
-        assert [lease.fence for lease in await lb.locks.list()] == [first.fence]
 
 
 async def test_undoing_a_cancelled_call_spares_what_the_owner_took_meanwhile(lb: Lockbeat) -> None:
@@ -197,20 +139,50 @@ async def test_of_several_calls_by_one_owner_any_that_is_not_cancelled_keeps_the
         assert await lb.locks.release("k", "alice")
 
 
-@pytest.mark.parametrize("verb", ["renew", "is_locked", "owner", "release_all", "list"])
-async def test_cancelling_any_other_verb_leaves_the_client_usable(lb: Lockbeat, verb: str) -> None:
-    calls: dict[str, Callable[[], Awaitable[Any]]] = {
-        "renew": lambda: lb.locks.renew("k", "alice", 30),
-        "is_locked": lambda: lb.locks.is_locked("k"),
-        "owner": lambda: lb.locks.owner("k"),
-        "release_all": lambda: lb.locks.release_all("bob"),
-        "list": lambda: lb.locks.list(),
-    }
-    await lb.locks.try_acquire("k", "alice", 30)
+async def test_a_cancelled_acquire_of_a_short_lease_leaves_nothing_to_take_over(lb: Lockbeat) -> None:
+    """It has run out before it is undone."""
     for steps in range(12):
+        over = await cancelled_after(steps, lb.claims.acquire(f"k{steps}", "alice", lease=0.001))
+        await asyncio.sleep(0.002)
+        await ran_out(lb, f"k{steps}")
+        assert await lb.claims.cleanup() == (1 if over else 0), "an orphan ran out"
 
-        async def run() -> None:
-            await calls[verb]()
 
-        await cancelled_after(steps, run())
-        assert await lb.locks.owner("k") == "alice"
+async def claimed_soon(lb: Lockbeat, expected: int = 1) -> list[Task]:
+    """So many tasks, claimed before any lease of 30 s would have ended."""
+    found: list[Task] = []
+    async with asyncio.timeout(30):
+        while len(found) < expected:
+            found += await lb.tasks.claim("default", "other", expected, 30)
+            await asyncio.sleep(0.002)
+    return found
+
+
+@pytest.mark.parametrize(("limit", "steps_of"), [(3, range(STEPS)), (120, range(0, STEPS, 8))])
+async def test_a_cancelled_claim_leaves_no_leased_task(
+    lb: Lockbeat, connect: Connect, limit: int, steps_of: Iterable[int]
+) -> None:
+    """At many turns of the loop. Nothing ran, so the one attempt that there is is not used up."""
+    async with connect() as other:
+        for steps in steps_of:
+            await other.tasks.spawn_many([NewTask("job", max_attempts=1)] * limit)
+            tasks = await cancelled_after(steps, lb.tasks.claim("default", "alice", limit, 30))
+            if tasks is None:
+                tasks = await claimed_soon(other, limit)
+            assert [task.attempt for task in tasks] == [1] * limit
+            assert [await other.tasks.complete(task) for task in tasks] == [True] * limit
+
+
+async def test_undoing_a_cancelled_claim_spares_what_its_owner_runs(lb: Lockbeat) -> None:
+    mine = await begun(lb)
+    for steps in range(STEPS):
+        spawned = await lb.tasks.spawn("job")
+        both = asyncio.gather(
+            cancelled_after(steps, lb.tasks.claim("default", "alice", 1, 30)), lb.tasks.claim("default", "alice", 1, 30)
+        )
+        cancelled, tasks = await both
+        for task in (cancelled or tasks) or await claimed_soon(lb):
+            assert task.id == spawned.task_id
+            assert (await lb.tasks.get(task.id)).fence == task.fence, "it was taken from the one that claimed it"
+            assert await lb.tasks.complete(task)
+    assert await lb.tasks.heartbeat(mine)
