@@ -26,6 +26,7 @@ _LINE = re.compile(r"-- (KEYS|ARGV)\[(\d+)\] +(\S+) +(\S+)")
 _KEYS_OF = re.compile(r"-- KEYS\[1\.\.(\d+)\] of (\S+)")
 _BATCH = re.compile(r"-- Batch: ARGV\[1\.\.(\d+)\] repeat, one group a call, at most (\d+) a run\.")
 _OOM = "-- Under OOM: runs."
+_FUNCTION = re.compile(r"^local function (\w+)\(.*?(?: end|(?:\n(?!end$).*)*\nend)$\n?", re.MULTILINE)
 _SHEBANG = "#!lua flags=allow-oom\n"
 _INCLUDE = re.compile(r"-- include: (.+)")
 _FINISH = re.compile(r"^local function finish\(\)$", re.MULTILINE)
@@ -102,6 +103,20 @@ def _with_needs(name: str, wanted: list[str], libraries: dict[str, str]) -> dict
     return found
 
 
+def _reached(included: str, text: str) -> str:
+    """The libraries less the functions that the script does not reach: each would cost the server a closure in every run."""
+    functions: dict[str, str] = {}
+    for match in _FUNCTION.finditer(included):
+        functions[match[1]] = functions.get(match[1], "") + match[0]
+    reached: set[str] = set()
+    unseen = [_FUNCTION.sub("", included), text]
+    while unseen:
+        words = set(re.findall(r"\w+", re.sub("--.*", "", unseen.pop())))
+        unseen += [functions[word] for word in words & functions.keys() - reached]
+        reached |= words
+    return _FUNCTION.sub(lambda match: match[0] if match[1] in reached else "", included)
+
+
 def parse(name: str, text: str, libraries: dict[str, str]) -> Script:
     """The script `name`, from its text and the library texts it may include. Raises HeaderError."""
     lines = header(text)
@@ -138,7 +153,7 @@ def parse(name: str, text: str, libraries: dict[str, str]) -> Script:
         raise HeaderError(f"{name}: {finishes} of its libraries define finish()")
     if finishes:  # on every way out, which no script can forget then
         text = f"local reply = (function()\n{text}\nend)()\nfinish()\nreturn reply\n"
-    source = (_SHEBANG if under_oom else "") + included + text
+    source = (_SHEBANG if under_oom else "") + _reached(included, text) + text
     row, encode = encoder(name, [*zip(named["ARGV"], types, strict=True)])
     return Script(
         name=name,

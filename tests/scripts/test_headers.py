@@ -150,13 +150,15 @@ def test_a_script_stays_short(name: str) -> None:
 
 
 @every_script
-def test_what_a_library_needs_is_loaded_before_it_and_once(name: str) -> None:
-    source = load(name).source
-    for library, text in libraries().items():
-        assert source.count(text) <= 1
-        needs = re.search(r"-- needs: (.+)", text)
-        if text in source and needs:
-            assert all(0 <= source.find(libraries()[need]) < source.find(text) for need in needs[1].split()), library
+def test_what_a_script_calls_is_loaded_before_it_and_what_it_does_not_reach_is_left_out(name: str) -> None:
+    source = code(load(name).source)
+    calls = {*re.findall(r"(?<![.:\w])(\w+)\(", source)}
+    known = {*re.findall(r"^local function (\w+)\(", "".join(libraries().values()), re.MULTILINE)}
+    for function in calls & known:
+        defined = source.find(f"local function {function}(") + len("local function ")
+        assert next(call.start() for call in re.finditer(rf"(?<![.:\w]){function}\(", source)) == defined, function
+    for function in re.findall(r"^local function (\w+)\(", source, re.MULTILINE):
+        assert len(re.findall(rf"\b{function}\b", source)) > 1, f"{function} is not used"
 
 
 @every_script
