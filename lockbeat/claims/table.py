@@ -237,7 +237,7 @@ class Stored:
         return found
 
     def _load(self, shard: int, queue: str, key: str, text: bytes) -> Any:
-        return load(text, self._store.keys.key(shard, "claim:result"), f"{queue}\\xff{key}")
+        return load(text, self._store.keys.key(shard, "claim:past"), f"{queue}\\xff{key}")
 
     def _shard_of(self, key: str, queue: str) -> int:
         store = self._store

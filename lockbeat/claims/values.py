@@ -80,7 +80,9 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class ClaimStats:
-    """What happened to the claims of a store since it was made. A call that was repeated counts once.
+    """What happened to the claims of a store since it was made.
+
+    A call that was repeated because its reply was lost counts once; one that was refused counts each time.
 
     attempts = acquired + contended + took_over; and each claim ends in one way:
     acquired + took_over = completed + failed + released + expired + those still claimed, or run out and waiting for one of these.

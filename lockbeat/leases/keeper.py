@@ -177,13 +177,15 @@ class Keeper:
                     held.overrun(self._stall.where())
                 self._lost(held, OVERRUN)
                 continue
-            shortest = min(shortest, held.trusted_until - held.asked_at)
+            if (trusted_for := held.trusted_until - held.asked_at) < shortest:
+                shortest = trusted_for
             # A little early rather than in a call of its own soon after.
             if now >= held.renew_at - held.ttl / 12:
                 due[held.row.script, held.shard].append(held)
                 # Unless the answer says better. A lease just handed over is short: leave room for a second try.
                 held.renew_at = now + min(held.ttl / 9, max((held.trusted_until - now) / 4, 0.05))
-            soonest = min(soonest, held.renew_at, held.trusted_until)
+            if (look_at := held.renew_at if held.renew_at < held.trusted_until else held.trusted_until) < soonest:
+                soonest = look_at
         # A connection that a firewall forgot says nothing: give it up while there is time for another, and another try.
         calls.hurry(min(patience_for(shortest), self._timeout))
         for (script, shard), several in due.items():

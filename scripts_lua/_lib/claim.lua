@@ -1,210 +1,232 @@
 -- _lib/claim: the life of a claim: claimed -> done, failed or released; or, once it ran out, taken over or swept.
 --
--- KEYS[1]  claim          hash    MEMBER -> its lease, see _lib/lease1. A MEMBER is QUEUE \255 KEY: UTF-8 never holds byte 255.
--- KEYS[2]  claim:live     zset    MEMBER by expiry, while claimed and not yet found to have run out
--- KEYS[3]  claim:owned    zset    OWNER \255 MEMBER, of the same
--- KEYS[4]  claim:order    zset    MEMBER, of the same, in lexical order
--- KEYS[5]  claim:expired  zset    MEMBER by expiry, once found to have run out unfinished; never in `live` as well
--- KEYS[6]  claim:state    hash    MEMBER -> "STATE ATTEMPT UNTIL RENEWED REFUSED SINCE PREVIOUS"
--- KEYS[7]  claim:result   hash    MEMBER -> JSON that no script reads: the result while done and held, else the last error
--- KEYS[8]  claim:ended    zset    MEMBER by when to forget it, once it has ended
--- KEYS[9]  claim:stats    hash    what happened -> how often; horizon: until when the keys above live
--- KEYS[10] fence          string  the last fence of this shard
+-- KEYS[1]  claim        hash    MEMBER -> lease, see _lib/lease, while it is claimed; NOTE: which attempt it is. A MEMBER is QUEUE \255 KEY
+-- KEYS[2]  claim:live   zset    MEMBER by expiry, of the same; what is not above `now` has run out
+-- KEYS[3]  claim:owned  zset    OWNER \255 MEMBER, of the same
+-- KEYS[4]  claim:order  zset    MEMBER, in lexical order, of the same, less those found to have run out
+-- KEYS[5]  claim:past   hash    MEMBER -> "STATE ATTEMPTS UNTIL SINCE FENCE OWNER \255 JSON": how the attempt before ended
+-- KEYS[6]  claim:ended  zset    MEMBER by when to forget its past, while nobody claims it
+-- KEYS[7]  claim:stats  hash    what happened -> how often; horizon: until when the keys above live; settled: "LOW HIGH", see claim_settle
+-- KEYS[8]  fence        string  the last fence of this shard
+-- KEYS[9]  reply:0      hash    see _lib/reply
+-- KEYS[10] reply:1      hash
+-- KEYS[11] reply:2      hash
 --
--- STATE: claimed, done, failed, released or swept. ATTEMPT: which it is; once ended, how many of them count. UNTIL: for how long
--- an end is remembered by `acquire`. RENEWED: id of the last call that renewed it, REFUSED: of the last calls it turned away
--- ("-": none); by them a repeated call is counted once. SINCE: when that state began. PREVIOUS: whose claim it took over.
--- needs: _lib/lease1 _lib/results
+-- STATE: done, failed, released, swept; or lost: it ran out, and was taken over. ATTEMPTS: how many count, until UNTIL; what is done
+-- is held until then. SINCE: when it ended. FENCE, OWNER: of the claim that ended. JSON, which no script reads: its result while
+-- it is held, else how it last failed.
+-- needs: _lib/results _lib/reply _lib/leases
 
-local t = {leases = KEYS[1], live = KEYS[2], owned = KEYS[3]}
-local unindexed = {leases = KEYS[1], owned = KEYS[3]}  -- the same, for a lease that leaves the index by expiry
-local c = {order = KEYS[4], expired = KEYS[5], states = KEYS[6], results = KEYS[7], ended = KEYS[8], stats = KEYS[9]}
-local counter = KEYS[10]
+local t = lease_table(KEYS[1], KEYS[2], KEYS[3])
+local c = {order = index(KEYS[4]), past = page(KEYS[5]), ended = index(KEYS[6]), stats = count(KEYS[7]), marks = page(KEYS[7])}
+local replies, counter = join(reply_table(KEYS[9], KEYS[10], KEYS[11])), KEYS[8]
 
 local FORGET_MS = 7 * 86400 * 1000  -- for how long attempts are counted after a failure, and what ran out is remembered
-local counted, furthest = {}, 0
 
-local function claim_count(what, by)
-  counted[what] = (counted[what] or 0) + by
+-- Let the keys outlive `until_ms`. The empty members keep a key from being emptied, and with it from losing its TTL.
+local function claim_outlive(until_ms)
+  c.until_ms = math.max(c.until_ms or 0, until_ms)
 end
 
-local function claim_read(member)
-  local lease = lease_read(t, member)
-  if not lease then return nil end
-  -- A store that evicts may have lost the state alone: then it is as good as claimed.
-  local value = redis.call('HGET', c.states, member) or 'claimed 1 0 - - 0 '
-  local state, attempt, till, renewed, refused, since, previous =
-    string.match(value, '^(%a+) (%d+) (%d+) (%S+) (%S+) (%d+) (.*)$')
-  if not previous then unreadable(c.states, member) end
-  till, since = tonumber(till), tonumber(since)
-  if since > now + SET_BACK_MS then
+c.close = function()
+  if not c.until_ms or c.until_ms <= (tonumber(read(c.marks, 'horizon') or 0) or now + redis.call('PTTL', KEYS[1])) then return end
+  local horizon = int(c.until_ms + 3600000)  -- so that all but one run an hour touch no TTL
+  write(c.marks, 'horizon', horizon)
+  for _, hash in ipairs({t.records, c.past}) do redis.call('HSET', hash.key, '', '') end
+  for _, by_time in ipairs({t.live, c.ended}) do redis.call('ZADD', by_time.key, '+inf', '') end
+  for _, lexical in ipairs({t.owned, c.order}) do redis.call('ZADD', lexical.key, 0, '\255\255') end
+  for _, part in ipairs({t.records, c.past, t.live, c.ended, t.owned, c.order}) do redis.call('PEXPIREAT', part.key, horizon) end
+end
+join(c)
+
+local function claim_gather(members)
+  lease_gather(t, members)
+  gather(c.past, members)
+  return members
+end
+
+-- The members that the groups of ARGV begin with, their leases gathered.
+local function claim_groups(width)
+  local members = {}
+  for i = 1, #ARGV, width do members[#members + 1] = ARGV[i] .. '\255' .. ARGV[i + 1] end
+  lease_gather(t, members)
+  return members
+end
+
+local function past_write(member, past)
+  write(c.past, member, past.state .. ' ' .. int(past.attempts) .. ' ' .. int(past.till) .. ' ' .. int(past.since) .. ' '
+    .. int(past.fence) .. ' ' .. past.owner .. '\255' .. past.json)
+end
+
+local function past_read(member)
+  local value = read(c.past, member)
+  if not value then return nil end
+  local state, attempts, till, since, fence, owner, json =
+    string.match(value, '^(%a+) (%d+) (%d+) (%d+) (%d+) ([^\255]+)\255(.*)$')
+  if not json then unreadable(KEYS[5], member) end
+  local past = {state = state, attempts = tonumber(attempts), till = tonumber(till), since = tonumber(since), fence = tonumber(fence),
+    owner = owner, json = json}
+  if past.since > now + SET_BACK_MS then
     -- It ended before the clock was set back: what it is kept for begins now.
-    till, since = now + math.max(till - since, 0), now
-    if redis.call('ZSCORE', c.ended, member) then redis.call('ZADD', c.ended, int(math.max(till, now + TOMBSTONE_MS)), member) end
-    redis.call('HSET', c.states, member,
-      state .. ' ' .. attempt .. ' ' .. int(till) .. ' ' .. renewed .. ' ' .. refused .. ' ' .. int(since) .. ' ' .. previous)
+    past.till, past.since, past.mended = now + math.max(past.till - past.since, 0), now, true
+    past_write(member, past)
+    if read(c.ended, member) then enter(c.ended, member, math.max(past.till, now + REPEAT_MS)) end
   end
-  return {lease = lease, state = state, attempt = tonumber(attempt), till = till, renewed = renewed,
-    refused = refused, since = since, previous = previous}
+  return past
 end
 
-local function claim_write(member, claim)
-  redis.call('HSET', c.states, member, claim.state .. ' ' .. int(claim.attempt) .. ' ' .. int(claim.till) .. ' ' ..
-    claim.renewed .. ' ' .. claim.refused .. ' ' .. int(claim.since) .. ' ' .. claim.previous)
-end
-
--- What a caller is told of it.
-local function claim_row(member, claim)
+-- What a caller is told of a claim.
+local function claim_row(member, lease, past)
   local at = string.find(member, '\255', 1, true)
-  return {string.sub(member, 1, at - 1), string.sub(member, at + 1), claim.lease.owner, claim.lease.fence, claim.lease.expires,
-    claim.attempt, claim.previous, redis.call('HGET', c.results, member) or ''}
+  return {string.sub(member, 1, at - 1), string.sub(member, at + 1), lease.owner, lease.fence, lease.expires, tonumber(lease.note),
+    past and past.state == 'lost' and past.owner or '', past and past.json or ''}
 end
 
--- Give it to a new owner; `old` is what claim_read found: nothing, ended, or run out. Returns the claim.
-local function claim_grant(member, old, owner, token, lease_ms)
-  local fence = mint(counter)
-  local claim = {state = 'claimed', attempt = 1, till = 0, renewed = '-', refused = '-', since = now, previous = ''}
-  if old then
-    local taken_over = old.state == 'claimed'
-    if taken_over or old.till > now then
-      claim.attempt = old.attempt + 1
-    else
-      redis.call('HDEL', c.results, member)
-    end
-    if taken_over then
-      claim.previous = old.lease.owner
-      claim_count('expired', 1)
-    end
-    claim.refused = old.refused
-    redis.call('ZREM', c.ended, member)
-    redis.call('ZREM', c.expired, member)
+-- The row of a claim that stands, and its lease.
+local function claim_look(member)
+  local lease = lease_read(t, member)
+  if lease then return claim_row(member, lease, past_read(member)), lease end
+end
+
+-- LOW and HIGH, see claim_settle. While the clock is set back, what is granted runs out below what was settled: LOW goes down with it.
+local function claim_settled()
+  local low, high = string.match(read(c.marks, 'settled') or '', '^(%d+) (%d+)$')
+  low, high = tonumber(low or 0), tonumber(high or 0)
+  if low > now then
+    low = now
+    write(c.marks, 'settled', int(low) .. ' ' .. int(high))
   end
-  claim_count(claim.previous == '' and 'acquired' or 'took_over', 1)
-  claim.lease = lease_grant(t, fence, member, old and old.lease, owner, token, lease_ms)
-  claim_write(member, claim)
-  redis.call('ZADD', c.order, 0, member)
-  furthest = math.max(furthest, claim.lease.expires + FORGET_MS)
-  return claim
+  return low, high
+end
+
+-- Give it to a new owner; `old`: a lease that ran out, or nil. Returns the lease and the past.
+local function claim_grant(member, old, past, owner, call, ttl)
+  local fence, attempts = mint(counter), 0
+  claim_settled()
+  if old then
+    attempts = tonumber(old.note)
+    past = {state = 'lost', attempts = attempts, till = now + FORGET_MS, since = now, fence = old.fence, owner = old.owner,
+      json = past and past.json or ''}
+    past_write(member, past)
+    lease_drop(t, member, old)
+    tally(c.stats, 'expired')
+  elseif past then
+    leave(c.ended, member)
+    if past.till > now then
+      attempts = past.attempts
+    else
+      erase(c.past, member)
+      past = nil
+    end
+  end
+  tally(c.stats, old and 'took_over' or 'acquired')
+  local lease = lease_grant(t, member, nil, {fence = fence, ttl = ttl, calls = call, note = int(attempts + 1), owner = owner})
+  enter(c.order, member, 0)
+  claim_outlive(lease.expires + FORGET_MS)
+  return lease, past
 end
 
 -- Why the claim of that owner and fence is not the newest and unfinished; nil: it is.
-local function claim_refusal(claim, owner, fence)
-  if not claim then return RESULT.UNKNOWN end
-  if claim.lease.fence ~= fence then return RESULT.STALE end
-  if claim.lease.owner ~= owner then return RESULT.ANOTHERS end
-  if claim.state == 'swept' then return RESULT.EXPIRED end
-  return claim.state ~= 'claimed' and RESULT.FINISHED or nil
+local function claim_refusal(member, lease, owner, fence)
+  local last = lease or past_read(member)
+  if not last then return RESULT.UNKNOWN end
+  if last.fence ~= fence then return RESULT.STALE end
+  if last.owner ~= owner then return RESULT.ANOTHERS end
+  if lease then return nil end
+  return last.state == 'swept' and RESULT.EXPIRED or RESULT.FINISHED
 end
 
--- End what claim_read found claimed. `attempts`: how many count when it is acquired next, within `keep_ms`.
-local function claim_end(member, claim, state, attempts, keep_ms, call)
-  lease_free(unindexed, member, claim.lease, call)
-  redis.call('ZREM', t.live, member)
-  redis.call('ZREM', c.order, member)
-  redis.call('ZREM', c.expired, member)
-  claim.state, claim.attempt, claim.till, claim.since, claim.previous = state, attempts, now + keep_ms, now, ''
-  claim_write(member, claim)
-  -- Long enough for a call to be repeated that has ended it, whatever it is kept for.
-  local forget_at = now + math.max(keep_ms, TOMBSTONE_MS)
-  redis.call('ZADD', c.ended, int(forget_at), member)
-  furthest = math.max(furthest, forget_at + TOMBSTONE_MS)
-  claim_count(state == 'swept' and 'expired' or state == 'done' and 'completed' or state, 1)
+-- End a claim. `attempts`: how many count when it is acquired next, within `keep_ms`.
+local function claim_end(member, lease, state, attempts, keep_ms, json)
+  lease_drop(t, member, lease)
+  leave(c.order, member)
+  past_write(member, {state = state, attempts = attempts, till = now + keep_ms, since = now, fence = lease.fence, owner = lease.owner,
+    json = json})
+  local forget_at = now + math.max(keep_ms, REPEAT_MS)  -- a refusal says how it ended, for a while
+  enter(c.ended, member, forget_at)
+  claim_outlive(forget_at)
+  tally(c.stats, state == 'done' and 'completed' or state == 'swept' and 'expired' or state)
+end
+
+-- What a call is told that is refused: if it is repeated, and had ended or renewed the claim, that it did.
+local function claim_said(call, refusal)
+  return tonumber(reply_of(replies, call) or refusal)
+end
+
+-- End the claim of that owner and fence, or say why not.
+local function claim_conclude(member, owner, fence, call, state, attempts, keep_ms, json)
+  local lease = lease_read(t, member)
+  local refusal = claim_refusal(member, lease, owner, tonumber(fence))
+  if refusal then return claim_said(call, refusal) end
+  claim_end(member, lease, state, attempts or tonumber(lease.note), keep_ms, json)
+  write(replies, call, int(RESULT.DONE))
+  return RESULT.DONE
 end
 
 -- Given back without having been worked on: its attempt does not count.
-local function claim_release(member, claim, call)
-  claim_end(member, claim, 'released', claim.attempt - 1, claim.attempt > 1 and FORGET_MS or 0, call)
+local function claim_release(member, lease)
+  local attempts, past = tonumber(lease.note) - 1, past_read(member)
+  claim_end(member, lease, 'released', attempts, attempts > 0 and FORGET_MS or 0, past and past.json or '')
 end
 
--- It was found to have run out: from the indexes of what is live to that of the expired. `lease` nil: it was evicted.
-local function claim_ran_out(member, lease)
-  redis.call('ZREM', t.live, member)
-  redis.call('ZREM', c.order, member)
-  if lease then
-    redis.call('ZREM', t.owned, lease.owner .. '\255' .. member)
-    redis.call('ZADD', c.expired, int(lease.expires), member)
-  end
+-- Of up to `most` rows of `live` the members, and all others of the last one's millisecond; which that is, if there may be more rows.
+local function claim_page(rows, most)
+  local members = {}
+  for i = 1, #rows, 2 do members[#members + 1] = rows[i] end
+  if #members < most then return members end
+  local last = tonumber(rows[#rows])
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', t.live.key, int(last), int(last))) do members[#members + 1] = member end
+  return members, last
 end
 
--- One that can't be read may be anybody's: look again in a while, so that it stands in nobody's way.
-local function claim_aside(member)
-  redis.call('ZREM', c.expired, member)
-  redis.call('ZADD', t.live, int(now + ASIDE_MS), member)
-end
-
--- The way back, for what is live: it was found to have run out, and then the server's clock was set back. Nothing else revives.
-local function claim_unexpire(member, lease)
-  if redis.call('ZREM', c.expired, member) == 0 then return end
-  redis.call('ZADD', t.live, int(lease.expires), member)
-  redis.call('ZADD', t.owned, 0, lease.owner .. '\255' .. member)
-  redis.call('ZADD', c.order, 0, member)
-end
-
--- `claim_unexpire` up to `most` that are live again. Whether there may be more.
-local function claim_revive(most)
-  local members = redis.call('ZRANGEBYSCORE', c.expired, '(' .. int(now), '(+inf', 'LIMIT', 0, most)
-  for _, member in ipairs(members) do
-    local lease, problem = attempt(lease_read, t, member)
-    if problem then claim_aside(member)
-    elseif lease then claim_unexpire(member, lease)
-    else redis.call('ZREM', c.expired, member) end
-  end
-  return #members == most
-end
-
--- Move up to `most` that ran out unfinished to the index of the expired, and back what is live again. Whether there may be more.
--- So what is live can be counted and listed without a look at what is not.
+-- Take what has run out from the order, once, so that what is live can be counted and listed without a look at it. Whether there
+-- may be more. None that expires up to LOW is in the order, and all that expire after HIGH are: HIGH is above LOW after the clock
+-- was set back, until what is live again has been entered there.
 local function claim_settle(most)
-  lease_settle(t, most)
-  local members = redis.call('ZRANGEBYSCORE', t.live, '-inf', int(now), 'LIMIT', 0, most)
-  for _, member in ipairs(members) do
-    local lease, problem = attempt(lease_read, t, member)
-    if problem then claim_aside(member) else claim_ran_out(member, lease) end
+  scatter(t.live)
+  local low, high = claim_settled()
+  local back, ran_out, more_back, more = {}
+  if high > now then
+    back, more_back =
+      claim_page(redis.call('ZREVRANGEBYSCORE', t.live.key, int(high), '(' .. int(now), 'WITHSCORES', 'LIMIT', 0, most), most)
+    for _, member in ipairs(back) do enter(c.order, member, 0) end
+    high = more_back and more_back - 1 or now
   end
-  return claim_revive(most) or #members == most
+  ran_out, more = claim_page(redis.call('ZRANGEBYSCORE', t.live.key, '(' .. int(low), int(now), 'WITHSCORES', 'LIMIT', 0, most), most)
+  for _, member in ipairs(ran_out) do leave(c.order, member) end
+  if #back + #ran_out > 0 then
+    low = more or now
+    write(c.marks, 'settled', int(low) .. ' ' .. int(math.max(low, high)))
+  end
+  return more_back or more
 end
 
-local function claim_drop(member)
-  local lease = attempt(lease_read, t, member)
-  if lease then lease_drop(t, member, lease) else redis.call('HDEL', t.leases, member) end
-  redis.call('HDEL', c.states, member)
-  redis.call('HDEL', c.results, member)
-  redis.call('ZREM', c.ended, member)
-  redis.call('ZREM', c.expired, member)
+-- Of what expires last, and of what is forgotten last, whatever a clock that was set back since has put further ahead than it can be is
+-- set right when it is read.
+local function claim_mend(most)
+  for part, mend in pairs({[t.live] = lease_read, [c.ended] = past_read}) do
+    local last = redis.call('ZRANGE', part.key, -most - 1, -2)  -- the empty member stands last
+    for i = #last, 1, -1 do
+      local found
+      if mend == lease_read then found = attempt(lease_read, t, last[i]) else found = attempt(past_read, last[i]) end
+      if found and not found.mended then break end
+    end
+  end
 end
 
 -- Forget up to `most` of those that ended, and of those that ran out and that nobody missed.
 local function claim_forget(most)
-  -- The empty member stands last. What has ended is read, which is enough to set right when it is forgotten.
-  for _, member in ipairs(redis.call('ZRANGE', c.ended, -2, -2)) do attempt(claim_read, member) end
-  for _, member in ipairs(redis.call('ZRANGEBYSCORE', c.ended, '-inf', int(now), 'LIMIT', 0, most)) do
-    claim_drop(member)
+  for _, member in ipairs(due(c.ended, now, most)) do
+    erase(c.past, member)
+    leave(c.ended, member)
   end
-  for _, member in ipairs(redis.call('ZRANGEBYSCORE', c.expired, '-inf', int(now - FORGET_MS), 'LIMIT', 0, most)) do
+  for _, member in ipairs(due(t.live, now - FORGET_MS, most)) do
     local lease = attempt(lease_read, t, member)
-    if lease and lease.live then  -- of a store in which what was renewed was left here
-      claim_unexpire(member, lease)
-    else
-      claim_drop(member)
-      claim_count('expired', 1)
-    end
-  end
-end
-
--- At the end of a run that changed anything: enter what was counted, and let the keys outlive what is in them. The empty
--- members keep a key from being emptied, and with it from losing its TTL, so that all but one run an hour touch no TTL.
-local function finish()
-  counter_write()
-  for what, by in pairs(counted) do
-    if by ~= 0 then tally(c.stats, what, by) end
-  end
-  if furthest <= (tonumber(redis.call('HGET', c.stats, 'horizon') or 0) or now + redis.call('PTTL', t.leases)) then return end
-  local horizon = int(furthest + 3600000)
-  redis.call('HSET', c.stats, 'horizon', horizon)
-  for _, hash in ipairs({t.leases, c.states, c.results}) do redis.call('HSET', hash, '', '') end
-  for _, by_time in ipairs({t.live, c.expired, c.ended}) do redis.call('ZADD', by_time, '+inf', '') end
-  for _, lexical in ipairs({t.owned, c.order}) do redis.call('ZADD', lexical, 0, '\255\255') end
-  for _, key in ipairs({t.leases, c.states, c.results, t.live, c.expired, c.ended, t.owned, c.order}) do
-    redis.call('PEXPIREAT', key, horizon)
+    erase(t.records, member)
+    erase(c.past, member)
+    leave(t.live, member)
+    leave(c.order, member)
+    if lease then leave(t.owned, lease.owner .. '\255' .. member) end
+    tally(c.stats, 'expired')
   end
 end

@@ -51,6 +51,14 @@ local function lease_taken_by(lease, token)
     or string.sub(token, -1) == '+' and lease_took(lease, string.sub(token, 1, -2))
 end
 
+-- The same in one go, of a lock as it stands: its TTL_MS if `token` of that owner may renew it; false: not, or no longer; nil: it can't be read.
+local function lease_renewable(value, score, owner, token)
+  local ttl, calls, note, holder = string.match(value, '^%d+ (%d+) (%S+) (%S+) (.+)$')
+  if not holder then return nil end
+  if holder ~= owner or note ~= '-' or score and score <= now then return false end
+  return (token == '-' or calls == token or calls .. '+' == token or lease_taken_by({calls = calls}, token)) and tonumber(ttl)
+end
+
 -- Let the keys of a table outlive `until_ms`, and a minute more, so that all but one run a minute touch no TTL. The empty field of the
 -- records says for how long they do; the empty members keep a key from being emptied, and with it from losing its TTL.
 local function lease_keep(records, live, owned, until_ms, horizon)

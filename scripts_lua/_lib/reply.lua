@@ -29,9 +29,17 @@ local function reply_put(r, call, text)
   r.seen[call], r.changed[call] = text, true
 end
 
+-- Ask for many calls at once, where each is asked for.
+local function reply_gather(r, calls)
+  for _, key in ipairs(r.keys) do
+    local said = redis.call('HMGET', key, unpack(calls))
+    for i, call in ipairs(calls) do r.seen[call] = r.seen[call] or said[i] end
+  end
+end
+
 -- What the call was answered before, as text; nil: nothing.
 local function reply_of(r, call)
-  if r.seen[call] then return r.seen[call] end
+  if r.seen[call] ~= nil then return r.seen[call] or nil end
   for _, key in ipairs(r.keys) do  -- all of them: the clock may have been set back since
     local said = redis.call('HGET', key, call)
     if said then return said end

@@ -10,7 +10,7 @@
 --   write(tasks, id, text)  erase(tasks, id)
 --   enter(ready, member, score)  leave(ready, member)
 --   range(ready, low, high, most, skip)    members in lexical order, after what is pending on the index was written
---   due(live, until_ms, most)              members by score, likewise
+--   due(live, until_ms, most, skip)        members by score, likewise
 --   tally(stats, 'done')                   at the end: HINCRBY
 --   say(channel, message)                  at the end, in order; the same message once
 --   return each(4, function(i) ... end)    one reply a group of ARGV
@@ -106,9 +106,9 @@ local function range(part, low, high, most, skip)
   return found
 end
 
-local function due(part, until_ms, most)
+local function due(part, until_ms, most, skip)
   scatter(part)
-  local rows, found = redis.call('ZRANGEBYSCORE', part.key, '-inf', int(until_ms), 'WITHSCORES', 'LIMIT', 0, most), {}
+  local rows, found = redis.call('ZRANGEBYSCORE', part.key, '-inf', int(until_ms), 'WITHSCORES', 'LIMIT', skip or 0, most), {}
   for i = 1, #rows, 2 do
     found[#found + 1] = rows[i]
     part.seen[rows[i]] = tonumber(rows[i + 1])

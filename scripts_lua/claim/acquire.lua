@@ -1,6 +1,6 @@
 -- claim/acquire: begin a unit of work unless somebody is at it, or it is done and held; take over what ran out.
 --
--- KEYS[1..10] of _lib/claim
+-- KEYS[1..11] of _lib/claim
 -- ARGV[1] queue     str
 -- ARGV[2] key       str
 -- ARGV[3] owner     str
@@ -14,40 +14,28 @@
 --          previous: whose it was and ran out, else empty; error: JSON, how it last failed, else empty
 --
 -- Test and set are one script: of many racers for what is free or ran out, one gets it. Each run also forgets a few old ones.
--- include: _lib/lease1 _lib/claim
+-- include: _lib/claim
 
+gather(c.past, claim_groups(5))
+gather(c.marks, {'horizon', 'settled'})
 local out = each(5, function(i)
-  local member, owner, token = ARGV[i] .. '\255' .. ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
-  local claim = claim_read(member)
-  local claimed = claim and claim.state == 'claimed'
-  local held = claim and claim.state == 'done' and claim.till > now
-  local refused_before = claim and string.find(',' .. claim.refused, ',' .. token .. ',', 1, true)
-  local reply
-
-  if (claimed and claim.lease.live and claim.lease.token ~= token) or held then
-    if claimed then
-      if claim.lease.ahead then lease_put(t, member, claim.lease) end
-      reply = {RESULT.BUSY, claim.lease.owner, claim.lease.expires}
-    else
-      reply = {RESULT.HELD, claim.lease.owner, claim.since, claim.till, redis.call('HGET', c.results, member) or 'null'}
-    end
-    if not refused_before then
-      claim_count('contended', 1)
-      claim.refused = string.sub(token .. ',' .. claim.refused, 1, 160)
-      claim_write(member, claim)
-    end
-  else
-    if not (claimed and claim.lease.token == token) then
-      if refused_before then claim_count('contended', -1) end  -- a reply that nobody heard: this one counts
-      claim = claim_grant(member, claim, owner, token, tonumber(ARGV[i + 4]))
-    end
-    reply = claim_row(member, claim)
-    table.insert(reply, 1, RESULT.DONE)
+  local member, call = ARGV[i] .. '\255' .. ARGV[i + 1], ARGV[i + 3]
+  local lease = lease_read(t, member)
+  local again = lease and lease.calls == call
+  if lease and lease.live and not again then
+    tally(c.stats, 'contended')
+    return {RESULT.BUSY, lease.owner, lease.expires}
   end
+  local past = past_read(member)
+  if not lease and past and past.state == 'done' and past.till > now then
+    tally(c.stats, 'contended')
+    return {RESULT.HELD, past.owner, past.since, past.till, past.json}
+  end
+  if not again then lease, past = claim_grant(member, lease, past, ARGV[i + 2], call, tonumber(ARGV[i + 4])) end
+  local reply = claim_row(member, lease, past)
+  table.insert(reply, 1, RESULT.DONE)
   return reply
 end)
 
--- A few more than were begun, so that what is over goes faster than it comes.
-claim_settle(#out + 2)
-claim_forget(#out + 2)
+claim_forget(#out + 2)  -- a few more than were begun, so that what is over goes faster than it comes
 return out

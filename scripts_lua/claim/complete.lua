@@ -1,6 +1,6 @@
 -- claim/complete: the work of each claim is done; for `hold_ms` to come, `acquire` answers so.
 --
--- KEYS[1..10] of _lib/claim
+-- KEYS[1..11] of _lib/claim
 -- ARGV[1] queue    str
 -- ARGV[2] key      str
 -- ARGV[3] owner    str
@@ -16,22 +16,10 @@
 -- Accepted after it ran out while nobody took it over: the work was done, and doing it again would be worse. The fence keeps
 -- one who was overtaken from ending the claim of its successor, on the same owner too.
 -- Under OOM: runs.
--- include: _lib/lease1 _lib/claim
+-- include: _lib/claim
 
-local out = each(7, function(i)
-  local member, call = ARGV[i] .. '\255' .. ARGV[i + 1], ARGV[i + 4]
-  local claim = claim_read(member)
-  local said = RESULT.DONE
-  if not (claim and lease_freed_by(claim.lease, call)) then
-    local refusal, hold_ms = claim_refusal(claim, ARGV[i + 2], tonumber(ARGV[i + 3])), tonumber(ARGV[i + 6])
-    if refusal then
-      said = refusal
-    else
-      claim_end(member, claim, 'done', 0, hold_ms, call)
-      if hold_ms > 0 then redis.call('HSET', c.results, member, ARGV[i + 5]) end
-    end
-  end
-  return said
+claim_groups(7)
+return each(7, function(i)
+  local member, hold_ms = ARGV[i] .. '\255' .. ARGV[i + 1], tonumber(ARGV[i + 6])
+  return claim_conclude(member, ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], 'done', 0, hold_ms, hold_ms > 0 and ARGV[i + 5] or '')
 end)
-
-return out

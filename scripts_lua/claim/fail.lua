@@ -1,6 +1,6 @@
 -- claim/fail: the work of each claim failed; the next acquire gets it at once, as its next attempt.
 --
--- KEYS[1..10] of _lib/claim
+-- KEYS[1..11] of _lib/claim
 -- ARGV[1] queue  str
 -- ARGV[2] key    str
 -- ARGV[3] owner  str
@@ -14,22 +14,10 @@
 --
 -- Accepted after it ran out while nobody took it over, as claim/complete is.
 -- Under OOM: runs.
--- include: _lib/lease1 _lib/claim
+-- include: _lib/claim
 
-local out = each(6, function(i)
-  local member, call = ARGV[i] .. '\255' .. ARGV[i + 1], ARGV[i + 4]
-  local claim = claim_read(member)
-  local said = RESULT.DONE
-  if not (claim and lease_freed_by(claim.lease, call)) then
-    local refusal = claim_refusal(claim, ARGV[i + 2], tonumber(ARGV[i + 3]))
-    if refusal then
-      said = refusal
-    else
-      claim_end(member, claim, 'failed', claim.attempt, FORGET_MS, call)
-      redis.call('HSET', c.results, member, ARGV[i + 5])
-    end
-  end
-  return said
+claim_groups(6)
+return each(6, function(i)
+  local member = ARGV[i] .. '\255' .. ARGV[i + 1]
+  return claim_conclude(member, ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], 'failed', nil, FORGET_MS, ARGV[i + 5])
 end)
-
-return out

@@ -1,6 +1,6 @@
 -- claim/release: give each claim back as if it had not been acquired: its attempt does not count.
 --
--- KEYS[1..10] of _lib/claim
+-- KEYS[1..11] of _lib/claim
 -- ARGV[1] queue  str
 -- ARGV[2] key    str
 -- ARGV[3] owner  str
@@ -14,22 +14,16 @@
 --
 -- What ran out stays to be taken over, as the work may have begun; but a call that is undone began none.
 -- Under OOM: runs.
--- include: _lib/lease1 _lib/claim
+-- include: _lib/claim
 
-local out = each(6, function(i)
-  local member, token, call = ARGV[i] .. '\255' .. ARGV[i + 1], ARGV[i + 5], ARGV[i + 4]
-  local claim, fence = claim_read(member), tonumber(ARGV[i + 3])
-  if claim and token ~= '-' then fence = claim.lease.token == token and claim.lease.fence end
-  local said = RESULT.DONE
-  if not (claim and lease_freed_by(claim.lease, call)) then
-    said = claim_refusal(claim, ARGV[i + 2], fence)
-    if not said and not claim.lease.live and token == '-' then said = RESULT.EXPIRED end
-    if not said then
-      claim_release(member, claim, call)
-      said = RESULT.DONE
-    end
-  end
-  return said
+gather(c.past, claim_groups(6))
+return each(6, function(i)
+  local member, call, token = ARGV[i] .. '\255' .. ARGV[i + 1], ARGV[i + 4], ARGV[i + 5]
+  local lease, fence = lease_read(t, member), tonumber(ARGV[i + 3])
+  if token ~= '-' then fence = lease and lease.calls == token and lease.fence end
+  local refusal = claim_refusal(member, lease, ARGV[i + 2], fence) or token == '-' and not lease.live and RESULT.EXPIRED
+  if refusal then return claim_said(call, refusal) end
+  claim_release(member, lease)
+  write(replies, call, int(RESULT.DONE))
+  return RESULT.DONE
 end)
-
-return out

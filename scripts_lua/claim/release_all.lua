@@ -1,43 +1,38 @@
 -- claim/release_all: give back what an owner has claimed, up to `limit` at a time.
 --
--- KEYS[1..10] of _lib/claim
--- KEYS[11] reply:CALL  string  PX: what this call answered, for when it is repeated
--- ARGV[1]  owner       str
--- ARGV[2]  call        id      of this call; the same again is the same call, repeated
--- ARGV[3]  limit       int     bounds the script's time; ask again while more is 1
+-- KEYS[1..11] of _lib/claim
+-- ARGV[1] owner  str
+-- ARGV[2] after  str  the cursor that the page before returned; empty: the first page
+-- ARGV[3] call   id   of this call; the same again is the same call, repeated
+-- ARGV[4] limit  int  bounds the script's time
 --
--- Returns  {released, more, *unreadable}  live ones only are counted; more is 1 when some are left; unreadable: see _lib/lease1
+-- Returns  {released, cursor, *unreadable}  live ones only are counted; an empty cursor: this was the last page; unreadable: see
+--          _lib/clock
 --
--- The owner's own index makes this O(owned): nothing is scanned, and no other owner's claim is looked at; but what a clock that
--- was set back has made live again, whoever's, is first entered there anew.
+-- The owner's own index makes this O(owned): nothing is scanned, and no other owner's claim is looked at.
 -- Under OOM: runs.
--- include: _lib/lease1 _lib/claim
+-- include: _lib/claim
 
-local owner, call, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local said = redis.call('GET', KEYS[11])
+local owner, call, limit = ARGV[1], ARGV[3], tonumber(ARGV[4])
+local said = reply_of(replies, call)
 if said then
-  local released, more = string.match(said, '^(%d+) (%d)$')
-  return {tonumber(released), tonumber(more)}
+  local released, cursor = string.match(said, '^(%d+) (.*)$')
+  return {tonumber(released), cursor}
 end
 
-local unentered = claim_revive(limit)
-local members = redis.call('ZRANGEBYLEX', t.owned, '[' .. owner .. '\255', '(' .. owner .. '\255\255', 'LIMIT', 0, limit)
-local released, left = 0, {}
-for _, owned in ipairs(members) do
-  local member = string.sub(owned, #owner + 2)
-  local claim, problem = attempt(claim_read, member)
-  if problem then
-    left[#left + 1] = problem
-  elseif claim and claim.state == 'claimed' and claim.lease.live and claim.lease.owner == owner then
-    claim_release(member, claim, call)
-    released = released + 1
-  elseif claim and claim.state == 'claimed' and claim.lease.owner == owner then
-    claim_ran_out(member, claim.lease)
-  else
-    redis.call('ZREM', t.owned, owned)
+local members = claim_gather(lease_owned(t, owner, limit, ARGV[2]))
+local out = {0, #members == limit and members[limit] or ''}
+for _, member in ipairs(members) do
+  local lease, problem = attempt(lease_read, t, member)
+  if problem then out[#out + 1] = problem end
+  if lease and lease.owner == owner then
+    if lease.live then
+      claim_release(member, lease)
+      out[1] = out[1] + 1
+    end
+  elseif not problem then
+    leave(t.owned, owner .. '\255' .. member)
   end
 end
-
-local more = (unentered or (#members == limit and #left < limit)) and 1 or 0
-redis.call('SET', KEYS[11], released .. ' ' .. more, 'PX', TOMBSTONE_MS)
-return {released, more, unpack(left)}
+write(replies, call, out[1] .. ' ' .. out[2])
+return out

@@ -1,6 +1,6 @@
 -- claim/renew: set the time left of each claim anew, for its live owner and fence only; what ran out is never revived.
 --
--- KEYS[1..10] of _lib/claim
+-- KEYS[1..11] of _lib/claim
 -- ARGV[1] queue     str
 -- ARGV[2] key       str
 -- ARGV[3] owner     str
@@ -12,29 +12,26 @@
 -- Returns  expires_at_ms                              renewed
 --          UNKNOWN EXPIRED FINISHED ANOTHERS STALE    why not: see _lib/results
 -- Under OOM: runs.
--- include: _lib/lease1 _lib/claim
+-- include: _lib/claim
 
-local out = each(6, function(i)
+claim_groups(6)
+gather(c.marks, {'horizon', 'settled'})
+local calls = {}
+for i = 5, #ARGV, 6 do
+  if ARGV[i] ~= '-' then calls[#calls + 1] = ARGV[i] end
+end
+if #calls > 0 then reply_gather(replies, calls) end
+local _, settled = claim_settled()
+return each(6, function(i)
   local member, call = ARGV[i] .. '\255' .. ARGV[i + 1], ARGV[i + 4]
-  local claim = claim_read(member)
-  local said = claim_refusal(claim, ARGV[i + 2], tonumber(ARGV[i + 3]))
-  if not said and not claim.lease.live and (call == '-' or claim.renewed ~= call) then said = RESULT.EXPIRED end
-  if said then
-    return said
-  elseif call ~= '-' and claim.renewed == call then
-    return claim.lease.expires
-  else
-    claim.lease.expires = now + tonumber(ARGV[i + 5])
-    lease_put(t, member, claim.lease)
-    claim_unexpire(member, claim.lease)
-    if call ~= '-' then
-      claim.renewed = call
-      claim_write(member, claim)
-    end
-    claim_count('renewed', 1)
-    furthest = math.max(furthest, claim.lease.expires + FORGET_MS)
-    return claim.lease.expires
-  end
+  local lease = lease_read(t, member)
+  local said = call ~= '-' and claim_said(call) or claim_refusal(member, lease, ARGV[i + 2], tonumber(ARGV[i + 3]))
+    or not lease.live and RESULT.EXPIRED
+  if said then return said end
+  if lease.expires <= settled then enter(c.order, member, 0) end  -- it had run out when the clock was ahead
+  lease_renew(t, member, lease, tonumber(ARGV[i + 5]))
+  claim_outlive(lease.expires + FORGET_MS)
+  tally(c.stats, 'renewed')
+  if call ~= '-' then write(replies, call, int(lease.expires)) end
+  return lease.expires
 end)
-
-return out

@@ -21,25 +21,23 @@ for i = 1, #ARGV, 4 do keys[#keys + 1] = ARGV[i] end
 local values = redis.call('HMGET', KEYS[1], '', unpack(keys))
 local scores = redis.call('ZMSCORE', KEYS[2], unpack(keys))
 
-local out, expiries, texts, furthest, expiry, ttl = {}, {}, {}, 0, nil, nil
+local out, expiries, texts, furthest, ttl, expiry = {}, {}, {}, 0, nil, nil
 for n, key in ipairs(keys) do
   local i, value = 4 * n - 3, values[n + 1]
-  local lease, said = value and lease_parse(value, tonumber(scores[n] or nil)), 0
-  if value and not lease then
-    said = unread(KEYS[1], key)
-  elseif lease and lease.live and lease.owner == ARGV[i + 1] and lease.note == '-' and lease_taken_by(lease, ARGV[i + 2]) then
+  local was = value and lease_renewable(value, tonumber(scores[n] or nil), ARGV[i + 1], ARGV[i + 2])
+  if was then
     if ttl ~= tonumber(ARGV[i + 3]) then
       ttl = tonumber(ARGV[i + 3])
       expiry, furthest = int(now + ttl), math.max(furthest, now + ttl)
     end
-    if lease.ttl ~= ttl then
-      lease.ttl = ttl
-      texts[#texts + 1], texts[#texts + 2] = key, lease_text(lease)
-    end
+    if was ~= ttl then texts[#texts + 1], texts[#texts + 2] = key, string.gsub(value, '^(%d+) %d+', '%1 ' .. int(ttl)) end
     expiries[#expiries + 1], expiries[#expiries + 2] = expiry, key
-    said = now + ttl
+    out[n] = now + ttl
+  elseif was == nil then
+    out[n] = unread(KEYS[1], key)
+  else
+    out[n] = 0
   end
-  out[n] = said
 end
 
 if #texts > 0 then redis.call('HSET', KEYS[1], unpack(texts)) end

@@ -58,7 +58,7 @@ async def test_a_lock_whose_entry_is_damaged_is_granted_to_nobody_and_named(lb: 
 
 
 @here_and_there
-@pytest.mark.parametrize("damaged", ["claim", "claim:state"])
+@pytest.mark.parametrize("damaged", ["claim", "claim:past"])
 async def test_a_claim_that_ended_and_is_damaged_stands_in_no_other_claims_way(lb: Lockbeat, raw: Any, damaged: str) -> None:
     ended = await lb.claims.acquire("ended", "alice", 30)
     assert isinstance(ended, Claim)
@@ -138,13 +138,17 @@ async def test_a_listing_leaves_out_what_it_cannot_read_and_says_so(
 
 
 @here_and_there
-@pytest.mark.parametrize("what", ["claim", "claim:state"])
+@pytest.mark.parametrize("what", ["claim", "claim:past"])
 @pytest.mark.parametrize("verb", CLAIM_VERBS)
 async def test_a_claim_of_which_something_is_damaged_is_given_to_nobody_and_named(
     lb: Lockbeat, raw: Any, verb: str, what: str
 ) -> None:
     claim = await lb.claims.acquire("c", "alice", 300)
     assert isinstance(claim, Claim)
+    if what == "claim:past":
+        assert await lb.claims.fail(claim, "broken")
+        if verb == "is_claimed":
+            assert await lb.claims.acquire("c", "alice", 300)
     key = lb.store.keys.key(0, what)
     for damage in ("foreign", ""):
         raw.hset(key, b"default\xffc", damage)
@@ -161,13 +165,13 @@ async def test_what_a_claim_was_left_with_is_named_when_it_can_not_be_read_and_t
     claim = await lb.claims.acquire("c", "alice", 300)
     assert isinstance(claim, Claim)
     assert await lb.claims.fail(claim, "broken")
-    key = lb.store.keys.key(0, "claim:result")
-    raw.hset(key, b"default\xffc", "{foreign")
+    key = lb.store.keys.key(0, "claim:past")
+    raw.hset(key, b"default\xffc", raw.hget(key, b"default\xffc").replace(b'"broken"', b"{foreign"))
     with pytest.raises(Unreadable) as raised:
         await lb.claims.acquire("c", "bob", 300)
     assert (raised.value.key, raised.value.field) == (key, r"default\xffc")
     assert await lb.claims.is_claimed("c") is None
-    raw.hset(key, b"default\xffc", '"mended"')
+    raw.hset(key, b"default\xffc", raw.hget(key, b"default\xffc").replace(b"{foreign", b'"mended"'))
     again = await lb.claims.acquire("c", "bob", 300)
     assert isinstance(again, Claim)
     assert (again.last_error, again.attempt) == ("mended", 2)

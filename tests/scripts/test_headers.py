@@ -92,7 +92,7 @@ def test_a_body_assigns_no_global(name: str) -> None:
         for group in re.findall(pattern, source):
             declared |= {word.strip() for word in group.split(",")}
     assigned = set()
-    for group in re.findall(r"(?:^|;|then|do|else)[ \t]*(\w+(?:, \w+)*) = ", source, re.MULTILINE):
+    for group in re.findall(r"(?:^|;|\bthen\b|\bdo\b|\belse\b)[ \t]*(\w+(?:, \w+)*) = ", source, re.MULTILINE):
         assigned |= {word.strip() for word in group.split(",")}
     assert assigned <= declared
 

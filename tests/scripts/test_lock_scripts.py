@@ -100,6 +100,110 @@ def test_renew_answers_each_group_and_wants_owner_and_token(run: Run) -> None:
     assert refused == [0, 0, 0]
 
 
+def test_a_renewal_of_the_same_length_leaves_the_record_as_it_is(run: Run, raw: Any, namespace: str) -> None:
+    records, live = (Keys(namespace).key(0, name) for name in ("lock", "lock:live"))
+    [[fence, *_]] = run("lock/try_acquire", *acquire("k", "alice", "t1"))
+    before = raw.hget(records, "k")
+    [expires] = run("lock/renew", "k", "alice", "t1", 30_000)
+    assert (raw.hget(records, "k"), raw.zscore(live, "k")) == (before, expires)
+    [expires] = run("lock/renew", "k", "alice", "t1", 5_000)
+    assert raw.hget(records, "k") == f"{fence} 5000 t1 - alice".encode()
+    assert run("lock/owner", "k") == [[b"alice", fence, expires]]
+
+
+def test_calls_of_one_run_on_the_same_lock_see_each_other(run: Run, raw: Any, namespace: str) -> None:
+    run("lock/try_acquire", *acquire("k", "alice", "t1"), *acquire("k", "alice", "t2"), *acquire("j", "alice", "t3"))
+    group = ("k", "alice")
+    assert run("lock/release", *group, "t1", "c1", *group, "t2", "c2", *group, "t2", "c3", "j", "alice", "t3", "c4") == [
+        0,
+        1,
+        0,
+        1,
+    ]
+    for name in ("lock", "lock:live", "lock:owned"):
+        keys = raw.hkeys if name == "lock" else lambda key: raw.zrange(key, 0, -1)
+        assert not {b"k", b"j", b"alice\xffk", b"alice\xffj"} & set(keys(Keys(namespace).key(0, name)))
+    [[first, *_], [second, *_], [third, *_]] = run(
+        "lock/try_acquire", *acquire("k", "a", "t4"), *acquire("k", "b", "t5"), *acquire("k", "a", "t6")
+    )
+    assert (first > 0, second, third) == (True, 0, first)
+    assert run("lock/confirm", "k", "a", "t4", 9, "k", "a", "t4,t6", 9)[0] == [0, 0]
+
+
+@HEARD
+def test_a_lock_that_is_handed_on_and_given_back_in_one_run_goes_to_the_next(run: Run, raw: Any, namespace: str) -> None:
+    keys = Keys(namespace)
+    with raw.pubsub() as pubsub:
+        pubsub.subscribe(keys.channel("to:b"))
+        assert pubsub.get_message(timeout=2)["type"] == "subscribe"
+        run("lock/try_acquire", *acquire("k", "alice", "t0"))
+        for token in ("tb", "tc"):
+            run("lock/try_acquire", *acquire("k", f"owner-{token}", token, channel=keys.channel("to:b")))
+        groups = ("k", "alice", "t0", "c0", "k", "owner-tb", "tb", "c1")
+        assert run("lock/release", *groups) == [1, 1]
+        assert run("lock/release", *groups) == [1, 1], "the same calls, repeated"
+    assert run("lock/owner", "k")[0][0] == b"owner-tc"
+    assert raw.zrange(keys.key(0, "lock:owned"), 0, 0) == [b"owner-tc\xffk"]
+
+
+@pytest.fixture
+def attempt(raw: Any, namespace: str) -> Callable[[int], None]:
+    """Leases `job:a` to alice as an attempt of the slot 17 is, to expire then (ms)."""
+
+    def attempt(expires: int) -> None:
+        keys = Keys(namespace)
+        raw.hset(keys.key(0, "lock"), "job:a", "7 30000 c1 17 alice")
+        raw.zadd(keys.key(0, "lock:live"), {"job:a": expires})
+        raw.zadd(keys.key(0, "lock:owned"), {b"alice\xffjob:a": 0})
+
+    return attempt
+
+
+def test_the_verbs_of_locks_leave_what_an_attempt_holds_alone(run: Run, attempt: Callable[[int], None]) -> None:
+    [[_, _, now]] = run("lock/try_acquire", *acquire("other", "alice", "t1"))  # which gives the keys their TTL
+    attempt(now + 20_000)
+    [[fence, wait_ms, *_]] = run("lock/try_acquire", *acquire("job:a", "alice", "t2"))
+    assert (fence, wait_ms <= 20_000) == (0, True), "its own owner does not lock it either"
+    assert run("lock/renew", "job:a", "alice", "-", 60_000, "job:a", "alice", "c1", 60_000) == [0, 0]
+    assert run("lock/release", "job:a", "alice", "-", "c2", "job:a", "alice", "c1+", "c3", "job:a", "alice", "=7", "c4") == [
+        0,
+        0,
+        0,
+    ]
+    assert run("lock/release_all", "alice", "", "c5", 1) == [0, b"job:a"]
+    assert run("lock/release_all", "alice", "job:a", "c6", 1) == [1, b"other"]
+    assert run("lock/owner", "job:a") == [[b"alice", 7, now + 20_000]]
+    assert run("lock/list", "", "", 9) == [b"", [b"job:a", b"alice", 7, now + 20_000]]
+
+
+def test_who_locks_what_an_expired_attempt_held_leaves_its_lease_to_the_sweep(
+    run: Run, raw: Any, namespace: str, attempt: Callable[[int], None]
+) -> None:
+    attempt(1_000)
+    for n in range(9):  # each of these forgets what has expired, but not this
+        run("lock/try_acquire", *acquire(f"other{n}", "bob", f"t{n}"))
+    keys, aside = Keys(namespace), b"job:a\xff17"
+    assert raw.hget(keys.key(0, "lock"), "job:a") == b"7 30000 c1 17 alice"
+    [[fence, *_]] = run("lock/try_acquire", *acquire("job:a", "bob", "t"))
+    assert fence > 7
+    assert raw.hget(keys.key(0, "lock"), aside) == b"7 30000 c1 17 alice"
+    assert raw.zrange(keys.key(0, "lock:live"), 0, 0, withscores=True) == [(aside, 1_000)]
+    assert run("lock/owner", "job:a")[0][:2] == [b"bob", fence]
+
+
+def test_a_lock_without_an_expiry_is_held_for_its_ttl_from_when_somebody_asks_for_it(run: Run, raw: Any, namespace: str) -> None:
+    live = Keys(namespace).key(0, "lock:live")
+    run("lock/try_acquire", *acquire("k", "alice", "t1", ttl_ms=20_000))
+    raw.zrem(live, "k")
+    assert run("lock/is_locked", "k") == [1]
+    [[fence, wait_ms, now, _]] = run("lock/try_acquire", *acquire("k", "bob", "t2"))
+    assert (fence, wait_ms, raw.zscore(live, "k")) == (0, 20_000, now + 20_000)
+    raw.zrem(live, "k")
+    assert run("lock/renew", "k", "alice", "t1", 9_000)[0] > 0
+    raw.zrem(live, "k")
+    assert run("lock/release", "k", "alice", "t1", "c1") == [1]
+
+
 def test_is_locked_and_owner_answer_each_group(run: Run) -> None:
     [[fence, expires, _]] = run("lock/try_acquire", *acquire("a", "alice", "t1"))
     assert run("lock/is_locked", "a", "b", "a") == [1, 0, 1]

@@ -196,6 +196,44 @@ def test_a_token_may_end_or_renew_what_its_call_took(calls: str, token: str, may
 
 
 @pytest.mark.parametrize(
+    ("value", "score", "owner", "token", "ttl"),
+    [
+        ("7 900 t1 - alice", NOW + 1, "alice", "t1", 900),
+        ("7 900 t1 - alice", NOW + 1, "alice", "t1+", 900),
+        ("7 900 t1 - alice", NOW + 1, "alice", "-", 900),
+        ("7 900 t1,t2 - alice", NOW + 1, "alice", "t2+", 900),
+        ("7 900 t1,t2 - alice", NOW + 1, "alice", "t2", False),
+        ("7 900 t1 - alice", NOW + 1, "alice", "t2", False),
+        ("7 900 t1 - alice", NOW + 1, "bob", "t1", False),
+        ("7 900 t1 - eve 900 t1 - alice", NOW + 1, "alice", "t1", False),
+        ("7 900 t1 17 alice", NOW + 1, "alice", "t1", False),
+        ("7 900 t1 - alice", NOW, "alice", "t1", False),
+        ("7 900 t1 - alice", NOW + 90_000, "alice", "t1", 900),
+        ("7 900 t1 - alice", None, "alice", "t1", 900),
+        ("scribble", NOW + 1, "alice", "t1", None),
+        ("7 900 t1 -", NOW + 1, "", "t1", None),
+    ],
+)
+def test_a_lock_is_renewed_by_its_live_owner_alone(value: str, score: Any, owner: str, token: str, ttl: Any) -> None:
+    assert Decisions("_lib/lease", now=NOW).call("lease_renewable", value, score, owner, token) == ttl
+
+
+@pytest.mark.parametrize(
+    ("value", "fields"),
+    [
+        ("0000000000000007 900 to:b alice of K\xc3\xb6ln", {"seq": "0000000000000007", "ttl": 900, "channel": "to:b"}),
+        ("7 900 to:b ", None),
+        ("7 to:b alice", None),
+        ("scribble", None),
+        (False, None),
+    ],
+)
+def test_a_waiter_that_cannot_be_read_is_none(value: Any, fields: dict[str, Any] | None) -> None:
+    waiter = Decisions("_lib/waiting", now=NOW).call("waiter_parse", value)
+    assert (waiter and {name: waiter[name] for name in fields or ()}) == fields
+
+
+@pytest.mark.parametrize(
     ("calls", "call", "was", "left"),
     [
         ("t1", "t1", False, "t1"),
