@@ -288,7 +288,9 @@ async def look(lb: Lockbeat, room: str) -> list[Any]:
     if room == "jobs":
         found += [(state.job.name, state.job.trigger, await ledger(lb, state.job.name)) for state in await lb.jobs.list()]
     if room == "claims":
-        found += [await lb.claims.list(), await lb.claims.expired(), await lb.claims.stats()]
+        found += [await lb.claims.list(), await lb.claims.expired()]
+        stats = await lb.claims.stats()
+        found.append(dataclasses.replace(stats, attempts=0, contended=0))  # a refusal that is asked for again counts again
     return [shape(one) for one in found]
 
 
