@@ -69,11 +69,10 @@ class Calls:
         return load(name, bare=self._connector.kind == "memory")
 
     def _target(self, name: str, shard: int) -> tuple[Wire, Target]:
-        pair = self._targets.get((name, shard))
-        if pair is None:
-            script = self._load(name)
-            pair = self.wire(shard), Target(script, [self.keys.key(shard, key) for key in script.keys])
-            self._targets[name, shard] = pair
+        """Made once, and then found in `_targets`."""
+        script = self._load(name)
+        pair = self.wire(shard), Target(script, [self.keys.key(shard, key) for key in script.keys])
+        self._targets[name, shard] = pair
         return pair
 
     def _durable_target(self, name: str, shard: int) -> tuple[DurableWire, Target]:
@@ -102,12 +101,13 @@ class Calls:
         Cancelling the future does not take the call back. `last`: it runs after every call made so far, and for `lasts` seconds
         it is repeated until it has run.
         """
-        wire, target = self._target(row.script, shard)
+        wire, target = self._targets.get((row.script, shard)) or self._target(row.script, shard)
         return wire.submit(target, row, last=last, lasts=lasts, limit=patience_for(lease))
 
     def submit_many(self, rows: Sequence[Row], shard: int) -> asyncio.Future[list[Any]]:
         """Calls of a batched script as one, up to its `most`; the future gets their replies, in order."""
-        wire, target = self._target(rows[0].script, shard)
+        name = rows[0].script
+        wire, target = self._targets.get((name, shard)) or self._target(name, shard)
         return wire.submit_many(target, rows)
 
     def hurry(self, timeout: float) -> None:
@@ -122,19 +122,17 @@ class Calls:
 
         Every script gives a repeated call its first outcome. Raises TypeError, StoreUnavailable, StoreError, ScriptError.
         """
-        wire, target = self._target(name, shard)
-        row, limit = target.script.encode(**args), patience_for(lease)
+        _, target = self._targets.get((name, shard)) or self._target(name, shard)
+        return await self.call_row(target.script.encode(**args), shard, lease=lease)
+
+    async def call_row(self, row: Row, shard: int, *, lease: float = math.inf) -> Any:
+        """As `call`, for a row that was made before."""
+        wire, target = self._targets.get((row.script, shard)) or self._target(row.script, shard)
+        limit = patience_for(lease)
         try:
             return await wire.submit(target, row, limit=limit)
         except StoreUnavailable:
             return await self._repeat(lambda: wire.submit(target, row, limit=limit))
-
-    async def call_row(self, row: Row, shard: int, *, lease: float = math.inf) -> Any:
-        """As `call`, for a row that was made before."""
-        try:
-            return await self.submit(row, shard, lease=lease)
-        except StoreUnavailable:
-            return await self._repeat(lambda: self.submit(row, shard, lease=lease))
 
     async def call_many(self, rows: Sequence[Row], shard: int) -> list[Any]:
         """As `call`, for many rows of a batched script, in as few runs as its `most` allows, which share the way.

@@ -41,6 +41,7 @@ def _root() -> Path:
 
 _loaded: dict[tuple[str, bool], Script] = {}
 _loading = threading.Lock()
+_encoders: dict[str, Callable[..., Row]] = {}
 
 
 class HeaderError(Exception):
@@ -198,7 +199,11 @@ def load(name: str, *, bare: bool = False) -> Script:
 
 def row(name: str, **args: object) -> Row:
     """A call of the script of that name, ready to be sent. Raises TypeError: not the arguments that its header names."""
-    return load(name).encode(**args)
+    try:
+        encode = _encoders[name]
+    except KeyError:
+        encode = _encoders[name] = load(name).encode
+    return encode(**args)
 
 
 def names() -> list[str]:

@@ -58,11 +58,11 @@ def patience_for(lease: float) -> float:
 class Target:
     """A script on one shard: where calls that can share a run meet."""
 
-    __slots__ = ("batch", "head", "row", "script")
+    __slots__ = ("batch", "batched", "decode", "head", "most", "row", "script")
 
     def __init__(self, script: Script, keys: Sequence[str]) -> None:
         self.script = script
-        self.row = script.row
+        self.row, self.decode, self.batched, self.most = script.row, script.decode, script.batched, script.most
         self.head = ("EVALSHA", script.sha, str(len(keys)), *keys)
         self.batch: Batch | None = None
 
@@ -93,24 +93,17 @@ class Batch:
     def succeed(self, reply: Any) -> None:
         """A group that met what can't be read has an error for a reply; of many groups made as one call it is in its place."""
         target = self.target
-        if target is None:
-            if not self.calls[0].done():
-                self.calls[0].set_result(reply)
-            return
-        decode = target.script.decode
-        if target.script.batched and not self.shared:
-            reply = [[_said(mine, decode) for mine in reply]]
-        elif not self.shared:
-            reply = [_said(reply, decode)]
-        else:
-            reply = [mine if mine.__class__ is int else _said(mine, decode) for mine in reply]
-        for future, said in zip(self.calls, reply, strict=True):
+        if target is not None and target.batched and not self.shared:
+            reply = [_said(mine, target.decode) for mine in reply]
+        for future, mine in zip(self.calls, reply if self.shared else (reply,), strict=True):
             if future.done():
                 continue  # its caller was cancelled
-            if isinstance(said, LockbeatError):
-                future.set_exception(said)
-            else:
-                future.set_result(said)
+            if mine.__class__ is not int and target is not None and (self.shared or not target.batched):
+                mine = _said(mine, target.decode)
+                if isinstance(mine, LockbeatError):
+                    future.set_exception(mine)
+                    continue
+            future.set_result(mine)
 
     def fail(self, error: LockbeatError) -> None:
         """Every caller gets its own copy."""
@@ -121,10 +114,10 @@ class Batch:
 
 def _said(reply: Any, decode: Callable[[Any], Any] | None) -> Any:
     """A script's reply to one call, its fields by name; or the error that it is for the caller."""
-    if reply.__class__ is not list:
+    if reply.__class__ is not list or decode is None:
         return readable(reply)
     try:
-        return reply if decode is None else decode(reply)
+        return decode(reply)
     except ScriptError as problem:
         return problem
 
@@ -304,20 +297,21 @@ class Wire:
         script's. `lasts`: seconds for which one that is `last` does not fail for want of a server: it goes with the next line.
         `limit`: seconds after which the server is taken for gone, if that is less than the timeout.
         """
-        self._check()
+        if asyncio._get_running_loop() is not self.loop:
+            raise forks.foreign(self.generation)
         if row.__class__ is not target.row:
             raise target.refusal(row)
         future = self.loop.create_future()
         if last:
-            alone = Batch(target, target.head, shared=target.script.batched)  # nobody joins it: it may wait for long
+            alone = Batch(target, target.head, shared=target.batched)  # nobody joins it: it may wait for long
             alone.last, alone.keep_until = True, self.loop.time() + lasts
             alone.args.extend(row)
             alone.calls.append(future)
             self._enqueue(alone)
             return future
         batch = target.batch
-        if batch is None or len(batch.calls) >= target.script.most or not target.script.batched:
-            batch = target.batch = Batch(target, target.head, shared=target.script.batched)
+        if batch is None or len(batch.calls) >= target.most:
+            batch = target.batch = Batch(target, target.head, shared=target.batched)
             self._enqueue(batch)
         batch.args.extend(row)
         batch.calls.append(future)
