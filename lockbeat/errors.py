@@ -15,7 +15,7 @@ LockbeatError
 ├── LeaseLost                      stop writing: the lease is gone or can no longer be trusted
 ├── ClaimError
 │   ├── ClaimBusy                  another is at it; ask again after `.expires_at`
-│   ├── ClaimDone                  it is done, and held: `.result` is what came of it
+│   ├── ClaimDone                  it is remembered as done: `.result` is what came of it
 │   └── ClaimRefused               the claim is not yours to change any more; `.refusal` says why
 ├── TaskError
 │   ├── UnknownTask (LookupError)  no task of that id in the store
@@ -166,7 +166,7 @@ class ClaimBusy(ClaimError):
 
 
 class ClaimDone(ClaimError):
-    """It is done, and held until `until`: no need to do it again. Nothing was claimed."""
+    """It is remembered as done, until `until`: no need to do it again. Nothing was claimed."""
 
     def __init__(self, key: str, queue: str, owner: str, result: Any, completed_at: float, until: float) -> None:
         super().__init__(f"{key!r} in queue {queue!r} has been completed by {owner!r}")

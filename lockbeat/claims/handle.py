@@ -23,15 +23,17 @@ log = logging.getLogger("lockbeat")
 class ClaimHandle:
     """`async with lb.claims.hold("order:17") as claim:` claims the work while the block runs.
 
-    Entering raises ClaimBusy while somebody is at it, ClaimDone while it is done and held. The keeper renews the claim. A block
-    that gets to its end completes it, with `claim.result` if it sets that. One that raises fails it, with the error's text; the
-    next acquire gets the next attempt. One that is cancelled from outside, or by a KeyboardInterrupt, gives it back, and the
-    attempt does not count. When the claim is lost, the block is cancelled and LeaseLost raised; an error that the block itself
-    raised comes first, with the loss as a note.
+    The keeper renews the claim. How the block ends decides how the claim ends:
+    at its end: it is completed, with `claim.result` if the block sets that.
+    by an error: it fails, with the error's text; the next acquire gets the next attempt.
+    cancelled from outside, or by KeyboardInterrupt: it is given back, and the attempt does not count.
 
-    The block may also finish it by a verb of the handle; while that has not been answered, the claim is still held. The verbs
-    raise ClaimRefused where those of `Claims` answer False, and `refusal` says why. One handle is for one block at a time.
-    `durability`: the block is entered when the claim is as durable as asked for, or NotDurable raised.
+    The block may also finish the claim by a verb of the handle; until that is answered, it still has the claim. The verbs raise
+    ClaimRefused where those of `Claims` answer False, and `refusal` says why. One handle is for one block at a time.
+
+    Raises: on entry ClaimBusy while somebody is at it, ClaimDone while it is remembered as done, NotDurable when `durability` is
+    not met in time. LeaseLost when the claim is lost: the block is cancelled then, and an error of its own comes first, with
+    the loss as a note.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class ClaimHandle:
         claim: Claim | None = None,
         durability: Durability | None = None,
     ) -> None:
-        """`claim`: one that is there already, to be held on to."""
+        """`claim`: one that is there already, which the block is to hold."""
         check_place(key, queue)
         self._table = table
         self.key = key

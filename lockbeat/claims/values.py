@@ -63,7 +63,7 @@ class Busy:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """It was completed, and is held: no need to do it again. False."""
+    """It was completed, and is remembered as such: no need to do it again. False."""
 
     key: str
     queue: str
@@ -72,7 +72,7 @@ class Done:
     result: Any
     completed_at: float
     until: float
-    """Until when it is held: seconds since the epoch, as all these times, by the server's clock."""
+    """Until when that is remembered: seconds since the epoch, as all these times, by the server's clock."""
 
     def __bool__(self) -> bool:
         return False

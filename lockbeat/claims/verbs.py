@@ -48,7 +48,7 @@ class Claims:
         queue: str = "default",
         durability: Durability | None = None,
     ) -> Claim | Busy | Done:
-        """Claim the work unless somebody is at it (`Busy`, for the same owner too), or it is done and held (`Done`).
+        """Claim the work unless somebody is at it (`Busy`, for the same owner too), or it is remembered as done (`Done`).
 
         `outcome` is "took_over" if the last owner's claim ran out unfinished, else "acquired". `attempt` goes up in the first
         case and after a failure. Nothing renews the claim but you; `hold` does (`claim/acquire`).

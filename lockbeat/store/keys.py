@@ -10,6 +10,7 @@ from lockbeat.errors import InvalidArgument, InvalidType
 # Every key is `{NAMESPACE:SHARD}:NAME`; the braces are the hash tag that keeps a shard's keys in one Cluster slot.
 # Their number does not grow with use, except where NAME holds a word in capitals, which has a TTL.
 KEYS = {
+    # the store
     "shards": "string  how many shards the store has (shard 0 only)",
     "epoch": "string  when this shard was first written: a new one means that the store was emptied",
     "fence": "string  the last fence that was minted, and until when the keys of the locks live",
@@ -19,12 +20,15 @@ KEYS = {
     "reply:1": "hash    the same, in turn",
     "reply:2": "hash    the same, in turn",
     "reply:CALL": "string  PX; what a call answered, for when it is repeated",
+    # locks, see _lib/lock
     "lock": "hash    lock -> lease",
     "lock:live": "zset    lock by expiry",
     "lock:owned": "zset    owner and lock, in lexical order",
     "lock:queue": "zset    lock and waiter, in order of arrival",
     "lock:waiters": "hash    waiter -> what it waits with",
+    # values behind a fence
     "fenced:NAME": "string  PX; what was last written under a name, and by which fence",
+    # claims, see _lib/claim
     "claim": "hash    queue and key -> lease, while it is claimed",
     "claim:live": "zset    queue and key by expiry, while claimed",
     "claim:owned": "zset    owner, queue and key, in lexical order, while claimed",
@@ -32,13 +36,16 @@ KEYS = {
     "claim:past": "hash    queue and key -> how the attempt before ended, with its result or error",
     "claim:ended": "zset    queue and key by when to forget its past",
     "claim:stats": "hash    what happened to claims -> how often",
+    # jobs and where they stand, see _lib/schedule
     "job": "hash    job -> its definition",
     "job:order": "zset    job, in lexical order",
     "job:slot": "hash    job -> its next slot",
     "job:due": "zset    job by when to look at it next",
     "job:open": "hash    job -> its unfinished task, under overlap skip",
+    # what became of slots, see _lib/ledger
     "ledger": "hash    task id -> what became of the slot",
     "ledger:order": "zset    job and slot, in lexical order",
+    # tasks, see _lib/task
     "task": "hash    task id -> its record",
     "task:lease": "hash    task id -> lease",
     "task:live": "zset    task id by expiry",
@@ -53,6 +60,7 @@ KEYS = {
     "task:until": "zset    task id by when it is cancelled",
     "task:awaited": "zset    task id and channel, in lexical order: whom to tell when it ends",
     "task:stats": "hash    what happened to tasks -> how often",
+    # instances
     "instance": "hash    owner -> what the instance said of itself",
     "instance:live": "zset    owner by when it is taken for dead",
 }

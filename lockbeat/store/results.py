@@ -46,5 +46,5 @@ TOO_LATE: Final = -9
 """What it depends on has gone on."""
 BUSY: Final = -10
 """Somebody is at it."""
-HELD: Final = -11
+REMEMBERED: Final = -11
 """It is done, and remembered as such."""

@@ -22,5 +22,5 @@ local RESULT = {
   NOT_YOURS = -8,   -- of another owner or fence, expired and taken back, or ended
   TOO_LATE = -9,    -- what it depends on has gone on
   BUSY = -10,       -- somebody is at it
-  HELD = -11,       -- it is done, and remembered as such
+  REMEMBERED = -11, -- it is done, and remembered as such
 }

@@ -1,4 +1,4 @@
--- claim/acquire: begin a unit of work unless somebody is at it, or it is done and held; take over what ran out.
+-- claim/acquire: begin a unit of work unless somebody is at it, or it is remembered as done; take over what ran out.
 --
 -- KEYS[1..11] of _lib/claim
 -- ARGV[1] queue     str
@@ -10,7 +10,7 @@
 --
 -- Returns  {said=DONE, queue, key, owner, fence, expires_at_ms, attempt, previous, error}  claimed by this call
 --          {said=BUSY, owner, expires_at_ms}                      somebody's, be it the same owner's
---          {said=HELD, owner, completed_at_ms, until_ms, result}  done, and held until then
+--          {said=REMEMBERED, owner, completed_at_ms, until_ms, result}  done, and remembered until then
 --          previous: whose it was and ran out, else empty; error: JSON, how it last failed, else empty
 --
 -- Test and set are one script: of many racers for what is free or ran out, one gets it. Each run also forgets a few old ones.
@@ -29,7 +29,7 @@ local out = each(5, function(i)
   local past = past_read(member)
   if not lease and past and past.state == 'done' and past.till > now then
     tally(c.stats, 'contended')
-    return {RESULT.HELD, past.owner, past.since, past.till, past.json}
+    return {RESULT.REMEMBERED, past.owner, past.since, past.till, past.json}
   end
   if not again then lease, past = claim_grant(member, lease, past, ARGV[i + 2], call, tonumber(ARGV[i + 4])) end
   local reply = claim_row(member, lease, past)

@@ -6,7 +6,7 @@
 -- ARGV[3] owner    str
 -- ARGV[4] fence    int
 -- ARGV[5] call     id    of this call; the same again is the same call, repeated
--- ARGV[6] result   json  kept while it is held
+-- ARGV[6] result   json  kept as long as it is remembered
 -- ARGV[7] hold_ms  int   0: not at all, the key is free at once
 -- Batch: ARGV[1..7] repeat, one group a call, at most 64 a run.
 --

@@ -307,7 +307,7 @@ class ClaimsFollowTheModel(RuleBasedStateMachine):
         elif self.live(unit):
             assert (reply[0], reply[1].decode(), reply[2]) == (results.BUSY, unit.owner, unit.until_ms)
         elif unit.done_until_ms > self.now_ms:
-            assert (reply[0], reply[3]) == (results.HELD, unit.done_until_ms)
+            assert (reply[0], reply[3]) == (results.REMEMBERED, unit.done_until_ms)
         else:
             self.grant(unit, owner, token, lease_ms)
             assert reply[0] == 1

@@ -62,7 +62,7 @@ def test_done_is_answered_while_it_is_held(run: Run) -> None:
     [[_, _, _, _, fence, *_]] = run("claim/acquire", *acquire("a", "alice", "t1"))
     assert run("claim/complete", "q", "a", "alice", fence, "c1", '{"n":[]}', 5000) == [1]
     [[said, owner, at, until, result]] = run("claim/acquire", *acquire("a", "bob", "t2"))
-    assert (said, owner, until - at, result) == (results.HELD, b"alice", 5000, b'{"n":[]}')
+    assert (said, owner, until - at, result) == (results.REMEMBERED, b"alice", 5000, b'{"n":[]}')
 
 
 @pytest.mark.parametrize(

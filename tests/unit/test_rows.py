@@ -105,7 +105,7 @@ def test_the_first_field_may_say_which_the_others_are() -> None:
     assert decode([results.BUSY, b"bob", 9]).owner == b"bob"
     assert decode([]) is None
     with pytest.raises(ScriptError, match="its header has no such reply"):
-        decode([results.HELD, 1])
+        decode([results.REMEMBERED, 1])
 
 
 @pytest.mark.parametrize("returns", ["1  done", "{{a, b}, ...}", "{a, {b, c}, ...}", "{job, ...}", "{1, 0}"])
