@@ -60,12 +60,15 @@ local function lease_renewable(value, score, owner, token)
 end
 
 -- Let the keys of a table outlive `until_ms`, and a minute more, so that all but one run a minute touch no TTL. The empty field of the
--- records says for how long they do; the empty members keep a key from being emptied, and with it from losing its TTL.
+-- records, `horizon`, says for how long they do; the empty members keep a key from being emptied, and with it from losing its TTL.
+-- Returns the horizon as it stands now.
 local function lease_keep(records, live, owned, until_ms, horizon)
-  if until_ms + REPEAT_MS <= (tonumber(horizon or nil) or 0) then return end
-  horizon = int(until_ms + REPEAT_MS + 60000)
-  redis.call('HSET', records, '', horizon)
+  horizon = tonumber(horizon or nil) or 0
+  if until_ms + REPEAT_MS <= horizon then return horizon end
+  horizon = until_ms + REPEAT_MS + 60000
+  redis.call('HSET', records, '', int(horizon))
   redis.call('ZADD', live, '+inf', '')
   redis.call('ZADD', owned, 0, '\255\255')
-  for _, key in ipairs({records, live, owned}) do redis.call('PEXPIREAT', key, horizon) end
+  for _, key in ipairs({records, live, owned}) do redis.call('PEXPIREAT', key, int(horizon)) end
+  return horizon
 end

@@ -56,7 +56,7 @@ local function lock_scatter(t)
     redis.call('ZADD', t.owned, unpack(own))
     t.own = {}
   end
-  if t.until_ms > 0 then lease_keep(t.records, t.live, t.owned, t.until_ms, t.horizon) end
+  if t.until_ms > 0 then t.horizon = lease_keep(t.records, t.live, t.owned, t.until_ms, t.horizon) end
 end
 
 -- Two changes of a key in one run are two writes, so that the lists need no order.
@@ -92,10 +92,11 @@ local function lock_grant(t, key, old, lease)
   return lease
 end
 
--- Forget up to `most` locks that have expired. What an attempt left is for the sweep of tasks to find.
-local function lock_forget(t, most)
-  local keys = redis.call('ZRANGEBYSCORE', t.live, '-inf', int(now), 'LIMIT', 0, most)
-  if #keys == 0 then return end
+-- Forget locks that have expired, of `most` that have. What an attempt left is for the sweep of tasks to find: returns whether there is
+-- that alone.
+local function lock_forget(t, most, skip)
+  local keys = redis.call('ZRANGEBYSCORE', t.live, '-inf', int(now), 'LIMIT', skip, most)
+  if #keys == 0 then return false end
   local values, gone, disown = redis.call('HMGET', t.records, unpack(keys)), {}, {}
   for i, key in ipairs(keys) do
     local lease = values[i] and lease_parse(values[i], 0)
@@ -106,8 +107,9 @@ local function lock_forget(t, most)
       if lease then disown[#disown + 1] = lease.owner .. '\255' .. key end
     end
   end
-  if #gone == 0 then return end
+  if #gone == 0 then return #keys == most end
   redis.call('HDEL', t.records, unpack(gone))
   redis.call('ZREM', t.live, unpack(gone))
   if #disown > 0 then redis.call('ZREM', t.owned, unpack(disown)) end
+  return false
 end

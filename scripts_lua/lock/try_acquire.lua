@@ -55,9 +55,13 @@ end)
 
 lock_scatter(t)
 -- More than were taken, so that what has expired goes faster than it comes; a look by every fourth run is enough.
-if time[2] % 4 == 0 then lock_forget(t, 4 * #out + 4) end
+if time[2] % 4 == 0 then
+  local most = 4 * #out + 4
+  -- Where many attempts wait for a sweep, a look anywhere finds the locks among them.
+  if lock_forget(t, most, 0) then lock_forget(t, most, time[2] % redis.call('ZCOUNT', t.live, '-inf', int(now))) end
+end
 if queued then
-  local until_ms = int(now + redis.call('PTTL', t.records))
+  local until_ms = int(math.max(tonumber(t.horizon or nil) or 0, now + 60000))
   redis.call('PEXPIREAT', w.queue, until_ms)
   redis.call('PEXPIREAT', w.waiters, until_ms)
 end

@@ -15,7 +15,7 @@ from tests.keeping import renewed
 from tests.servers import Server
 
 SCRIPTING = "+evalsha +eval +subscribe +unsubscribe +publish +time +exists"
-DATA = "+get +set +pttl +pexpireat +unlink +hget +hmget +hset +hdel +hexists +zadd +zrem +zmscore +zrangebylex +zrangebyscore"
+DATA = "+get +set +pexpireat +unlink +hget +hmget +hset +hdel +hexists +zadd +zrem +zcount +zmscore +zrangebylex +zrangebyscore"
 USER = "user limited on >pw resetkeys ~{app:* resetchannels &{app* -@all " + f"{SCRIPTING} {DATA}"
 
 

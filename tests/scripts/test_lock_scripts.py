@@ -285,6 +285,17 @@ def test_what_has_expired_is_forgotten_by_those_who_come(run: Run, raw: Any, nam
         assert count(keys.key(0, name)) == old + 1, name
 
 
+def test_what_has_expired_is_forgotten_though_many_attempts_wait_for_a_sweep(run: Run, raw: Any, namespace: str) -> None:
+    keys, attempts = Keys(namespace), {f"job:{n}": f"7 30000 c1 {n} alice" for n in range(40)}
+    run("lock/try_acquire", *acquire("first", "alice", "t", ttl_ms=1))
+    raw.hset(keys.key(0, "lock"), mapping=attempts)
+    raw.zadd(keys.key(0, "lock:live"), dict.fromkeys(attempts, 1_000))
+    for n in range(1_000):
+        run("lock/try_acquire", *acquire(f"k{n}", "alice", f"t{n}", ttl_ms=1))
+    assert raw.hlen(keys.key(0, "lock")) < 400
+    assert {key.encode() for key in attempts} <= set(raw.hkeys(keys.key(0, "lock")))
+
+
 def test_every_lock_key_has_a_ttl_that_outlives_what_is_in_it(run: Run, raw: Any, namespace: str) -> None:
     keys = Keys(namespace)
     run("lock/try_acquire", *acquire("long", "alice", "t1", ttl_ms=3_600_000))
