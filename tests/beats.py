@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -14,10 +15,8 @@ import time_machine
 
 from lockbeat import Beat, Lockbeat
 from lockbeat.jobs import Job, JobState, LedgerEntry, Scheduler
-from lockbeat.leases.lease import Held
 from lockbeat.store import Store
 from lockbeat.store.rows import Row
-from lockbeat.store.scripts import load
 from lockbeat.tasks import Task
 from lockbeat.triggers import Every
 from tests.conftest import PATIENCE
@@ -55,34 +54,19 @@ class Hands:
         self.names = set(names)
         self.places = places
         self.tasks: list[Task] = []
+        self.here: Sequence[bool] = ()
 
     @property
     def room(self) -> int:
         return self.places
 
-    def reserve(self, queue: str, name: str) -> bool:
-        if name not in self.names or self.places <= 0:
-            return False
+    @contextmanager
+    def starting(self, shard: int, call: str, jobs: Sequence[Job]) -> Iterator[Hands]:
+        self.here = [number < self.places and job.name in self.names for number, job in enumerate(jobs)]
+        yield self
+
+    def begin(self, task: Task) -> None:
         self.places -= 1
-        return True
-
-    def unreserve(self, places: int = 1) -> None:
-        self.places += places
-
-    def knows(self, name: str) -> bool:
-        return name in self.names
-
-    def reply_lost(self, shard: int, calls: Any) -> None:
-        raise AssertionError("no reply is lost here")
-
-    def expect(self, shard: int, call: str, lease_ms: int) -> Held:
-        row = load("task/keep").encode(owner="nobody", call=call, lease_ms=lease_ms)
-        return Held(row, shard, lease_ms / 1000, 0.0, lambda reason: None)
-
-    def expected(self, held: Held) -> None:
-        pass
-
-    def begin(self, task: Task, held: Held) -> None:
         self.tasks.append(task)
 
     def put_off(self, task: Task) -> None:

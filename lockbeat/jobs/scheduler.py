@@ -10,16 +10,18 @@ import asyncio
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import anyio
 
 from lockbeat.connection.outage import REMIND
-from lockbeat.errors import LockbeatError, NotDurable, StoreError, Unreadable
+from lockbeat.errors import LockbeatError, NotDurable, Unreadable
 from lockbeat.jobs import plan
 from lockbeat.jobs.definition import Job, task_id
+from lockbeat.jobs.plan import Plan
 from lockbeat.jobs.registry import Jobs
-from lockbeat.leases.lease import Held, monotonic
+from lockbeat.leases.lease import monotonic
 from lockbeat.store import Store, messages, results
 from lockbeat.store.durable import Durability
 from lockbeat.store.keys import job_lock
@@ -48,49 +50,53 @@ ORPHANED = 30.0
 """Seconds after which a job without a definition is forgotten: an instance that declares it has had time to say so."""
 
 
+class Starting(Protocol):
+    """What a call that fires is about to start as well, in the name of this process's worker."""
+
+    here: Sequence[bool]
+    """Of each job, whether there is a place for its attempt."""
+
+    def begin(self, task: Task) -> None:
+        """Run an attempt that was started."""
+        ...
+
+    def put_off(self, task: Task) -> None:
+        """Give it back, for a while."""
+        ...
+
+
 class Runner(Protocol):
-    """What the scheduler may start tasks on: the worker of the same process."""
+    """What the scheduler may start attempts on: the worker of the same process."""
 
     @property
     def room(self) -> int:
         """How many more attempts it would take now."""
         ...
 
-    def reserve(self, queue: str, name: str) -> bool:
-        """Keep a place for an attempt of this function; False: it would not run it now."""
+    def starting(self, shard: int, call: str, jobs: Sequence[Job]) -> AbstractContextManager[Starting]:
+        """Places for the first attempts of these jobs while a call is on its way that fires them."""
         ...
 
-    def unreserve(self, places: int = 1) -> None:
-        """Give up places."""
-        ...
 
-    def expect(self, shard: int, call: str, lease_ms: int) -> Held:
-        """Have renewed what a call is about to start in its name, until it is `expected` no more."""
-        ...
+class _Nobody:
+    """Takes no attempt: there is no worker."""
 
-    def expected(self, held: Held) -> None:
-        """All that the call started is begun, or it started nothing."""
-        ...
+    room = MOST
+    here: Sequence[bool] = ()
 
-    def reply_lost(self, shard: int, calls: Sequence[str]) -> None:
-        """These calls of ours may have started attempts in its name, and nobody was told."""
-        ...
+    def starting(self, shard: int, call: str, jobs: Sequence[Job]) -> AbstractContextManager[Starting]:
+        self.here = [False] * len(jobs)
+        return nullcontext(self)
 
-    def begin(self, task: Task, held: Held) -> None:
-        """Run an attempt that has been started in its name, in a place that was reserved; `held` has renewed it since."""
-        ...
-
-    def put_off(self, task: Task) -> None:
-        """Give back an attempt that has been started in its name, for a while."""
-        ...
+    def begin(self, task: Task) -> None: ...
+    def put_off(self, task: Task) -> None: ...
 
 
 class _Shot(NamedTuple):
     job: Job
-    slot_ms: int
-    next_due: int
-    here: bool
-    row: Row
+    expected: str
+    rev: str
+    plan: Plan
 
 
 class Scheduler:
@@ -107,7 +113,7 @@ class Scheduler:
         self._store = store
         self._jobs = jobs
         self._declared = declared
-        self._runner = runner
+        self._runner: Runner = runner or _Nobody()
         self._durability = durability
         self._wakeups = [Wakeup() for _ in range(store.shards)]
         self._read: dict[str, tuple[str, Job]] = {}
@@ -150,7 +156,7 @@ class Scheduler:
 
     async def tick(self, shard: int) -> float | None:
         """One turn: fire what is due. Returns in how many seconds to look again; None: when told to. Raises StoreError."""
-        handful = min(max(self._runner.room, LEAST), MOST) if self._runner is not None else MOST
+        handful = min(max(self._runner.room, LEAST), MOST)
         reply = await self._store.call("beat/due", shard, limit=handful, hide_ms=HIDE_MS, seen=self._handed.get(shard, b""))
         now_ms, epoch, next_ms, handed, odd, rows = reply
         answered = monotonic()
@@ -248,8 +254,7 @@ class Scheduler:
         self, now_ms: int, pairs: Sequence[tuple[str, str]], known: Mapping[str, Job]
     ) -> tuple[list[_Shot], list[tuple[Job, str]]]:
         """What to fire; and jobs whose slot is none."""
-        store, runner = self._store, self._runner
-        shots, stray, call = [], list[tuple[Job, str]](), store.new_call()
+        shots, stray = [], list[tuple[Job, str]]()
         for name, expected in pairs:
             job = known.get(name)
             if job is None:
@@ -258,76 +263,65 @@ class Scheduler:
                 slot_ms, _, rev, rules = SlotLine.of(expected)
                 if plan.again(job, slot_ms, now_ms, rules) is not None:
                     stray.append((job, expected))
-                    continue
-                planned = plan.of(job, slot_ms, now_ms)
+                else:
+                    shots.append(_Shot(job, expected, rev, plan.of(job, slot_ms, now_ms)))
             except Exception:  # one job's trigger, or what the store says of it, must not stop the others
                 if monotonic() >= self._told.get(name, -math.inf) + REMIND:
                     self._told[name] = monotonic()
                     log.exception("could not work out what follows %r of job %r", expected, name)
-                continue
-            next_due = planned.next.due_ms if planned.next else 0
-            here = runner is not None and runner.reserve(job.queue, name)
-            row = store.row(
-                "beat/fire",
-                job=name,
-                expected=expected,
-                slot=planned.fire,
-                first=planned.first,
-                last=planned.last,
-                count=planned.count,
-                window=job.fires_within_ms,
-                next=f"{planned.next.slot_ms} {next_due} {rev} {rules_version()}" if planned.next else "",
-                next_due=next_due,
-                record=job.record,
-                overlap=job.overlap,
-                keep=job.keep,
-                owner=store.owner,
-                call=call,
-                lease_ms=job.lease_ms if here else 0,
-            )
-            shots.append(_Shot(job, planned.fire, next_due, here, row))
         return shots, stray
 
     async def _shoot(self, shard: int, shots: Sequence[_Shot]) -> int:
         """Fire a chunk, and begin what was started in our name. Returns the earliest due time of what follows."""
         if not shots:
             return 0
-        asked_at, soonest, held = monotonic(), 0, None
-        leases = [shot.job.lease_ms for shot in shots if shot.here]
-        if leases and self._runner is not None:
-            held = self._runner.expect(shard, shots[0].row.call, min(leases))
-        reserved, telling = sum(shot.here for shot in shots), log.isEnabledFor(logging.DEBUG)
-        try:
-            replies, durable = await self._shots(shard, [shot.row for shot in shots])
-            for shot, reply in zip(shots, replies, strict=True):
+        asked_at, soonest, call = monotonic(), 0, self._store.new_call()
+        telling = log.isEnabledFor(logging.DEBUG)
+        with self._runner.starting(shard, call, [shot.job for shot in shots]) as starting:
+            rows = [self._row(shot, call, here) for shot, here in zip(shots, starting.here, strict=True)]
+            replies, durable = await self._shots(shard, rows)
+            for (job, _, _, planned), row, reply in zip(shots, rows, replies, strict=True):
                 if isinstance(reply, Unreadable):
-                    log.error("could not fire %s of %s: %s", instant(shot.slot_ms).isoformat(), shot.job.name, reply)
+                    log.error("could not fire %s of %s: %s", instant(planned.fire).isoformat(), job.name, reply)
                     continue  # beat/due brings it again
                 # Not fired may mean that another is at it, or that the ledger says why and the next slot is as planned.
                 again_ms = reply.now_ms + HIDE_MS
-                due_ms = shot.next_due if reply.fired > results.NO else min(shot.next_due or again_ms, again_ms)
+                due_ms = row.next_due if reply.fired > results.NO else min(row.next_due or again_ms, again_ms)
                 if due_ms and (not soonest or due_ms < soonest):
                     soonest = due_ms
                 self.fired += reply.fired > results.NO
                 if telling and reply.fired > results.NO:
-                    log.debug("fired %s of %s", instant(shot.slot_ms).isoformat(timespec="milliseconds"), shot.job.name)
-                if reply.fired == results.STARTED and self._runner is not None and held is not None:
+                    log.debug("fired %s of %s", instant(planned.fire).isoformat(timespec="milliseconds"), job.name)
+                if reply.fired == results.STARTED:
                     ends_ms = reply.expires_at_ms
-                    task = _first_attempt(shot.job, shot.slot_ms, shard, self._store.owner, reply.fence, ends_ms, asked_at)
+                    task = _first_attempt(job, planned.fire, shard, self._store.owner, reply.fence, ends_ms, asked_at)
                     if durable:
-                        reserved -= 1
-                        self._runner.begin(task, held)
+                        starting.begin(task)
                     else:
-                        self._runner.put_off(task)
-        except StoreError:
-            if self._runner is not None:
-                self._runner.reply_lost(shard, [shots[0].row.call] if leases else [])
-            raise
-        finally:
-            if self._runner is not None and held is not None:
-                self._runner.expected(held)
-                self._runner.unreserve(reserved)
+                        starting.put_off(task)
         return soonest
+
+    def _row(self, shot: _Shot, call: str, here: bool) -> Row:
+        job, expected, rev, planned = shot
+        following = planned.next
+        return self._store.row(
+            "beat/fire",
+            job=job.name,
+            expected=expected,
+            slot=planned.fire,
+            first=planned.first,
+            last=planned.last,
+            count=planned.count,
+            window=job.fires_within_ms,
+            next=f"{following.slot_ms} {following.due_ms} {rev} {rules_version()}" if following else "",
+            next_due=following.due_ms if following else 0,
+            record=job.record,
+            overlap=job.overlap,
+            keep=job.keep,
+            owner=self._store.owner,
+            call=call,
+            lease_ms=job.lease_ms if here else 0,
+        )
 
     async def _shots(self, shard: int, rows: Sequence[Row]) -> tuple[Sequence[Any], bool]:
         """Fire. Also: whether it is as durable as asked for; else what was started must not be begun, it might be fired again."""

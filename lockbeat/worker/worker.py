@@ -6,20 +6,23 @@ import asyncio
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from lockbeat.errors import ScriptError, StoreError
+from lockbeat.jobs import Job
 from lockbeat.leases.keeper import CANCELLED, Keeper
 from lockbeat.leases.lease import Held, monotonic
 from lockbeat.process.logs import log
 from lockbeat.store import Store, messages, results
 from lockbeat.store.durable import Durability
-from lockbeat.store.wakeup import LOOK_IN_MEMORY, Wakeup, at_most
+from lockbeat.store.wakeup import LOOK_IN_MEMORY, Wakeup
 from lockbeat.tasks import NOT_DURABLE_MS, Claimed, Failure, Task, Tasks
 from lockbeat.values.payloads import dump
 from lockbeat.worker.attempt import LOST, SHUT_DOWN, Attempt, fields
 from lockbeat.worker.functions import Function
+from lockbeat.worker.passing import Passing
 
 HANDFUL = 50
 """Tasks that one claim takes; keeps its script under 5 ms."""
@@ -34,34 +37,21 @@ LOOK_AFTER = 20.0
 """Seconds. Looks again after this time though nobody rang: a message can be lost with the instance that was to send it."""
 
 
-class Passing:
-    """How far a worker has passed tasks whose functions it lacks, so that those behind them are reached.
+class Starting:
+    """What one call is about to start in this instance's name, each attempt in a place that is kept for it."""
 
-    They stay where they are, in front: now and then it looks at all of them again, for at most a twentieth of the time.
-    """
+    def __init__(self, begin: Callable[[Task, Held], None], put_off: Callable[[Task], None], held: Held, places: int) -> None:
+        self._begin, self._held = begin, held
+        self.put_off = put_off
+        """Give an attempt back that is not durable yet."""
+        self.left = places
+        self.here: Sequence[bool] = ()
+        """Of each job whose slot is fired, whether its attempt has a place."""
 
-    def __init__(self) -> None:
-        self._after: dict[int, dict[str, str]] = {}
-        self._began: dict[int, float] = {}
-        self._again: dict[int, float] = {}
-
-    def after(self, shard: int) -> dict[str, str]:
-        """Where the next claim is to begin."""
-        after = self._after.get(shard)
-        if not after or monotonic() >= self._again.get(shard, 0):
-            self._began[shard], self._again[shard] = monotonic(), float("inf")
-            return {}
-        return after
-
-    def claimed(self, shard: int, after: dict[str, str], wake: float | None) -> float | None:
-        """A claim has got so far, and would be made again in `wake` seconds. When it is to be."""
-        self._after[shard] = after
-        if not after or (wake is not None and wake <= 0):
-            return wake
-        now = monotonic()
-        if self._again[shard] == float("inf"):
-            self._again[shard] = now + max(1.0, 20 * (now - self._began[shard]))
-        return at_most(self._again[shard] - now, wake)
+    def begin(self, task: Task) -> None:
+        """Run an attempt that was started."""
+        self.left -= 1
+        self._begin(task, self._held)
 
 
 class Worker:
@@ -84,20 +74,18 @@ class Worker:
         self._tasks = tasks
         self._functions = functions
         self._queues = tuple(dict.fromkeys(queues))
-        self._concurrency = concurrency
         self._durability = durability
         self._lease_ms = min(CLAIM_LEASE_MS, shortest_lease_ms)
         self._grace = grace
         self._attempts: dict[Task, Attempt] = {}
-        self._busy = 0  # attempts whose functions have not ended
         self._clocks: dict[int, float] = {}  # of the shards' servers, against ours
         self._outran: set[str] = set()  # what ran when a server's clock was set forward
         tasks.running = self._unsure
         self._strangers: set[str] = set()  # functions that others have: older or newer code, another program
-        self._reserved = 0
+        self._free = concurrency
+        self._freed = Wakeup()  # a place
         self._claiming: set[asyncio.Future[Claimed]] = set()
         self._stopping = False
-        self._room = Wakeup()  # a function has ended
         self._passing = Passing()
         self._next = asyncio.Lock()  # held by the shard whose turn it is to take what room there is
         self._turns: defaultdict[int, int] = defaultdict(int)  # of the queues, shard by shard
@@ -112,69 +100,67 @@ class Worker:
     @property
     def room(self) -> int:
         """How many more attempts it would take now."""
-        return 0 if self._stopping else self._concurrency - self._busy - self._reserved
+        return 0 if self._stopping else self._free
 
-    def reserve(self, queue: str, name: str) -> bool:
-        """Keep a place for an attempt of this function; False: it would not run it now."""
-        if self.room <= 0 or queue not in self._queues or name not in self._functions:
-            return False
-        self._reserved += 1
-        return True
+    def _give_places(self, places: int) -> None:
+        self._free += places
+        self._freed.ring()
 
-    def unreserve(self, places: int = 1) -> None:
-        """Give up places; who waits for one is told."""
-        self._reserved -= places
-        self._room.ring()
+    @contextmanager
+    def starting(self, shard: int, call: str, jobs: Sequence[Job]) -> Iterator[Starting]:
+        """Places for the first attempts of jobs that a call fires, as far as there is room and this program has them.
 
-    def knows(self, name: str) -> bool:
-        """Whether it has the function."""
-        return name in self._functions
+        If its reply is lost, the next claim brings what it started.
+        """
+        room, here = self.room, list[bool]()
+        for job in jobs:
+            here.append(room > 0 and job.queue in self._queues and job.name in self._functions)
+            room -= here[-1]
+        leases_ms = [job.lease_ms for job, mine in zip(jobs, here, strict=True) if mine]
+        with self._places(shard, call, len(leases_ms), min(leases_ms, default=0)) as starting:
+            starting.here = here
+            try:
+                yield starting
+            except StoreError:
+                self._tasks.reply_lost(shard, self._store.owner, [call] if leases_ms else ())
+                self.wake(shard)
+                raise
+
+    @contextmanager
+    def _places(self, shard: int, call: str, places: int, lease_ms: int) -> Iterator[Starting]:
+        """Keep places for what a call is about to start, and have the keeper renew that until each attempt is looked after alone.
+
+        The reply may come while a function blocks the event loop.
+        """
+        self._free -= places
+        row = self._store.row("task/keep", owner=self._store.owner, call=call, lease_ms=lease_ms)
+        held = Held(row, shard, lease_ms / 1000, 0.0, lambda reason: None)
+        held.taken(monotonic())
+        starting = Starting(self._begin, lambda task: self._tasks.give_back(task, NOT_DURABLE_MS), held, places)
+        if places:
+            self._keeper.hold(held)
+        try:
+            yield starting
+        finally:
+            self._keeper.drop(held)
+            self._give_places(starting.left)
 
     @property
     def running(self) -> int:
         """Attempts that are running now."""
         return len(self._attempts)
 
-    def expect(self, shard: int, call: str, lease_ms: int) -> Held:
-        """Have the keeper renew what a call is about to claim: its reply may come while a function blocks the event loop.
-
-        `expected`, once all of it is begun.
-        """
-        row = self._store.row("task/keep", owner=self._store.owner, call=call, lease_ms=lease_ms)
-        held = Held(row, shard, lease_ms / 1000, 0.0, lambda reason: None)
-        held.taken(monotonic())
-        self._keeper.hold(held)
-        return held
-
-    def expected(self, held: Held) -> None:
-        """What a call claimed is looked after one by one, or there was nothing."""
-        self._keeper.drop(held)
-
-    def begin(self, task: Task, held: Held) -> None:
-        """Run an attempt that has been claimed, or started by `beat/fire`, in this instance's name, in a reserved place.
-
-        `held`: what has renewed it since.
-        """
-        self._reserved -= 1
-        self._busy += 1
+    def _begin(self, task: Task, held: Held) -> None:
+        """Run an attempt that was started in this instance's name, in a place kept for it. `held`: what has renewed it since."""
         attempt = self._attempts[task] = Attempt(task, self._functions[task.name], max(task.asked_at, held.asked_at), self._grace)
         self._keeper.hold(attempt.held)  # from here on: its function may have to wait for one that blocks the event loop
         attempt.runner = self._store.loop.create_task(self._execute(attempt), name=task.id)
-
-    def put_off(self, task: Task) -> None:
-        """Give back an attempt that `beat/fire` started, for it is not durable yet; the place stays reserved."""
-        self._tasks.give_back(task, NOT_DURABLE_MS)
 
     def _cancel(self, task_id: str) -> None:
         """A task may have been cancelled in the store: if it runs here, ask, and stop it if that is so."""
         for task, attempt in self._attempts.items():
             if task.id == task_id:
                 self._ask(attempt)
-
-    def reply_lost(self, shard: int, calls: Sequence[str]) -> None:
-        """These calls may have started attempts in this instance's name; the next claim brings them."""
-        self._tasks.reply_lost(shard, self._store.owner, calls)
-        self.wake(shard)
 
     def wake(self, shard: int) -> None:
         """There may be something to claim on a shard."""
@@ -203,18 +189,15 @@ class Worker:
         """Claim what there is room for. Seconds until there may be more; None: when rung for. Raises StoreError."""
         async with self._next:  # first come, first served: a shard that has claimed is last in line
             while self.room <= 0:
-                if not await self._room.wait(SWEEP):
+                if not await self._freed.wait(SWEEP):
                     await self._sweep()
-            limit = min(self.room, HANDFUL)
-            self._reserved += limit
+            limit, call = min(self.room, HANDFUL), self._store.new_call()
+            places = self._places(shard, call, limit, self._lease_ms)
         # Another queue is the first each time: with room for one, all get their turn. Each shard counts for itself, or shards
         # and queues of the same number would go round in step.
         first = self._turns[shard] = (self._turns[shard] + 1) % len(self._queues)
         queues = (*self._queues[first:], *self._queues[:first])
-        tasks: list[Task] = []
-        call = self._store.new_call()
-        held = self.expect(shard, call, self._lease_ms)
-        try:
+        with places as starting:
             claim = self._tasks.claim_on(
                 shard,
                 queues,
@@ -238,10 +221,7 @@ class Worker:
                 raise
             self._note_clock(shard, clock)
             for task in tasks:
-                self._begin_claimed(task, held)
-        finally:
-            self.expected(held)
-            self.unreserve(limit - len(tasks))
+                self._begin_claimed(task, starting)
         return self._passing.claimed(shard, after, 0 if len(tasks) == limit else wake)
 
     async def _sweep(self) -> None:
@@ -271,11 +251,10 @@ class Worker:
             if attempt.stopped is not None or now >= attempt.held.trusted_until or task.id in self._outran
         ]
 
-    def _begin_claimed(self, task: Task, held: Held) -> None:
-        if self.knows(task.name) and not self._stopping:
-            self.begin(task, held)
+    def _begin_claimed(self, task: Task, starting: Starting) -> None:
+        if task.name in self._functions and not self._stopping:
+            starting.begin(task)
             return
-        self.unreserve()
         if not self._stopping:
             self._strangers.add(task.name)
             log.info("task %s is left to others: no function %r here", task.id, task.name)
@@ -285,13 +264,12 @@ class Worker:
         task = attempt.task
         began = monotonic() if log.isEnabledFor(logging.DEBUG) else None
         limit = None if task.ends_in is None else self._store.loop.call_later(task.ends_in, self._ask, attempt)
-        busy = 1
+        place = 1
         try:
             failure = await attempt.outcome()
             # The next may begin: it is claimed in the same write that reports the end of this one.
-            self._busy -= busy
-            busy = 0
-            self._room.ring()
+            self._give_places(place)
+            place = 0
             await self._report(attempt, failure)
         except StoreError as problem:
             log.error("the outcome of %s is lost: %s", task.id, problem, extra=fields(task))
@@ -303,10 +281,9 @@ class Worker:
                 log.debug("ended %s in %.0f ms", task.id, (monotonic() - began) * 1000)
             if limit is not None:
                 limit.cancel()
-            self._busy -= busy
             self._keeper.drop(attempt.held)
             del self._attempts[task]
-            self._room.ring()
+            self._give_places(place)
 
     def _ask(self, attempt: Attempt) -> None:
         """It was perhaps cancelled, or its max_duration should be over: the script says so, by the server's clock."""
@@ -386,7 +363,7 @@ class Worker:
     async def drain(self, grace: float) -> None:
         """Stop claiming, let what runs end within `grace` seconds, cancel the rest and give it back."""
         self._stopping = True
-        self._room.ring()
+        self._freed.ring()
         if self._claiming:  # what they claim is given back, before release_all takes it for begun
             await asyncio.wait(self._claiming, timeout=self._store.timeout)
         for shard in range(self._store.shards):

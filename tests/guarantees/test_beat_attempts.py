@@ -331,14 +331,14 @@ async def test_an_attempt_that_was_started_too_late_is_not_begun(
     async def late(run: Run) -> None:
         began.append(run)
 
-    real = Worker.begin
+    real = Worker._begin
 
     def aged(self: Worker, task: Task, held: Held) -> None:
         # As if the reply had been on its way for all but the margin, and the keeper without the store.
         task.asked_at, held.asked_at = task.asked_at - 0.29, 0.0
         real(self, task, held)
 
-    monkeypatch.setattr(Worker, "begin", aged)
+    monkeypatch.setattr(Worker, "_begin", aged)
     async with beat.lifespan():
         await ends(lb, "late", "lost")
     assert began == []

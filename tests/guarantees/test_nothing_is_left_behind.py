@@ -298,13 +298,13 @@ async def test_a_grant_that_nobody_wants_is_given_back(pair: Pair, namespace: st
         await asyncio.wait_for(waiting, 10)  # each of the twenty would keep it for two seconds
 
 
-@pytest.mark.parametrize("kind", ["locks.verbs", "claims.handle"])
+@pytest.mark.parametrize("kind", ["locks.handle", "claims.handle"])
 async def test_a_lease_that_the_store_was_long_in_granting_is_held_for_its_whole_time(
     lossy: Proxy, namespace: str, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """By our clock most of it was over when the answer came; the store may have granted it just now."""
     async with Lockbeat(lossy.url, namespace=namespace) as lb:
-        handle = lb.lock("k", ttl=30) if kind == "locks.verbs" else lb.claims.hold("k", lease=30)
+        handle = lb.lock("k", ttl=30) if kind == "locks.handle" else lb.claims.hold("k", lease=30)
         began = monotonic()
         clock = itertools.chain([began - 25], iter(monotonic, None))
         monkeypatch.setattr(f"lockbeat.{kind}.monotonic", lambda: next(clock))

@@ -646,7 +646,7 @@ async def test_a_running_body_is_cancelled_by_the_notification_long_before_its_n
 async def test_a_body_whose_notification_was_lost_is_cancelled_at_the_next_renewal(
     lb: Lockbeat, raw: Any, beats: Beats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Worker, "cancel", lambda self, task_id: None)
+    monkeypatch.setattr(Worker, "_cancel", lambda self, task_id: None)
     beat, events = beats(), []
 
     @beat.task
@@ -697,7 +697,7 @@ async def test_a_plain_function_sees_by_heartbeat_that_it_was_cancelled(
     lb: Lockbeat, raw: Any, beats: Beats, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, heard: bool
 ) -> None:
     if not heard:
-        monkeypatch.setattr(Worker, "cancel", lambda self, task_id: None)
+        monkeypatch.setattr(Worker, "_cancel", lambda self, task_id: None)
     beat, began, reasons = beats(), threading.Event(), []
 
     @beat.task
