@@ -18,18 +18,18 @@
 -- A call that meets what can't be read has changed nothing: `attempt` undoes what it wrote, entered, counted and said.
 -- needs: _lib/clock _lib/fence
 
-local parts, messages = {}, {}
+local parts, closed_first, messages = {}, {}, {}
 local undo, depth = {}, 0  -- four entries a change: part, id, what was seen of it, whether that was a change
 
--- Have a part of a run closed at its end: by `part.close`, or else written.
+-- Have `part.close` called at the end of the run, before the pages and indexes are written.
 local function join(part)
-  part.seen, part.changed = part.seen or {}, {}
-  parts[#parts + 1] = part
+  part.seen, part.changed = part.seen or {}, part.changed or {}
+  closed_first[#closed_first + 1] = part
   return part
 end
 
-local function page(key) return join({key = key}) end
-local function index(key) return join({key = key, scored = true}) end
+local function page(key) return {key = key, seen = {}} end
+local function index(key) return {key = key, seen = {}, scored = true} end
 
 -- seen[id]: what stands there, false: nothing, nil: not known yet.
 local function gather(part, ids)
@@ -56,17 +56,22 @@ local function read(part, id)
 end
 
 local function write(part, id, value)
-  undo[depth + 1], undo[depth + 2], undo[depth + 3], undo[depth + 4] = part, id, part.seen[id], part.changed[id]
+  local changed = part.changed
+  if not changed then
+    changed = {}
+    part.changed, parts[#parts + 1] = changed, part
+  end
+  undo[depth + 1], undo[depth + 2], undo[depth + 3], undo[depth + 4] = part, id, part.seen[id], changed[id]
   depth = depth + 4
-  part.seen[id], part.changed[id] = value, true
+  part.seen[id], changed[id] = value, true
 end
 
 local function erase(part, id) write(part, id, false) end
 local enter, leave = write, erase
 
--- Write what has changed of a part. What is undone later is written back.
-local function scatter(part)
-  if not next(part.changed) then return end
+-- Write what has changed of a part. What is undone later is written back, unless it is the `last` time.
+local function scatter(part, last)
+  if not part.changed or not next(part.changed) then return end
   local put, drop, key = {}, {}, part.key
   for id in pairs(part.changed) do
     local value = part.seen[id]
@@ -94,6 +99,7 @@ local function scatter(part)
       redis.call('HDEL', key, unpack(drop, i, math.min(i + 1999, #drop)))
     end
   end
+  if last then return end
   part.written = part.written or {}
   for id in pairs(part.changed) do part.written[id] = true end
   part.changed = {}
@@ -171,9 +177,8 @@ end
 
 local function finish()
   counter_write()
-  for i = #parts, 1, -1 do  -- what is made of others comes after them, and closes before them
-    if parts[i].close then parts[i].close(parts[i]) else scatter(parts[i]) end
-  end
+  for i = #closed_first, 1, -1 do closed_first[i].close(closed_first[i]) end  -- what is made of others before them
+  for _, part in ipairs(parts) do scatter(part, true) end
   local said = {}
   for _, message in ipairs(messages) do
     local channel, text = message[1], message[2]
