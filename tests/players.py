@@ -88,7 +88,7 @@ class Player:
         Not so when the connection broke in between: then what follows a cancelled call may never have been sent.
         """
         given_up, self.given_up = self.given_up, []
-        for _ in range(2):  # a cancelled claim of tasks is followed by another call once it is answered
+        for _ in range(4):  # a cancelled claim of tasks is followed by another call, some turns after it was answered
             await asyncio.sleep(0)
             await self.read_clocks()
         for op, lost in given_up:

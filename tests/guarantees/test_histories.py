@@ -10,14 +10,16 @@ import asyncio
 import os
 import random
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from time import monotonic
+from typing import Any
 
 import pytest
 
-from lockbeat import Claim, Done
+from lockbeat import Claim, Done, Lockbeat
 from lockbeat.errors import LeaseLost, LockTimeout, StoreUnavailable
 from lockbeat.tasks import Task
+from lockbeat.tasks.verbs import Claimed
 from tests.conftest import Backend, Connect, only
 from tests.history import Op
 from tests.lease_models import Claims, Locks, Tasks
@@ -255,9 +257,28 @@ async def spawn(player: Player) -> None:
     await player.call(name, "spawn", spawning, lambda spawned: None)
 
 
+def watch(lb: Lockbeat) -> list[float | None]:
+    """When there may be more, as the runs of the client's claims tell from now on."""
+    wakes: list[float | None] = []
+    claim_on = lb.tasks.claim_on
+
+    async def watched(claiming: Coroutine[Any, Any, Claimed]) -> Claimed:
+        claimed = await claiming
+        wakes.append(claimed.wake)
+        return claimed
+
+    lb.tasks.claim_on = lambda *args, **options: watched(claim_on(*args, **options))  # type: ignore[method-assign]
+    return wakes
+
+
 async def claim_tasks(player: Player, limit: int, lease: float) -> None:
-    """A claim of all that there are is about every task: those that it does not bring could not be claimed."""
+    """A claim of all that there are is about every task: those that it does not bring could not be claimed.
+
+    Unless its runs were cut short: then they say that there is more at once, as they do where a lease is about to end.
+    """
     history, lost, called = player.history, player.lost, monotonic()
+    wakes = player.shared["wakes"][player.lb]
+    runs = len(wakes)
     known, ops, spawned, before = names(player), [], player.shared["spawned"], len(player.shared["spawned"])
 
     def write_down(name: str) -> Op:
@@ -284,7 +305,7 @@ async def claim_tasks(player: Player, limit: int, lease: float) -> None:
     player.shared["attempts"].extend(tasks)
     for task in tasks:
         history.told(write_down(task.params), (task.fence, task.attempt, ms(task.expires_at)))
-    if limit > MOST_ATTEMPTS and not again:
+    if limit > MOST_ATTEMPTS and not again and all(wake is None or wake > 0.01 for wake in wakes[runs:]):
         for name in set(known) - {task.params for task in tasks}:
             history.told(write_down(name), None)
     if again:
@@ -297,5 +318,6 @@ async def claim_tasks(player: Player, limit: int, lease: float) -> None:
 async def test_what_users_of_tasks_are_told(arena: Arena) -> None:
     arena.shared |= {"spawned": [], "open": {}, "ended": deque(maxlen=6), "attempts": deque(maxlen=12)}
     await arena.fill()
+    arena.shared["wakes"] = {lb: watch(lb) for lb in {player.lb for player in arena.players}}
     await arena.play(SECONDS, KEYS, use_tasks)
     arena.explained(Tasks(MOST_ATTEMPTS), 50, undecided=4, most=10_000)

@@ -1119,7 +1119,7 @@ async def test_attempts_that_were_not_begun_are_not_counted_whenever_an_instance
 ) -> None:
     """Each task has one attempt: one that was claimed, not begun, and counted all the same would be dead."""
     ran: list[str] = []
-    spawned = await lb.tasks.spawn_many([NewTask("job", max_attempts=1)] * 300)
+    spawned = await lb.tasks.spawn_many([NewTask("job", max_attempts=1, lease=60)] * 300)
     for number, pause in enumerate([0, 0.001, 0.003, 0.006, 0.01, 0.015, 0.02, 0.03, 0.05, 0.08, 0.12]):
         beat = beats(concurrency=7, owner=f"owner-{number}", grace=5)
 
