@@ -23,12 +23,13 @@ from lockbeat.locks import Lock, LockBackend
 from lockbeat.program import Beat
 from lockbeat.retry import Exponential, Fixed
 from lockbeat.store.durable import Durability
-from lockbeat.tasks import Counts, Failed, Failure, Heartbeat, NewTask, Spawned, Task, TaskInfo
+from lockbeat.tasks import Attempt, Counts, Failed, Failure, Heartbeat, NewTask, Spawned, Task, TaskInfo
 from lockbeat.triggers import At, Cron, Every
 from lockbeat.worker import Run
 
 __all__ = [
     "At",
+    "Attempt",
     "Beat",
     "Busy",
     "Claim",

@@ -166,8 +166,10 @@ def tasks_of(raw: Any, lb: Lockbeat) -> list[str]:
     """The ids of all tasks that have not ended."""
     found: list[str] = []
     for shard in range(lb.store.shards):
-        dead = b" ".join(raw.zrange(lb.store.keys.key(shard, "task:dead"), 0, -1))
-        found += [key.decode() for key in raw.hkeys(lb.store.keys.key(shard, "task")) if key not in dead]
+        records: dict[bytes, bytes] = raw.hgetall(lb.store.keys.key(shard, "task"))
+        found += [
+            task.decode() for task, text in records.items() if text.partition(b" ")[0] in (b"waiting", b"running", b"stopping")
+        ]
     return sorted(found)
 
 

@@ -8,12 +8,14 @@ import sys
 from datetime import datetime
 from typing import Any
 
+from lockbeat.cli._attempts import attempt_lines, attempts_json
 from lockbeat.cli._errors import Problem, Usage
 from lockbeat.cli._output import TOLERANCE, Cell, brief, clock, complain, iso, overdue, say, say_json, show, span, zone_of
 from lockbeat.cli._store import Where
 from lockbeat.client import Lockbeat
 from lockbeat.jobs import Job, JobState, LedgerEntry, Slot
 from lockbeat.monitor import instances
+from lockbeat.store import reasons
 
 STYLES = {
     "done": "green",
@@ -41,6 +43,7 @@ def _entry_json(entry: LedgerEntry) -> dict[str, Any]:
         "task_id": entry.task_id,
         "state": entry.state,
         "reason": entry.reason,
+        "code": entry.code,
         "by": entry.by,
         "fence": entry.fence,
         "attempt": entry.attempt,
@@ -49,6 +52,7 @@ def _entry_json(entry: LedgerEntry) -> dict[str, Any]:
         "ended_at": iso(entry.ended_ms),
         "last_slot": iso(entry.last_ms),
         "count": entry.count,
+        "attempts_made": attempts_json(entry.attempts_made),
     }
 
 
@@ -77,8 +81,8 @@ def _neglected(entry: LedgerEntry | None, now: float) -> bool:
     """Whether the job's task has found no worker for long."""
     if entry is None or entry.at_ms is None:
         return False
-    # With a reason: it took the place of earlier ones, which no worker began either.
-    return _state(entry) == "waiting" and (entry.reason is not None or now - entry.at_ms / 1000 > NEGLECTED)
+    # In the place of earlier ones: no worker began those either.
+    return _state(entry) == "waiting" and (entry.code == reasons.TOOK_PLACE or now - entry.at_ms / 1000 > NEGLECTED)
 
 
 async def _nobody_schedules(lb: Lockbeat) -> bool:
@@ -145,6 +149,7 @@ def list_jobs(where: Where, as_json: bool) -> None:
                     "due_in": round(state.next.due_ms / 1000 - now, 3) if state.next else None,
                     "overdue": _is_overdue(state.next, now),
                     "open": state.open,
+                    "counts": state.counts._asdict(),
                     "waiting_for_a_worker": _neglected(entry, now),
                     "last": _entry_json(entry) if entry else None,
                     **_options(state.job),
@@ -221,14 +226,19 @@ def _late(entry: LedgerEntry) -> str:
     return brief(entry.at_ms - entry.slot_ms)
 
 
+def _task_at(task_id: str) -> str:
+    job, _, slot = task_id.rpartition("@")
+    return f"{job} at {clock(int(slot))}" if slot.isdecimal() and len(slot) < 16 else task_id
+
+
 def _note(entry: LedgerEntry) -> str:
     """The reason's first line. Task ids and milliseconds are spelled out where they are ours."""
-    lines = (entry.reason or "").strip().splitlines() or [""]
-    note = lines[-1 if lines[0].startswith("Traceback (") else 0]  # an older release began with the traceback
-    if entry.state == "skipped":
-        note = re.sub(r"@(\d{1,15})(?= (had not ended|is still waiting))", lambda found: f" at {clock(int(found[1]))}", note)
-    elif entry.state == "missed" or note.startswith("timed out after "):
-        note = re.sub(r"\b(\d+) ms\b", lambda found: brief(int(found[1])), note)
+    if entry.code is not None:
+        note = reasons.sentence(entry.code, entry.detail, task=_task_at, ms=brief)
+    else:
+        note = next(iter((entry.reason or "").strip().splitlines()), "")
+        if note.startswith("timed out after "):
+            note = re.sub(r"\b(\d+) ms\b", lambda found: brief(int(found[1])), note)
     if entry.state == "missed" and entry.count is not None and entry.count != 1:
         some = f"{entry.count} slots" if entry.count > 0 else "all slots"
         note = f"{some}, {clock(entry.slot_ms)} to {clock(entry.last_ms)}: {note}"
@@ -294,6 +304,9 @@ def why(where: Where, name: str, when: str, as_json: bool) -> None:
             say_json(_entry_json(entry))
         else:
             say(_told(entry, slot_ms))
+            if len(entry.attempts_made) > 1:
+                for line in attempt_lines(entry.attempts_made):
+                    say(f"  {line}")
         return
     trigger = state.job.trigger
     if trigger.prev(slot_ms) != slot_ms:

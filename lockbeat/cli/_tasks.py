@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import typer
 
+from lockbeat.cli._attempts import attempt_lines, attempts_json
 from lockbeat.cli._errors import Problem, Usage
 from lockbeat.cli._output import Cell, clock, complain, iso, say, say_json, several, show, span
 from lockbeat.cli._store import Where
@@ -67,6 +68,7 @@ def _task_json(info: TaskInfo) -> dict[str, Any]:
         "priority": info.priority,
         "attempts": info.attempts,
         "max_attempts": info.max_attempts,
+        "attempts_made": attempts_json(info.attempts_made),
         "spawned_at": iso(_ms(info.spawned_at)),
         "due_at": iso(_ms(info.due_at)),
         "started_at": iso(_ms(info.started_at)),
@@ -200,6 +202,7 @@ def show_task(where: Where, task_id: str, as_json: bool) -> None:
         ("lease", _instant(info.expires_at, now, "expires", "expired")),
         ("params", _json(info.params) if info.params is not None else None),
         ("headers", _json(info.headers) if info.headers else None),
+        ("attempts", "\n".join(attempt_lines(info.attempts_made)) if len(info.attempts_made) > 1 else None),
         ("result", _json(info.result) if info.result is not None else None),
         ("failure", None if info.failure is None else f"{info.failure.type}: {info.failure.message}"),
         ("traceback", None if info.failure is None else info.failure.traceback),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from lockbeat.jobs.definition import task_id
+from lockbeat.store import reasons
+from lockbeat.store.records import Attempt, TaskRecord
+from lockbeat.tasks import Failure
 from lockbeat.values.durations import instant
 
 
@@ -33,6 +35,12 @@ class LedgerEntry:
     """missed: the last slot that this entry stands for."""
     count: int | None = None
     """missed: how many slots it stands for; -1: too many to count, or unknown."""
+    code: str | None = None
+    """The CODE of `reason`, see `lockbeat.store.reasons`; None: it has none, or an attempt's error is the reason."""
+    detail: str = ""
+    """What the reason names: a task, an owner, milliseconds."""
+    attempts_made: tuple[Attempt, ...] = ()
+    """The last ten attempts, the oldest first."""
 
     @property
     def slot(self) -> datetime:
@@ -64,22 +72,31 @@ class LedgerEntry:
         return task_id(self.job, self.slot_ms)
 
     @classmethod
-    def of(cls, job: str, slot_ms: int, text: str | bytes) -> LedgerEntry:
+    def of(cls, job: str, slot_ms: int, record: bytes, failure: bytes) -> LedgerEntry:
+        """From a row of `job/ledger`."""
         try:
-            data: dict[str, Any] = {**json.loads(text)}
+            found = TaskRecord.of(record)
+            last, missed = found.last, found.policies if found.state == "missed" else {}
+            error = Failure(**json.loads(failure)).text if failure else last.error if last else None
         except (ValueError, TypeError, RecursionError):
-            return cls(job, slot_ms, "unknown", reason="what the ledger has of it can't be read")
+            return cls(job, slot_ms, "unknown", reasons.sentence(reasons.UNREADABLE), code=reasons.UNREADABLE)
+        state = found.slot_state
+        fired = found.code in (reasons.FIRED, reasons.TOOK_PLACE)
+        why = reasons.sentence(found.code, found.detail) if found.code else error if state in ("failed", "retrying") else None
         return cls(
             job,
             slot_ms,
-            data.get("state", "unknown"),
-            reason=data.get("reason"),
-            by=data.get("by"),
-            fence=int(data["fence"]) if "fence" in data else None,
-            attempt=data.get("attempt"),
-            at_ms=data.get("at"),
-            started_ms=data.get("started"),
-            ended_ms=data.get("ended"),
-            last_ms=data.get("last"),
-            count=data.get("count"),
+            state,
+            why or None,
+            by=last.owner if last else found.detail if fired else None,
+            fence=last.fence if last else None,
+            attempt=found.attempts or None,
+            at_ms=found.spawned_ms,
+            started_ms=found.began_ms or None,
+            ended_ms=found.ended_ms or None,
+            last_ms=missed.get("last"),
+            count=missed.get("count"),
+            code=found.code or None,
+            detail=found.detail,
+            attempts_made=found.made,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lockbeat.jobs.definition import Job
+from lockbeat.store import reasons
 from lockbeat.triggers import Cron, isoformat, jitter_ms, missed
 from lockbeat.triggers.rules import UNKNOWN, rules_version
 
@@ -42,8 +43,8 @@ def first(job: Job, after_ms: int) -> Slot | None:
     return _slot(job, job.trigger.next(after_ms))
 
 
-def again(job: Job, slot_ms: int, now_ms: int, rules: str = UNKNOWN) -> tuple[Slot | None, str] | None:
-    """Where a job stands instead of a stored slot that it can't have, and why; None: the slot is right.
+def again(job: Job, slot_ms: int, now_ms: int, rules: str = UNKNOWN) -> tuple[Slot | None, str, str] | None:
+    """Where a job stands instead of a stored slot that it can't have, and the CODE and detail of why; None: the slot is right.
 
     `rules`: version of the time zones' rules by which it was reckoned. What newer rules than ours made is right.
     """
@@ -51,7 +52,7 @@ def again(job: Job, slot_ms: int, now_ms: int, rules: str = UNKNOWN) -> tuple[Sl
     if not (isinstance(trigger, Cron) and trigger.timezone != "UTC") or trigger.prev(slot_ms) == slot_ms:
         if slot_ms <= now_ms or (first := trigger.next(now_ms)) == slot_ms:
             return None
-        return _slot(job, first), f"the server's clock was set back: its next slot stood at {isoformat(slot_ms)}"
+        return _slot(job, first), reasons.CLOCK_SET_BACK, isoformat(slot_ms)
     first = trigger.next(now_ms)
     if UNKNOWN not in (rules, mine) and rules > mine and (first is None or slot_ms <= (trigger.next(first) or slot_ms)):
         return None
@@ -61,8 +62,7 @@ def again(job: Job, slot_ms: int, now_ms: int, rules: str = UNKNOWN) -> tuple[Sl
         first = before
     elif after is not None and after <= now_ms:
         first = after
-    by = f"{rules} then, {mine} now" if rules != mine else f"{mine} now"
-    return _slot(job, first), f"{isoformat(slot_ms)} is no slot any more: the rules of its time zone changed (tzdata {by})"
+    return _slot(job, first), reasons.RULES_CHANGED, f"{isoformat(slot_ms)} {rules} {mine}"
 
 
 def of(job: Job, slot_ms: int, now_ms: int) -> Plan:

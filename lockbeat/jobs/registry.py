@@ -17,9 +17,9 @@ from lockbeat.jobs import plan
 from lockbeat.jobs.definition import Job
 from lockbeat.jobs.ledger import LedgerEntry
 from lockbeat.jobs.plan import Slot
-from lockbeat.store import Store, results
+from lockbeat.store import Store, reasons, results
 from lockbeat.store.keys import job_lock
-from lockbeat.store.records import JobLine, SlotLine
+from lockbeat.store.records import JobCounts, JobLine, SlotLine
 from lockbeat.store.rows import Row
 from lockbeat.store.scripts import load
 from lockbeat.triggers import upcoming
@@ -44,6 +44,8 @@ class JobState:
     """Its next slot; None: it has ended."""
     open: str | None
     """The task that has not ended, under overlap `skip`."""
+    counts: JobCounts
+    """How often what became of its slots since it was declared, also of those that the ledger has forgotten."""
 
     @property
     def next_slot(self) -> datetime | None:
@@ -127,9 +129,9 @@ class Jobs:
                 slot_ms, _, _, rules = SlotLine.of(stands)
                 again = plan.again(job, slot_ms, now_ms, rules) if slot_ms >= 0 else None
             else:
-                again = plan.first(job, now_ms), ""
+                again = plan.first(job, now_ms), "", ""
             if again is not None:
-                slot, reason = again[0] or Slot(-1, -1), again[1]
+                slot, code, detail = again[0] or Slot(-1, -1), again[1], again[2]
                 row = self._store.row(
                     "job/anchor",
                     job=job.name,
@@ -137,13 +139,15 @@ class Jobs:
                     slot=slot.slot_ms,
                     due=slot.due_ms,
                     words=f"{job.rev} {rules_version()}",
-                    reason=reason,
+                    code=code,
+                    detail=detail,
                     keep=job.keep,
                 )
                 rows.append(row)
         for row, done in zip(rows, await self._store.call_many(rows, shard), strict=True):
             if done == results.DONE:
-                log.warning("job %r is reckoned anew: %s", row.job, row.reason or "its next slot was lost from the store")
+                why = reasons.sentence(row.code, row.detail) if row.code else "its next slot was lost from the store"
+                log.warning("job %r is reckoned anew: %s", row.job, why)
 
     async def get(self, name: str) -> JobState:
         """A job, and where it stands (`job/get`). Raises UnknownJob."""
@@ -159,7 +163,7 @@ class Jobs:
         replies = await self._store.call_many([self._store.row("job/get", job=name) for name in wanted], shard)
         for name, reply in zip(wanted, replies, strict=True):
             if reply:
-                definition, slot, opened = (part.decode(errors="replace") for part in reply)
+                definition, slot, opened, counted = (part.decode(errors="replace") for part in reply)
                 entry = "job"  # that is being read
                 try:
                     text = JobLine.of(definition).definition
@@ -168,6 +172,8 @@ class Jobs:
                     job = Job.from_definition(name, text)
                     entry = "job:slot"
                     at = Slot(*SlotLine.of(slot)[:2]) if slot and slot[0] != "-" else None
+                    entry = "job:counts"
+                    counts = JobCounts.of(counted)
                 except (LockbeatError, ValueError, KeyError, TypeError, IndexError, RecursionError) as problem:
                     unread: StoreError = (
                         Unreadable(self._store.keys.key(shard, entry), name)
@@ -178,7 +184,7 @@ class Jobs:
                         raise unread from None
                     log.warning("job %r is left out: %s", name, unread)
                     continue
-                states.append(JobState(job, at, opened or None))
+                states.append(JobState(job, at, opened or None, counts))
         return states
 
     async def list(self) -> list[JobState]:
@@ -215,7 +221,7 @@ class Jobs:
     async def ledger(self, name: str, limit: int = 20, before_ms: int = 0) -> builtins.list[LedgerEntry]:
         """What became of a job's slots, the latest first (`job/ledger`). A job that is unknown has none."""
         check_name("name", name)
-        rows: list[tuple[int, bytes]] = []
+        rows: list[tuple[int, bytes, bytes]] = []
         while len(rows) < limit:
             ask = min(PAGE, limit - len(rows))
             page = await self._store.call("job/ledger", self.shard_of(name), job=name, before=before_ms, limit=ask)
@@ -223,4 +229,4 @@ class Jobs:
             if len(page) < ask:
                 break
             before_ms = page[-1][0]
-        return [LedgerEntry.of(name, slot_ms, text) for slot_ms, text in rows]
+        return [LedgerEntry.of(name, *row) for row in rows]

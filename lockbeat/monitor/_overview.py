@@ -91,9 +91,9 @@ async def overview(store: Store) -> Overview:
         asyncio.gather(*(_claims(store, shard) for shard in shards)),
         instances(store),
     )
-    leases = sum(shard.running for shard in counted)
-    known = leases <= MOST_RUNNING
-    running = await Tasks(store).list(state="running", limit=MOST_RUNNING) if known and leases else []
+    running = await Tasks(store).list(state="running", limit=MOST_RUNNING + 1)
+    known = len(running) <= MOST_RUNNING
+    leases = len(running) if known else max(len(running), sum(shard.running for shard in counted))
     held: dict[str, list[int]] = {}
     for shard in counted:
         for queue, counts in shard.queues.items():

@@ -19,7 +19,6 @@ KEYS = {
     "reply:0": "hash    TTL; what calls were answered, for when they are repeated",
     "reply:1": "hash    the same, in turn",
     "reply:2": "hash    the same, in turn",
-    "reply:CALL": "string  PX; what a call answered, for when it is repeated",
     # locks, see _lib/lock
     "lock": "hash    lock -> lease",
     "lock:live": "zset    lock by expiry",
@@ -42,8 +41,8 @@ KEYS = {
     "job:slot": "hash    job -> its next slot",
     "job:due": "zset    job by when to look at it next",
     "job:open": "hash    job -> its unfinished task, under overlap skip",
-    # what became of slots, see _lib/ledger
-    "ledger": "hash    task id -> what became of the slot",
+    "job:counts": "hash    job -> how often what became of its slots",
+    # which slots are kept, see _lib/ledger
     "ledger:order": "zset    job and slot, in lexical order",
     # tasks, see _lib/task
     "task": "hash    task id -> its record",
@@ -52,7 +51,7 @@ KEYS = {
     "task:owned": "zset    owner and task id, in lexical order",
     "task:ready": "zset    queue, order and task id: to be claimed",
     "task:delayed": "zset    queue, due time and task id: not yet to be claimed",
-    "task:outcome": "hash    task id -> how its last attempt ended",
+    "task:failure": "hash    task id -> its last failure: type, message, traceback",
     "task:params": "hash    task id -> params and headers",
     "task:result": "hash    task id -> what its function returned",
     "task:ended": "zset    task id by when to forget it",

@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
 
+from lockbeat.store import reasons
 from lockbeat.triggers.rules import UNKNOWN
 
 How = Literal["running", "done", "failed", "lost", "cut", "cancelled"]
@@ -32,15 +33,16 @@ class Attempt:
     how: How
     """running; or how it ended. lost: its lease expired; cut: a shutdown cut it short."""
     error: str | None = None
-    """failed: the first 500 bytes of what went wrong."""
+    """Why it ended so; failed: the first 500 bytes of its error."""
 
     @classmethod
     def of(cls, text: bytes) -> Attempt:
-        """From "N FENCE BEGAN ENDED HOW OWNER" and, after a byte 253, an error."""
-        head, told, error = text.partition(b"\xfd")
+        """From "N FENCE BEGAN ENDED HOW OWNER" and, after a byte 253, an error or (lost, cut) a reason's CODE."""
+        head, _, told = text.partition(b"\xfd")
         number, fence, began, ended, how, owner = head.decode().split(" ", 5)
         if how != "-" and how not in get_args(How):
             raise ValueError(how)
+        error = told.decode(errors="replace")
         return cls(
             int(number),
             owner,
@@ -48,7 +50,7 @@ class Attempt:
             int(began) / 1000,
             seconds_of(ended),
             "running" if how == "-" else how,  # type: ignore[arg-type]
-            error.decode(errors="replace") if told else None,
+            (error if how == "failed" else reasons.sentence(error)) or None,
         )
 
 
@@ -183,8 +185,9 @@ class JobCounts(NamedTuple):
     cancelled: int = 0
 
     @classmethod
-    def of(cls, text: bytes) -> JobCounts:
-        return cls(*map(int, text.split()))
+    def of(cls, text: str) -> JobCounts:
+        """From seven numbers; empty: nothing has come due."""
+        return cls(*map(int, text.split(" "))) if text else cls()
 
 
 def seconds_of(ms: str | int) -> float | None:

@@ -25,11 +25,11 @@ ASK_AGAIN = 30.0
 """Seconds after which one who waits for the end of a task asks, though nobody told of it."""
 PLACES = {
     "waiting": ("ready", "delayed"),
-    "running": ("running",),
+    "running": ("running", "jobs"),
     "dead": ("dead",),
     "done": ("ended",),
     "cancelled": ("ended",),
-    None: ("running", "ready", "delayed", "ended"),
+    None: ("running", "jobs", "ready", "delayed", "ended"),
 }
 
 
@@ -197,9 +197,7 @@ class Look:
             reply = await self._store.call("task/counts", shard, queue=queue, after="", limit=1)
             [(_, *counts)] = reply.queues
             ready, delayed, dead = ready + counts[0], delayed + counts[1], dead + counts[2]
-            if reply.running:
-                infos = [info async for info in self._infos(shard, "running", "")]
-                running += sum(info.queue == queue and info.state == "running" for info in infos)
+            running += sum(info.queue == queue for info in await self._running(shard))
         return Counts(ready, delayed, running, dead)
 
     async def queues(self) -> builtins.list[str]:
@@ -208,9 +206,12 @@ class Look:
         for shard in range(self._store.shards):
             async for page in self._store.pages("task/counts", shard, queue="", limit=PAGE):
                 names.update(name.decode() for name, *_ in page.queues)
-            if page.running:
-                names.update([info.queue async for info in self._infos(shard, "running", "") if info.state == "running"])
+            names.update(info.queue for info in await self._running(shard))
         return sorted(names)
+
+    async def _running(self, shard: int) -> builtins.list[TaskInfo]:
+        found = [info for place in PLACES["running"] for info in [one async for one in self._infos(shard, place, "")]]
+        return [info for info in found if info.state == "running"]
 
     async def _pages(self, shard: int, place: str, queue: str) -> AsyncIterator[builtins.list[str]]:
         async for page in self._store.pages("task/list", shard, place=place, queue=queue, limit=PAGE):

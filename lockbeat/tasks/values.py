@@ -14,6 +14,8 @@ from typing import Any, Literal, TypedDict, get_args
 from lockbeat.errors import InvalidArgument, InvalidType, Unreadable
 from lockbeat.retry import MOST_ATTEMPTS, Exponential, Fixed, Retry
 from lockbeat.store.keys import job_lock
+from lockbeat.store.reasons import sentence
+from lockbeat.store.records import Attempt, LeaseLine, TaskRecord
 from lockbeat.values.checks import whole
 from lockbeat.values.durations import Seconds, milliseconds
 from lockbeat.values.names import check_name
@@ -141,9 +143,9 @@ class NewTask:
             data["max_duration_ms"] = milliseconds("max_duration", self.max_duration)
         return data
 
-    def record(self, call: str, *, held: bool = False) -> str:
-        """The task's record, as the store has it: `MAX_ATTEMPTS JSON`. `held`: until `task/confirm`."""
-        data = self.policies | {"call": call} | ({"held": True} if held else {})
+    def record(self, held: str = "") -> str:
+        """What `task/spawn` makes the task's record from: `MAX_ATTEMPTS JSON`. `held`: the call that confirms it, or empty."""
+        data = self.policies | ({"held": held} if held else {})
         return f"{self.max_attempts} {json.dumps(data, separators=(',', ':'))}"
 
 
@@ -201,8 +203,7 @@ class Task:
     @classmethod
     def of(cls, row: list[Any], now_ms: int, owner: str, shard: int, lease_ms: int, asked_at: float) -> Task:
         """From a row of `task/claim`."""
-        task_id, record, attempt, fence, expires_ms, due_ms, until_ms, payload = row
-        most, _, text = record.decode().partition(" ")
+        task_id, most, text, attempt, fence, expires_ms, due_ms, until_ms, payload = row
         policies = json.loads(text)
         data = load(payload, "task:params", task_id.decode()) if payload else {}
         job = policies.get("job", "")
@@ -213,7 +214,7 @@ class Task:
             params=data.get("params"),
             headers=data.get("headers", {}),
             attempt=attempt,
-            max_attempts=int(most),
+            max_attempts=most,
             owner=owner,
             fence=fence,
             expires_at=expires_ms / 1000,
@@ -222,7 +223,7 @@ class Task:
             asked_at=asked_at,
             slot_ms=int(task_id.rpartition(b"@")[2]) if job else due_ms,
             job=job,
-            lock=job_lock(job) if policies.get("overlap") == "skip" else "",
+            lock=job_lock(job) if job and policies.get("overlap") != "allow" else "",
             timeout_ms=policies.get("timeout_ms"),
             ends_in=(until_ms - now_ms) / 1000 if until_ms else None,
         )
@@ -384,6 +385,8 @@ class TaskInfo:
     result: Any
     failure: Failure | None
     """Of the latest attempt that failed; also while the task waits for another."""
+    attempts_made: tuple[Attempt, ...] = ()
+    """The last ten attempts, the oldest first."""
 
     @property
     def task_id(self) -> str:
@@ -393,27 +396,20 @@ class TaskInfo:
     @classmethod
     def of(cls, task_id: str, row: list[Any], key: Callable[[str], str]) -> TaskInfo | None:
         """From a reply of `task/get`; None: there is no such task. `key`: spells a key of its shard. Raises Unreadable."""
+        text, lease, expires_ms, failure, payload, result = row
+        if not text:
+            return None
         entry = "task"  # that is being read
         try:
-            record, lease, outcome, payload, ledger, result = (part.decode() if isinstance(part, bytes) else part for part in row)
-            if not record:
-                entry = "ledger"
-                return _of_slot(task_id, json.loads(ledger)) if ledger else None
-            attempts, started, spawned, due, _, _, most, text = record.split(" ", 7)
-            times = [int(ms) for ms in (spawned, due, started)]
-            policies, counts = {**json.loads(text)}, (int(attempts), int(most))
-            name, queue = policies["name"], policies["queue"]
-            entry = "task:outcome"
-            told = {**json.loads(outcome)} if outcome else {}
-            state: State = told.get("state", "waiting")
-            owner, fence, expires = told.get("by"), told.get("fence") or None, None
-            failure = Failure(**told["failure"]) if told.get("failure") else None
-            ended_at = _seconds(told.get("ended", 0)) if state in get_args(EndState) else None
+            record = TaskRecord.of(text)
+            policies, last, state = record.policies if "name" in record.policies else {}, record.last, record.task_state
+            job, at, slot_ms = task_id.rpartition("@")
+            name, queue = (policies["name"], policies["queue"]) if policies else (job, "")
+            due_ms = int(slot_ms) if at and not policies else record.due_ms
             entry = "task:lease"
-            if lease and state == "waiting":
-                state = "running"
-                expires_ms, fence_text, _, _, owner = lease.split(" ", 4)
-                fence, expires = int(fence_text), int(expires_ms.partition(":")[0]) / 1000
+            held = LeaseLine.of(lease) if lease and record.state == "running" else None
+            entry = "task:failure"
+            failed = Failure(**load(failure, entry)) if failure else None
             entry = "task:params"
             data = {**load(payload, entry)} if payload else {}
             entry = "task:result"
@@ -428,47 +424,35 @@ class TaskInfo:
             params=data.get("params"),
             headers=data.get("headers", {}),
             priority=policies.get("priority", 0),
-            attempts=counts[0],
-            max_attempts=counts[1],
-            spawned_at=_seconds(times[0]),
-            due_at=_seconds(times[1]),
-            started_at=_seconds(times[2]),
-            ended_at=ended_at,
-            owner=owner,
-            fence=fence,
-            expires_at=expires,
+            attempts=record.attempts,
+            max_attempts=record.max_attempts,
+            spawned_at=_seconds(record.spawned_ms),
+            due_at=_seconds(due_ms),
+            started_at=_seconds(record.began_ms),
+            ended_at=_seconds(record.ended_ms),
+            owner=last.owner if last is not None else None,
+            fence=last.fence if last is not None else None,
+            expires_at=expires_ms / 1000 if held is not None else None,
             result=returned,
-            failure=failure,
+            failure=_failure(record, failed),
+            attempts_made=record.made,
         )
+
+
+def _failure(record: TaskRecord, told: Failure | None) -> Failure | None:
+    """Of the latest attempt that failed, or why it was cancelled."""
+    ended = [attempt for attempt in record.made if attempt.ended_at is not None]
+    if record.state == "done" or not (ended or record.ended_ms):
+        return None
+    how, error = (ended[-1].how, ended[-1].error) if ended else ("cancelled", None)
+    if record.task_state == "cancelled" and record.code != "retry_too_late":
+        return Failure("Cancelled", sentence(record.code, record.detail))
+    if how == "lost":
+        return Failure("Lost", sentence(error or record.code))
+    if how == "cut":
+        return Failure("CutShort", sentence(error or record.code))
+    return told or (Failure("Error", error or "") if how == "failed" else None)
 
 
 def _seconds(ms: int) -> float | None:
     return ms / 1000 if ms else None
-
-
-def _of_slot(task_id: str, entry: dict[str, Any]) -> TaskInfo:
-    """The task of a slot has ended: the ledger alone knows of it."""
-    job, _, slot_ms = task_id.rpartition("@")
-    told = entry.get("state", "unknown")
-    state: EndState = "done" if told == "done" else "dead" if told in ("failed", "lost") else "cancelled"
-    reason = entry.get("reason")
-    return TaskInfo(
-        id=task_id,
-        name=job,
-        queue="",
-        state=state,
-        params=None,
-        headers={},
-        priority=0,
-        attempts=entry.get("attempt", 0),
-        max_attempts=entry.get("attempt", 0),
-        spawned_at=_seconds(entry.get("at", 0)),
-        due_at=_seconds(int(slot_ms)),
-        started_at=_seconds(entry.get("started", 0)),
-        ended_at=_seconds(entry.get("ended", 0)),
-        owner=entry.get("by"),
-        fence=entry.get("fence"),
-        expires_at=None,
-        result=None,
-        failure=None if reason is None else Failure(told.capitalize(), reason),
-    )

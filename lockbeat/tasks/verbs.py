@@ -112,7 +112,7 @@ class Tasks(Look):
                 "task/spawn",
                 id=task_id,
                 call=call,
-                record=task.record(call, held=hold_ms > 0),
+                record=task.record(call if hold_ms else ""),
                 queue=task.queue,
                 priority=task.priority,
                 delay_ms=held,

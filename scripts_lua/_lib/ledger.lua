@@ -1,61 +1,78 @@
--- _lib/ledger: what became of each slot.
+-- _lib/ledger: which slots of a job are kept. What became of a slot is its task's record.
 --
---   ledger  hash  TASK_ID -> JSON: state, and what is known of it; TASK_ID is JOB@SLOT_MS
---   order   zset  JOB \255 SLOT_MS, 15 digits, all of score 0: a job's slots in order
--- needs: _lib/lease1
+--   order  zset  JOB \255 SLOT_MS, 15 digits, all of score 0: a job's slots in order
+-- needs: _lib/places _lib/counts _lib/reasons
 
 local function ledger_member(job, slot)
   return job .. '\255' .. string.format('%015.0f', slot)
 end
 
--- Text as JSON; an owner comes again and again.
-local quoted = {}
-local function quote(text)
-  if not quoted[text] then quoted[text] = cjson.encode(text) end
-  return quoted[text]
+local function slot_id(job, slot)
+  return job .. '@' .. int(slot)
 end
 
--- An entry, spelled out: cjson takes longer than all else that ends a task, and would round a fence.
-local function ledger_entry(state, at, by, fence, attempt, started, ended, reason)
-  return '{"state":"' .. state .. '","at":' .. int(at) .. (by and ',"by":' .. quote(by) or '')
-    .. (fence and ',"fence":' .. int(fence) or '') .. (attempt and ',"attempt":' .. attempt or '')
-    .. (started and started > 0 and ',"started":' .. int(started) or '') .. (ended and ',"ended":' .. int(ended) or '')
-    .. (reason and ',"reason":' .. quote(reason) or '') .. '}'
-end
-
--- Forget these of a job's entries.
-local ledger_dropped  -- called with the id of each that is forgotten, by whoever keeps something as long
-local function ledger_drop(l, job, members)
-  for _, member in ipairs(members) do
-    local id = job .. '@' .. int(tonumber(string.sub(member, #job + 2)))
-    redis.call('ZREM', l.order, member)
-    redis.call('HDEL', l.ledger, id)
-    if ledger_dropped then ledger_dropped(id) end
+-- Forget these of a job's slots. A task that has not ended goes on, and is forgotten at its end.
+local function ledger_drop(job, members)
+  local ids = {}
+  for i, member in ipairs(members) do ids[i] = slot_id(job, tonumber(string.sub(member, #job + 2))) end
+  gather(q.tasks, ids)
+  for i, id in ipairs(ids) do
+    leave(q.order, members[i])
+    local record = attempt(task_read, id)
+    local state = record and record.state
+    if state ~= 'waiting' and state ~= 'running' and state ~= 'stopping' then task_forget(id, record) end
   end
 end
 
--- Enter a slot. What a clock that was set back has left ahead of now is not counted. Beyond `keep` entries the job's oldest go, every eighth time: counting costs more than writing.
-local function ledger_write(l, job, slot, entry, keep)
-  redis.call('HSET', l.ledger, job .. '@' .. int(slot), entry)
-  if redis.call('ZADD', l.order, 0, ledger_member(job, slot)) == 0 or time[2] % 8 ~= 0 then return end
-  local low, high = '[' .. job .. '\255', '[' .. ledger_member(job, math.max(slot, now))
-  local surplus = redis.call('ZLEXCOUNT', l.order, low, high) - keep
-  if surplus <= 0 then return end
-  ledger_drop(l, job, redis.call('ZRANGEBYLEX', l.order, low, high, 'LIMIT', 0, math.min(surplus, 100)))
+-- Beyond `keep` entries a job's oldest go, in one run of eight: counting costs more than writing. What a clock that was set back
+-- has left ahead of now is not counted.
+local grown = {}  -- job -> {keep, its latest slot}
+join({close = function()
+  if time[2] % 8 ~= 0 then return end
+  for job, of in pairs(grown) do
+    scatter(q.order)
+    local low, high = '[' .. job .. '\255', '[' .. ledger_member(job, math.max(of[2], now))
+    local surplus = redis.call('ZLEXCOUNT', q.order.key, low, high) - of[1]
+    if surplus > 0 then ledger_drop(job, range(q.order, low, high, math.min(surplus, 100))) end
+  end
+end})
+
+-- Enter a slot, whose record is in `task`.
+local function ledger_keep(job, slot, keep)
+  enter(q.order, ledger_member(job, slot), 0)
+  grown[job] = {keep, math.max(slot, grown[job] and grown[job][2] or 0)}
 end
 
--- Replace an entry that is still there; what the ledger no longer keeps stays forgotten.
-local function ledger_replace(l, id, entry)
-  if redis.call('HEXISTS', l.ledger, id) == 1 then redis.call('HSET', l.ledger, id, entry) end
+-- Enter what was not fired: `state` is skipped, missed or anchored.
+local function ledger_tell(job, slot, state, code, detail, json, keep)
+  local record = record_new('0 ' .. json, slot)
+  record.state, record.code, record.detail = state, code, detail
+  task_write(slot_id(job, slot), record)
+  ledger_keep(job, slot, keep)
 end
 
--- Slots that came due and were not fired, as one entry under the first of them. `count` -1: too many to count. What is known of
--- one of them stays: since the clock was set back they may have come due twice.
-local function ledger_missed(l, job, first, last, count, reason, keep)
-  while redis.call('HEXISTS', l.ledger, job .. '@' .. int(first)) == 1 do
+-- Slots that came due and were not fired, as one entry under the first of them. `count` -1: too many to count, or unknown. What is
+-- known of one of them stays: since the clock was set back they may have come due twice.
+local function ledger_missed(job, first, last, count, code, detail, keep)
+  while read(q.tasks, slot_id(job, first)) do
     if first >= last or count == 1 then return end
     first = first + 1
   end
-  ledger_write(l, job, first, '{"state":"missed","at":' .. int(now) .. ',"last":' .. int(last) .. ',"count":' .. count
-    .. ',"reason":' .. quote(reason) .. '}', keep)
+  ledger_tell(job, first, 'missed', code, detail, '{"last":' .. int(last) .. ',"count":' .. count .. '}', keep)
+  counted(job, 'missed', math.max(count, 1), true)
+end
+
+-- What happened to a job besides its slots: under the moment itself, or the next that the ledger has free.
+local function ledger_anchored(job, code, detail, keep)
+  for at = now, now + 100 do
+    if not read(q.tasks, slot_id(job, at)) then return ledger_tell(job, at, 'anchored', code, detail, '', keep) end
+  end
+end
+
+-- A job's slot was lost, and with it what came due since the last that the ledger knows.
+local function ledger_lost(job, keep)
+  scatter(q.order)
+  local last = redis.call('ZREVRANGEBYLEX', q.order.key, '(' .. ledger_member(job, now), '[' .. job .. '\255', 'LIMIT', 0, 1)[1]
+  local first = last and tonumber(string.sub(last, #job + 2)) + 1 or now
+  ledger_missed(job, math.min(first, now), now, -1, REASON.SLOT_LOST, '', keep)
 end

@@ -2,19 +2,19 @@
 --
 -- Strangers (tasks whose functions the caller lacks) stay where they are: others may be there for them, and only lack room for
 -- the moment. Where many stand at the head of a queue, the caller goes on behind them in its next call.
--- needs: _lib/lock _lib/waiting _lib/lease1 _lib/ledger _lib/task
+-- needs: _lib/sweep
 
 local PILE = 100
 local HELD_MS = 1000  -- when what is tried again looks at its job's lock again
+local CLAIM_MS = 3
 
 -- What has come due in a queue can be claimed.
 local function queue_promote(queue, most)
   local at = #queue + 2
   local high = '(' .. queue .. '\255' .. string.format('%015.0f', now + 1)
-  for _, member in ipairs(redis.call('ZRANGEBYLEX', q.delayed, '[' .. queue .. '\255', high, 'LIMIT', 0, most)) do
-    redis.call('ZREM', q.delayed, member)
-    redis.call('ZADD', q.ready, 0, queue .. '\255' .. string.sub(member, at + 15, at + 16) .. string.sub(member, at, at + 14)
-      .. string.sub(member, at + 17))
+  for _, member in ipairs(range(q.delayed, '[' .. queue .. '\255', high, most)) do
+    leave(q.delayed, member)
+    enter(q.ready, queue .. '\255' .. string.sub(member, at + 15, at + 16) .. string.sub(member, at, at + 14) .. string.sub(member, at + 17), 0)
   end
 end
 
@@ -22,48 +22,46 @@ end
 -- which is the time at which it was put off, unless the clock stood lower than the last number.
 local function queue_settle(queue, most)
   local low, high, at = '[' .. queue .. '\255', '(' .. queue .. '\255\255', #queue + 2
-  for _, member in ipairs(redis.call('ZREVRANGEBYLEX', q.delayed, high, low, 'LIMIT', 0, most)) do
-    local due, since = tonumber(string.sub(member, at, at + 14)), tonumber(string.sub(member, at + 17, at + 32)) / 1000
-    if due < since or since <= now + SET_BACK_MS then return end
+  for _, member in ipairs(redis.call('ZREVRANGEBYLEX', q.delayed.key, high, low, 'LIMIT', 0, most)) do
+    local due_ms, since = tonumber(string.sub(member, at, at + 14)), tonumber(string.sub(member, at + 17, at + 32)) / 1000
+    if due_ms < since or since <= now + SET_BACK_MS then return end
     local id = string.sub(member, at + 33)
     local record, problem = attempt(task_read, id)
-    if not problem then redis.call('ZREM', q.delayed, member) end
-    if record and record.seq > 0 then task_queue(id, record, now + due - since) end
+    if not problem then leave(q.delayed, member) end
+    if record and record.state == 'waiting' then task_queue(id, record, now + due_ms - since) end
   end
 end
 
 -- The task is next in its queue: begin an attempt. Returns its lease; nil: it has ended instead, or is none.
 local function queue_begin(id, record, owner, call, lease_ms)
-  if not record or record.seq == 0 then return nil end
+  if not record or record.state ~= 'waiting' then return nil end
   if record.till > 0 and record.till <= now then
-    record.seq = 0
-    task_cancel(id, record, nil, task_limit(record))
+    task_cancel(id, record, task_limit(record))
     return nil
   end
-  local window, slot = record.window_ms or -1, tonumber(string.match(id, '@(%-?%d+)$'))
-  if record.attempts == 0 and record.started == 0 and window >= 0 and slot and now - slot > window then
-    task_end(id, record, 'missed', nil, nil, 'no worker began it within ' .. window .. ' ms')
+  local said, job, slot = policies(id, record), job_of(id)
+  local window, fresh = said.window_ms or -1, record.tries == ''
+  record.seq = 0
+  if fresh and window >= 0 and slot and now - slot > window then
+    task_end(id, record, 'missed', REASON.NOT_BEGUN_WITHIN, int(window))
     return nil
   end
-  local lease, holder = task_start(id, record, owner, call, record.lease_ms or lease_ms)
-  if not lease and (record.attempts > 0 or record.started > 0) then
+  local lease, holder = task_start(id, record, owner, call, said.lease_ms or lease_ms)
+  if lease then return lease end
+  if fresh then
+    task_end(id, record, 'skipped', REASON.LOCK_HELD, holder)
+  else
     -- It is tried again: skipped, it could not be a second time. As the job's unfinished one it lets no further slot go before it.
-    redis.call('HSET', q.open, record.job, id)
+    write(q.open, job, id)
     task_queue(id, record, now + HELD_MS)
-  elseif not lease then
-    task_end(id, record, 'skipped', nil, nil, 'overlap: the job\'s lock is held by ' .. holder)
-  elseif record.job then
-    ledger_replace(q.ledger, id, ledger_entry('fired', record.spawned, owner, lease.fence, record.attempts, now))
   end
-  return lease
 end
 
 -- One of which something can't be read stands in nobody's way: it is looked at again in a while.
 local function queue_aside(queue, member)
   local at = #queue + 2
-  redis.call('ZREM', q.ready, member)
-  redis.call('ZADD', q.delayed, 0, queue .. '\255' .. string.format('%015.0f', now + ASIDE_MS) .. string.sub(member, at, at + 1)
-    .. string.sub(member, at + 17))
+  leave(q.ready, member)
+  enter(q.delayed, queue .. '\255' .. string.format('%015.0f', now + ASIDE_MS) .. string.sub(member, at, at + 1) .. string.sub(member, at + 17), 0)
 end
 
 -- Where a run stands in a queue: `after` (or nil) is where the caller got to before.
@@ -74,27 +72,36 @@ local function queue_line(queue, after)
   return {queue = queue, low = low, high = '(' .. queue .. '\255\255', after = after, passed = 0, members = {}, at = 0}
 end
 
+-- The next members of a line, and what is known of their tasks.
+local function queue_more(line, most)
+  line.members, line.at = range(q.ready, line.low, line.high, most, line.passed), 1
+  local ids = {}
+  for i, member in ipairs(line.members) do ids[i] = string.sub(member, #line.queue + 2 + 33) end
+  attempt_gather(ids)
+end
+
 -- Begin the first task of the queue that is no stranger, looking at no more than `by.looks` of them. Returns id, record and lease, or nil.
 local function queue_take(line, by)
   while line.passed < PILE and by.looks > 0 and (by.looks > by.least or spent() < CLAIM_MS) do
     line.at, by.looks = line.at + 1, by.looks - 1
-    if line.at > #line.members then
-      line.members = redis.call('ZRANGEBYLEX', q.ready, line.low, line.high, 'LIMIT', line.passed, 20)
-      line.at = 1
-    end
+    if line.at > #line.members then queue_more(line, 20) end
     local member = line.members[line.at]
     if not member then return nil end
     local id = string.sub(member, #line.queue + 2 + 33)
     local record, problem = attempt(task_read, id)
-    if record and by.strangers[record.name] then
+    local name
+    if record then name, problem = attempt(function() return policies(id, record).name end) end
+    if name and by.strangers[name] then
       line.passed, line.after = line.passed + 1, string.sub(member, #line.queue + 2)
     else
-      redis.call('ZREM', q.ready, member)
       local lease
-      if not problem then lease, problem = attempt(queue_begin, id, record, by.owner, by.call, by.lease_ms) end
+      if not problem then
+        leave(q.ready, member)
+        lease, problem = attempt(queue_begin, id, record, by.owner, by.call, by.lease_ms)
+      end
       if lease then return id, record, lease end
       if problem then
-        strange[#strange + 1] = problem
+        swept.strange[#swept.strange + 1] = problem
         queue_aside(line.queue, member)
       end
     end
@@ -104,6 +111,6 @@ end
 
 -- When the next of a queue comes due.
 local function queue_wake(line)
-  local delayed = redis.call('ZRANGEBYLEX', q.delayed, '[' .. line.queue .. '\255', line.high, 'LIMIT', 0, 1)[1]
+  local delayed = range(q.delayed, '[' .. line.queue .. '\255', line.high, 1)[1]
   return delayed and tonumber(string.sub(delayed, #line.queue + 2, #line.queue + 16))
 end

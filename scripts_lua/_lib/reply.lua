@@ -44,4 +44,5 @@ local function reply_of(r, call)
     local said = redis.call('HGET', key, call)
     if said then return said end
   end
+  return nil  -- tonumber() refuses to be given nothing
 end

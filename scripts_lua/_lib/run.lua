@@ -13,6 +13,7 @@
 --   due(live, until_ms, most, skip)        members by score, likewise
 --   tally(stats, 'done')                   at the end: HINCRBY
 --   say(channel, message)                  at the end, in order; the same message once
+--   gather(tasks, column(4, 1))            of each group of four arguments the first
 --   return each(4, function(i) ... end)    one reply a group of ARGV
 --
 -- A call that meets what can't be read has changed nothing: `attempt` undoes what it wrote, entered, counted and said.
@@ -172,6 +173,13 @@ local function each(width, call)
     out[#out + 1] = problem or said
     depth = 0
   end
+  return out
+end
+
+-- Every `width`th argument from the `nth` on: a column of the batch, to gather by.
+local function column(width, nth)
+  local out = {}
+  for i = nth, #ARGV, width do out[#out + 1] = ARGV[i] end
   return out
 end
 

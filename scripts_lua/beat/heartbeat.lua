@@ -14,7 +14,7 @@
 -- Returns  {now_ms, epoch, odd, next_due_ms}  epoch 0: the store was emptied. odd: as beat/due has it. next_due_ms: when a job of this
 --                                             shard comes due; 0: never
 -- Under OOM: runs.
--- include: _lib/lease1 _lib/ledger _lib/schedule
+-- include: _lib/schedule
 
 local owner, ttl = ARGV[1], tonumber(ARGV[3])
 -- Of before the clock was set back: heard of until now, for all that is known.
@@ -34,7 +34,6 @@ else
   redis.call('PEXPIRE', KEYS[1], 2 * ttl)
   redis.call('PEXPIRE', KEYS[2], 2 * ttl)
 end
-local s = {defs = KEYS[4], order = KEYS[5], slots = KEYS[6], dues = KEYS[7]}
+local s = schedule_of(KEYS[4], KEYS[5], KEYS[6], KEYS[7])
 local epoch = tonumber(redis.call('GET', KEYS[3]) or '0') or 0
-return {now, epoch, schedule_odd(schedule_seen(s), epoch),
-  tonumber(redis.call('ZRANGE', s.dues, 0, 0, 'WITHSCORES')[2] or 0)}
+return {now, epoch, schedule_odd(s, epoch), tonumber(redis.call('ZRANGE', s.dues.key, 0, 0, 'WITHSCORES')[2] or 0)}

@@ -1,20 +1,22 @@
--- job/get: the definitions and next slots of jobs.
+-- job/get: the definitions of jobs, where they stand, and how often what became of their slots.
 --
--- KEYS[1] job       hash  job -> "REV JSON"
--- KEYS[2] job:slot  hash  job -> "SLOT DUE REV RULES"
--- KEYS[3] job:open  hash
--- ARGV[1] job       str
+-- KEYS[1] job         hash  job -> "REV JSON"
+-- KEYS[2] job:slot    hash  job -> "SLOT DUE REV RULES"
+-- KEYS[3] job:open    hash
+-- KEYS[4] job:counts  hash  see _lib/counts
+-- ARGV[1] job         str
 -- Batch: ARGV[1..1] repeat, one group a call, at most 256 a run.
 --
--- Returns  {definition, slot, open}  "REV JSON", "SLOT DUE REV RULES" (empty, or SLOT is -1: it has ended), the unfinished task's id or
---                                    empty
---          {}                        no such job
--- include: _lib/clock
+-- Returns  {definition, slot, open, counts}  "REV JSON", "SLOT DUE REV RULES" (empty, or SLOT is -1: it has ended), the unfinished
+--                                            task's id or empty, counts or empty
+--          {}                                no such job
+-- include: _lib/run
 
-local out = {}
-for i = 1, #ARGV do
-  local definition = redis.call('HGET', KEYS[1], ARGV[i])
-  out[i] = definition and
-    {definition, redis.call('HGET', KEYS[2], ARGV[i]) or '', redis.call('HGET', KEYS[3], ARGV[i]) or ''} or {}
-end
-return out
+local pages = {page(KEYS[1]), page(KEYS[2]), page(KEYS[3]), page(KEYS[4])}
+for _, known in ipairs(pages) do gather(known, ARGV) end
+return each(1, function(i)
+  local out = {}
+  if not read(pages[1], ARGV[i]) then return out end
+  for at, known in ipairs(pages) do out[at] = read(known, ARGV[i]) or '' end
+  return out
+end)

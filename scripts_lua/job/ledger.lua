@@ -1,20 +1,25 @@
 -- job/ledger: a job's latest slots, the newest first, and what became of them.
 --
--- KEYS[1] ledger        hash
--- KEYS[2] ledger:order  zset
+-- KEYS[1] task          hash  see _lib/record
+-- KEYS[2] task:failure  hash
+-- KEYS[3] ledger:order  zset  see _lib/ledger
 -- ARGV[1] job           str
 -- ARGV[2] before        int   ms; only slots before this one; 0: from the newest
 -- ARGV[3] limit         int
 --
--- Returns  {{slot_ms, entry}, ...}  entry is JSON, see _lib/ledger
--- include: _lib/lease1 _lib/ledger
+-- Returns  {{slot_ms, record, failure}, ...}  record: of the slot's task; failure: JSON of its last one, or empty
+-- include: _lib/clock
 
 local job, before = ARGV[1], tonumber(ARGV[2])
 -- From the newest that has come due: what lies ahead was entered before the clock was set back.
-local high = before == 0 and '[' .. ledger_member(job, now + 100) or '(' .. ledger_member(job, before)
-local out = {}
-for _, member in ipairs(redis.call('ZREVRANGEBYLEX', KEYS[2], high, '[' .. job .. '\255', 'LIMIT', 0, ARGV[3])) do
-  local slot = tonumber(string.sub(member, #job + 2))
-  out[#out + 1] = {slot, redis.call('HGET', KEYS[1], job .. '@' .. int(slot)) or '{}'}
+local high = before == 0 and '[' .. job .. '\255' .. string.format('%015.0f', now + 100)
+  or '(' .. job .. '\255' .. string.format('%015.0f', before)
+local slots, ids = {}, {}
+for i, member in ipairs(redis.call('ZREVRANGEBYLEX', KEYS[3], high, '[' .. job .. '\255', 'LIMIT', 0, ARGV[3])) do
+  slots[i] = tonumber(string.sub(member, #job + 2))
+  ids[i] = job .. '@' .. int(slots[i])
 end
+if #ids == 0 then return {} end
+local records, failures, out = redis.call('HMGET', KEYS[1], unpack(ids)), redis.call('HMGET', KEYS[2], unpack(ids)), {}
+for i, slot in ipairs(slots) do out[i] = {slot, records[i] or '', failures[i] or ''} end
 return out

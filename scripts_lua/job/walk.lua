@@ -11,28 +11,29 @@
 --
 -- On its way it heals the indexes: the times at which jobs come due from their slots, the order from the definitions (a thousand at
 -- random at a time: whoever finds the store odd walks again).
--- include: _lib/lease1 _lib/ledger _lib/schedule
+-- include: _lib/schedule
 
-local s, limit = {defs = KEYS[1], order = KEYS[2], slots = KEYS[3], dues = KEYS[4]}, tonumber(ARGV[2])
-schedule_seen(s)
+local s, limit = schedule_of(KEYS[1], KEYS[2], KEYS[3], KEYS[4]), tonumber(ARGV[2])
 if limit == 0 then
   if s.seen and s.seen > now then s.seen, s.unsure, s.settled = nil, 0, now end
   schedule_see(s)
   return {now, ''}
 end
-if ARGV[1] == '' and redis.call('ZCARD', s.order) < redis.call('HLEN', s.defs) then
-  for _, job in ipairs(redis.call('HRANDFIELD', s.defs, 1000)) do redis.call('ZADD', s.order, 0, job) end
+if ARGV[1] == '' and redis.call('ZCARD', s.order.key) < redis.call('HLEN', s.defs.key) then
+  for _, job in ipairs(redis.call('HRANDFIELD', s.defs.key, 1000)) do enter(s.order, job, 0) end
 end
 
-local jobs = redis.call('ZRANGEBYLEX', s.order, ARGV[1] == '' and '-' or '(' .. ARGV[1], '+', 'LIMIT', 0, limit)
+local jobs = range(s.order, ARGV[1] == '' and '-' or '(' .. ARGV[1], '+', limit)
 local out = {now, #jobs == limit and jobs[limit] or ''}
+gather(s.defs, jobs)
+gather(s.slots, jobs)
+gather(s.dues, jobs)
 for _, job in ipairs(jobs) do
-  local definition, slot = redis.call('HGET', s.defs, job), redis.call('HGET', s.slots, job)
+  local definition, slot, at = read(s.defs, job), read(s.slots, job), read(s.dues, job)
   local due = slot and tonumber(string.match(slot, '^%S+ (%S+)'))
-  local at = due and tonumber(redis.call('ZSCORE', s.dues, job) or 'none')
   -- It may be hidden for a moment, by one who is about to fire it.
-  if due and (not at or at < due or at > math.max(due, now + 60000)) then redis.call('ZADD', s.dues, int(due), job) end
-  if not slot then redis.call('ZREM', s.dues, job) end
+  if due and (not at or at < due or at > math.max(due, now + 60000)) then enter(s.dues, job, due) end
+  if not slot then leave(s.dues, job) end
   out[#out + 1] = {job, definition and string.match(definition, '^%S+') or '', slot or ''}
 end
 return out

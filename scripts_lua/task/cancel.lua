@@ -1,6 +1,6 @@
 -- task/cancel: end each task that has not ended. A running one is refused its next renewal, and its worker told at once.
 --
--- KEYS[1..24] of _lib/task
+-- KEYS[1..27] of _lib/task
 -- ARGV[1]  id            str
 -- ARGV[2]  call          id      of this call; the same again is the same call, repeated
 -- Batch: ARGV[1..2] repeat, one group a call, at most 64 a run.
@@ -9,19 +9,17 @@
 --          FINISHED  it had ended
 --          UNKNOWN   no such task
 -- Under OOM: runs.
--- include: _lib/lease1 _lib/waiting _lib/ledger _lib/task
+-- include: _lib/ending
 
-local out = each(2, function(i)
+gather(q.tasks, column(2, 1))
+return each(2, function(i)
   local id, call = ARGV[i], ARGV[i + 1]
-  local record, said = task_read(id), task_answered(id, call)
-  if not said and record then
-    local lease = lease_read(q.leases, id)
-    said = RESULT.FINISHED
-    if record.seq > 0 or (lease and lease.freed ~= 'cancelled') then
-      task_cancel(id, record, lease, 'it was cancelled', call)
-      said = RESULT.DONE
-    end
+  local record, said = task_read(id), reply_of(q.replies, call)
+  if said then return tonumber(said) end
+  if record and (record.state == 'waiting' or record.state == 'running') then
+    task_cancel(id, record, REASON.CANCELLED)
+    write(q.replies, call, int(RESULT.DONE))
+    return RESULT.DONE
   end
-  return said or redis.call('HEXISTS', q.ledger.ledger, id) == 1 and RESULT.FINISHED or RESULT.UNKNOWN
+  return record and RESULT.FINISHED or RESULT.UNKNOWN
 end)
-return out

@@ -1,6 +1,6 @@
 -- task/claim: begin an attempt of up to `limit` tasks of some queues, after taking back what expired.
 --
--- KEYS[1..24] of _lib/task
+-- KEYS[1..27] of _lib/task
 -- ARGV[1]  queues        list    names; they take turns, beginning with the first
 -- ARGV[2]  owner         str
 -- ARGV[3]  call          id      of this call; the same again is the same call, repeated
@@ -14,14 +14,14 @@
 --
 -- Returns  {now_ms, wake_ms, after, *tasks}
 --          wake_ms: when there may be more without anybody saying so; 0: never. after: as given, for the next call.
---          tasks: each {id, record, attempt, fence, expires_at_ms, due_ms, until_ms, payload}, or what can't be read, which was put
---          aside. record: "MAX JSON". payload: params and headers, or empty
+--          tasks: each {id, max, json, attempt, fence, expires_at_ms, due_ms, until_ms, payload}, or what can't be read, which was put
+--          aside. json: of its record. payload: params and headers, or empty
 --
 -- Order: priority, then due time, then the order in which they came.
 -- Under OOM: runs.
--- include: _lib/lease1 _lib/waiting _lib/ledger _lib/task _lib/queue
+-- include: _lib/begun _lib/queue
 
-local _, unread = attempt(counter_read, q.counter)
+local _, unread = attempt(counter_read, q.fence)
 if unread then return unread end
 local limit, bytes, out, lines, took = tonumber(ARGV[4]), 0, {now, 0, ''}, {}, true
 local by = {owner = ARGV[2], call = ARGV[3], lease_ms = tonumber(ARGV[5]), strangers = {}, looks = limit + PILE, least = limit + PILE - 8, more = false}
@@ -29,22 +29,17 @@ local after = cjson.decode(ARGV[8])
 for _, name in ipairs(cjson.decode(ARGV[7])) do by.strangers[name] = true end
 
 local function claimed(id, record, lease)
-  local payload = not record.job and redis.call('HGET', q.params, id) or ''
+  local payload = not job_of(id) and read(q.params, id) or ''
   bytes = bytes + #payload
-  out[#out + 1] = {id, record.text, record.attempts, lease.fence, lease.expires, record.due, record.till, payload}
+  out[#out + 1] = {id, record.max, record.json, record.attempts, lease.fence, lease.expires, record.due, record.till, payload}
 end
 
 local looked
 if ARGV[6] ~= '[]' then
-  local lost = {}
+  local lost, found = {}, nil
   for _, id in ipairs(cjson.decode(ARGV[6])) do lost[id] = true end
-  local found
   found, looked = task_begun_by(by.owner, lost, after[''] or '', SWEEP_MS)
-  for _, begun in ipairs(found) do
-    local record, problem = attempt(task_read, begun[1])
-    if record then claimed(begun[1], record, begun[2]) end
-    strange[#strange + 1] = problem
-  end
+  for _, begun in ipairs(found) do claimed(begun[1], begun[2], begun[3]) end
 end
 
 local spares, expected = {ids = {}, count = 0}, tonumber(ARGV[10])
@@ -74,8 +69,13 @@ end
 out[3] = next(reached) and cjson.encode(reached) or ''
 if looked or by.more or (bytes >= 1048576 and #out - 3 < limit) then sooner(now) end
 -- Not at once: whoever claims by hand asks until there is nothing more to claim now.
-if backlog then sooner(now + 10) end
-for _, problem in ipairs(strange) do out[#out + 1] = problem end
-sooner(spares.met and now + 1000 or redis.call('ZRANGE', q.leases.live, 0, 0, 'WITHSCORES')[2])
-sooner(redis.call('ZRANGE', q.untils, 0, 0, 'WITHSCORES')[2])
+if swept.backlog then sooner(now + 10) end
+for _, problem in ipairs(swept.strange) do out[#out + 1] = problem end
+if swept.spared then
+  sooner(now + 1000)
+else
+  sooner(sweep_next(q.leases.live))
+  sooner(sweep_next(q.locks.live, q.locks))
+end
+sooner(sweep_next(q.untils))
 return out

@@ -1,6 +1,6 @@
 -- task/complete: end each task whose attempt succeeded, if the attempt is still the newest.
 --
--- KEYS[1..24] of _lib/task
+-- KEYS[1..27] of _lib/task
 -- ARGV[1]  id            str
 -- ARGV[2]  owner         str
 -- ARGV[3]  fence         int
@@ -12,22 +12,24 @@
 --
 -- Accepted after the lease expired while nobody took it over: the work was done, and doing it again would be worse.
 -- Under OOM: runs.
--- include: _lib/lease1 _lib/waiting _lib/ledger _lib/task
+-- include: _lib/ending
 
-local out = each(4, function(i)
-  local id, owner, fence, result = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 3]
-  local lease, ended = lease_read(q.leases, id), RESULT.NOT_YOURS
-  if lease and lease.owner == owner and lease.fence == fence then
-    local record = lease.freed ~= 'cancelled' and task_read(id)
-    task_leave(id, lease)
-    if record then
-      if result ~= '' then redis.call('HSET', q.results, id, result) end
-      task_end(id, record, 'done', owner, fence)
-      ended = RESULT.DONE
-    end
-  elseif not lease and task_done_by(id, owner, fence) then
-    ended = RESULT.DONE
+ending_gather(column(4, 1))
+return each(4, function(i)
+  local id, owner, fence = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
+  local record = task_read(id)
+  if not record then return RESULT.NOT_YOURS end
+  if not is_at(record, owner, fence) then
+    local last = last_try(record)
+    return record.state == 'done' and last.owner == owner and last.fence == fence and RESULT.DONE or RESULT.NOT_YOURS
   end
-  return ended
+  task_leave(id, record)
+  if record.state == 'stopping' then
+    task_stopped(id, record)
+    return RESULT.NOT_YOURS
+  end
+  if ARGV[i + 3] ~= '' then write(q.results, id, ARGV[i + 3]) end
+  try_end(record, 'done')
+  task_end(id, record, 'done')
+  return RESULT.DONE
 end)
-return out

@@ -1,6 +1,6 @@
 -- task/confirm: let each task go on that was spawned with a delay until its durability was known; or withdraw it.
 --
--- KEYS[1..24] of _lib/task
+-- KEYS[1..27] of _lib/task
 -- ARGV[1]  id            str
 -- ARGV[2]  call          id      that spawned it
 -- ARGV[3]  delay_ms      int     from its spawn on, as its caller wanted it; -1: withdraw it
@@ -9,23 +9,22 @@
 -- Returns  DONE
 --          TOO_LATE  it was claimed or confirmed, is another call's to withdraw, or is no longer there
 -- Under OOM: runs.
--- include: _lib/lease1 _lib/waiting _lib/ledger _lib/task
+-- include: _lib/ending
 
-local out = each(3, function(i)
+gather(q.tasks, column(3, 1))
+return each(3, function(i)
   local id, delay = ARGV[i], tonumber(ARGV[i + 2])
-  local record, said = task_read(id), RESULT.TOO_LATE
-  counter_read(q.counter)
-  if record and record.held and record.seq > 0 and (delay >= 0 or record.call == ARGV[i + 1]) then
-    task_unqueue(id, record)
-    if delay < 0 then
-      task_until(id, record, 0)
-      task_forget(id)
-    else
-      record.text = string.gsub(record.text, ',"held":true', '', 1)
-      task_queue(id, record, record.spawned + delay)
-    end
-    said = RESULT.DONE
+  local record = task_read(id)
+  counter_read(q.fence)
+  local held = record and record.state == 'waiting' and policies(id, record).held
+  if not held or (delay < 0 and held ~= ARGV[i + 1]) then return RESULT.TOO_LATE end
+  task_unqueue(id, record)
+  if delay < 0 then
+    task_until(id, record, 0)
+    task_forget(id, record)
+  else
+    record.json = string.gsub(record.json, ',"held":"[^"]*"', '', 1)
+    task_queue(id, record, record.spawned + delay)
   end
-  return said
+  return RESULT.DONE
 end)
-return out

@@ -9,7 +9,7 @@
 -- ARGV[2]  after         str   the cursor of the page before; empty: the first page
 -- ARGV[3]  limit         int
 --
--- Returns  {now_ms, running, stats, cursor, *queues}  running: of all queues. stats: how often a task was spawned, begun, done,
+-- Returns  {now_ms, running, stats, cursor, *queues}  running: of all queues, but those leased as a job's lock. stats: how often a task was spawned, begun, done,
 --          retried, failed, lost, cancelled since the shard was first used. An empty cursor: this was the last page.
 --          queues: each {queue, ready, delayed, dead}
 -- include: _lib/clock

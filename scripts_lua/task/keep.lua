@@ -1,6 +1,6 @@
 -- task/keep: renew whatever a call had claimed, or fired and started, while the reply to it is on its way.
 --
--- KEYS[1..24] of _lib/task
+-- KEYS[1..27] of _lib/task
 -- ARGV[1]  owner         str
 -- ARGV[2]  call          id      of the claim or the firing
 -- ARGV[3]  lease_ms      int     for tasks that do not say theirs
@@ -10,7 +10,7 @@
 --
 -- The reply may lie unread in the socket of a program whose event loop is blocked; the keeper, who asks this, is a thread of its own.
 -- Under OOM: runs.
--- include: _lib/lease1 _lib/waiting _lib/ledger _lib/task
+-- include: _lib/begun
 
 local wanted = {}  -- owner -> call -> lease_ms
 local out = each(3, function(i)
@@ -21,15 +21,10 @@ local out = each(3, function(i)
 end)
 for owner, calls in pairs(wanted) do
   for _, begun in ipairs((task_begun_by(owner, calls, '', 1000))) do
-    local id, lease = begun[1], begun[2]
-    local record = attempt(task_read, id)
-    lease.expires = now + (record and record.lease_ms or calls[lease.token])
-    lease_put(q.leases, id, lease)
-    local lock = record and record.job and attempt(lock_read, q.locks, 'job:' .. record.job)
-    if lock and lock.live and lock.owner == owner and lock.calls == lease.token then
-      lock.expires, lock.ttl = lease.expires, lease.expires - now
-      lock_put(q.locks, 'job:' .. record.job, lock)
-    end
+    local id, record, lease, t, key = unpack(begun)
+    local said = attempt(policies, id, record)
+    lease_renew(t, key, lease, said and said.lease_ms or calls[lease.calls])
+    if t == q.locks then lease_outlive(t, now + KEPT_MS) end
   end
 end
 return out

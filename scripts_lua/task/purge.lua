@@ -1,6 +1,6 @@
 -- task/purge: forget each of these tasks that has ended.
 --
--- KEYS[1..24] of _lib/task
+-- KEYS[1..27] of _lib/task
 -- ARGV[1]  id            str
 -- ARGV[2]  state         str     only in this one; empty: however it ended
 -- Batch: ARGV[1..2] repeat, one group a call, at most 64 a run.
@@ -8,13 +8,14 @@
 -- Returns  DONE  forgotten
 --          NO    it has not ended so
 -- Under OOM: runs.
--- include: _lib/lease1 _lib/waiting _lib/ledger _lib/task
+-- include: _lib/ending
 
-local out = each(2, function(i)
-  local told = task_told(ARGV[i])
-  local ends = told and (ARGV[i + 1] == '' or ARGV[i + 1] == told.state) and redis.call('HEXISTS', q.leases.leases, ARGV[i]) == 0
-    and redis.call('ZSCORE', q.ended, ARGV[i])
-  if ends then task_forget(ARGV[i]) end
-  return ends and RESULT.DONE or RESULT.NO
+gather(q.tasks, column(2, 1))
+return each(2, function(i)
+  local id, state = ARGV[i], ARGV[i + 1]
+  local record = task_read(id)
+  local ended = record and (record.state == 'done' or record.state == 'dead' or record.state == 'cancelled')
+  if not ended or (state ~= '' and state ~= record.state) or not read(q.ended, id) then return RESULT.NO end
+  if job_of(id) then slot_retire(id, record) else task_forget(id, record) end
+  return RESULT.DONE
 end)
-return out

@@ -1,6 +1,6 @@
 -- task/release: give each attempt back that was not begun, or was cut short by a shutdown, so that others go on at once.
 --
--- KEYS[1..24] of _lib/task
+-- KEYS[1..27] of _lib/task
 -- ARGV[1]  id            str
 -- ARGV[2]  owner         str
 -- ARGV[3]  fence         int
@@ -15,35 +15,27 @@
 --
 -- With max_attempts 1 a body that began is not begun again, whatever ends it.
 -- Under OOM: runs.
--- include: _lib/lease1 _lib/waiting _lib/ledger _lib/task
+-- include: _lib/ending
 
-local CUT = 'cut short: the instance was shut down'
-local out = each(6, function(i)
-  local id, owner, fence, due, call = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), now + tonumber(ARGV[i + 4]), ARGV[i + 5]
-  local lease, said = lease_read(q.leases, id), RESULT.NOT_YOURS
-  if lease and lease.owner == owner and lease.fence == fence then
-    local record = lease.freed ~= 'cancelled' and task_read(id)
-    counter_read(q.counter)  -- or it loses its lease, and does not get back into its queue
-    task_leave(id, lease)
-    if record and ARGV[i + 3] == '0' then
-      record.attempts, record.started = record.attempts - 1, 0
-      if ARGV[i + 4] == '0' then due = record.due end  -- it keeps its place
-      if record.attempts == 0 then task_until(id, record, record.max_delay_ms and record.spawned + record.max_delay_ms or 0) end
-      task_queue(id, record, due)
-      if record.job then
-        ledger_replace(q.ledger, id, ledger_entry('fired', record.spawned))
-        task_tell_slot(id, 'waiting', call, due)
-      else
-        local told = task_told(id)
-        task_tell(id, 'waiting', call, due, owner, fence, told and told.failure)
-      end
-      said = due
-    elseif record then
-      said = task_failed(id, record, 'failed', lease, CUT, due, failure('CutShort', CUT), call)
-    end
-  else
-    said = task_answered(id, call) or RESULT.NOT_YOURS
+ending_gather(column(6, 1))
+return each(6, function(i)
+  local id, owner, fence, delay, call = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 4]), ARGV[i + 5]
+  local record = task_read(id)
+  if not record or not is_at(record, owner, fence) then return tonumber(reply_of(q.replies, call)) or RESULT.NOT_YOURS end
+  counter_read(q.fence)  -- or it loses its lease, and does not get back into its queue
+  if record.state == 'stopping' then
+    task_leave(id, record)
+    task_stopped(id, record)
+    return RESULT.NOT_YOURS
   end
-  return said > 0 and RESULT.WAITING or (said == RESULT.DEAD or said == RESULT.CANCELLED) and RESULT.FINISHED or said
+  local said = RESULT.WAITING
+  if ARGV[i + 3] == '0' then
+    task_leave(id, record)
+    task_undo(id, record)
+    task_queue(id, record, delay == 0 and record.due or now + delay)  -- it keeps its place
+  elseif task_failed(id, record, 'cut', REASON.SHUTDOWN, nil, now + delay) < 0 then
+    said = RESULT.FINISHED
+  end
+  write(q.replies, call, int(said))
+  return said
 end)
-return out

@@ -1,38 +1,53 @@
 -- task/release_all: take back what an owner that is gone had claimed, up to `limit` at a time, as if its leases had expired.
 --
--- KEYS[1..24] of _lib/task
--- KEYS[25] reply:CALL    string  PX: what this call answered, for when it is repeated
+-- KEYS[1..27] of _lib/task
 -- ARGV[1]  owner         str
--- ARGV[2]  limit         int
+-- ARGV[2]  call          id      of this call; the same again is the same call, repeated
+-- ARGV[3]  limit         int
 --
--- Returns  {released, more, *unreadable}  more is 1 when some are left: ask again; unreadable: see _lib/lease1
+-- Returns  {released, more, *unreadable}  more is 1 when some are left: ask again; unreadable: see _lib/clock
 --
 -- O(owned), by the owner's own index.
 -- Under OOM: runs.
--- include: _lib/lease1 _lib/waiting _lib/ledger _lib/task
+-- include: _lib/sweep
 
-local owner, limit = ARGV[1], tonumber(ARGV[2])
-local said = redis.call('GET', KEYS[25])
+local owner, call, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local said = reply_of(q.replies, call)
 if said then
   local before, more = string.match(said, '^(%d+) (%d)$')
   return {tonumber(before), tonumber(more)}
 end
 
-local ids, released, left = lease_owned(q.leases, owner, limit), 0, {}
-for _, id in ipairs(ids) do
-  local lease, problem = attempt(lease_read, q.leases, id)
-  local _, unread
-  if lease and lease.owner == owner then
-    _, unread = attempt(task_lost, id, lease, 'all leases of its owner were released', now)
-    if lease.live and not unread then released = released + 1 end
-  end
-  problem = problem or unread
-  if problem then
-    left[#left + 1] = problem
-  elseif not lease or lease.owner ~= owner then
-    redis.call('ZREM', q.leases.owned, owner .. '\255' .. id)
+local released, more, handled, left = 0, 0, 0, {}
+
+local function take_back(t, key)
+  local lease = lease_read(t, key)
+  if not lease or lease.owner ~= owner then return leave(t.owned, owner .. '\255' .. key) end
+  local id = t == q.leases and key or task_of(key, lease)
+  if not id then return end  -- a lock, which ends by verbs of its own
+  local record = task_read(id)
+  handled = handled + 1
+  if not record or not is_at(record, owner, lease.fence) then return lease_drop(t, key, lease) end
+  task_lost(id, record, REASON.RELEASED, now)
+  if lease.live then released = released + 1 end
+end
+
+for _, t in ipairs({q.leases, q.locks}) do
+  local last = ''
+  for _ = 1, 20 do
+    local keys = lease_owned(t, owner, limit, last)
+    lease_gather(t, keys)
+    for _, key in ipairs(keys) do
+      local _, problem = attempt(take_back, t, key)
+      left[#left + 1] = problem
+    end
+    last = keys[#keys]
+    if #keys < limit then break end
+    if handled >= limit then
+      more = 1
+      break
+    end
   end
 end
-local more = #ids == limit and #left < limit and 1 or 0
-redis.call('SET', KEYS[25], released .. ' ' .. more, 'PX', TOMBSTONE_MS)
+write(q.replies, call, released .. ' ' .. more)
 return {released, more, unpack(left)}

@@ -1,9 +1,9 @@
 -- task/spawn: put each task into its queue, once for an id.
 --
--- KEYS[1..24] of _lib/task
--- ARGV[1]  id            str     made from the idempotency key, where there is one
+-- KEYS[1..27] of _lib/task
+-- ARGV[1]  id            str     made from the idempotency key, where there is one; else it ends in the call
 -- ARGV[2]  call          id      of this call; the same again is the same call, repeated
--- ARGV[3]  record        text    "MAX JSON", with the call in it
+-- ARGV[3]  record        text    "MAX JSON"
 -- ARGV[4]  queue         str
 -- ARGV[5]  priority      int
 -- ARGV[6]  delay_ms      int     nobody may claim it before
@@ -13,33 +13,34 @@
 --
 -- Returns  {created, attempt}  created: DONE, by this call; NO: it was there, in or after this attempt; ADOPTED: it was there, held
 --                              until its durability is known, and is now this call's to confirm or withdraw
--- include: _lib/lease1 _lib/waiting _lib/ledger _lib/task
+-- include: _lib/sweep
 
+gather(q.tasks, column(8, 1))
 local out = each(8, function(i)
   local id, call, max_delay = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 6])
   local known = task_read(id)
-  counter_read(q.counter)
-  if known and known.call ~= call and task_over(id, known) then
-    task_forget(id)
+  counter_read(q.fence)
+  local keyed = string.sub(id, 5) ~= call
+  if known and (not keyed or reply_of(q.replies, call)) then return {RESULT.DONE, 1} end
+  if known and task_over(id, known) then
+    task_forget(id, known)
     known = nil
   end
-  if known and known.call == call then
-    return {RESULT.DONE, 1}
-  elseif known and known.held then
+  if known and known.state == 'waiting' and policies(id, known).held then
     -- Who is told of it can count on it: the call that made it no longer withdraws it.
-    known.text = string.gsub(known.text, '"call":"[^"]*"', '"call":"' .. call .. '"', 1)
+    known.json = string.gsub(known.json, '"held":"[^"]*"', '"held":"' .. call .. '"', 1)
     task_write(id, known)
     return {RESULT.ADOPTED, 1}
-  elseif known then
-    return {RESULT.NO, math.max(known.attempts + (known.seq > 0 and 1 or 0), 1)}
-  else
-    local record = {text = ARGV[i + 2], queue = ARGV[i + 3], priority = tonumber(ARGV[i + 4]), attempts = 0, started = 0, spawned = now, till = 0}
-    if max_delay > 0 then task_until(id, record, now + max_delay) end
-    task_queue(id, record, now + tonumber(ARGV[i + 5]))
-    if ARGV[i + 7] ~= '' then redis.call('HSET', q.params, id, ARGV[i + 7]) end
-    tally('spawned')
-    return {RESULT.DONE, 1}
   end
+  if known then return {RESULT.NO, math.max(known.attempts + (known.state == 'waiting' and 1 or 0), 1)} end
+  local record = record_new(ARGV[i + 2], 0)
+  record.policies = {queue = ARGV[i + 3], priority = tonumber(ARGV[i + 4])}
+  if max_delay > 0 then task_until(id, record, now + max_delay) end
+  task_queue(id, record, now + tonumber(ARGV[i + 5]))
+  if ARGV[i + 7] ~= '' then write(q.params, id, ARGV[i + 7]) end
+  if keyed then write(q.replies, call, int(RESULT.DONE)) end
+  tally(q.stats, 'spawned')
+  return {RESULT.DONE, 1}
 end)
 -- So that what has ended goes at least as fast as new ones come.
 task_sweep(math.min(2 * #out, 40), false, {ids = {}, count = 0, process = string.match(ARGV[#ARGV - 6], '^[^.]*%.')})

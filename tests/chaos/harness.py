@@ -178,7 +178,7 @@ class Arena:
         """FLUSHALL, and in the same transaction take down what the ledger had."""
         with contextlib.closing(redis.Redis(port=self.server.port, protocol=2, socket_timeout=5)) as client:
             pipe = client.pipeline(transaction=True)
-            pipe.hgetall(Keys(NAMESPACE).key(0, "ledger"))
+            pipe.hgetall(Keys(NAMESPACE).key(0, "task"))
             pipe.flushall()
             ledger, _ = pipe.execute()
         for entry in entries_of(ledger):
@@ -204,7 +204,7 @@ class Arena:
         """All that is known after the end."""
         with contextlib.closing(redis.Redis(port=self.server.port, protocol=2, socket_timeout=5)) as client:
             keys = Keys(NAMESPACE)
-            ledger: Any = client.hgetall(keys.key(0, "ledger"))
+            ledger: Any = client.hgetall(keys.key(0, "task"))
             dead = {str(one.pid) for one in self.instances if one.killed}
             left = []
             for index in ("task:owned", "lock:owned"):
@@ -245,9 +245,17 @@ def periods(jobs: int, blocking: bool) -> dict[str, int]:
 def entries_of(ledger: Mapping[bytes, bytes]) -> Iterator[Entry]:
     """The ledger as it lies in the store, read without lockbeat."""
     for key, value in ledger.items():
-        job, _, slot = key.decode().rpartition("@")
-        data: dict[str, Any] = json.loads(value)
-        yield Entry(job, int(slot), data.get("state", "?"), int(data.get("last", slot)), data.get("reason", ""))
+        job, at, slot = key.decode().rpartition("@")
+        if at:
+            head, attempts, policies = value.split(b"\xff")
+            state, *_, code, _ = head.decode().split(" ", 10)
+            how = attempts.rpartition(b"\xfe")[2].split(b" ", 5)[4:5]
+            if state == "dead":
+                state = "lost" if how == [b"lost"] else "failed"
+            elif state in ("waiting", "running"):
+                state = "retrying" if how and how != [b"-"] else "fired"
+            last = json.loads(policies or b"{}").get("last", slot)
+            yield Entry(job, int(slot), "cancelled" if state == "stopping" else state, int(last), "" if code == "-" else code)
 
 
 @contextlib.contextmanager

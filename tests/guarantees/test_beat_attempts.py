@@ -271,8 +271,12 @@ async def test_a_long_attempt_keeps_its_lease(lb: Lockbeat, raw: Any, beats: Bea
 
 async def leases(lb: Lockbeat, raw: Any, job: str) -> list[int]:
     """When the lease of each attempt of a job's slots ends, in ms."""
-    ends = raw.zrange(lb.store.keys.key(lb.jobs.shard_of(job), "task:live"), 0, -1, withscores=True)
-    return [int(at) for _, at in ends]
+    ends = [
+        pair
+        for index in ("task:live", "lock:live")
+        for pair in raw.zrange(lb.store.keys.key(lb.jobs.shard_of(job), index), 0, -1, withscores=True)
+    ]
+    return [int(at) for member, at in ends if member]
 
 
 @only("valkey")

@@ -136,7 +136,7 @@ async def test_slots_that_ran_before_the_store_was_rolled_back_are_unknown_and_n
     job = minutely()
     first = await overdue(lb, raw, job, back=back)
     key = lb.store.keys.key
-    names = [key(0, name) for name in ("job:slot", "job:due", "job:open", "ledger", "ledger:order", "task", "task:ready")]
+    names = [key(0, name) for name in ("job:slot", "job:due", "job:open", "job:counts", "ledger:order", "task", "task:ready")]
     beat = scheduler(lb, job)
     await lb.store.call("beat/due", 0, limit=0, hide_ms=0, seen="")
     snapshot = {name: raw.dump(name) for name in names if raw.exists(name)}
@@ -204,8 +204,9 @@ async def test_a_slot_outside_of_its_window_is_missed_though_it_was_fired_in_tim
     shard = lb.jobs.shard_of("tight")
     name = lb.store.keys.key(shard, "task")
     for task_id, value in raw.hgetall(name).items():
-        head = value.split(b" ", 6)[:6]
-        raw.hset(name, task_id, b" ".join([*head, raw_record.encode()]))  # as if fired by this definition
+        head, tries, _ = value.split(b"\xff")
+        policies = raw_record.partition(" ")[2].encode()
+        raw.hset(name, task_id, b"\xff".join([head, tries, policies]))  # as if fired by this definition
     async with beat.lifespan(schedule=False):
 
         async def missed() -> bool:

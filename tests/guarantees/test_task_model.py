@@ -14,7 +14,7 @@ import math
 import os
 import re
 from collections.abc import Coroutine, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import fakeredis
@@ -67,8 +67,6 @@ class Record:
     """A task."""
 
     id: str
-    call: str
-    """That spawned it."""
     queue: str
     priority: int
     max_attempts: int
@@ -86,8 +84,6 @@ class Record:
     forget_ms: int = 0
     ended_by: tuple[str, int] = ("", 0)
     result: Any = None
-    answers: dict[str, int] = field(default_factory=dict)
-    """What calls were told that may be repeated."""
 
     @property
     def keep_ms(self) -> int:
@@ -98,6 +94,25 @@ class Record:
         return self.state in ("done", "dead", "cancelled")
 
 
+class Replies:
+    """Answers that may be asked for again: in windows of 20 s, each kept for two more, or until the second after it is used."""
+
+    def __init__(self) -> None:
+        self.windows: dict[int, dict[str, int]] = {}
+
+    def keep(self, now: int, call: str, answer: int) -> int:
+        at = now // REMEMBERED_MS
+        if at not in self.windows:
+            self.windows = {window: told for window, told in self.windows.items() if window == at - 1}
+        self.windows.setdefault(at, {})[call] = answer
+        return answer
+
+    def of(self, now: int, call: str) -> int:
+        """0: nothing is known of it."""
+        known = [told for window, told in self.windows.items() if now < (window + 3) * REMEMBERED_MS and call in told]
+        return known[0][call] if known else 0
+
+
 class Model:
     """What the store holds; a method for each script, which returns what it answers."""
 
@@ -106,6 +121,7 @@ class Model:
         self.tasks: dict[str, Record] = {}
         self.leases: dict[str, Lease] = {}
         self.last_fence: dict[str, int] = {}
+        self.replies = Replies()
         self._places = itertools.count(1)
 
     # -- what happens to a task
@@ -162,8 +178,11 @@ class Model:
         del self.leases[task_id]
         return None if lease.cancelled else self.tasks[task_id]
 
-    def answered(self, task_id: str, call: str) -> int:
-        return self.tasks[task_id].answers.get(call, results.NOT_YOURS) if task_id in self.tasks else results.NOT_YOURS
+    def answered(self, call: str) -> int:
+        return self.replies.of(self.now, call)
+
+    def answer(self, call: str, said: int) -> int:
+        return self.replies.keep(self.now, call, said)
 
     def ahead(self) -> list[int]:
         """Times at which something happens."""
@@ -179,13 +198,17 @@ class Model:
         self, task_id: str, call: str, record: str, queue: str, priority: int, delay: int, max_delay: int, _: str
     ) -> tuple[int, int]:
         known = self.tasks.get(task_id)
-        over = known and known.ended and known.ended_ms + known.keep_ms <= self.now and task_id not in self.leases
-        if known and known.call != call and over:
+        keyed = task_id[4:] != call
+        if known and (not keyed or self.answered(call)):
+            return (results.DONE, 1)
+        if known and known.ended and known.ended_ms + known.keep_ms <= self.now and task_id not in self.leases:
             known = None
         if known:
-            return (1, 1) if known.call == call else (0, max(known.attempts + (known.state == "waiting"), 1))
+            return (results.NO, max(known.attempts + (known.state == "waiting"), 1))
+        if keyed:
+            self.answer(call, results.DONE)
         most, _, policies = record.partition(" ")
-        task = Record(task_id, call, queue, priority, int(most), json.loads(policies), self.now)
+        task = Record(task_id, queue, priority, int(most), json.loads(policies), self.now)
         task.till = self.now + max_delay if max_delay else 0
         self.tasks[task_id] = task
         self.enqueue(task, self.now + delay)
@@ -242,56 +265,52 @@ class Model:
     def fail(self, task_id: str, owner: str, fence: int, _: str, __: str, retry_at: int, call: str) -> int:
         lease = self.mine(task_id, owner, fence)
         if not lease:
-            return self.answered(task_id, call)
+            return self.answered(call) or results.NOT_YOURS
         task = self.leave(lease, task_id)
         if task is None:
             return results.NOT_YOURS
-        task.answers[call] = self.failed(task, retry_at if retry_at >= 0 else None)
-        return task.answers[call]
+        return self.answer(call, self.failed(task, retry_at if retry_at >= 0 else None))
 
     def release(self, task_id: str, owner: str, fence: int, begun: int, delay: int, call: str) -> int:
         lease = self.mine(task_id, owner, fence)
-        said = results.NOT_YOURS if lease else self.answered(task_id, call)
-        task = self.leave(lease, task_id) if lease else None
-        if task:
-            if begun:
-                said = self.failed(task, self.now + delay)
-            else:
-                task.attempts -= 1
-                if task.attempts == 0:
-                    task.till = task.spawned_ms + task.policies["max_delay_ms"] if "max_delay_ms" in task.policies else 0
-                said = self.now + delay if delay else task.due_ms  # it keeps its place
-                self.enqueue(task, said)
-            task.answers[call] = said
-        return results.WAITING if said > 0 else results.FINISHED if said in (results.DEAD, results.CANCELLED) else said
+        if lease is None:
+            return self.answered(call) or results.NOT_YOURS
+        task = self.leave(lease, task_id)
+        if task is None:
+            return results.NOT_YOURS
+        if begun:
+            return self.answer(call, results.WAITING if self.failed(task, self.now + delay) > 0 else results.FINISHED)
+        task.attempts -= 1
+        if task.attempts == 0:
+            task.till = task.spawned_ms + task.policies["max_delay_ms"] if "max_delay_ms" in task.policies else 0
+        self.enqueue(task, self.now + delay if delay else task.due_ms)  # it keeps its place
+        return self.answer(call, results.WAITING)
 
     def cancel(self, task_id: str, call: str) -> int:
         task = self.tasks.get(task_id)
+        if self.answered(call):
+            return results.DONE
         if task is None:
             return results.UNKNOWN
-        if call in task.answers:
-            return task.answers[call]
         if task.ended:
             return results.FINISHED
         self.cancelled(task)
-        task.answers[call] = 1
-        return 1
+        return self.answer(call, results.DONE)
 
     def retry(self, task_id: str, call: str, more: int, delay: int) -> int:
         task = self.tasks.get(task_id)
+        if self.answered(call):
+            return results.DONE
         if task is None:
             return results.UNKNOWN
-        if call in task.answers:
-            return task.answers[call]
         if task.state != "dead":
-            return 0
+            return results.NO
         if more:
             task.max_attempts = task.attempts + more
         else:
             task.attempts = 0
         self.enqueue(task, self.now + delay)
-        task.answers[call] = 1
-        return 1
+        return self.answer(call, results.DONE)
 
     def purge(self, task_id: str, state: str) -> int:
         task = self.tasks.get(task_id)
@@ -305,7 +324,7 @@ class Model:
         live = sum(self.leases[task_id].until_ms > self.now for task_id in mine)
         for task_id in mine:
             self.lost(task_id, self.now)
-        return live
+        return self.answer("release_all", live)
 
 
 def soonest(times: dict[str, int], now: int, most: int) -> list[str]:
@@ -329,8 +348,8 @@ class ReplyLost(Exception):
 
 def unhurried(script: Script) -> Script:
     """Without the bounds by CPU time: a claim may take fewer where the machine is slow, which the model does not know of."""
-    source = re.sub(r"(local SWEEP_MS, CLAIM_MS =) \S+ \S+", r"\1 math.huge, math.huge", script.source)
-    assert ("CLAIM_MS" in source) is (source != script.source)
+    source = re.sub(r"(local (?:SWEEP|CLAIM)_MS =) \S+", r"\1 math.huge", script.source)
+    assert ("SWEEP_MS" in source) is (source != script.source)
     return replace(script, source=source, sha=hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -423,13 +442,13 @@ class TasksFollowTheModel(RuleBasedStateMachine):
     def check_claimed(self, row: Row, reply: Any) -> None:
         lost, [queue] = json.loads(row.lost), json.loads(row.queues)
         rows = self.model.claim(queue, row.owner, row.call, row.limit, row.lease_ms, lost)
-        assert [[task[0].decode(), task[2], *task[4:7]] for task in reply.tasks] == rows
+        assert [[task[0].decode(), task[3], *task[5:8]] for task in reply.tasks] == rows
         for task in reply.tasks:
-            task_id, fence = task[0].decode(), task[3]
+            task_id, fence = task[0].decode(), task[4]
             lease, last = self.model.leases[task_id], self.model.last_fence.get(task_id, 0)
             assert fence == lease.fence or (fence > last and not lease.fence)
             lease.fence = self.model.last_fence[task_id] = fence
-            assert task[2] <= self.model.tasks[task_id].max_attempts
+            assert task[3] <= self.model.tasks[task_id].max_attempts
 
     # -- the verbs
 

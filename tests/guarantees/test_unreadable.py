@@ -238,7 +238,7 @@ async def test_a_damaged_waiter_is_passed_over(lb: Lockbeat, raw: Any) -> None:
 
 
 @here_and_there
-@pytest.mark.parametrize("what", ["task:lease", "task", "task:outcome"])
+@pytest.mark.parametrize("what", ["task:lease", "task"])
 async def test_a_running_task_of_which_something_is_damaged_is_not_begun_beside_itself(lb: Lockbeat, raw: Any, what: str) -> None:
     first = await begun(lb, lease=0.05, retry=None)
     assert await lb.tasks.fail(first, "broken", retry_at=0)
@@ -248,9 +248,6 @@ async def test_a_running_task_of_which_something_is_damaged_is_not_begun_beside_
     await eventually(lambda: past(lb, task.expires_at), "its lease is over")
     await lb.tasks.spawn("another")
     claimed = await lb.tasks.claim("default", "bob", 10)
-    if what == "task:outcome":  # what was last told of it: the new end is told instead
-        assert {one.attempt for one in claimed} == {1, 3}
-        return
     assert [one.name for one in claimed] == ["another"]
     with pytest.raises(Unreadable) as raised:
         await lb.tasks.complete(task)
@@ -292,17 +289,17 @@ async def test_damaged_tasks_stop_neither_a_queue_nor_a_sweep_and_run_once_they_
 @here_and_there
 async def test_a_task_that_ended_and_of_which_something_is_damaged_is_no_new_one(lb: Lockbeat, raw: Any) -> None:
     dead = await died(lb, idempotency_key="once")
-    outcome = lb.store.keys.key(0, "task:outcome")
-    told = raw.hget(outcome, dead)
-    raw.hset(outcome, dead, "foreign")
+    records = lb.store.keys.key(0, "task")
+    told = raw.hget(records, dead)
+    raw.hset(records, dead, "foreign")
     for call in (lb.tasks.get(dead), lb.tasks.retry(dead), lb.tasks.wait(dead, 5)):
         with pytest.raises(Unreadable) as raised:
             await call
-        assert (raised.value.key, raised.value.field) == (outcome, dead)
+        assert (raised.value.key, raised.value.field) == (records, dead)
     other = await died(lb)
     assert await lb.tasks.redrive() == 1, "the neighbour is"
     assert (await lb.tasks.get(other)).state == "waiting"
-    raw.hset(outcome, dead, told)
+    raw.hset(records, dead, told)
     assert await lb.tasks.retry(dead)
 
 
@@ -345,7 +342,7 @@ async def test_a_ledger_entry_that_can_not_be_read_is_shown_as_such(lb: Lockbeat
     await overdue(lb, raw, job)
     await scheduler(lb, job).tick(0)
     [entry] = await ledger(lb, "report")
-    raw.hset(lb.store.keys.key(0, "ledger"), entry.task_id, "foreign")
+    raw.hset(lb.store.keys.key(0, "task"), entry.task_id, "foreign")
     [entry] = await ledger(lb, "report")
     assert (entry.state, entry.reason) == ("unknown", "what the ledger has of it can't be read")
 

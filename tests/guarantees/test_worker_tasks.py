@@ -1162,7 +1162,7 @@ async def test_a_lost_reply_neither_loses_nor_doubles_a_task(
 
         sha, source = load(script).sha.encode(), load(script).source.encode()
         async with beat.lifespan():
-            lossy.lose_reply(lambda data: sha in data or source in data, times)
+            lossy.lose_reply(lambda data: sha in data or source[-200:] in data, times)
             spawned = [await beat.spawn(job, number) for number in range(12)]
             infos = [await end_of(lb, one.task_id) for one in spawned]
         assert lossy.lost == times

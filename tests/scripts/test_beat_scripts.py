@@ -113,7 +113,7 @@ async def test_fire_and_start(bench: Bench) -> None:
     assert code == results.STARTED
     assert expires == now + 5000
     assert fence > now * 1000 - 10**6
-    assert len(held_by(bench.raw, bench.lb.store, "o")) == 2, "the task and the job's lock"
+    assert len(held_by(bench.raw, bench.lb.store, "o")) == 1, "the job's lock is the attempt's lease"
     [lease] = await bench.lb.locks.list()
     assert (lease.key, lease.fence, round(lease.expires_at * 1000)) == ("job:report", fence, expires)
 
@@ -196,9 +196,9 @@ async def test_claim_leases_for_as_long_as_the_task_says(lb: Lockbeat, raw: Any)
     bench = Bench(lb, raw, minutely(lease=60))
     await bench.due()
     await bench.fire()
-    [[task_id, record, attempt, fence, expires, *_]] = await claim(bench)
+    [[task_id, _, record, attempt, fence, expires, *_]] = await claim(bench)
     assert (task_id.decode(), attempt) == (bench.id, 1)
-    assert json.loads(record.partition(b" ")[2])["lease_ms"] == 60_000
+    assert json.loads(record)["lease_ms"] == 60_000
     assert expires > await now_ms(lb) + 55_000
     [lease] = await lb.locks.list()
     assert (lease.fence, round(lease.expires_at * 1000)) == (fence, expires)
@@ -284,10 +284,23 @@ async def test_the_work_counts_though_its_lease_had_ended_if_nobody_took_over(be
     assert await states(bench.lb, "report") == ["done"]
 
 
-async def test_a_renewal_does_not_outlive_the_jobs_lock(bench: Bench) -> None:
-    """An operator took the lock away: the attempt is to stop."""
+async def test_the_verbs_of_locks_leave_a_jobs_attempt_alone(bench: Bench) -> None:
+    """It is leased as the lock `job:NAME`, and ends by the verbs of tasks."""
     _, fence, *_ = await bench.fire(lease_ms=5000)
-    assert await bench.lb.locks.release("job:report", "o")
+    assert not await bench.lb.locks.release("job:report", "o")
+    assert not await bench.lb.locks.renew("job:report", "o", 60)
+    assert await bench.lb.locks.release_all("o") == 0
+    assert await bench.lb.locks.try_acquire("job:report", "x", 5) is None
+    assert await bench.lb.tasks.cancel(bench.id)
+    assert await renewal(bench, fence) == results.CANCELLED
+
+
+async def test_a_renewal_does_not_outlive_the_jobs_lock(bench: Bench) -> None:
+    """Somebody took the lock away by hand: the attempt is to stop."""
+    _, fence, *_ = await bench.fire(lease_ms=5000)
+    assert await renewal(bench, fence) > 0
+    for key in ("lock", "lock:live"):
+        bench.raw.delete(bench.lb.store.keys.key(bench.shard, key))
     assert await renewal(bench, fence) == results.EXPIRED
 
 
@@ -297,7 +310,7 @@ async def test_released_before_it_began_it_waits_again_else_that_was_its_only_at
     said = await bench.call("task/release", id=bench.id, owner="o", fence=fence, begun=begun, delay_ms=0, call="c")
     assert said == (results.FINISHED if begun else results.WAITING)
     rows = await claim(bench)
-    assert [(row[0].decode(), row[2]) for row in rows] == ([] if begun else [(bench.id, 1)])
+    assert [(row[0].decode(), row[3]) for row in rows] == ([] if begun else [(bench.id, 1)])
     assert (await states(bench.lb, "report")) == (["failed"] if begun else ["fired"])
 
 
@@ -311,7 +324,7 @@ async def test_release_all_is_exact(lb: Lockbeat, raw: Any) -> None:
     assert await lb.tasks.release_all("alice") == 2
     assert await lb.tasks.release_all("alice") == 0
     assert held_by(raw, lb.store, "alice") == []
-    assert len(held_by(raw, lb.store, "bob")) == len(held_by(raw, lb.store, "alic")) == 4
+    assert len(held_by(raw, lb.store, "bob")) == len(held_by(raw, lb.store, "alic")) == 2
     assert [await states(lb, name) for name in names] == [["lost"], ["fired"], ["fired"]] * 2
 
 

@@ -26,11 +26,11 @@ NOW = 1_800_000_000_000
     ],
 )
 def test_a_retry_is_delayed_by_its_policy_and_attempt(retry: Any, attempt: int, delay_ms: int) -> None:
-    assert Decisions("_lib/task").call("retry_delay", "id", retry, attempt) == delay_ms
+    assert Decisions("_lib/ending").call("retry_delay", "id", retry, attempt) == delay_ms
 
 
 def test_jitter_lengthens_a_delay_by_the_task_and_the_same_for_everybody() -> None:
-    lua, retry = Decisions("_lib/task"), {"type": "fixed", "seconds": 10, "jitter": 0.5}
+    lua, retry = Decisions("_lib/ending"), {"type": "fixed", "seconds": 10, "jitter": 0.5}
     delays = [lua.call("retry_delay", f"id-{n}", retry, 1) for n in range(200)]
     assert delays == [lua.call("retry_delay", f"id-{n}", retry, 1) for n in range(200)]
     assert (min(delays) < 10_100, max(delays) > 14_900) == (True, True)
@@ -38,30 +38,34 @@ def test_jitter_lengthens_a_delay_by_the_task_and_the_same_for_everybody() -> No
 
 
 @pytest.mark.parametrize(
-    ("value", "fields"),
+    ("value", "score", "fields"),
     [
-        (f"{NOW + 500}:900 7 t1 - alice", {"expires": NOW + 500, "live": True, "ahead": False}),
-        (f"{NOW}:900 7 t1 - alice", {"expires": NOW, "live": False}),
-        (f"{NOW + 1}:0 7 t1 c1,- alice", {"live": False, "freed": "c1,-"}),
-        (f"{NOW + 90_000}:900 7 t1 - alice", {"expires": NOW + 900, "live": True, "ahead": True}),
-        (f"{NOW + 1_900}:900 7 t1 - alice", {"expires": NOW + 1_900, "ahead": False}),
-        (f"{NOW + 5}:9 7 t1,t2 - alice of {text('Köln')}", {"owner": f"alice of {text('Köln')}", "token": "t1,t2", "fence": 7}),
+        ("7 900 t1 - alice", NOW + 500, {"expires": NOW + 500, "live": True, "mended": False}),
+        ("7 900 t1 - alice", NOW, {"expires": NOW, "live": False}),
+        ("7 900 t1 - alice", NOW + 90_000, {"expires": NOW + 900, "live": True, "mended": True}),
+        ("7 900 t1 - alice", NOW + 1_900, {"expires": NOW + 1_900, "mended": False}),
+        ("7 900 t1 - alice", None, {"expires": NOW + 900, "live": True, "mended": True}),
+        (
+            f"7 9 t1,t2 {NOW} alice of {text('Köln')}",
+            NOW + 5,
+            {"owner": f"alice of {text('Köln')}", "calls": "t1,t2", "note": f"{NOW}"},
+        ),
     ],
 )
-def test_a_lease_is_read_and_judged_by_the_clock(value: str, fields: dict[str, Any]) -> None:
-    lease = Decisions("_lib/lease1", now=NOW).call("lease_parse", value)
+def test_a_lease_is_read_and_judged_by_the_clock(value: str, score: int | None, fields: dict[str, Any]) -> None:
+    lease = Decisions("_lib/lease", now=NOW).call("lease_parse", value, score)
     assert {name: lease[name] for name in fields} == fields
 
 
-@pytest.mark.parametrize("value", ["", "7", f"{NOW}:1 7 t1 -", f"x{NOW}:1 7 t1 - alice", f"{NOW}:1 7.5 t1 - alice"])
+@pytest.mark.parametrize("value", ["", "7", "7 1 t1 -", "x7 1 t1 - alice", "7.5 1 t1 - alice"])
 def test_what_is_no_lease_is_none(value: str) -> None:
-    assert Decisions("_lib/lease1", now=NOW).call("lease_parse", value) is None
+    assert Decisions("_lib/lease", now=NOW).call("lease_parse", value, NOW) is None
 
 
 def test_what_cannot_be_read_names_its_entry() -> None:
-    lua = Decisions("_lib/lease1", server=lambda command, *args: "scribble")
-    with unreadable("lock\xffk"):
-        lua.call("lease_read", {"leases": "lock"}, "k")
+    lua = Decisions("_lib/record", server=lambda command, *args: lua.table(["scribble"]))
+    with unreadable("task\xffk"):
+        lua.call("task_read", "k")
 
 
 @pytest.mark.parametrize(
@@ -88,13 +92,13 @@ def test_the_schedule_is_odd_when_an_index_lacks_a_job_or_the_clock_was_set_back
     seen: int | None, epoch: int, sizes: dict[str, int], odd: int
 ) -> None:
     lua = Decisions("_lib/schedule", now=NOW, server=lambda command, key: sizes[key])
-    assert lua.call("schedule_odd", {"seen": seen, **{name: name for name in sizes}}, epoch) == odd
+    assert lua.call("schedule_odd", {"seen": seen, **{name: {"key": name} for name in sizes}}, epoch) == odd
 
 
 def test_the_runner_keeps_a_decision_from_the_server_and_gives_back_what_it_changed() -> None:
-    lua = Decisions("_lib/lease1", now=NOW)
-    with pytest.raises(Unasked, match="HGET"):
-        lua.call("lease_read", {"leases": "lock"}, "k")
+    lua = Decisions("_lib/record", now=NOW)
+    with pytest.raises(Unasked, match="HMGET"):
+        lua.call("task_read", "k")
     lua = Decisions("_lib/lease", now=NOW)
     lease = lua.table({"calls": "t1"})
     lua.call("lease_retake", lease, "t2")

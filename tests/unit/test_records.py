@@ -97,4 +97,4 @@ def test_leases_slots_jobs_and_counts() -> None:
         assert type(line).of(str(line)) == line
     assert SlotLine.of("5 6 a.b").rules == "-"
     assert JobLine.of('a.b {"x": 1}') == ("a.b", '{"x": 1}')
-    assert JobCounts.of(b"9 4 1 0 2 30 1") == JobCounts(fired=9, done=4, failed=1, lost=0, skipped=2, missed=30, cancelled=1)
+    assert JobCounts.of("9 4 1 0 2 30 1") == JobCounts(fired=9, done=4, failed=1, lost=0, skipped=2, missed=30, cancelled=1)

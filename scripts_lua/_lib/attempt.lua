@@ -1,0 +1,72 @@
+-- _lib/attempt: one attempt of a task: where it is leased, how it begins, and how it leaves.
+-- needs: _lib/places _lib/waiting
+
+local KEPT_MS = 7 * 86400 * 1000  -- the keys of the locks outlive an attempt by this, or nobody could take it back
+
+-- The table, the key and the note of its lease. A job's attempt is leased as the lock `job:NAME`, which keeps other slots off.
+local function attempt_place(id, record)
+  local job, slot = job_of(id)
+  if job and not string.find(record.json, '"overlap":"allow"', 1, true) then return q.locks, 'job:' .. job, int(slot) end
+  return q.leases, id, '-'
+end
+
+-- Read what these tasks' attempts need, all at once.
+local function attempt_gather(ids)
+  gather(q.tasks, ids)
+  local keys, jobs = {}, {}
+  for _, id in ipairs(ids) do
+    local text = q.tasks.seen[id]
+    local job = text and string.match(id, '^(.*)@%-?%d+$')
+    if job and not string.find(text, '"overlap":"allow"', 1, true) then
+      jobs[#jobs + 1] = 'job:' .. job
+    elseif text then
+      keys[#keys + 1] = id
+    end
+  end
+  lease_gather(q.locks, jobs)
+  lease_gather(q.leases, keys)
+end
+
+-- The lease of the newest attempt, its table and its key; nil: it is gone.
+local function attempt_lease(id, record)
+  local t, key, note = attempt_place(id, record)
+  local fence = last_try(record).fence
+  local lease = lease_read(t, key)
+  if lease and lease.fence == fence then return lease, t, key end
+  if t == q.leases then return nil end
+  key = key .. '\255' .. note  -- it had expired, and the lock was given to another
+  lease = lease_read(t, key)
+  if lease and lease.fence == fence then return lease, t, key end
+end
+
+local awaited
+
+-- Begin the next attempt. Returns its lease; or nil and who holds its job's lock.
+local function task_start(id, record, owner, call, lease_ms)
+  local t, key, note = attempt_place(id, record)
+  local held = t == q.locks and lease_read(t, key) or nil  -- what waits has no lease of its own
+  if held and held.live then return nil, held.owner end
+  local fence = mint(q.fence)
+  record.state, record.attempts, record.began, record.seq, record.code, record.detail = 'running', record.attempts + 1, now, 0, '-', ''
+  record.code, record.detail = '-', ''
+  local longest = not job_of(id) and policies(id, record).max_duration_ms
+  if (record.attempts == 1 and record.till > 0) or (longest and (record.attempts == 1 or record.till == 0)) then
+    task_until(id, record, longest and now + longest or 0)
+  end
+  try_begin(record, fence, owner)
+  task_write(id, record)
+  tally(q.stats, 'begun')
+  if t == q.locks then lease_outlive(t, now + KEPT_MS) end
+  return lease_grant(t, key, held, {fence = fence, ttl = lease_ms, calls = call, note = note, owner = owner})
+end
+
+-- The attempt is over: its lease goes, and a lock is handed on.
+local function task_leave(id, record)
+  local lease, t, key = attempt_lease(id, record)
+  if not lease then return end
+  lease_drop(t, key, lease)
+  if t ~= q.locks then return end
+  if awaited == nil then awaited = redis.call('EXISTS', q.waiting.queue) == 1 end
+  local handed = awaited and attempt(hand_off, q.waiting, q.fence, key, '')
+  if handed then lease_outlive(t, lease_grant(t, key, nil, handed).expires) end
+end

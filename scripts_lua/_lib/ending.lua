@@ -1,0 +1,180 @@
+-- _lib/ending: how a task ends, or is tried again.
+-- needs: _lib/attempt _lib/counts _lib/ledger _lib/messages _lib/reasons _lib/results
+
+-- Read what ending these tasks needs, all at once.
+local function ending_gather(ids)
+  attempt_gather(ids)
+  local jobs, members = {}, {}
+  for _, id in ipairs(ids) do
+    local job, slot = job_of(id)
+    if job then
+      jobs[#jobs + 1] = job
+      members[#members + 1] = ledger_member(job, slot)
+    end
+  end
+  gather(q.open, jobs)
+  gather(q.order, members)
+  gather(q.counts, jobs)
+end
+
+-- The last that is written of a slot: what its job's ledger has forgotten goes with its end.
+local function slot_write(id, job, slot, record)
+  if not read(q.order, ledger_member(job, slot)) then return task_forget(id, record) end
+  if record.state ~= 'dead' then record.json = '' end
+  task_write(id, record)
+end
+
+-- A task has ended; "stopping": its body has yet to stop. That of a slot stays as long as the ledger has it, a spawned one until its
+-- retention is over; dead ones can be retried for a week.
+local function task_end(id, record, state, code, detail)
+  local word = state == 'stopping' and 'cancelled' or state
+  if state == 'dead' then word = last_try(record).how == 'lost' and 'lost' or 'failed' end
+  record.state, record.ended, record.code, record.detail = state, now, code or '-', detail or ''
+  tally(q.stats, word)
+  if state == 'done' and record.attempts > 1 then erase(q.failures, id) end
+  task_announce(id)
+  task_until(id, record, 0)
+  local job, slot = job_of(id)
+  if job then
+    if read(q.open, job) == id then erase(q.open, job) end
+    counted(job, word)
+    if state ~= 'dead' and state ~= 'stopping' then return slot_write(id, job, slot, record) end
+    if state == 'dead' and not read(q.order, ledger_member(job, slot)) then return task_forget(id, record) end
+  end
+  if state == 'dead' then
+    enter(q.ended, id, now + DEAD_MS)
+    enter(q.dead, dead_member(id, record), 0)
+  elseif not job then
+    enter(q.ended, id, now + math.max(policies(id, record).retention_ms, REPEAT_MS))
+  end
+  task_write(id, record)
+end
+
+-- That of a slot stays in the ledger, but can be retried no more.
+local function slot_retire(id, record)
+  if record.state == 'dead' and record.json ~= '' then leave(q.dead, dead_member(id, record)) end
+  leave(q.ended, id)
+  erase(q.failures, id)
+  record.json = ''
+  task_write(id, record)
+end
+
+-- Whether it has ended, and its retention is over: what is left of it is for repeated calls only.
+local function task_over(id, record)
+  if record.state ~= 'done' and record.state ~= 'dead' and record.state ~= 'cancelled' then return false end
+  return record.ended + (record.state == 'dead' and DEAD_MS or policies(id, record).retention_ms) <= now
+end
+
+-- A dead task waits again.
+local function task_reopen(id, record, due)
+  leave(q.dead, dead_member(id, record))
+  leave(q.ended, id)
+  record.ended, record.code, record.detail = 0, '-', ''
+  local job = job_of(id)
+  if job then
+    counted(job, last_try(record).how == 'lost' and 'lost' or 'failed', -1)
+    if policies(id, record).overlap == 'skip' and not read(q.open, job) then write(q.open, job, id) end
+  end
+  tally(q.stats, 'redriven')
+  task_queue(id, record, due)
+end
+
+-- The newest attempt does not count, for its body never ran.
+local function task_undo(id, record)
+  try_drop(record)
+  record.attempts, record.began = record.attempts - 1, tonumber(last_try(record).began) or 0
+  if record.attempts > 0 then return end
+  local longest = policies(id, record).max_delay_ms
+  task_until(id, record, longest and record.spawned + longest or 0)
+end
+
+-- Its body has stopped, whose task was cancelled before.
+local function task_stopped(id, record)
+  local job, slot = job_of(id)
+  try_end(record, 'cancelled')
+  record.state = 'cancelled'
+  if job then return slot_write(id, job, slot, record) end
+  task_write(id, record)
+end
+
+-- Which limit a task has met whose UNTIL is over.
+local function task_limit(record)
+  return record.attempts == 0 and REASON.MAX_DELAY or REASON.MAX_DURATION
+end
+
+-- End a task that waits or runs. A running attempt keeps its lease until its body has stopped: so long nothing starts beside it.
+local function task_cancel(id, record, code)
+  local runs = record.state == 'running'
+  if not runs then task_unqueue(id, record) end
+  task_end(id, record, runs and 'stopping' or 'cancelled', code)
+  if runs then say(q.bell, message_cancel(id)) end
+end
+
+-- delay after attempt n = base * factor^(n-1), capped; a power too large for a number is infinite, and so the cap.
+-- Jitter lengthens it, so that what failed together does not come back together: by a share that id and attempt decide, as a
+-- repeated call must find the same. Steps of the golden ratio spread ids that follow each other evenly.
+local function retry_delay(id, retry, attempt)
+  if type(retry) ~= 'table' then return 0 end
+  local seconds
+  if retry.type == 'fixed' then
+    seconds = retry.seconds
+  elseif retry.base == 0 then
+    return 0
+  else
+    seconds = math.min(retry.base * retry.factor ^ (attempt - 1), type(retry.max) == 'number' and retry.max or 315619200)
+  end
+  local sum = attempt
+  for at = 1, #id do sum = (sum * 31 + string.byte(id, at)) % 65521 end
+  return seconds * 1000 * (1 + (type(retry.jitter) == 'number' and retry.jitter or 0) * (sum * 40503 % 65521) / 65521)
+end
+
+-- An attempt is over that did not do it: `how` as in _lib/record. Another, after the policy's delay or at `retry_at`; or the end.
+-- Returns when it is retried; DEAD: its attempts are used up; CANCELLED: a retry would come too late.
+local function task_failed(id, record, how, code, error, retry_at)
+  task_leave(id, record)
+  try_end(record, how, error or code)
+  if record.attempts >= record.max then
+    task_end(id, record, 'dead', code)
+    return RESULT.DEAD
+  end
+  local due = math.ceil(math.max(retry_at or now + retry_delay(id, policies(id, record).retry, record.attempts), now))
+  if record.till > 0 and due >= record.till then
+    task_end(id, record, 'cancelled', REASON.RETRY_TOO_LATE)
+    return RESULT.CANCELLED
+  end
+  tally(q.stats, 'retried')
+  record.code, record.detail = code or '-', ''
+  task_queue(id, record, due)
+  return due
+end
+
+-- Take back an attempt whose owner will not end it.
+local function task_lost(id, record, code, retry_at)
+  counter_read(q.fence)  -- or it loses its lease, and does not get back into its queue
+  if record.state == 'stopping' then
+    task_leave(id, record)
+    return task_stopped(id, record)
+  end
+  if record.state == 'running' then task_failed(id, record, 'lost', code, nil, retry_at) end
+end
+
+-- Under overlap skip, at the next slot: the job's unfinished task makes way, unless it runs or is to be tried again. Returns whether
+-- it does not; or false, and the place in the queue of one that no worker had begun: the latest slot is to run, and not the one that
+-- waited longest.
+local function task_make_way(id, owner)
+  local record = task_read(id)
+  if not record then return false end
+  if record.state == 'waiting' and record.tries == '' then
+    task_unqueue(id, record)
+    task_end(id, record, 'missed', REASON.NOT_BEGUN)
+    return false, record.due
+  end
+  if record.state == 'waiting' then return true end
+  if record.state ~= 'running' then return false end
+  local lease = attempt_lease(id, record)
+  if lease and (lease.live or lease.owner == owner) then return true end
+  -- The sweep has too much to do; or keys were evicted, or deleted by hand, and nothing else will ever end it.
+  task_lost(id, record, lease and REASON.EXPIRED or REASON.LEASE_DELETED)
+  record = task_read(id)
+  return record ~= nil and record.state == 'waiting'
+end

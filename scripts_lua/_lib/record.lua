@@ -1,0 +1,108 @@
+-- _lib/record: a task as the store has it: HEAD \255 ATTEMPTS \255 JSON.
+--
+-- HEAD      "STATE ATTEMPTS MAX SPAWNED DUE SEQ UNTIL BEGAN ENDED CODE DETAIL"; times in ms, 0: none. UTF-8 never holds bytes 253 to 255.
+--   STATE     waiting, running, stopping (it was cancelled, and its body has yet to stop), done, dead, cancelled; of slots also skipped,
+--             missed, anchored
+--   ATTEMPTS  begun so far, MAX: of so many. SEQ: its place among those of one priority and time; 0: it is in no queue
+--   UNTIL     cancelled then, if it has not begun (ended) by then. BEGAN: of the latest attempt. ENDED: when the task ended
+--   CODE      why it is as it is, see _lib/reasons; "-": no reason. DETAIL: what the sentence names, to the end
+-- ATTEMPTS  the last ten, separated by \254: "N FENCE BEGAN ENDED HOW OWNER" and, after \253, why it failed (at most 500 bytes) or the
+--           CODE by which it was taken back. HOW: done, failed, lost, cut, cancelled; "-": it runs
+-- JSON      name, queue, policies: what is not decided by every time; empty: a slot that has ended, and can't be retried
+--
+-- The newest attempt says who may end the task: its lease says only until when it is trusted.
+-- needs: _lib/task
+
+local MOST_TRIES, MOST_ERROR = 10, 500
+
+-- The job and the slot of a slot's task; of a spawned one nil.
+local function job_of(id)
+  local job, slot = string.match(id, '^(.*)@(%-?%d+)$')
+  return job, tonumber(slot)
+end
+
+local function record_parse(text)
+  local head, tries, json = string.match(text, '^([^\255]*)\255([^\255]*)\255(.*)$')
+  local state, attempts, max, spawned, due, seq, till, began, ended, code, detail =
+    string.match(head or '', '^(%l+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%S+) (.*)$')
+  if not state then return nil end
+  return {
+    state = state, attempts = tonumber(attempts), max = tonumber(max), spawned = tonumber(spawned), due = tonumber(due),
+    seq = tonumber(seq), till = tonumber(till), began = tonumber(began), ended = tonumber(ended), code = code, detail = detail,
+    tries = tries, json = json,
+  }
+end
+
+local function record_text(r)
+  return r.state .. ' ' .. r.attempts .. ' ' .. r.max .. ' ' .. int(r.spawned) .. ' ' .. int(r.due) .. ' ' .. int(r.seq) .. ' '
+    .. int(r.till) .. ' ' .. int(r.began) .. ' ' .. int(r.ended) .. ' ' .. r.code .. ' ' .. r.detail .. '\255' .. r.tries .. '\255' .. r.json
+end
+
+-- One that nobody has begun. `text`: "MAX JSON".
+local function record_new(text, due)
+  local max, json = string.match(text, '^(%d+) (.*)$')
+  return {
+    state = 'waiting', attempts = 0, max = tonumber(max), spawned = now, due = due, seq = 0, till = 0, began = 0, ended = 0,
+    code = '-', detail = '', tries = '', json = json,
+  }
+end
+
+local record_set_back  -- of _lib/places: it ended before the clock was set back
+
+local function task_read(id)
+  local text = read(q.tasks, id)
+  if not text then return nil end
+  local record = record_parse(text)
+  if not record then unreadable(q.tasks.key, id) end
+  if record.ended > now + SET_BACK_MS and record_set_back then record_set_back(id, record) end
+  return record
+end
+
+local function task_write(id, record)
+  write(q.tasks, id, record_text(record))
+end
+
+-- What its JSON says; an ended slot's says nothing.
+local function policies(id, record)
+  if not record.policies then
+    local ok, said = pcall(cjson.decode, record.json)
+    if not ok or type(said) ~= 'table' or type(said.queue) ~= 'string' then unreadable(q.tasks.key, id) end
+    record.policies = said
+  end
+  return record.policies
+end
+
+local function last_try(record)
+  local n, fence, began, ended, how, owner, error =
+    string.match(record.tries, '(%d+) (%d+) (%d+) (%d+) (%S+) ([^\253\254]*)\253?([^\254]*)$')
+  return {n = n, fence = tonumber(fence), began = began, ended = ended, how = how, owner = owner, error = error}
+end
+
+local function try_begin(record, fence, owner)
+  local tries = record.tries
+  local _, kept = string.gsub(tries, '\254', '')
+  if kept >= MOST_TRIES - 1 then tries = string.match(tries, '^[^\254]*\254(.*)$') end
+  record.tries = (tries == '' and '' or tries .. '\254') .. record.attempts .. ' ' .. int(fence) .. ' ' .. int(now) .. ' 0 - ' .. owner
+end
+
+local function try_drop(record)
+  record.tries = string.match(record.tries, '^(.*)\254[^\254]*$') or ''
+end
+
+-- `error`: text, or nil. A character that the cut would halve goes whole.
+local function try_end(record, how, error)
+  local try = last_try(record)
+  if error and #error > MOST_ERROR then
+    error = string.gsub(string.sub(error, 1, MOST_ERROR), '[\192-\247]?[\128-\191]*$', '')
+  end
+  try_drop(record)
+  record.tries = (record.tries == '' and '' or record.tries .. '\254') .. try.n .. ' ' .. int(try.fence) .. ' ' .. try.began .. ' '
+    .. int(now) .. ' ' .. how .. ' ' .. try.owner .. (error and error ~= '' and '\253' .. error or '')
+end
+
+-- Whether this attempt is the one that the task is at.
+local function is_at(record, owner, fence)
+  if record.state ~= 'running' and record.state ~= 'stopping' then return false end
+  local try = last_try(record)
+  return try.owner == owner and try.fence == fence
+end

@@ -1,0 +1,124 @@
+-- _lib/sweep: what time has brought: attempts that have expired, limits that are over, ended tasks to forget.
+-- needs: _lib/ending
+
+local SWEEP_MS = 1.5  -- so that no run takes longer than 5 ms on a slow core
+
+-- How many ms this run has taken. Redis 7.0 has no os.clock, and servers after it have one TIME a run.
+local cpu = rawget(_G, 'os')
+local began = cpu and cpu.clock()
+local function spent()
+  if cpu then return (cpu.clock() - began) * 1000 end
+  local at = redis.call('TIME')
+  return (at[1] - time[1]) * 1000 + (at[2] - time[2]) / 1000
+end
+
+-- What a run of the sweep has met: entries that can't be read, whether something is left to do, and attempts that it spared.
+local swept = {strange = {}, backlog = false, spared = false}
+
+-- Of the lease that stands under `key` of the locks: the task. nil: a lock.
+local function task_of(key, lease)
+  return lease.note ~= '-' and string.match(key, '^job:([^\255]*)') .. '@' .. lease.note or nil
+end
+
+-- What lies further ahead than it can, since the clock was set back, is looked for at the far end of each index.
+local function sweep_settle(most)
+  for _, t in ipairs({q.leases, q.locks}) do
+    scatter(t.live)
+    local last = redis.call('ZRANGE', t.live.key, -most, -1, 'WITHSCORES')
+    for i = #last - 1, 1, -2 do
+      if last[i] ~= '' then
+        if tonumber(last[i + 1]) <= now + SET_BACK_MS then break end
+        local lease = attempt(lease_read, t, last[i])
+        if lease and not lease.mended then break end
+      end
+    end
+  end
+  for _, id in ipairs(redis.call('ZRANGE', q.untils.key, -1, -1)) do
+    local record = attempt(task_read, id)
+    local since = record and math.max(record.began, record.spawned) or 0
+    if since > now + SET_BACK_MS and record.till > 0 then
+      task_until(id, record, now + math.max(record.till - since, 0))
+      record.began, record.spawned = math.min(record.began, now), math.min(record.spawned, now)
+      task_write(id, record)
+    end
+  end
+  for _, id in ipairs(redis.call('ZRANGE', q.ended.key, -1, -1)) do attempt(task_read, id) end
+end
+
+local function sweep_look(x, most, more, aside, see_to)
+  local found = due(x, now, most + more)
+  swept.backlog = swept.backlog or #found == most + more
+  for at, id in ipairs(found) do
+    if at > 8 + more and spent() > SWEEP_MS then
+      swept.backlog = true
+      return
+    end
+    local _, problem = attempt(see_to, id)
+    if problem and aside then
+      enter(x, id, now + ASIDE_MS)
+      swept.strange[#swept.strange + 1] = problem
+    end
+  end
+end
+
+local function sweep_attempts(t, most, aside, spares)
+  sweep_look(t.live, most, spares.count, aside, function(key)
+    local lease = lease_read(t, key)
+    if not lease then return leave(t.live, key) end
+    if lease.live then return end
+    local id = t == q.leases and key or task_of(key, lease)
+    if not id then return lease_drop(t, key, lease) end  -- a lock
+    local mine = spares.ids[id] or (spares.process and string.sub(lease.calls, 1, #spares.process) == spares.process)
+    if mine then
+      swept.spared = true
+      return
+    end
+    local record = task_read(id)
+    if record and is_at(record, lease.owner, lease.fence) then
+      task_lost(id, record, REASON.EXPIRED)
+    else
+      lease_drop(t, key, lease)
+    end
+  end)
+end
+
+-- Up to `most` of each. What can't be read stands in nobody's way: with `aside` it is listed in `swept.strange`, and looked at again
+-- in a while. `spares`: the attempts of the caller's own, whose bodies still run, are not taken back, though a clock that was set
+-- forward or a process that stood still let their leases run out. `ids`: these, `count` of them; `process`: all that were begun by
+-- calls whose ids begin so.
+local function task_sweep(most, aside, spares)
+  sweep_settle(most)
+  sweep_attempts(q.leases, most, aside, spares)
+  sweep_attempts(q.locks, most, aside, spares)
+  sweep_look(q.untils, most, 0, aside, function(id)
+    local record = task_read(id)
+    if record and record.till > 0 and record.till <= now and (record.state == 'waiting' or record.state == 'running') then
+      task_cancel(id, record, task_limit(record))
+    end
+    leave(q.untils, id)
+  end)
+  sweep_look(q.ended, most, 0, aside, function(id)
+    local record = task_read(id)
+    if record and record.state == 'stopping' then
+      enter(q.ended, id, now + REPEAT_MS)  -- its body has yet to stop
+    elseif record and (record.state == 'waiting' or record.state == 'running') then
+      leave(q.ended, id)
+    elseif record and job_of(id) then
+      slot_retire(id, record)
+    else
+      task_forget(id, record)
+    end
+  end)
+end
+
+-- When the next of an index comes; among the locks, the next attempt: of them no more than some are looked at, so ask again then.
+local function sweep_next(x, locks)
+  scatter(x)
+  local rows, keys = redis.call('ZRANGE', x.key, 0, locks and 19 or 0, 'WITHSCORES'), {}
+  for i = 1, #rows, 2 do keys[#keys + 1] = rows[i] end
+  if locks then lease_gather(locks, keys) end
+  for i, key in ipairs(keys) do
+    local lease = locks and key ~= '' and attempt(lease_read, locks, key)
+    if not locks or (lease and lease.note ~= '-') or i == 20 then return key ~= '' and tonumber(rows[2 * i]) or nil end
+  end
+end
