@@ -332,6 +332,8 @@ class Wire:
         future = self.loop.create_future()
         batch.calls.append(future)
         self._enqueue(batch)
+        if len(batch.args) >= ENOUGH * len(target.script.argv) and self.line is not None and not self._closed:
+            self._send_waiting(self.line)
         return future
 
     def command(self, *args: str | bytes, patience: float = 0.0) -> asyncio.Future[Any]:
