@@ -11,7 +11,6 @@ import sys
 import threading
 import traceback
 import weakref
-from collections.abc import Iterator
 from typing import NoReturn
 
 from lockbeat.errors import StoreError
@@ -40,17 +39,16 @@ def foreign(made: int) -> StoreError:
     return StoreError("this client was opened in another event loop; open one per loop")
 
 
-@contextlib.contextmanager
-def only_the_parent_returns() -> Iterator[None]:
+class OnlyTheParentReturns:
     """A child that was forked within the block, and gets to its end, ends there: the rest of the stack is its parent's."""
-    made, problem = generation, None
-    try:
-        yield
-    except BaseException as error:
-        problem = error
-        raise
-    finally:
-        if made != generation:
+
+    __slots__ = ("_made",)
+
+    def __enter__(self) -> None:
+        self._made = generation
+
+    def __exit__(self, kind: object, problem: BaseException | None, trace: object) -> None:
+        if self._made != generation:
             leave(problem)
 
 

@@ -156,7 +156,7 @@ class Serving:
                     await self._store.call("beat/heartbeat", 0, owner=client.owner, info="", ttl_ms=0)
             except StoreError as problem:
                 log.warning("could not give everything back, leases end by themselves: %s", problem)
-        log.info("shut down: %d completed, %d failed", worker.completed, worker.failed)
+        log.info("shut down: %d completed, %d failed", worker.reports.completed, worker.reports.failed)
 
 
 def _several(count: int, word: str) -> str:

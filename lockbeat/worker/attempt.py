@@ -145,9 +145,9 @@ class Attempt:
     async def _call(self) -> Any:
         function = self.function
         blame.set(self._blame)
-        call = function.with_run(self._run())
+        call = function.with_run(self._run)
         if function.is_async:
-            with forks.only_the_parent_returns():
+            with forks.OnlyTheParentReturns():
                 return await call()
         thread = _in_thread(self.task.id, partial(contextvars.copy_context().run, call))
         try:
@@ -211,7 +211,7 @@ def _in_thread(name: str, call: Callable[[], Any]) -> asyncio.Future[Any]:
         result: Any = None
         problem: BaseException | None = None
         try:
-            with forks.only_the_parent_returns():
+            with forks.OnlyTheParentReturns():
                 result = call()
         except StopIteration as error:  # no future can carry it
             problem = RuntimeError(f"the function raised {error!r}")

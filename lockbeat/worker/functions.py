@@ -122,11 +122,11 @@ class Function:
         takes_run = takes_run and "run" not in bound
         return cls(function, inspect.iscoroutinefunction(called), takes_run, timeout_ms, keyword)
 
-    def with_run(self, run: Run) -> Callable[[], Any]:
+    def with_run(self, run: Callable[[], Run]) -> Callable[[], Any]:
         """What to call, with nothing."""
         if not self.takes_run:
             return self.call
-        return partial(self.call, **{self.keyword: run}) if self.keyword is not None else partial(self.call, run)
+        return partial(self.call, **{self.keyword: run()}) if self.keyword is not None else partial(self.call, run())
 
 
 _ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

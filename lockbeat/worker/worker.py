@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
-from lockbeat.errors import ScriptError, StoreError
+from lockbeat.errors import StoreError
 from lockbeat.jobs import Job
 from lockbeat.leases.keeper import CANCELLED, Keeper
 from lockbeat.leases.lease import Held, monotonic
@@ -18,11 +16,11 @@ from lockbeat.process.logs import log
 from lockbeat.store import Store, messages, results
 from lockbeat.store.durable import Durability
 from lockbeat.store.wakeup import LOOK_IN_MEMORY, Wakeup
-from lockbeat.tasks import NOT_DURABLE_MS, Claimed, Failure, Task, Tasks
-from lockbeat.values.payloads import dump
-from lockbeat.worker.attempt import LOST, SHUT_DOWN, Attempt, fields
+from lockbeat.tasks import NOT_DURABLE_MS, Claimed, Task, Tasks
+from lockbeat.worker.attempt import SHUT_DOWN, Attempt, fields
 from lockbeat.worker.functions import Function
 from lockbeat.worker.passing import Passing
+from lockbeat.worker.reports import Reports
 
 HANDFUL = 50
 """Tasks that one claim takes; keeps its script under 5 ms."""
@@ -31,8 +29,6 @@ STEP_MS = 200
 """By so much a server's clock goes ahead of ours when it is set, and not because an answer took long."""
 SWEEP = 1.0
 """Seconds between looks at what time has brought while there is no room for more."""
-OUTCOME_PATIENCE = 30.0
-"""Seconds for which an outcome that the store does not take is offered again."""
 LOOK_AFTER = 20.0
 """Seconds. Looks again after this time though nobody rang: a message can be lost with the instance that was to send it."""
 
@@ -90,10 +86,7 @@ class Worker:
         self._next = asyncio.Lock()  # held by the shard whose turn it is to take what room there is
         self._turns: defaultdict[int, int] = defaultdict(int)  # of the queues, shard by shard
         self._wakeups: dict[int, list[Wakeup]] = {}
-        self.completed = 0
-        """Attempts that ended well, since it started."""
-        self.failed = 0
-        """Attempts that ended otherwise."""
+        self.reports = Reports(tasks, self.wake)
         self.abandoned: list[str] = []
         """The tasks whose functions a shutdown left running."""
 
@@ -270,7 +263,7 @@ class Worker:
             # The next may begin: it is claimed in the same write that reports the end of this one.
             self._give_places(place)
             place = 0
-            await self._report(attempt, failure)
+            await self.reports.report(attempt, failure)
         except StoreError as problem:
             log.error("the outcome of %s is lost: %s", task.id, problem, extra=fields(task))
             self.wake(task.shard)  # its lease stands until it ends: a claim says when, and takes it back then
@@ -283,7 +276,8 @@ class Worker:
                 limit.cancel()
             self._keeper.drop(attempt.held)
             del self._attempts[task]
-            self._give_places(place)
+            if place:
+                self._give_places(place)
 
     def _ask(self, attempt: Attempt) -> None:
         """It was perhaps cancelled, or its max_duration should be over: the script says so, by the server's clock."""
@@ -295,74 +289,9 @@ class Worker:
 
         asking.add_done_callback(answered)
 
-    async def _report(self, attempt: Attempt, failure: Failure | None) -> None:
-        task = attempt.task
-        if failure is None and attempt.stopped != CANCELLED:
-            self.completed += 1
-            result = self._result(attempt)
-            if not await self._patiently(lambda: self._tasks.complete(task, result)):
-                said = "%s had been taken from this instance before it ended; its writes may come twice"
-                log.warning(said, task.id, extra=fields(task))
-            return
-        self.failed += 1
-        if attempt.stopped == CANCELLED:
-            log.info("%s was cancelled", task.id, extra=fields(task))
-            # Refused, but it ends the lease: the body has stopped, and others need not wait for that.
-            await self._tasks.release(task, begun=attempt.running)
-        elif attempt.stopped == LOST:
-            log.warning("%s was cancelled: its lease was lost", task.id, extra=fields(task))
-            self.wake(task.shard)  # no other instance may be there to take it back
-        elif attempt.abandoned:
-            pass  # its thread still runs: the lease is left to expire
-        elif attempt.stopped == SHUT_DOWN:
-            await self._tasks.release(task, begun=attempt.running)
-        else:
-            assert failure is not None
-            said = await self._patiently(lambda: self._tasks.fail(task, failure))
-            again = said.outcome == "requeued"
-            log.log(
-                logging.WARNING if again else logging.ERROR,
-                "%s (%s) failed in attempt %d, %s: %s",
-                task.id,
-                task.name,
-                task.attempt,
-                "and is tried again" if again else "its last",
-                failure.summary,
-                exc_info=attempt.raised(),
-                extra=fields(task),
-            )
-
-    def _result(self, attempt: Attempt) -> Any:
-        """What it returned, if the store can keep it. The work is done: doing it again for want of a result would be worse."""
-        if attempt.task.job or attempt.result is None:
-            return None
-        try:
-            dump("result", attempt.result)
-        except Exception as problem:  # noqa: BLE001 - encoding runs the result's own code
-            log.error("%s is done, without its result: %s", attempt.task.id, problem)
-            return None
-        return attempt.result
-
-    async def _patiently(self, report: Callable[[], Any]) -> Any:
-        """An outcome is worth more patience than a question: the work is done.
-
-        A refusal is as quick as an answer, and passes: while passwords are changed, for one.
-        """
-        until, pause, left = monotonic() + OUTCOME_PATIENCE, 0.5, 5
-        while True:
-            try:
-                return await report()
-            except StoreError as problem:
-                # What can't be read seldom heals by itself.
-                if self._stopping or (not left if isinstance(problem, ScriptError) else monotonic() > until):
-                    raise
-                left -= 1
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads retries
-                pause = min(1.3 * pause, 5.0)
-
     async def drain(self, grace: float) -> None:
         """Stop claiming, let what runs end within `grace` seconds, cancel the rest and give it back."""
-        self._stopping = True
+        self._stopping = self.reports.stopping = True
         self._freed.ring()
         if self._claiming:  # what they claim is given back, before release_all takes it for begun
             await asyncio.wait(self._claiming, timeout=self._store.timeout)

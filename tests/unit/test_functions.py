@@ -235,7 +235,7 @@ class Opened:
 )
 async def test_what_wraps_a_function_gives_it_what_is_its_own_and_the_run_is_ours(function: Any, told_of: Any) -> None:
     run = made()
-    said = Function.of(function).with_run(run)()
+    said = Function.of(function).with_run(lambda: run)()
     assert (await said if inspect.isawaitable(said) else said) == (run if told_of == "run" else told_of, "db")
 
 
@@ -259,7 +259,7 @@ async def test_methods_that_have_something_to_be_called_on_are_functions() -> No
     for method in (Service().method, Service.of_class, Service.of_nobody, vars(Service)["of_nobody"]):
         made_of = Function.of(method)
         assert (made_of.is_async, made_of.takes_run) == (True, True)
-        await made_of.with_run(made())()
+        await made_of.with_run(made)()
 
 
 def made(**options: Any) -> Run:
