@@ -143,6 +143,13 @@ class Locks(Model):
 
     def release(self, state: Key, op: Op, owner: str) -> Iterator[Key]:
         """Reply: whether it was held by the owner, and no longer is."""
+        return self.changed(state, op, owner, lambda seen: seen._replace(held=None))
+
+    def renew(self, state: Key, op: Op, owner: str, ttl: int) -> Iterator[Key]:
+        """Reply: whether the owner holds it, and does so for another ttl."""
+        return self.changed(state, op, owner, lambda seen: renewed(seen, op, ttl))
+
+    def changed(self, state: Key, op: Op, owner: str, change: Callable[[Key], Key]) -> Iterator[Key]:
         if op.reply is UNHEARD:
             yield state
         if op.reply is not True:
@@ -150,24 +157,13 @@ class Locks(Model):
         for seen in live(state, op):
             mine = seen.lease.owner == owner
             if op.reply in (mine, UNHEARD):
-                yield seen._replace(held=None) if mine else seen
+                yield change(seen) if mine else seen
 
     def release_all(self, state: Key, op: Op, owner: str) -> Iterator[Key]:
         """Told for all keys at once, so nothing is told of this one. After it the owner does not hold it."""
         yield from free(state, op)
         for seen in live(state, op):
             yield seen._replace(held=None) if seen.lease.owner == owner else seen
-
-    def renew(self, state: Key, op: Op, owner: str, ttl: int) -> Iterator[Key]:
-        """Reply: whether the owner holds it, and does so for another ttl."""
-        if op.reply is UNHEARD:
-            yield state
-        if op.reply is not True:
-            yield from free(state, op)
-        for seen in live(state, op):
-            mine = seen.lease.owner == owner
-            if op.reply in (mine, UNHEARD):
-                yield renewed(seen, op, ttl) if mine else seen
 
     def owner(self, state: Key, op: Op) -> Iterator[Key]:
         """Reply: who holds it, or None."""

@@ -7,32 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import math
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import fakeredis
-import time_machine
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from lockbeat import Busy, Claim, Done, Lockbeat
-from lockbeat.connection._memory import memory_server
+from lockbeat import Busy, Claim, Done
 from lockbeat.store import results
 from lockbeat.store.rows import Row
 from tests.conftest import CHOSEN
+from tests.stepped import Stepped, played
 
-T = TypeVar("T")
 EXAMPLES = int(os.environ.get("LOCKBEAT_TEST_EXAMPLES", "12"))
-START_MS = 1_935_000_000_000
-REPEATED_MS = 15_000
-"""For how long at most a call is repeated."""
 WEEK_MS = 7 * 86_400_000
-REPEATED_MS = 20_000  # nobody repeats a call later, and the store need not know it any more
+REPEATED_MS = 20_000
+"""Nobody repeats a call later, and the store need not know it any more."""
 QUEUES = st.sampled_from(["q", "q", "q", "q\xff"])
 KEYS = st.sampled_from(["k", "k", "kk"])
 WHICH = st.integers(0, 9)
@@ -44,7 +38,6 @@ LEASES = st.sampled_from([0.001, 0.5, 1, 3.25, 60])
 HOLDS = st.sampled_from([0, 0.5, 30, 100])
 
 Place = tuple[str, str]
-_numbers = itertools.count()
 
 
 @dataclass
@@ -73,18 +66,9 @@ class Unit:
     """Calls that ended a claim of it."""
 
 
-class ClaimsFollowTheModel(RuleBasedStateMachine):
+class ClaimsFollowTheModel(Stepped):
     def __init__(self) -> None:
         super().__init__()
-        self.now_ms = START_MS
-        self.clock = time_machine.travel(0, tick=False)
-        self.travel = self.clock.start()
-        self.let_pass(0)
-        self.runner = asyncio.Runner()
-        name = f"claims-{next(_numbers)}"
-        self.server = memory_server(name)
-        self.lb = Lockbeat(f"memory://{name}", namespace="model")
-        self.run(self.lb.__aenter__())
         self.send = self.lb.store.call_row
         self.lb.store.call, self.lb.store.call_row = self.call, self.call_row
         self.calls: list[tuple[str, int, Any, Any, int]] = []
@@ -95,9 +79,6 @@ class ClaimsFollowTheModel(RuleBasedStateMachine):
             ("acquired", "contended", "took_over", "completed", "failed", "released", "renewed", "expired"), 0
         )
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return self.runner.run(coroutine)
-
     async def call(self, name: str, shard: int, /, *, lease: float = math.inf, **args: Any) -> Any:
         return await self.call_row(self.lb.store.row(name, **args), shard, lease=lease)
 
@@ -107,10 +88,6 @@ class ClaimsFollowTheModel(RuleBasedStateMachine):
         self.calls.append((row.script, shard, row, reply, self.now_ms))
         self.called_ms.append(self.now_ms)
         return reply
-
-    def let_pass(self, milliseconds: int) -> None:
-        self.now_ms += milliseconds
-        self.travel.move_to(self.now_ms / 1000 + 0.0002)  # a float may lie a little before its millisecond
 
     def unit(self, place: Place) -> Unit:
         return self.units.setdefault(place, Unit())
@@ -371,18 +348,13 @@ class ClaimsFollowTheModel(RuleBasedStateMachine):
         if over:
             assert round(self.run(self.lb.claims.expired(1))[0].expires_at * 1000) == over[0]
 
-    def teardown(self) -> None:
-        try:
-            self.look_around("a")
-            for pause_ms in (WEEK_MS + 60_000, 60_000):  # what is swept is remembered for as long as a call may be repeated
-                self.let_pass(pause_ms)
-                self.run(self.lb.claims.cleanup())
-            left = self.left_behind()
-            self.run(self.lb.__aexit__(None, None, None))
-            assert not left, f"left behind after a week: {left}"
-        finally:  # or the clock stands still for the tests that follow
-            self.clock.stop()
-            self.runner.close()
+    def at_the_end(self) -> None:
+        self.look_around("a")
+        for pause_ms in (WEEK_MS + 60_000, 60_000):  # what is swept is remembered for as long as a call may be repeated
+            self.let_pass(pause_ms)
+            self.run(self.lb.claims.cleanup())
+        left = self.left_behind()
+        assert not left, f"left behind after a week: {left}"
 
     def left_behind(self) -> list[str]:
         """What the store still knows of claims; the empty members are its own."""
@@ -397,7 +369,4 @@ class ClaimsFollowTheModel(RuleBasedStateMachine):
 
 
 if "memory" in CHOSEN:
-    TestClaimsFollowTheModel = ClaimsFollowTheModel.TestCase
-    TestClaimsFollowTheModel.settings = settings(
-        max_examples=EXAMPLES, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-    )
+    TestClaimsFollowTheModel = played(ClaimsFollowTheModel, EXAMPLES)

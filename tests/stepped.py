@@ -1,0 +1,62 @@
+"""What the machines share that hold a store against a model: a client of memory whose clock stands still but for the machine."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import time_machine
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine
+
+from lockbeat import Lockbeat
+from lockbeat.connection._memory import memory_server
+
+T = TypeVar("T")
+START_MS = 1_935_000_000_000
+_numbers = itertools.count()
+
+
+class Stepped(RuleBasedStateMachine):
+    """Makes one call after the other, each at a moment that it knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_ms = START_MS
+        self.clock = time_machine.travel(0, tick=False)
+        self.travel = self.clock.start()
+        self.let_pass(0)
+        self.runner = asyncio.Runner()
+        name = f"model-{next(_numbers)}"
+        self.server = memory_server(name)
+        self.lb = Lockbeat(f"memory://{name}", namespace="model")
+        self.run(self.lb.__aenter__())
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(coroutine)
+
+    def let_pass(self, milliseconds: int) -> None:
+        self.now_ms += milliseconds
+        self.travel.move_to(self.now_ms / 1000 + 0.0002)  # a float may lie a little before its millisecond
+
+    def at_the_end(self) -> None:
+        """What is so when all rules were run."""
+
+    def teardown(self) -> None:
+        try:
+            self.at_the_end()
+            self.run(self.lb.__aexit__(None, None, None))
+        finally:  # or the clock stands still for the tests that follow
+            self.clock.stop()
+            self.runner.close()
+
+
+def played(machine: type[RuleBasedStateMachine], examples: int, steps: int = 40) -> Any:
+    """The machine as a test."""
+    case: Any = machine.TestCase
+    case.settings = settings(
+        max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    return case
