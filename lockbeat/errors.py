@@ -6,6 +6,7 @@ LockbeatError
 │   ├── InvalidTrigger             a cron line, interval or time zone that can't be read
 │   └── InvalidURL                 a store URL that can't be read
 ├── StoreError                     the store could not be asked, or answered with an error
+│   ├── StoreFormatError           the store is in another format: `.found` and `.speaks` are the numbers
 │   ├── StoreUnavailable           not reached in time: repeating the call is safe
 │   ├── NotDurable                 the durability asked for was not met in time: nothing was done
 │   └── ScriptError                a script refused its own contract: a bug
@@ -90,6 +91,29 @@ class InvalidURL(InvalidArgument):
 
 class StoreError(LockbeatError):
     """The store could not be asked, or answered with an error."""
+
+
+class StoreFormatError(StoreError):
+    """The store is in a format that this version of lockbeat does not speak; nothing was done.
+
+    Two versions that read it differently must not share a store: each would grant what the other holds.
+    """
+
+    def __init__(self, where: str, found: int, speaks: int) -> None:
+        super().__init__(where, found, speaks)
+        self.where = where
+        """Location and namespace."""
+        self.found = found
+        """The store's format."""
+        self.speaks = speaks
+        """The format of this version."""
+
+    def __str__(self) -> str:
+        older = "an older" if self.found < self.speaks else "a newer"
+        return (
+            f"{self.where} is in format {self.found}, of {older} version of lockbeat, and this one speaks format {self.speaks}: "
+            f"use that version, or another namespace, or empty the store once no program uses it"
+        )
 
 
 class StoreUnavailable(StoreError):

@@ -101,8 +101,7 @@ class Player:
         """Every shard's."""
         for shard in range(self.lb.store.shards):
             before = monotonic()
-            _, server_ms, _ = await self.lb.store.call("store/open", shard, shards=0)
-            self.history.clock.sample(before, server_ms, monotonic())
+            self.history.clock.sample(before, await self.lb.store.server_ms(shard), monotonic())
 
     async def play(self, until: float, keys: list[str], move: Callable[[Player, str], Awaitable[None]]) -> None:
         """Make moves on one key or another until the time is over, or too much on each is open for its history to be judged."""

@@ -54,6 +54,7 @@ def test_the_package_exports_these_names_and_no_others() -> None:
         "Run",
         "Slot",
         "Spawned",
+        "StoreFormatError",
         "StoreUnavailable",
         "Task",
         "TaskInfo",

@@ -84,7 +84,7 @@ class Jobs:
 
     async def _put(self, shard: int, jobs: builtins.list[Job], since_ms: int) -> int:
         """Declare those of a shard, some runs at a time: the server works on one while the next is being worked out."""
-        now_ms = (await self._store.call("store/open", shard, shards=0)).now_ms
+        now_ms = await self._store.server_ms(shard)
         epoch, ahead_ms, most = 0, 0, load("job/put").most
         while jobs:
             overtaken = list[Job]()

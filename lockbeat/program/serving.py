@@ -13,7 +13,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from lockbeat.client import Lockbeat
-from lockbeat.errors import StoreError
+from lockbeat.errors import StoreError, StoreFormatError
 from lockbeat.jobs import Job, Scheduler
 from lockbeat.leases.lease import monotonic
 from lockbeat.monitor import HEARTBEAT, HEARTBEAT_TTL_MS, MOST_FUNCTIONS
@@ -53,6 +53,7 @@ class Serving:
         self._client, self._store, self._program = client, client.store, program
         self._schedules, self._works, self._shared = schedule, work, shared
         self._store.check_loop()
+        self._refused: StoreFormatError | None = None
         self._worker = Worker(
             self._store,
             client.keeper,
@@ -81,7 +82,7 @@ class Serving:
                 await self._scheduler.register()
             async with anyio.create_task_group() as group:
                 try:
-                    group.start_soon(self._heartbeat)
+                    group.start_soon(self._heartbeat, group.cancel_scope)
                     for shard in range(store.shards):
                         if self._schedules:
                             group.start_soon(self._scheduler.serve, shard)
@@ -92,6 +93,8 @@ class Serving:
                     await anyio.sleep_forever()
                 finally:
                     group.cancel_scope.cancel()
+            if self._refused is not None:
+                raise self._refused
         finally:
             with anyio.CancelScope(shield=True):
                 await self._shut_down()
@@ -100,7 +103,7 @@ class Serving:
         declared = (self._program.jobs, "job"), (self._program.tasks if self._works else (), "task")
         return " and ".join(_several(len(of), word) for of, word in declared if of) or "what others declared"
 
-    async def _heartbeat(self) -> None:
+    async def _heartbeat(self, serving: anyio.CancelScope) -> None:
         program, store = self._program, self._store
         names = [*dict.fromkeys([*program.tasks, *program.functions])]  # a job's function can be spawned, too
         info: dict[str, object] = {
@@ -135,6 +138,10 @@ class Serving:
                 for shard in range(store.shards):
                     if jumped or odd or shard > 0 or epoch != self._scheduler.epoch(shard, epoch):
                         self._scheduler.wake(shard)
+            except StoreFormatError as problem:
+                log.error("stopping: %s", problem)
+                self._refused = problem
+                serving.cancel()
             except StoreError as problem:
                 log.debug("heartbeat: %s", problem)
             except Exception:

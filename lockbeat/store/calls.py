@@ -6,6 +6,7 @@ import asyncio
 import math
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -35,11 +36,14 @@ class Calls:
         self._wires: dict[int, Wire] = {}
         self._durable: dict[int, DurableWire] = {}
         self._closed = False
+        self._refused: StoreError | None = None
         self._targets: dict[tuple[str, int], tuple[Wire, Target]] = {}
         self._durable_targets: dict[tuple[str, int], tuple[DurableWire, Target]] = {}
 
     def wire(self, shard: int) -> Wire:
         """The connection that serves a shard: one for all, except on a Cluster."""
+        if self._refused is not None:
+            raise copy(self._refused)
         place = self.place(shard)
         wire = self._wires.get(place)
         if wire is None:
@@ -82,6 +86,8 @@ class Calls:
                 raise NotDurable("a store in memory has neither replicas nor a disk")
             if self._closed:
                 raise StoreError("the store is closed")
+            if self._refused is not None:
+                raise copy(self._refused)
             place = self.place(shard)
             wire = self._durable.get(place)
             if wire is None:
@@ -109,6 +115,12 @@ class Calls:
         name = rows[0].script
         wire, target = self._targets.get((name, shard)) or self._target(name, shard)
         return wire.submit_many(target, rows)
+
+    def refuse(self, problem: StoreError) -> None:
+        """Let no call through from now on: each raises `problem`."""
+        self._refused = problem
+        self._targets.clear()
+        self._durable_targets.clear()
 
     def hurry(self, timeout: float) -> None:
         """Give up connections sooner, or later, than after `timeout`; see `Wire.hurry`."""

@@ -7,10 +7,14 @@ from zlib import crc32
 
 from lockbeat.errors import InvalidArgument, InvalidType
 
+FORMAT = 2
+"""What this version speaks: what the keys below hold, and what scripts do with it. Another number is another store."""
+
 # Every key is `{NAMESPACE:SHARD}:NAME`; the braces are the hash tag that keeps a shard's keys in one Cluster slot.
 # Their number does not grow with use, except where NAME holds a word in capitals, which has a TTL.
 KEYS = {
     # the store
+    "format": "string  the number of the format that the keys of this shard are in, see FORMAT",
     "shards": "string  how many shards the store has (shard 0 only)",
     "epoch": "string  when this shard was first written: a new one means that the store was emptied",
     "fence": "string  the last fence that was minted, and until when the keys of the locks live",

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 from lockbeat.connection import Connector
 from lockbeat.connection.outage import Outage
-from lockbeat.errors import InvalidArgument, InvalidType, NotDurable
+from lockbeat.errors import InvalidArgument, InvalidType, NotDurable, StoreFormatError, StoreUnavailable
 from lockbeat.process import forks
 from lockbeat.store.calls import Calls
-from lockbeat.store.keys import Keys, shard_of
+from lockbeat.store.keys import FORMAT, Keys, shard_of
 from lockbeat.store.link import Subscribe, over_client, over_connection
 from lockbeat.store.listener import Heard, Listener, Subscribers
 from lockbeat.store.replies import sifted
@@ -46,6 +46,8 @@ class Store:
 
     Made by `Store.open`; `aclose` gives everything back.
     """
+
+    speaks = FORMAT
 
     def __init__(self, connector: Connector, keys: Keys, owner: str, shards: int, timeout: float) -> None:
         self.connector = connector
@@ -103,37 +105,60 @@ class Store:
         store = cls(connector, keys, owner, 1, timeout)
         try:
             store.shards = await store._agree(shards)
+            await store._open_others()
         except BaseException:
             await store.aclose()
             raise
         return store
 
     async def _agree(self, wanted: int | None) -> int:
-        call = self.calls.call
-        found, _, used = await call("store/open", 0, shards=0)
+        found, _, used, _ = await self._open(0)
         if not found:
             # Nobody has said it: a store of one shard, a new one, or one that lost the key to FLUSHALL and is in use again.
             others = [1] if self.connector.kind == "cluster" else range(1, 32)
-            replies = await asyncio.gather(*(call("store/open", shard, shards=0) for shard in others))
+            replies = await asyncio.gather(*(self._open(shard, look=True) for shard in others))
             several = any(reply.used for reply in replies)
             if several and wanted is None:
                 raise InvalidArgument("shards", "the store was emptied and no longer says how many it has: name the number")
             if several or not used:
                 found = wanted or 1
                 if found > 1:
-                    found = (await call("store/open", 0, shards=found)).shards
+                    found = (await self._open(0, found)).shards
             else:
                 found = 1
         if wanted is not None and wanted != found:
             raise InvalidArgument("shards", f"the store has {found}, not {wanted}, and keeps them while in use")
         return int(found)
 
+    async def _open_others(self) -> None:
+        """See to the format of the other shards, too: on a Cluster, one may have been restored alone, or be away now."""
+        others = await asyncio.gather(*map(self._open, range(1, self.shards)), return_exceptions=True)
+        for problem in others:
+            if isinstance(problem, BaseException) and not isinstance(problem, StoreUnavailable):
+                raise problem
+
+    async def _open(self, shard: int, shards: int = 0, *, look: bool = False) -> Any:
+        """`store/open`; with `look`, nothing is written. Raises StoreFormatError."""
+        reply = await self.calls.call("store/open", shard, shards=shards, format=0 if look else self.speaks)
+        if reply.format not in (0, self.speaks):
+            where = f"{self.connector.location}, namespace {self.keys.namespace!r},"
+            problem = StoreFormatError(where, reply.format, self.speaks)
+            self.calls.refuse(problem)
+            raise problem
+        return reply
+
     async def reassert(self) -> None:
-        """Say again how many shards there are; whoever comes after a FLUSHALL must not guess."""
-        if self.shards > 1:
-            found = (await self.calls.call("store/open", 0, shards=self.shards)).shards
-            if found != self.shards:
-                log.error("the store has %d shards by now, this instance works on %d: restart it", found, self.shards)
+        """Say again which format the store is in, and how many shards it has; whoever comes after a FLUSHALL must not guess.
+
+        Raises StoreFormatError, as every call does from then on: another version came first.
+        """
+
+        async def one_shard(shard: int) -> Any:
+            return await self._open(shard, self.shards if shard == 0 and self.shards > 1 else 0)
+
+        found = (await self.on_every_shard(one_shard))[0].shards
+        if self.shards > 1 and found != self.shards:
+            log.error("the store has %d shards by now, this instance works on %d: restart it", found, self.shards)
 
     def shard_of(self, name: str) -> int:
         """The shard that `name` lives in."""
@@ -262,9 +287,13 @@ class Store:
 
         self.calls.wire(place).command("PUBLISH", self.channel, "").add_done_callback(counted)
 
+    async def server_ms(self, shard: int) -> int:
+        """The clock of a shard's server, in ms since the Unix epoch."""
+        return int((await self._open(shard, look=True)).now_ms)
+
     async def server_time(self) -> float:
         """The server's clock, in seconds since the Unix epoch."""
-        return float((await self.calls.call("store/open", 0, shards=0)).now_ms) / 1000
+        return await self.server_ms(0) / 1000
 
     def check_loop(self) -> None:
         """Raises StoreError when called from another event loop than the one that opened the store, or in a forked child."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-KEPT = {"shards", "epoch", "fence", "task:stats"}
+KEPT = {"format", "shards", "epoch", "fence", "task:stats"}
 """Keys that outlive all tasks; every other one is gone or has a TTL."""
 MOST_FIELDS = 16
 """How many fields a key may have that is kept."""

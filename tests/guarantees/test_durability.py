@@ -234,7 +234,7 @@ async def test_a_call_of_many_groups_shares_its_runs_and_its_outcome(pair: Pair,
     replies = await asyncio.gather(
         lb.store.call_many_durably(rows, 0, ONE),
         lb.store.call_durably(row("lock/is_locked", key="k3"), 0, ONE),
-        lb.store.call_durably(row("store/open", shards=0), 0, ONE),
+        lb.store.call_durably(row("store/open", shards=0, format=0), 0, ONE),
         lb.store.call_many_durably(rows, 0, ONE),
     )
     assert [reply[0] for reply in replies[0]] == [reply[0] for reply in replies[3]]
@@ -246,8 +246,8 @@ async def test_a_call_of_many_groups_shares_its_runs_and_its_outcome(pair: Pair,
         await lb.store.call_many_durably(asked, 0, Durability(replicas=2, timeout=0.05))
     assert [bool(reply) for reply in caught.value.reply] == [True, False]
     with pytest.raises(NotDurable) as caught:
-        await lb.store.call_durably(row("store/open", shards=0), 0, Durability(replicas=2, timeout=0.05))
-    assert len(caught.value.reply) == 3
+        await lb.store.call_durably(row("store/open", shards=0, format=0), 0, Durability(replicas=2, timeout=0.05))
+    assert len(caught.value.reply) == 4
 
 
 async def test_an_error_of_one_script_leaves_the_others(lb: Lockbeat, pair: Pair) -> None:

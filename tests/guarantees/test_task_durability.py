@@ -34,7 +34,19 @@ from tests.tasks import until
 ROOT = Path(__file__).parents[2]
 ONE = Durability(replicas=1, timeout=20)
 SOON = Durability(replicas=1, timeout=0.05)
-MAY_STAY = {"task:stats", "fence", "durable", "shards", "epoch", "instance", "instance:live", "reply:0", "reply:1", "reply:2"}
+MAY_STAY = {
+    "task:stats",
+    "fence",
+    "durable",
+    "format",
+    "shards",
+    "epoch",
+    "instance",
+    "instance:live",
+    "reply:0",
+    "reply:1",
+    "reply:2",
+}
 
 
 @pytest.fixture
