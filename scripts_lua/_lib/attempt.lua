@@ -16,7 +16,7 @@ local function attempt_gather(ids)
   local keys, jobs = {}, {}
   for _, id in ipairs(ids) do
     local text = q.tasks.seen[id]
-    local job = text and string.match(id, '^(.*)@%-?%d+$')
+    local job = text and job_of(id)
     if job and not string.find(text, '"overlap":"allow"', 1, true) then
       jobs[#jobs + 1] = 'job:' .. job
     elseif text then

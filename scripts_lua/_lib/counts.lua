@@ -3,16 +3,16 @@
 --   counts  hash  JOB -> "FIRED DONE FAILED LOST SKIPPED MISSED CANCELLED"
 -- needs: _lib/task
 
-local COUNTED = {fired = 1, done = 2, failed = 3, lost = 4, skipped = 5, missed = 6, cancelled = 7}
+local BEFORE = {  -- each of them
+  fired = '%s*', done = '%d+ ', failed = '%d+ %d+ ', lost = '%d+ %d+ %d+ ', skipped = '%d+ %d+ %d+ %d+ ',
+  missed = '%d+ %d+ %d+ %d+ %d+ ', cancelled = '%d+ %d+ %d+ %d+ %d+ %d+ ',
+}
 
 -- Only of a job that has counts, or what ends after its job was deleted would make some that nobody forgets. `begins`: it has them from now on.
 -- Counts that can't be read stop nobody: they are left as they are.
 local function counted(job, what, by, begins)
   local text = read(q.counts, job) or begins and '0 0 0 0 0 0 0'
   if not text then return end
-  local counts = {string.match(text, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')}
-  if not counts[7] then return end
-  local at = COUNTED[what]
-  counts[at] = int(math.max(counts[at] + (by or 1), 0))
-  write(q.counts, job, table.concat(counts, ' '))
+  local before, number, after = string.match(text, '^(' .. BEFORE[what] .. ')(%d+)(.*)$')
+  if number then write(q.counts, job, before .. int(math.max(number + (by or 1), 0)) .. after) end
 end

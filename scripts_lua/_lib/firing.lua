@@ -37,11 +37,11 @@ end
 
 -- Enter the slots that were missed before this one; and this one, if it may have been fired before the store lost its last writes, or
 -- has outlived its window: then true.
-local function firing_missed(s, job, slot, first, last, count, window, keep)
+local function firing_missed(s, job, slot, id, first, last, count, window, keep)
   if count ~= 0 then
     ledger_missed(job, first, last, count, first <= s.unsure and REASON.WENT_BACK or REASON.NOT_FIRED, '', keep)
   end
-  if read(q.tasks, slot_id(job, slot)) then return true end  -- the ledger knows it
+  if read(q.tasks, id) then return true end  -- the ledger knows it
   local late = window >= 0 and now - slot > window
   if slot > s.unsure and not late then return false end
   ledger_missed(job, slot, slot, 1, slot <= s.unsure and REASON.WENT_BACK or REASON.LATE, slot <= s.unsure and '' or int(window), keep)

@@ -10,14 +10,7 @@
 -- needs: _lib/clock _lib/fence _lib/run _lib/lease
 
 local function lease_table(records, live, owned)
-  local t = {records = page(records), live = index(live), owned = index(owned)}
-  t.close = function()
-    if not t.until_ms then return end
-    local horizon = read(t.records, '')
-    scatter(t.records)
-    lease_keep(records, live, owned, t.until_ms, horizon)
-  end
-  return join(t)
+  return {records = page(records), live = index(live), owned = index(owned)}
 end
 
 local function lease_gather(t, keys)
@@ -87,6 +80,14 @@ local function lease_expired(t, most)
 end
 
 -- Let the keys outlive what was leased.
+local function lease_close(t)
+  lease_keep(t.records.key, t.live.key, t.owned.key, t.until_ms, read(t.records, ''))
+end
+
 local function lease_outlive(t, until_ms)
+  if not t.close then
+    t.close = lease_close
+    join(t)
+  end
   t.until_ms = math.max(t.until_ms or 0, until_ms)
 end

@@ -26,21 +26,22 @@ end
 
 -- Beyond `keep` entries a job's oldest go, in one run of eight: counting costs more than writing. What a clock that was set back
 -- has left ahead of now is not counted.
-local grown = {}  -- job -> {keep, its latest slot}
-join({close = function()
-  if time[2] % 8 ~= 0 then return end
-  for job, of in pairs(grown) do
-    scatter(q.order)
-    local low, high = '[' .. job .. '\255', '[' .. ledger_member(job, math.max(of[2], now))
-    local surplus = redis.call('ZLEXCOUNT', q.order.key, low, high) - of[1]
-    if surplus > 0 then ledger_drop(job, range(q.order, low, high, math.min(surplus, 100))) end
-  end
-end})
+local grown = time[2] % 8 == 0 and {}  -- job -> {keep, its latest slot}
+if grown then
+  join({close = function()
+    for job, of in pairs(grown) do
+      scatter(q.order)
+      local low, high = '[' .. job .. '\255', '[' .. ledger_member(job, math.max(of[2], now))
+      local surplus = redis.call('ZLEXCOUNT', q.order.key, low, high) - of[1]
+      if surplus > 0 then ledger_drop(job, range(q.order, low, high, math.min(surplus, 100))) end
+    end
+  end})
+end
 
 -- Enter a slot, whose record is in `task`.
 local function ledger_keep(job, slot, keep)
   enter(q.order, ledger_member(job, slot), 0)
-  grown[job] = {keep, math.max(slot, grown[job] and grown[job][2] or 0)}
+  if grown then grown[job] = {keep, math.max(slot, grown[job] and grown[job][2] or 0)} end
 end
 
 -- Enter what was not fired: `state` is skipped, missed or anchored.

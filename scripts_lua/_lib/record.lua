@@ -16,9 +16,15 @@
 local MOST_TRIES, MOST_ERROR = 10, 500
 
 -- The job and the slot of a slot's task; of a spawned one nil.
+local slots_of = {}  -- id -> {job, slot}, or {}: asked several times for each task
 local function job_of(id)
-  local job, slot = string.match(id, '^(.*)@(%-?%d+)$')
-  return job, tonumber(slot)
+  local known = slots_of[id]
+  if not known then
+    local job, slot = string.match(id, '^(.*)@(%-?%d+)$')
+    known = {job, tonumber(slot)}
+    slots_of[id] = known
+  end
+  return known[1], known[2]
 end
 
 local function record_parse(text)
@@ -34,8 +40,8 @@ local function record_parse(text)
 end
 
 local function record_text(r)
-  return r.state .. ' ' .. r.attempts .. ' ' .. r.max .. ' ' .. int(r.spawned) .. ' ' .. int(r.due) .. ' ' .. int(r.seq) .. ' '
-    .. int(r.till) .. ' ' .. int(r.began) .. ' ' .. int(r.ended) .. ' ' .. r.code .. ' ' .. r.detail .. '\255' .. r.tries .. '\255' .. r.json
+  return string.format('%s %d %d %d %d %d %d %d %d ', r.state, r.attempts, r.max, r.spawned, r.due, r.seq, r.till, r.began, r.ended)
+    .. r.code .. ' ' .. r.detail .. '\255' .. r.tries .. '\255' .. r.json
 end
 
 -- One that nobody has begun. `text`: "MAX JSON".
@@ -72,21 +78,26 @@ local function policies(id, record)
   return record.policies
 end
 
+-- Its newest attempt, and `at` which place of `tries` that begins.
 local function last_try(record)
-  local n, fence, began, ended, how, owner, error =
-    string.match(record.tries, '(%d+) (%d+) (%d+) (%d+) (%S+) ([^\253\254]*)\253?([^\254]*)$')
-  return {n = n, fence = tonumber(fence), began = began, ended = ended, how = how, owner = owner, error = error}
+  if record.try then return record.try end
+  local at = string.match(record.tries, '^.*\254()') or 1
+  local n, fence, began, how, owner = string.match(record.tries, '^(%d+) (%d+) (%d+) %d+ (%S+) ([^\253]*)', at)
+  record.try = {at = at, n = n, fence = tonumber(fence), began = began, how = how, owner = owner}
+  return record.try
 end
 
 local function try_begin(record, fence, owner)
   local tries = record.tries
   local _, kept = string.gsub(tries, '\254', '')
   if kept >= MOST_TRIES - 1 then tries = string.match(tries, '^[^\254]*\254(.*)$') end
-  record.tries = (tries == '' and '' or tries .. '\254') .. record.attempts .. ' ' .. int(fence) .. ' ' .. int(now) .. ' 0 - ' .. owner
+  if tries ~= '' then tries = tries .. '\254' end
+  record.tries = tries .. string.format('%d %d %d 0 - ', record.attempts, fence, now) .. owner
+  record.try = {at = #tries + 1, n = record.attempts, fence = fence, began = now, how = '-', owner = owner}
 end
 
 local function try_drop(record)
-  record.tries = string.match(record.tries, '^(.*)\254[^\254]*$') or ''
+  record.tries, record.try = string.sub(record.tries, 1, math.max(last_try(record).at - 2, 0)), nil
 end
 
 -- `error`: text, or nil. A character that the cut would halve goes whole.
@@ -95,9 +106,10 @@ local function try_end(record, how, error)
   if error and #error > MOST_ERROR then
     error = string.gsub(string.sub(error, 1, MOST_ERROR), '[\192-\247]?[\128-\191]*$', '')
   end
-  try_drop(record)
-  record.tries = (record.tries == '' and '' or record.tries .. '\254') .. try.n .. ' ' .. int(try.fence) .. ' ' .. try.began .. ' '
-    .. int(now) .. ' ' .. how .. ' ' .. try.owner .. (error and error ~= '' and '\253' .. error or '')
+  try.how = how
+  record.tries = string.sub(record.tries, 1, try.at - 1)
+    .. string.format('%d %d %d %d ', try.n, try.fence, try.began, now) .. how .. ' ' .. try.owner
+    .. (error and error ~= '' and '\253' .. error or '')
 end
 
 -- Whether this attempt is the one that the task is at.

@@ -52,8 +52,12 @@ local function gather(part, ids)
 end
 
 local function read(part, id)
-  if part.seen[id] == nil then gather(part, {id}) end
-  return part.seen[id] or nil
+  local value = part.seen[id]
+  if value == nil then
+    gather(part, {id})
+    value = part.seen[id]
+  end
+  return value or nil
 end
 
 local function write(part, id, value)
@@ -62,9 +66,10 @@ local function write(part, id, value)
     changed = {}
     part.changed, parts[#parts + 1] = changed, part
   end
-  undo[depth + 1], undo[depth + 2], undo[depth + 3], undo[depth + 4] = part, id, part.seen[id], changed[id]
-  depth = depth + 4
-  part.seen[id], changed[id] = value, true
+  local seen, at = part.seen, depth
+  undo[at + 1], undo[at + 2], undo[at + 3], undo[at + 4] = part, id, seen[id], changed[id]
+  depth = at + 4
+  seen[id], changed[id] = value, true
 end
 
 local function erase(part, id) write(part, id, false) end
@@ -73,31 +78,30 @@ local enter, leave = write, erase
 -- Write what has changed of a part. What is undone later is written back, unless it is the `last` time.
 local function scatter(part, last)
   if not part.changed or not next(part.changed) then return end
-  local put, drop, key = {}, {}, part.key
+  local seen, put, drop, at, left = part.seen, {}, {}, 0, 0
   for id in pairs(part.changed) do
-    local value = part.seen[id]
+    local value = seen[id]
     if not value then
-      drop[#drop + 1] = id
+      left = left + 1
+      drop[left] = id
     elseif part.scored then
-      put[#put + 1] = type(value) == 'number' and int(value) or value
-      put[#put + 1] = id
+      put[at + 1], put[at + 2], at = value, id, at + 2
     else
-      put[#put + 1] = id
-      put[#put + 1] = value
+      put[at + 1], put[at + 2], at = id, value, at + 2
     end
   end
-  for i = 1, #put, 2000 do  -- unpack takes some 8,000
+  for i = 1, at, 2000 do  -- unpack takes some 8,000
     if part.scored then
-      redis.call('ZADD', key, unpack(put, i, math.min(i + 1999, #put)))
+      redis.call('ZADD', part.key, unpack(put, i, math.min(i + 1999, at)))
     else
-      redis.call('HSET', key, unpack(put, i, math.min(i + 1999, #put)))
+      redis.call('HSET', part.key, unpack(put, i, math.min(i + 1999, at)))
     end
   end
-  for i = 1, #drop, 2000 do
+  for i = 1, left, 2000 do
     if part.scored then
-      redis.call('ZREM', key, unpack(drop, i, math.min(i + 1999, #drop)))
+      redis.call('ZREM', part.key, unpack(drop, i, math.min(i + 1999, left)))
     else
-      redis.call('HDEL', key, unpack(drop, i, math.min(i + 1999, #drop)))
+      redis.call('HDEL', part.key, unpack(drop, i, math.min(i + 1999, left)))
     end
   end
   if last then return end

@@ -51,7 +51,7 @@ local out = each(15, function(i)
 
   firing_move_on(s, job, expected, ARGV[i + 7], tonumber(ARGV[i + 8]))
   local first, last, count, window = tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4]), tonumber(ARGV[i + 5]), tonumber(ARGV[i + 6])
-  if firing_missed(s, job, slot, first, last, count, window, keep) then return NOT end
+  if firing_missed(s, job, slot, id, first, last, count, window, keep) then return NOT end
   local code, detail, place
   if overlap ~= 'allow' then code, detail, place = firing_overlap(job, owner) end
   local record, lease = record_new(text, slot), nil
