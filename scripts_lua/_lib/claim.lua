@@ -204,12 +204,11 @@ end
 -- Of what expires last, and of what is forgotten last, whatever a clock that was set back since has put further ahead than it can be is
 -- set right when it is read.
 local function claim_mend(most)
-  for part, mend in pairs({[t.live] = lease_read, [c.ended] = past_read}) do
-    local last = redis.call('ZRANGE', part.key, -most - 1, -2)  -- the empty member stands last
-    for i = #last, 1, -1 do
-      local found
-      if mend == lease_read then found = attempt(lease_read, t, last[i]) else found = attempt(past_read, last[i]) end
-      if found and not found.mended then break end
+  for part, look in pairs({[t.live] = function(member) return lease_read(t, member) end, [c.ended] = past_read}) do
+    for at = 1, most do  -- the empty member stands last
+      local last = redis.call('ZRANGE', part.key, -at - 1, -at - 1)[1]
+      local found = last and attempt(look, last)
+      if not last or found and not found.mended then break end
     end
   end
 end
