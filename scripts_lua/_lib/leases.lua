@@ -74,11 +74,6 @@ local function lease_owned(t, owner, most, after)
   return keys
 end
 
--- Keys of what has expired, up to `most`, the longest ago first.
-local function lease_expired(t, most)
-  return due(t.live, now, most)
-end
-
 -- Let the keys outlive what was leased.
 local function lease_close(t)
   lease_keep(t.records.key, t.live.key, t.owned.key, t.until_ms, read(t.records, ''))
