@@ -2,8 +2,9 @@
 --
 --   reply:0, reply:1, reply:2  hashes  CALL -> answer, as text
 --
--- The one in use changes every REPEAT_MS; each is forgotten when the one after the next comes into use, so an answer is kept for REPEAT_MS at least.
--- A script that changes what a repetition would not find any more writes its answer; it asks only where it would refuse.
+-- The three take turns of REPEAT_MS. When a turn begins, the table of the turn after it is emptied. So an answer is kept for
+-- REPEAT_MS at least, and for a minute at most.
+-- A script writes its answer where a repeated call would not find it in the state any more. It asks only where it would refuse.
 -- needs: _lib/clock
 
 -- Close a table at the end of a run: one write.
