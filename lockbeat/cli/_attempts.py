@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lockbeat.cli._output import brief, clock, iso
+from lockbeat.cli._output import clock, iso
 from lockbeat.store.records import Attempt
+from lockbeat.values.durations import brief
 
 
 def attempts_json(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:

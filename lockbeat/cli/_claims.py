@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from lockbeat.claims import Claim, ClaimStats
-from lockbeat.cli._output import Cell, complain, iso, say, say_json, show, span
+from lockbeat.cli._output import Cell, complain, iso, say, say_json, show
 from lockbeat.cli._store import Where
 from lockbeat.client import Lockbeat
+from lockbeat.values.durations import span
 from lockbeat.values.visible import visible, visible_json
 
 STYLES = {"claimed": "cyan", "expired": "red"}

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 from datetime import datetime
 from typing import Any
 
 from lockbeat.cli._attempts import attempt_lines, attempts_json
 from lockbeat.cli._errors import Problem, Usage
-from lockbeat.cli._output import TOLERANCE, Cell, brief, clock, complain, iso, overdue, say, say_json, show, span, zone_of
+from lockbeat.cli._output import TOLERANCE, Cell, clock, complain, iso, overdue, say, say_json, show, zone_of
 from lockbeat.cli._store import Where
 from lockbeat.client import Lockbeat
 from lockbeat.jobs import Job, JobState, LedgerEntry, Slot
 from lockbeat.monitor import instances
 from lockbeat.store import reasons
+from lockbeat.values.durations import brief, span
 
 STYLES = {
     "done": "green",
@@ -189,7 +189,7 @@ def _is_overdue(slot: Slot | None, now: float) -> bool:
 
 def _soon(slot: Slot, now: float) -> Cell:
     text = overdue(slot.due_ms, now)
-    return (text, "red") if text.startswith("overdue") else text
+    return (text, "red") if _is_overdue(slot, now) else text
 
 
 def next_slots(where: Where, name: str, n: int, as_json: bool) -> None:
@@ -237,8 +237,6 @@ def _note(entry: LedgerEntry) -> str:
         note = reasons.sentence(entry.code, entry.detail, task=_task_at, ms=brief)
     else:
         note = next(iter((entry.reason or "").strip().splitlines()), "")
-        if note.startswith("timed out after "):
-            note = re.sub(r"\b(\d+) ms\b", lambda found: brief(int(found[1])), note)
     if entry.state == "missed" and entry.count is not None and entry.count != 1:
         some = f"{entry.count} slots" if entry.count > 0 else "all slots"
         note = f"{some}, {clock(entry.slot_ms)} to {clock(entry.last_ms)}: {note}"

@@ -7,12 +7,13 @@ import sys
 import typer
 
 from lockbeat.cli._errors import Problem, Usage
-from lockbeat.cli._output import Cell, complain, iso, say, say_json, several, show, span
+from lockbeat.cli._output import Cell, complain, iso, say, say_json, several, show
 from lockbeat.cli._store import Where
 from lockbeat.client import Lockbeat
 from lockbeat.leases.lease import Lease
 from lockbeat.monitor import SILENT, Instance, instances
 from lockbeat.store.keys import job_lock
+from lockbeat.values.durations import span
 from lockbeat.values.visible import visible
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lockbeat.values.durations import span
 from lockbeat.values.visible import visible, visible_json
 
 Cell = str | tuple[str, str]
@@ -126,26 +127,6 @@ def clock(ms: int | None, now: float | None = None) -> str:
     text = f"{when:%Y-%m-%d %H:%M:%S}{fraction}{'Z' if offset == '+00:00' else offset}"
     near = now is not None and is_terminal() and abs(ms / 1000 - now) < 43_200
     return text.partition(" ")[2] if near else text
-
-
-def span(seconds: float) -> str:
-    """A duration for people: 0.4 s, 12 s, 3 m 20 s, 2 h 5 m, 4 d 3 h."""
-    sign, seconds = ("-" if seconds < 0 else ""), abs(seconds)
-    if seconds < 9.95:
-        return f"{sign}{seconds:.1f}".removesuffix(".0") + " s"
-    if seconds < 60:
-        return f"{sign}{seconds:.0f} s"
-    whole = round(seconds)
-    for large, size, small, unit in (("m", 60, "s", 1), ("h", 3600, "m", 60), ("d", 86400, "h", 3600)):
-        if whole < size * (60 if large == "m" else 24) or large == "d":
-            rest = whole % size // unit
-            return f"{sign}{whole // size} {large}" + (f" {rest} {small}" if rest else "")
-    raise AssertionError
-
-
-def brief(ms: float) -> str:
-    """A duration in milliseconds, as `span` where it is a second or longer."""
-    return f"{ms:.0f} ms" if ms < 1000 else span(ms / 1000)
 
 
 def overdue(ms: float, now: float) -> str:

@@ -13,12 +13,13 @@ import typer
 
 from lockbeat.cli._attempts import attempt_lines, attempts_json
 from lockbeat.cli._errors import Problem, Usage
-from lockbeat.cli._output import Cell, clock, complain, iso, say, say_json, several, show, span
+from lockbeat.cli._output import Cell, clock, complain, iso, say, say_json, several, show
 from lockbeat.cli._store import Where
 from lockbeat.client import Lockbeat
 from lockbeat.monitor import MOST_FUNCTIONS, Instance, Overview, QueueLoad, instances, overview
 from lockbeat.tasks import NewTask, Spawned, TaskInfo
 from lockbeat.tasks.values import EndState, State
+from lockbeat.values.durations import span
 from lockbeat.values.visible import visible, visible_json
 
 STYLES = {"waiting": "yellow", "running": "cyan", "done": "green", "dead": "red bold", "cancelled": "dim"}

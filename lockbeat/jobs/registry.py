@@ -71,8 +71,9 @@ class Jobs:
     async def put(self, *jobs: Job, since_ms: int = 0) -> dict[int, int]:
         """Declare jobs (`job/put`). Their slots begin after now; a known job keeps its slot unless its trigger changed.
 
-        Returns the epoch of each shard that was written to. `since_ms`: when this instance last saw them, if the store has
-        been emptied since.
+        since_ms: when this instance last saw them, if the store has been emptied since.
+
+        Returns the epoch of each shard that was written to.
         """
         for job in jobs:
             if not isinstance(job, Job):
@@ -207,9 +208,9 @@ class Jobs:
         return [instant(ms) for ms in [state.next.slot_ms, *upcoming(state.job.trigger, state.next.slot_ms, n - 1)]]
 
     async def delete(self, name: str) -> bool:
-        """Forget a job, its ledger, and its tasks that wait; one that runs goes on. Whether there was one (`job/delete`).
+        """Forget a job, its ledger, and its tasks that wait; whether there was one (`job/delete`).
 
-        An instance that declares it in code declares it again when it starts.
+        A task of it that runs goes on. An instance that declares the job in code declares it again when it starts.
         """
         check_name("name", name)
         existed, more = False, 1

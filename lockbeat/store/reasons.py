@@ -1,6 +1,7 @@
 """Why something became of a slot or a task: the CODE that the store keeps, and the sentence that people read.
 
-The codes are those of `scripts_lua/_lib/reasons.lua`. Whoever decides by a reason compares codes; sentences are made here alone.
+`scripts_lua/_lib/reasons.lua` has the same codes and says what each means. Whoever decides by a reason compares codes; sentences
+are made here alone.
 """
 
 from __future__ import annotations
@@ -9,57 +10,31 @@ from collections.abc import Callable
 from typing import Final
 
 OVERLAP: Final = "overlap"
-"""ID: the job's task ID had not ended."""
 OVERLAP_UNREAD: Final = "overlap_unread"
-"""ID: of the job's task ID something can't be read."""
 LOCK_HELD: Final = "lock_held"
-"""OWNER: somebody else holds the job's lock."""
 LOCK_UNREAD: Final = "lock_unread"
-"""The job's lock can't be read."""
 NOT_FIRED: Final = "not_fired"
-"""No instance was there when it came due."""
 LATE: Final = "late"
-"""MS: its window had passed, and catch-up is skip."""
 NOT_BEGUN: Final = "not_begun"
-"""No worker had room before the next slot."""
 NOT_BEGUN_WITHIN: Final = "not_begun_within"
-"""MS: no worker had room within the window."""
 TOOK_PLACE: Final = "took_place"
-"""OWNER: fired by OWNER in the place of those that no worker began."""
 FIRED: Final = "fired"
-"""OWNER: fired by OWNER, and waits: nothing to explain."""
 TRIGGER_CHANGED: Final = "trigger_changed"
-"""Another trigger took effect while it was due."""
 WENT_BACK: Final = "went_back"
-"""The store went back to an earlier state: it may have run."""
 EMPTIED: Final = "emptied"
-"""The store was emptied in this time."""
 SLOT_LOST: Final = "slot_lost"
-"""The store lost where the job stood."""
 CLOCK_SET_BACK: Final = "clock_set_back"
-"""SLOT: the server's clock was set back: the next slot was SLOT."""
 RULES_CHANGED: Final = "rules_changed"
-"""SLOT THEN NOW: the time zone's rules of version NOW don't have SLOT; by those of THEN it was reckoned."""
 UNREADABLE: Final = "unreadable"
-"""What the ledger has of it can't be read."""
 EXPIRED: Final = "expired"
-"""Its lease ran out."""
 RELEASED: Final = "released"
-"""All leases of its owner were released."""
 LEASE_DELETED: Final = "lease_deleted"
-"""Its lease was evicted, or deleted by hand."""
 SHUTDOWN: Final = "shutdown"
-"""Its instance was shut down."""
 CANCELLED: Final = "cancelled"
-"""Somebody cancelled it."""
 MAX_DELAY: Final = "max_delay"
-"""Max_delay was over before it was begun."""
 MAX_DURATION: Final = "max_duration"
-"""Max_duration was over before it had ended."""
 RETRY_TOO_LATE: Final = "retry_too_late"
-"""Max_duration would be over before the retry."""
 JOB_DELETED: Final = "job_deleted"
-"""Its job was deleted."""
 
 SENTENCES: dict[str, str] = {
     OVERLAP: "overlap: {task} had not ended",

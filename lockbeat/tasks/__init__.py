@@ -1,7 +1,8 @@
 """Tasks: durable units of work in queues, claimed under a lease."""
 
 from lockbeat.store.records import Attempt
-from lockbeat.tasks.values import Counts, Failed, Failure, Heartbeat, NewTask, Spawned, SpawnOptions, Task, TaskInfo, TaskOptions
+from lockbeat.tasks.failure import Failure
+from lockbeat.tasks.values import Counts, Failed, Heartbeat, NewTask, Spawned, SpawnOptions, Task, TaskInfo, TaskOptions
 from lockbeat.tasks.verbs import NOT_DURABLE_MS, Claimed, Tasks
 
 __all__ = [

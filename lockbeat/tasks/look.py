@@ -56,9 +56,11 @@ class Look:
         return UnknownTask(f"task_id: no task {task_id!r} in {self._store.connector.location}")
 
     async def get(self, task_id: str) -> TaskInfo:
-        """What is known of a task, until its retention is over (`task/get`). Raises UnknownTask.
+        """What is known of a task, until its retention is over (`task/get`).
 
-        Of the task of a slot that has ended, what the ledger says; one that failed is kept like any dead task.
+        The task of a slot is known as long as the ledger keeps it.
+
+        Raises: UnknownTask when there is none of that id.
         """
         check_name("task_id", task_id, MAX_NAME_BYTES + 24)
         shard = self.shard_of(task_id)
@@ -69,9 +71,12 @@ class Look:
         return found
 
     async def wait(self, task_id: str, timeout: Seconds | None = None) -> TaskInfo:
-        """Wait until a task has ended, and return what is known of it. Raises UnknownTask; TaskTimeout after `timeout` seconds.
+        """Wait until a task has ended, and return what is known of it.
 
         Nothing is polled: the script that ends the task tells who waits for it.
+        timeout: seconds; None: as long as it takes.
+
+        Raises: UnknownTask when there is none of that id. TaskTimeout when `timeout` is over.
         """
         check_name("task_id", task_id, MAX_NAME_BYTES + 24)
         limit = None if timeout is None else seconds("timeout", timeout, least=0)
@@ -110,17 +115,25 @@ class Look:
                 future.set_result(None)
 
     async def cancel(self, task_id: str) -> bool:
-        """End a task that has not ended; False: it had. Raises UnknownTask (`task/cancel`).
+        """End a task that has not ended; False: it had (`task/cancel`).
 
-        Waiting, it is gone at once. Running, it has ended in the store; its worker is told at once, cancels the body, and is
-        refused whatever that attempt still asks for. Until the body has stopped, nothing else runs under its lease.
+        A task that waits leaves its queue at once. A task that runs has ended in the store at once. Its worker is told, and
+        cancels the body; whatever the attempt still reports is refused. Nothing else runs under its lease until the body has
+        stopped.
+
+        Raises: UnknownTask when there is none of that id.
         """
         return await self._by_id("task/cancel", task_id, call=self._store.new_call())
 
     async def retry(self, task_id: str, *, attempts: int = 1, delay: Seconds = 0) -> bool:
-        """Try a dead task again, for up to so many attempts more; False: it is not dead. Raises UnknownTask (`task/retry`).
+        """Try a dead task again; False: it is not dead (`task/retry`).
 
-        That of a slot, too, for as long as it is listed among the dead: a week, and no longer than the ledger keeps its entry.
+        The task of a slot can be tried again, too, while it is listed among the dead: for a week, and no longer than the ledger
+        keeps its entry.
+        attempts: how many more, 1 to 1,000.
+        delay: seconds before which nobody may claim it.
+
+        Raises: UnknownTask when there is none of that id.
         """
         whole("attempts", attempts, 1, 1000)
         delay_ms = milliseconds("delay", delay, least=0)

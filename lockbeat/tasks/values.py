@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import difflib
 import json
-import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
-from types import TracebackType
 from typing import Any, Literal, TypedDict, get_args
 
 from lockbeat.errors import InvalidArgument, InvalidType, Unreadable
 from lockbeat.retry import MOST_ATTEMPTS, Exponential, Fixed, Retry
+from lockbeat.store import reasons
 from lockbeat.store.keys import job_lock
-from lockbeat.store.reasons import sentence
 from lockbeat.store.records import Attempt, LeaseLine, TaskRecord
+from lockbeat.tasks.failure import Failure
 from lockbeat.values.checks import whole
 from lockbeat.values.durations import Seconds, milliseconds
 from lockbeat.values.names import check_name
@@ -25,10 +24,6 @@ State = Literal["waiting", "running", "done", "dead", "cancelled"]
 EndState = Literal["done", "dead", "cancelled"]
 STATES: tuple[str, ...] = get_args(State)
 RETRY = Exponential(1, factor=2, max=60)
-MOST_ERROR = 4000
-"""Characters of an error's text that are kept."""
-MOST_LEAVES = 3
-"""Errors of a group that its summary names."""
 
 
 class TaskOptions(TypedDict, total=False):
@@ -143,9 +138,9 @@ class NewTask:
             data["max_duration_ms"] = milliseconds("max_duration", self.max_duration)
         return data
 
-    def record(self, held: str = "") -> str:
-        """What `task/spawn` makes the task's record from: `MAX_ATTEMPTS JSON`. `held`: the call that confirms it, or empty."""
-        data = self.policies | ({"held": held} if held else {})
+    def record(self, unconfirmed: str = "") -> str:
+        """What `task/spawn` makes the record from: `MAX_ATTEMPTS JSON`. unconfirmed: the call to confirm it; empty: none."""
+        data = self.policies | ({"unconfirmed": unconfirmed} if unconfirmed else {})
         return f"{self.max_attempts} {json.dumps(data, separators=(',', ':'))}"
 
 
@@ -258,95 +253,6 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """Why an attempt failed, as text: nothing of the error itself is kept but its words."""
-
-    type: str
-    """The exception's class; "Lost": its lease ended; "CutShort": a shutdown; "Cancelled"; "Error": only a text was given."""
-    message: str
-    """The exception's words. A group's are followed, in the same line, by what is in it; notes come after them, a line each."""
-    traceback: str | None = None
-    detail: Any = None
-    """The JSON value that was given as the error, if it was neither a text nor an exception; then `message` is its JSON."""
-
-    @classmethod
-    def of(cls, error: Any) -> Failure:
-        """From a text, an exception or any JSON value. Raises InvalidType, InvalidArgument for what JSON can't say."""
-        if isinstance(error, Failure):
-            return error
-        if isinstance(error, BaseException):
-            trace = "".join(traceback.format_exception(type(error), error, own_trace(error))).rstrip()
-            message = "\n".join([_words(error), *_notes(error)])
-            return cls(type(error).__qualname__, _clip(message, MOST_ERROR), _clip(trace, MOST_ERROR // 4))
-        if not isinstance(error, str):
-            text = dump("error", error)
-            return cls("Error", _clip(text, MOST_ERROR), detail=json.loads(text))
-        return cls("Error", _clip(error, MOST_ERROR))
-
-    @property
-    def summary(self) -> str:
-        """What happened, in one line: the type and the first line of the message."""
-        return ": ".join(filter(None, [self.type, _first_line(self.message)]))
-
-    @property
-    def text(self) -> str:
-        """What the ledger keeps; its first line is the summary, where there is a traceback."""
-        return _clip(f"{self.summary}\n{self.traceback}", MOST_ERROR // 4) if self.traceback else self.message
-
-    def to_json(self) -> str:
-        data = {"type": self.type, "message": self.message, "traceback": self.traceback}
-        return dump("error", data if self.detail is None else data | {"detail": self.detail})
-
-
-def own_trace(error: BaseException) -> TracebackType | None:
-    """An error's traceback without the frames of ours that called the function."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("lockbeat.worker"):
-        trace = trace.tb_next
-    return trace
-
-
-def _words(error: BaseException) -> str:
-    try:
-        words = str(error)
-    except Exception:  # noqa: BLE001 - the user's own __str__
-        return "its message can't be read"
-    if not isinstance(error, BaseExceptionGroup):
-        return words
-    leaves = list(_leaves(error))
-    inside = [": ".join(filter(None, [type(leaf).__qualname__, _first_line(_words(leaf))])) for leaf in leaves[:MOST_LEAVES]]
-    left = len(leaves) - len(inside)
-    return f"{_first_line(words)}: {'; '.join(inside)}{f'; and {left} more' if left else ''}"
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
-
-
-def _notes(error: BaseException) -> list[str]:
-    notes = getattr(error, "__notes__", ())
-    return [note for note in notes if isinstance(note, str)] if isinstance(notes, list | tuple) else []
-
-
-def _first_line(text: str) -> str:
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")
-
-
-def _clip(text: str, head: int) -> str:
-    """At most MOST_ERROR characters: so many from the beginning, the rest from the end."""
-    text = text.encode(errors="backslashreplace").decode()  # a file name may hold what UTF-8 can't carry
-    if len(text) <= MOST_ERROR:
-        return text
-    mark = "\n[…]\n"
-    tail = max(MOST_ERROR - head - len(mark), 0)
-    return f"{text[:head]}{mark}{text[-tail:]}" if tail else text[:MOST_ERROR]
-
-
-@dataclass(frozen=True, slots=True)
 class Counts:
     """How many tasks a queue holds."""
 
@@ -445,12 +351,12 @@ def _failure(record: TaskRecord, told: Failure | None) -> Failure | None:
     if record.state == "done" or not (ended or record.ended_ms):
         return None
     how, error = (ended[-1].how, ended[-1].error) if ended else ("cancelled", None)
-    if record.task_state == "cancelled" and record.code != "retry_too_late":
-        return Failure("Cancelled", sentence(record.code, record.detail))
+    if record.task_state == "cancelled" and record.code != reasons.RETRY_TOO_LATE:
+        return Failure("Cancelled", reasons.sentence(record.code, record.detail))
     if how == "lost":
-        return Failure("Lost", sentence(error or record.code))
+        return Failure("Lost", reasons.sentence(error or record.code))
     if how == "cut":
-        return Failure("CutShort", sentence(error or record.code))
+        return Failure("CutShort", reasons.sentence(error or record.code))
     return told or (Failure("Error", error or "") if how == "failed" else None)
 
 

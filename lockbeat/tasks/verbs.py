@@ -23,8 +23,9 @@ from lockbeat.store.keys import queue_tag
 from lockbeat.store.replies import sifted
 from lockbeat.store.rows import Row
 from lockbeat.store.scripts import load
+from lockbeat.tasks.failure import Failure
 from lockbeat.tasks.look import PAGE, Look
-from lockbeat.tasks.values import Failed, Failure, Heartbeat, NewTask, Refusal, Spawned, SpawnOptions, Task
+from lockbeat.tasks.values import Failed, Heartbeat, NewTask, Refusal, Spawned, SpawnOptions, Task
 from lockbeat.values.checks import whole
 from lockbeat.values.durations import Seconds, milliseconds
 from lockbeat.values.names import check_name
@@ -62,11 +63,10 @@ class Claimed(NamedTuple):
 
 
 class Tasks(Look):
-    """The tasks of a store.
+    """The tasks of a store. Every verb is one atomic script; `now` is always the server's.
 
-    All verbs raise StoreUnavailable when the store could not be reached for its timeout. Whether the call took effect is then
-    unknown; repeat a spawn with the same idempotency key, and it is spawned once. Bad arguments raise InvalidArgument or
-    InvalidType before anything is sent.
+    Raises: InvalidArgument or InvalidType for bad arguments, before anything is sent. StoreUnavailable when the store could not
+    be reached for its timeout: whether the call took effect is then unknown. A spawn with an idempotency key may be repeated.
     """
 
     def __init__(self, store: Store) -> None:
@@ -81,19 +81,25 @@ class Tasks(Look):
     async def spawn(
         self, name: str, params: Any = None, *, durability: Durability | None = None, **options: Unpack[SpawnOptions]
     ) -> Spawned:
-        """Put a task into its queue (`task/spawn`). The options are the fields of `NewTask`.
+        """Put a task into its queue (`task/spawn`). A cancelled call has spawned it or has not, and never twice.
 
-        With an `idempotency_key` that the queue knows: the first task, with `created` False, also after it ended, until its
-        retention is over. A cancelled call has spawned it, or has not; never twice.
+        name: of the function that is to run.
+        params: any JSON value of at most 1 MiB.
+        durability: nobody may claim the task before it is as durable as this asks for.
+        options: the fields of `NewTask`. For an `idempotency_key` that the queue knows, the answer is the first task, with
+            `created` False, until its retention is over.
+
+        Raises: NotDurable when the durability is not met in time; the task is withdrawn.
         """
         return (await self.spawn_many([NewTask.declare(name, params, options)], durability=durability))[0]
 
     async def spawn_many(self, tasks: Iterable[NewTask], *, durability: Durability | None = None) -> list[Spawned]:
         """Spawn tasks in one round trip a shard (64 share a run of the script); the answers in their order.
 
-        Each is spawned once or not at all; if the store is lost on the way, some may be, and others not. With `durability`:
-        nobody may claim one before it is as durable as asked for; where that is not met in time, they are withdrawn, and
-        NotDurable raised.
+        Each is spawned once or not at all. If the store is lost on the way, some may be, and others not.
+        durability: nobody may claim one before it is as durable as this asks for.
+
+        Raises: NotDurable when the durability is not met in time; the tasks are withdrawn.
         """
         if not isinstance(tasks, Iterable):
             raise InvalidType("tasks", f"must be NewTasks in a list, not {type(tasks).__name__}")
@@ -179,9 +185,12 @@ class Tasks(Look):
     async def claim(self, queue: str, owner: str, limit: int = 1, lease: Seconds = 30) -> list[Task]:
         """Begin an attempt of up to `limit` tasks (`task/claim`), by priority, then due time, then order of spawning.
 
-        Expired leases are swept first. Nothing renews the leases but you (`heartbeat`); a worker does it by itself. A cancelled
-        call gives back what it had claimed; what one had claimed that ended with StoreUnavailable comes with the next, or is
-        given back when none has come for the store's timeout.
+        Attempts whose leases have expired are taken back first. A cancelled call gives back what it had begun. What a call had
+        begun that ended with StoreUnavailable comes with the owner's next claim, or is given back when none comes within the
+        store's timeout.
+
+        limit: how many at most, 1 to 10,000.
+        lease: seconds or a timedelta; you renew it, by `heartbeat`. (A worker's are renewed by the keeper.)
         """
         check_name("queue", queue)
         check_name("owner", owner)
@@ -222,22 +231,25 @@ class Tasks(Look):
         memory: str = "",
         call: str = "",
         after: dict[str, str] | None = None,
-        expected_ms: int = 0,
+        clock_ms: int = 0,
     ) -> Coroutine[Any, Any, Claimed]:
         """`claim` on one shard, from queues in turn.
 
-        What was begun by calls whose replies were lost comes with the owner's next claim of the same `memory`, beyond the limit.
-        `strangers`: names of functions whose tasks are left to others; `after`: how far they were passed before. `expected_ms`:
-        what the server's clock should show; if it was set forward, what this process runs is not taken back. Asked at once,
-        so that it shares the way with what was asked just before, such as the end of an attempt. Not to be cancelled: shield
-        it, and `give_all_back`.
+        It is asked at once, so that it shares the way with what was asked just before, such as the end of an attempt. It must
+        not be cancelled: shield it, and `give_all_back`.
+
+        strangers: names of functions whose tasks are left to others.
+        memory: what was begun by calls whose replies were lost comes with the owner's next claim of the same memory, beyond the
+            limit.
+        after: how far strangers were passed before.
+        clock_ms: what the server's clock should show; if it was set forward, what this process runs is not taken back.
         """
         call = call or self._store.new_call()
         # Taken, not shared: two claims at a time that asked about the same calls would both get what those had begun.
         lost = self._lost.pop((shard, owner, memory), set())
         queues, running, asked_at = [*queues], [*self.running()], monotonic()
 
-        def row(limit: int, after: dict[str, str] | None, expected_ms: int) -> Row:
+        def row(limit: int, after: dict[str, str] | None, clock_ms: int) -> Row:
             return self._store.row(
                 "task/claim",
                 queues=queues,
@@ -249,11 +261,11 @@ class Tasks(Look):
                 strangers=strangers,
                 after=json.dumps(after) if after else "{}",
                 running=running,
-                expected=expected_ms,
+                clock_ms=clock_ms,
             )
 
         def ask() -> Awaitable[Any]:
-            asking = row(limit, after, expected_ms)
+            asking = row(limit, after, clock_ms)
             if durability is None:
                 return self._store.submit(asking, shard, lease=lease_ms / 1000)
             return self._store.call_durably(
@@ -347,7 +359,7 @@ class Tasks(Look):
     # -- ending an attempt
 
     async def heartbeat(self, task: Task, lease: Seconds = 30) -> Heartbeat:
-        """Set the time left of an attempt anew: now + `lease` (`task/renew`). Refused once it expired or was cancelled."""
+        """Let an attempt's lease end `lease` seconds from now (`task/renew`). Refused once it expired or was cancelled."""
         lease_ms = milliseconds("lease", lease)
         row = self._store.row("task/renew", **_attempt(task), lease_ms=lease_ms, lock=task.lock)
         said = await self._store.call_row(row, task.shard, lease=lease_ms / 1000)
@@ -356,8 +368,8 @@ class Tasks(Look):
     async def complete(self, task: Task, result: Any = None) -> bool:
         """End the task with a result, any JSON value (`task/complete`).
 
-        Accepted after the lease expired, while nobody took it over; the same again by the same attempt is accepted, too.
-        False: the attempt was no longer the newest, or the task was cancelled.
+        It is accepted after the lease expired, while nobody took the task over, and again from the same attempt. False: the
+        attempt is not the newest, or the task was cancelled.
         """
         row = self._store.row("task/complete", **_attempt(task), result="" if result is None else dump("result", result))
         return bool(await self._store.call_row(row, task.shard) == results.DONE)
@@ -366,7 +378,7 @@ class Tasks(Look):
         """The attempt failed: the task is tried again, or is dead when its attempts are used up (`task/fail`).
 
         error: a text, an exception, a Failure, or any JSON value, which `failure.detail` gives back as such.
-        `retry_at` (aware, or seconds since the Unix epoch) wins over the task's policy; past means now.
+        retry_at: an aware datetime, or seconds since the Unix epoch; it wins over the task's policy, and a past one means now.
         """
         failure = Failure.of(error)
         at = -1 if retry_at is None else _instant_ms("retry_at", retry_at)
@@ -376,13 +388,15 @@ class Tasks(Look):
         return Failed(OUTCOMES[said])
 
     async def defer(self, task: Task, seconds: Seconds) -> bool:
-        """Put an attempt off, uncounted: nobody may claim the task for that long. False: not this attempt's to give back."""
+        """Give an attempt back, uncounted; nobody may claim the task for so long. False: not this attempt's to give back."""
         return await self._release(task, begun=False, delay_ms=milliseconds("seconds", seconds, least=0))
 
     async def release(self, task: Task, *, begun: bool = False) -> bool:
-        """Give an attempt back, so that others go on at once (`task/release`). Counted only if its body had `begun`.
+        """Give an attempt back, so that others go on at once (`task/release`).
 
-        False: not this attempt's to give back, or it was the last.
+        begun: its body had begun, so the attempt counts.
+
+        False: it is not this attempt's to give back, or it was the last.
         """
         return await self._release(task, begun=begun, delay_ms=0)
 
@@ -398,7 +412,7 @@ class Tasks(Look):
         return self._store.row("task/fail", **args, error=failure.text, failure=failure.to_json(), call=call)
 
     async def release_all(self, owner: str) -> int:
-        """Take back all that an owner, now gone, had claimed: as if its leases had expired (`task/release_all`)."""
+        """Take back all attempts of an owner that is gone, as if their leases had expired; how many (`task/release_all`)."""
         check_name("owner", owner)
         return await self._store.until_done("task/release_all", owner=owner, limit=PAGE)
 

@@ -34,3 +34,23 @@ def milliseconds(argument: str, value: object, *, least: float = 0.001, most: fl
 def instant(ms: int) -> datetime:
     """Milliseconds since the Unix epoch as an aware datetime, UTC."""
     return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def span(length: float) -> str:
+    """A duration in seconds, for people: 0.4 s, 12 s, 3 m 20 s, 2 h 5 m, 4 d 3 h."""
+    sign, length = ("-" if length < 0 else ""), abs(length)
+    if length < 9.95:
+        return f"{sign}{length:.1f}".removesuffix(".0") + " s"
+    if length < 60:
+        return f"{sign}{length:.0f} s"
+    whole = round(length)
+    for large, size, small, unit in (("m", 60, "s", 1), ("h", 3600, "m", 60), ("d", 86400, "h", 3600)):
+        if whole < size * (60 if large == "m" else 24) or large == "d":
+            rest = whole % size // unit
+            return f"{sign}{whole // size} {large}" + (f" {rest} {small}" if rest else "")
+    raise AssertionError
+
+
+def brief(ms: float) -> str:
+    """A duration in milliseconds, as `span` where it is a second or longer."""
+    return f"{ms:.0f} ms" if ms < 1000 else span(ms / 1000)

@@ -21,8 +21,8 @@ from lockbeat.process.blame import blame, heard
 from lockbeat.process.stacks import stack_of, stack_of_task
 from lockbeat.store.scripts import row
 from lockbeat.tasks import Failure, Task
-from lockbeat.tasks.values import own_trace
-from lockbeat.values.durations import instant
+from lockbeat.tasks.failure import own_trace
+from lockbeat.values.durations import brief, instant
 from lockbeat.worker.functions import Function, Run
 
 log = logging.getLogger("lockbeat")
@@ -110,7 +110,7 @@ class Attempt:
             if self.stopped is None or self.runner is None:
                 return Failure("Cancelled", "the function was cancelled")
             if self.stopped == TIMED_OUT:
-                return Failure("TimedOut", f"timed out after {timeout_ms or 0:g} ms")
+                return Failure("TimedOut", f"timed out after {brief(timeout_ms or 0)}")
             return Failure("Cancelled", self.stopped)
         except _Raised as problem:
             return self._failed(problem.error)

@@ -126,7 +126,7 @@ class Worker:
         The reply may come while a function blocks the event loop.
         """
         self._free -= places
-        row = self._store.row("task/keep", owner=self._store.owner, call=call, lease_ms=lease_ms)
+        row = self._store.row("task/renew_call", owner=self._store.owner, call=call, lease_ms=lease_ms)
         held = Held(row, shard, lease_ms / 1000, 0.0, lambda reason: None)
         held.taken(monotonic())
         starting = Starting(self._begin, lambda task: self._tasks.give_back(task, NOT_DURABLE_MS), held, places)
@@ -201,7 +201,7 @@ class Worker:
                 self._durability,
                 call=call,
                 after=self._passing.after(shard),
-                expected_ms=self._expected_ms(shard),
+                clock_ms=self._clock_ms(shard),
             )
             # A cancelled claim would leave tasks leased to an instance that does not run them.
             claiming = asyncio.ensure_future(claim)
@@ -220,13 +220,13 @@ class Worker:
     async def _sweep(self) -> None:
         """Without room for more, what time has brought is seen to all the same: nobody else may be there to do it."""
         for shard in range(self._store.shards):
-            expected_ms = self._expected_ms(shard)
+            clock_ms = self._clock_ms(shard)
             claim = self._tasks.claim_on(
-                shard, self._queues, self._store.owner, 0, CLAIM_LEASE_MS, memory="sweep", expected_ms=expected_ms
+                shard, self._queues, self._store.owner, 0, CLAIM_LEASE_MS, memory="sweep", clock_ms=clock_ms
             )
             self._note_clock(shard, (await claim).clock)
 
-    def _expected_ms(self, shard: int) -> int:
+    def _clock_ms(self, shard: int) -> int:
         """What the server's clock should show by now; 0: not known yet."""
         return round(self._clocks[shard] + monotonic() * 1000) if shard in self._clocks else 0
 

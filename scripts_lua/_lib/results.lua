@@ -5,7 +5,7 @@
 local RESULT = {
   SET_BACK = 8,     -- the server's clock was set back since slots were placed
   LOST = 7,         -- something was lost of what is known of the jobs
-  ADOPTED = 6,      -- it was there, held until its durability is known, and is this call's to confirm from now on
+  ADOPTED = 6,      -- it was there, unconfirmed until its durability is known, and is this call's to confirm from now on
   NEW = 5,          -- nothing was known of it
   CHANGED = 4,      -- it had another definition
   STARTED = 3,      -- fired, and begun under a lease of the caller's

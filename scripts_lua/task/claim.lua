@@ -10,7 +10,7 @@
 -- ARGV[7]  strangers     list    names of functions that the caller lacks: their tasks are passed over
 -- ARGV[8]  after         json    queue -> how far it had passed strangers in the call before; '' -> how far it had looked for `lost`
 -- ARGV[9]  running       list    ids of the caller's tasks that it may have lost, and whose bodies still run: not taken back
--- ARGV[10] expected      int     ms; what it takes the server's clock to show: if that is further, none of its tasks is; 0: no idea
+-- ARGV[10] clock_ms      int     what the caller takes the server's clock to show: if that is ahead, its tasks are not taken back; 0: no idea
 --
 -- Returns  {now_ms, wake_ms, after, *tasks}
 --          wake_ms: when there may be more without anybody saying so; 0: never. after: as given, for the next call.
@@ -42,9 +42,9 @@ if ARGV[6] ~= '[]' then
   for _, begun in ipairs(found) do claimed(begun[1], begun[2], begun[3]) end
 end
 
-local spares, expected = {ids = {}, count = 0}, tonumber(ARGV[10])
+local spares, clock_ms = {ids = {}, count = 0}, tonumber(ARGV[10])
 for _, id in ipairs(cjson.decode(ARGV[9])) do spares.ids[id], spares.count = true, spares.count + 1 end
-if expected > 0 and now > expected + 200 then spares.process = string.match(by.call, '^[^.]*%.') end
+if clock_ms > 0 and now > clock_ms + 200 then spares.process = string.match(by.call, '^[^.]*%.') end
 task_sweep(math.max(40, 2 * limit), true, spares)  -- so that what has ended goes at least as fast as it comes
 for _, queue in ipairs(cjson.decode(ARGV[1])) do lines[#lines + 1] = queue_line(queue, after[queue]) end
 while took do

@@ -16,14 +16,14 @@ return each(3, function(i)
   local id, delay = ARGV[i], tonumber(ARGV[i + 2])
   local record = task_read(id)
   counter_read(q.fence)
-  local held = record and record.state == 'waiting' and policies(id, record).held
-  if not held or (delay < 0 and held ~= ARGV[i + 1]) then return RESULT.TOO_LATE end
+  local unconfirmed = record and record.state == 'waiting' and policies(id, record).unconfirmed
+  if not unconfirmed or (delay < 0 and unconfirmed ~= ARGV[i + 1]) then return RESULT.TOO_LATE end
   task_unqueue(id, record)
   if delay < 0 then
     task_until(id, record, 0)
     task_forget(id, record)
   else
-    record.json = string.gsub(record.json, ',"held":"[^"]*"', '', 1)
+    record.json = string.gsub(record.json, ',"unconfirmed":"[^"]*"', '', 1)
     task_queue(id, record, record.spawned + delay)
   end
   return RESULT.DONE

@@ -11,7 +11,7 @@
 -- ARGV[8]  payload       json    params and headers; empty: none
 -- Batch: ARGV[1..8] repeat, one group a call, at most 64 a run.
 --
--- Returns  {created, attempt}  created: DONE, by this call; NO: it was there, in or after this attempt; ADOPTED: it was there, held
+-- Returns  {created, attempt}  created: DONE, by this call; NO: it was there, in or after this attempt; ADOPTED: it was there, unconfirmed
 --                              until its durability is known, and is now this call's to confirm or withdraw
 -- include: _lib/sweep
 
@@ -26,9 +26,9 @@ local out = each(8, function(i)
     task_forget(id, known)
     known = nil
   end
-  if known and known.state == 'waiting' and policies(id, known).held then
+  if known and known.state == 'waiting' and policies(id, known).unconfirmed then
     -- Who is told of it can count on it: the call that made it no longer withdraws it.
-    known.json = string.gsub(known.json, '"held":"[^"]*"', '"held":"' .. call .. '"', 1)
+    known.json = string.gsub(known.json, '"unconfirmed":"[^"]*"', '"unconfirmed":"' .. call .. '"', 1)
     task_write(id, known)
     return {RESULT.ADOPTED, 1}
   end

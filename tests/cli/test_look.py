@@ -201,7 +201,7 @@ def test_reasons_are_spelled_out() -> None:
     said = "3 slots, 1970-01-01 00:00:02Z to 1970-01-01 00:00:04Z: more than 10 s late, and catch-up is skip"
     assert _remark(missed) == said
     assert _remark(LedgerEntry("slow", 2000, "done", attempt=3)) == "in attempt 3"
-    assert _remark(LedgerEntry("slow", 2000, "failed", "timed out after 1000 ms", attempt=1)) == "timed out after 1 s"
+    assert _remark(LedgerEntry("slow", 2000, "failed", "timed out after 1 s\nat", attempt=1)) == "timed out after 1 s"
 
 
 def test_instances_say_by_which_rules_of_the_zones_they_reckon(lockbeat: Lockbeat, store: str) -> None:

@@ -31,7 +31,7 @@ async def test_what_a_claim_had_begun_whose_reply_was_lost_is_found_among_thousa
     assert begun_by_it
     live = lb.store.keys.key(0, "task:live")
     before = {task_id: raw.zscore(live, task_id) for task_id in begun_by_it}
-    assert await lb.store.call("task/keep", 0, owner="alice", call="lost", lease_ms=90_000) > 0
+    assert await lb.store.call("task/renew_call", 0, owner="alice", call="lost", lease_ms=90_000) > 0
     assert all(raw.zscore(live, task_id) > expires_ms + 50_000 for task_id, expires_ms in before.items())
     lb.tasks.reply_lost(0, "alice", ["lost"])
     found = (await lb.tasks.claim_on(0, ["other"], "alice", 1, 30_000)).tasks

@@ -53,7 +53,7 @@ async def test_a_connection_that_is_forgotten_costs_no_lease(lossy: Proxy, names
         async with beat.lifespan():
             await beat.spawn(task)
             await wait_until(lambda: len(began) == 2, "they run")
-            held = [one for one in lb.keeper._held if one.row.script != "task/keep"]
+            held = [one for one in lb.keeper._held if one.row.script != "task/renew_call"]
             assert len(held) == 6
             await renewed(lb)
             vanished_at = monotonic()

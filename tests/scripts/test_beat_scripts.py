@@ -177,7 +177,7 @@ async def test_a_batch_decides_each_job_by_itself(lb: Lockbeat, raw: Any) -> Non
 
 async def claim_from(bench: Bench, queues: list[str], **changes: Any) -> list[Any]:
     given = {"owner": "w", "call": "k", "limit": 10, "lease_ms": 5000, "lost": [], "strangers": [], "running": []}
-    reply = await bench.call("task/claim", queues=queues, after="{}", expected=0, **(given | changes))
+    reply = await bench.call("task/claim", queues=queues, after="{}", clock_ms=0, **(given | changes))
     return list(reply.tasks)
 
 

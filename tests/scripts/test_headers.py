@@ -102,7 +102,7 @@ def test_what_ends_or_renews_runs_under_oom_and_what_begins_does_not() -> None:
     assert run == {
         *(f"lock/{verb}" for verb in ("renew", "confirm", "release", "release_all")),
         *(f"claim/{verb}" for verb in ("renew", "complete", "fail", "release", "release_all", "cleanup")),
-        *(f"task/{verb}" for verb in ("renew", "keep", "complete", "fail", "release", "release_all", "cancel", "purge")),
+        *(f"task/{verb}" for verb in ("renew", "renew_call", "complete", "fail", "release", "release_all", "cancel", "purge")),
         "task/claim",  # what waits has its memory already, and only work that ends gives memory back
         "task/confirm",  # of a task that was spawned while there was room
         "beat/heartbeat",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lockbeat.tasks import Failure
-from lockbeat.tasks.values import MOST_ERROR
+from lockbeat.tasks.failure import MOST_ERROR
 
 
 class DatabaseError(Exception):

@@ -1,12 +1,12 @@
--- task/keep: renew whatever a call had claimed, or fired and started, while the reply to it is on its way.
+-- task/renew_call: renew whatever each call has begun, while the reply to it is on its way.
 --
 -- KEYS[1..27] of _lib/task
 -- ARGV[1]  owner         str
--- ARGV[2]  call          id      of the claim or the firing
+-- ARGV[2]  call          id      that claimed or fired
 -- ARGV[3]  lease_ms      int     for tasks that do not say theirs
 -- Batch: ARGV[1..3] repeat, one group a call, at most 8 a run.
 --
--- Returns  expires_at_ms  of what it has claimed, if anything: never refused, for it may be executed only after this
+-- Returns  expires_at_ms  of what it has begun, if anything: never refused, for it may be executed only after this
 --
 -- The reply may lie unread in the socket of a program whose event loop is blocked; the keeper, who asks this, is a thread of its own.
 -- Under OOM: runs.
