@@ -213,9 +213,9 @@ class Jobs:
         A task of it that runs goes on. An instance that declares the job in code declares it again when it starts.
         """
         check_name("name", name)
-        existed, more = False, 1
+        existed, more, call = False, 1, self._store.new_call()
         while more:
-            gone, more = await self._store.call("job/delete", self.shard_of(name), job=name, limit=PAGE)
+            gone, more = await self._store.call("job/delete", self.shard_of(name), job=name, limit=PAGE, call=call)
             existed = existed or bool(gone)
         return existed
 

@@ -7,6 +7,7 @@
 -- KEYS[31] job:due    zset
 -- ARGV[1]  job        str
 -- ARGV[2]  limit      int
+-- ARGV[3]  call       id    of this call; the same again is the same call, repeated
 --
 -- Returns  {existed, more}  more is 1 when ledger entries are left: ask again
 -- include: _lib/ending _lib/schedule
@@ -19,6 +20,7 @@ leave(s.order, job)
 erase(s.slots, job)
 leave(s.dues, job)
 erase(q.counts, job)
+if existed then write(q.replies, ARGV[3], '1') end
 
 local function withdraw(id)
   local record = task_read(id)
@@ -35,4 +37,4 @@ for i, member in ipairs(members) do ids[i] = slot_id(job, tonumber(string.sub(me
 gather(q.tasks, ids)
 for _, id in ipairs(ids) do withdraw(id) end
 ledger_drop(job, members)
-return {existed and 1 or 0, #members == limit and 1 or 0}
+return {(existed or reply_of(q.replies, ARGV[3])) and 1 or 0, #members == limit and 1 or 0}

@@ -9,6 +9,7 @@ import pytest
 from lockbeat import Lockbeat
 from lockbeat.jobs import MOST_COUNTED, Job
 from lockbeat.store import results
+from lockbeat.store.records import JobCounts
 from lockbeat.triggers import Every
 from tests.beats import (
     MINUTE,
@@ -354,3 +355,51 @@ async def test_any_name_will_do(lb: Lockbeat, raw: Any, name: str) -> None:
     assert (entry.job, entry.slot_ms, entry.state) == (name, slot, "done")
     assert await lb.jobs.delete(name)
     assert await ledger(lb, name) == []
+
+
+async def test_a_jobs_counts_outlive_its_ledger_and_go_with_the_job(lb: Lockbeat, raw: Any) -> None:
+    job, hands = minutely(keep=2, max_attempts=1), Hands("report")
+    slot = await overdue(lb, raw, job, back=3)
+    assert await tick(lb, job, hands) == 1, "three are missed, and the latest is fired"
+    assert await lb.tasks.complete(hands.tasks[-1])
+    for number in range(1, 20):
+        await backdate(lb, raw, "report", slot + 3 * MINUTE + number)
+        assert await tick(lb, job, hands) == 1
+        task = hands.tasks[-1]
+        assert (await lb.tasks.complete(task)) if number % 2 else (await lb.tasks.fail(task, "no luck"))
+    await backdate(lb, raw, "report", slot + 3 * MINUTE + 30)
+    assert await tick(lb, job, hands) == 1
+    await backdate(lb, raw, "report", slot + 3 * MINUTE + 40)
+    assert await tick(lb, job, hands) == 0, "the last one runs"
+    wanted = JobCounts(fired=21, done=11, failed=9, lost=0, skipped=1, missed=3, cancelled=0)
+    assert (await lb.jobs.get("report")).counts == wanted
+    assert len(await ledger(lb, "report")) < 25
+    assert await lb.tasks.cancel(hands.tasks[-1].id)
+    assert (await lb.jobs.get("report")).counts == wanted._replace(cancelled=1)
+    assert await lb.jobs.delete("report")
+    assert raw.hlen(lb.store.keys.key(lb.jobs.shard_of("report"), "job:counts")) == 0
+    await lb.jobs.put(job)
+    assert (await lb.jobs.get("report")).counts == JobCounts()
+
+
+async def test_a_slot_that_is_tried_again_is_counted_by_how_it_ended_last(lb: Lockbeat, raw: Any) -> None:
+    job, hands = minutely(), Hands("report")
+    await overdue(lb, raw, job)
+    assert await tick(lb, job, hands) == 1
+    assert (await lb.tasks.fail(hands.tasks[0], "no luck")).outcome == "dead_lettered"
+    assert (await lb.jobs.get("report")).counts == JobCounts(fired=1, failed=1)
+    assert await lb.tasks.redrive() == 1
+    assert (await lb.jobs.get("report")).counts == JobCounts(fired=1)
+    [task] = await lb.tasks.claim("default", "w", 1)
+    assert await lb.tasks.complete(task)
+    assert (await lb.jobs.get("report")).counts == JobCounts(fired=1, done=1)
+
+
+async def test_what_ends_after_its_job_was_deleted_leaves_no_counts(lb: Lockbeat, raw: Any) -> None:
+    job, hands = minutely(), Hands("report")
+    await overdue(lb, raw, job)
+    assert await tick(lb, job, hands) == 1
+    assert await lb.jobs.delete("report")
+    assert await lb.tasks.complete(hands.tasks[0])
+    assert raw.hlen(lb.store.keys.key(lb.jobs.shard_of("report"), "job:counts")) == 0
+    assert raw.hlen(lb.store.keys.key(lb.jobs.shard_of("report"), "task")) == 0, "nor anything else"

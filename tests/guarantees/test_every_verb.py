@@ -60,7 +60,7 @@ async def others(lb: Lockbeat, room: str, times: int) -> None:
 
 
 LOST, TEN = "its reply is lost", "its reply is lost, and ten others have come and gone"
-HOLES = {("tasks.defer", TEN), ("tasks.release", TEN), ("tasks.purge", ""), ("jobs.delete", "")}
+HOLES = {("tasks.defer", TEN), ("tasks.release", TEN), ("tasks.purge", "")}
 Fault = Callable[[Proxy, Callable[[bytes], bool]], None]
 FAULTS: dict[str, tuple[Fault, int]] = {
     LOST: (lambda proxy, those: proxy.lose_reply(those), 0),

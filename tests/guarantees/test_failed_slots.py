@@ -149,3 +149,25 @@ async def test_purge_forgets_a_failed_slot_and_leaves_the_ledger(lb: Lockbeat, r
     assert not await lb.tasks.retry(task.id)
     with pytest.raises(UnknownTask):
         await lb.tasks.retry("report@1")
+
+
+@here_and_there
+@pytest.mark.parametrize("overlap", ["skip", "allow"])
+async def test_the_ledger_and_the_task_tell_of_both_attempts_of_a_slot_that_was_retried(
+    lb: Lockbeat, raw: Any, overlap: str
+) -> None:
+    first = await failed(lb, raw, overlap=overlap)
+    assert await lb.tasks.retry(first.id)
+    second = await claim_one(lb)
+    [entry] = await ledger(lb, "report")
+    assert [one.how for one in entry.attempts_made] == ["failed", "running"]
+    assert await lb.tasks.complete(second)
+    [entry] = await ledger(lb, "report")
+    assert entry.attempts_made == (await lb.tasks.get(first.id)).attempts_made
+    before, after = entry.attempts_made
+    assert (before.number, before.owner, before.fence, before.how) == (1, first.owner, first.fence, "failed")
+    assert before.error == '{"code":7}'
+    assert (after.number, after.owner, after.fence, after.how, after.error) == (2, second.owner, second.fence, "done", None)
+    assert before.ended_at is not None
+    assert after.ended_at is not None
+    assert before.started_at <= before.ended_at <= after.started_at <= after.ended_at
