@@ -5,8 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 from operator import attrgetter
 from typing import Any, Literal, TypedDict, get_args
@@ -38,6 +37,9 @@ class JobOptions(TypedDict, total=False):
     keep: int
 
 
+READS = 1
+"""The version of definitions that is read here. One that begins with a higher `"needs"` holds what decides the job's slots and is
+unknown here. Any other field that is unknown decides none, and is carried along."""
 SKIP_WINDOW = 10.0
 """Seconds that a slot may be late under catch-up `skip` before it counts as missed: a take-over is no outage."""
 
@@ -72,6 +74,8 @@ class Job:
     """From -49 to 49; the higher, the sooner it is claimed."""
     keep: int = 100
     """Ledger entries to keep."""
+    carried: str = field(default="", repr=False)
+    """What a newer version wrote beside the fields above, as members of a JSON object: not read, and written back as it is."""
 
     def __post_init__(self) -> None:
         check_name("name", self.name)
@@ -123,7 +127,8 @@ class Job:
     @cached_property
     def definition(self) -> str:
         """The job as JSON, as the store keeps it."""
-        return f'{{"trigger":{_trigger_text(self.trigger)},{_options_text(self.retry, *_options(self))}'
+        options, carried = _options_text(self.retry, *_options(self)), f",{self.carried}" if self.carried else ""
+        return f'{{"trigger":{_trigger_text(self.trigger)},{options}{carried}}}'
 
     @cached_property
     def rev(self) -> str:
@@ -151,32 +156,32 @@ class Job:
 
     @classmethod
     def from_definition(cls, name: str, text: str | bytes) -> Job:
-        """The job that `definition` wrote. Raises InvalidArgument for what a newer lockbeat wrote and this one can't read."""
+        """The job that `definition` wrote. Raises InvalidArgument for what needs a newer version, and what can't be read."""
         try:
-            data: Mapping[str, Any] = json.loads(text)
-            unknown = data.keys() - _FIELDS
-            if unknown:
-                raise InvalidArgument("definition", f"job {name!r} has fields unknown here: {', '.join(sorted(unknown))}")
-            rest = {key: value for key, value in data.items() if key not in ("trigger", "retry")}
-            retry = retry_from_json(data["retry"]) if data.get("retry") else None
-            return cls(name, trigger_from_json(data["trigger"]), retry=retry, **rest)
+            data: dict[str, Any] = dict(json.loads(text))
+            if (needs := int(data.pop("needs", READS))) > READS:
+                raise InvalidArgument("definition", f"job {name!r} needs a lockbeat that reads definitions {needs}, not {READS}")
+            retry = retry_from_json(told) if (told := data.pop("retry", None)) else None
+            trigger = trigger_from_json(data.pop("trigger"))
+            carried = json.dumps({key: value for key, value in data.items() if key not in _OPTIONS}, separators=(",", ":"))[1:-1]
+            options = {key: value for key, value in data.items() if key in _OPTIONS}
+            return cls(name, trigger, retry=retry, carried=carried, **options)
         except InvalidArgument:
             raise
         except (ValueError, TypeError, KeyError, AttributeError) as problem:
             raise InvalidArgument("definition", f"job {name!r} can't be read: {problem!r}") from None
 
 
-_FIELDS = frozenset(field.name for field in fields(Job))
-_OPTIONS = tuple(sorted(_FIELDS - {"name", "trigger", "retry"}))
+_OPTIONS = tuple(sorted({one.name for one in fields(Job)} - {"name", "trigger", "retry", "carried"}))
 _options = attrgetter(*_OPTIONS)
 # A hundred thousand jobs have a few thousand triggers, and next to all of them the same options.
 
 
 @lru_cache(maxsize=1024)
 def _options_text(retry: Retry | None, *options: object) -> str:
-    """The rest of a definition, behind its trigger."""
+    """The rest of a definition, between its trigger and what is carried."""
     data = dict(zip(_OPTIONS, options, strict=True), retry=retry.to_json() if retry else None)
-    return json.dumps(data, separators=(",", ":"))[1:]
+    return json.dumps(data, separators=(",", ":"))[1:-1]
 
 
 @lru_cache(maxsize=4096)

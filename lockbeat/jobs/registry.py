@@ -14,7 +14,7 @@ from typing import Any
 
 from lockbeat.errors import InvalidArgument, InvalidType, LockbeatError, StoreError, UnknownJob, Unreadable
 from lockbeat.jobs import plan
-from lockbeat.jobs.definition import Job
+from lockbeat.jobs.definition import READS, Job
 from lockbeat.jobs.ledger import LedgerEntry
 from lockbeat.jobs.plan import Slot
 from lockbeat.store import Store, reasons, results
@@ -120,6 +120,7 @@ class Jobs:
             since=max(since_ms - job.jitter_ms, 0),
             keep=job.keep,
             rules=rules_version(),
+            reads=READS,
         )
 
     async def stand_again(self, shard: int, stray: Iterable[tuple[Job, str]], now_ms: int) -> None:

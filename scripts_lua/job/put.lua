@@ -14,7 +14,8 @@
 -- ARGV[6]  since       int     ms; this instance last saw the job then, and the store has been emptied since; 0: no
 -- ARGV[7]  keep        int     ledger entries to keep
 -- ARGV[8]  rules       str     version of the time zones' rules by which the slot was reckoned
--- Batch: ARGV[1..8] repeat, one group a call, at most 200 a run.
+-- ARGV[9]  reads       int     the version of definitions that the caller reads
+-- Batch: ARGV[1..9] repeat, one group a call, at most 200 a run.
 --
 -- Returns  {code, epoch, stands, now_ms}  code: NEW, CHANGED, NO (as it was) or TOO_LATE: the slot no longer lies after now.
 --                                         stands: as job:slot has it, if that is after now and not the slot given; else empty
@@ -23,9 +24,10 @@
 -- FLUSHALL: it must not begin with that one.
 -- After FLUSHALL the first slot lies after now, whatever an instance remembers: another may have fired the one before.
 -- What came due in between goes into the ledger as unknown.
+-- A definition that needs a newer version than the caller's stays as it is, whatever the caller declares: it begins with `"needs"`.
 -- include: _lib/ledger _lib/schedule _lib/messages
 
-local jobs = column(8, 1)
+local jobs = column(9, 1)
 local s = schedule_of(KEYS[28], KEYS[29], KEYS[30], KEYS[31], jobs)
 gather(s.defs, jobs)
 gather(s.order, jobs)
@@ -37,10 +39,12 @@ if not epoch then
 end
 
 local changed = not s.seen
-local out = each(8, function(i)
+local out = each(9, function(i)
   local job, rev, slot, due, since = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4]), tonumber(ARGV[i + 5])
   local words, keep = rev .. ' ' .. ARGV[i + 7], tonumber(ARGV[i + 6])
-  local known, old, code = string.match(read(s.defs, job) or '', '^(%S+) '), read(s.slots, job), RESULT.NO
+  local line, old, code = read(s.defs, job) or '', read(s.slots, job), RESULT.NO
+  local known, needs = string.match(line, '^(%S+) '), tonumber(string.match(line, '^%S+ {"needs":(%d+)'))
+  if needs and needs > tonumber(ARGV[i + 8]) then return {RESULT.NO, epoch, '', now} end
   local keeps = old and string.match(old, '^%S+ %S+ ([^. ]+)') == string.match(rev, '^[^.]+')
   local was = old and tonumber(string.match(old, '^%S+'))
   local astray = keeps and was > now and was ~= slot

@@ -98,7 +98,11 @@ async def test_a_definition_that_is_too_new_to_be_read_is_left_to_newer_instance
     for job in jobs:
         await overdue(lb, raw, job)
     shards = {name: lb.jobs.shard_of(name) for name in ("newer", "garbage", "broken", "known")}
-    texts = {"newer": json.dumps(json.loads(jobs[0].definition) | {"moon": "full"}), "garbage": "}{", "broken": "{}"}
+    texts = {
+        "newer": json.dumps({"needs": 2} | json.loads(jobs[0].definition) | {"moon": "full"}),
+        "garbage": "}{",
+        "broken": "{}",
+    }
     for name, text in texts.items():
         rev, slot = f"{name}.1", raw.hget(key(shards[name], "job:slot"), name).decode()
         raw.hset(key(shards[name], "job"), name, f"{rev} {text}")

@@ -207,7 +207,17 @@ async def test_a_job_that_was_running_when_the_store_was_emptied_is_cancelled(
         client = backend.client()
         await backdate(lb, client, "long", (await now_ms(lb)) // 60_000 * 60_000)
         await lb.store.call(
-            "job/put", lb.jobs.shard_of("x"), job="x", rev="1.1", definition="{}", slot=-1, due=-1, since=0, keep=1, rules="-"
+            "job/put",
+            lb.jobs.shard_of("x"),
+            job="x",
+            rev="1.1",
+            definition="{}",
+            slot=-1,
+            due=-1,
+            since=0,
+            keep=1,
+            rules="-",
+            reads=1,
         )  # rings the bell
         for shard in range(lb.store.shards):
             client.publish(lb.store.bell(shard), "job")

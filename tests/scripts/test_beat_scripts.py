@@ -9,6 +9,7 @@ import pytest
 
 from lockbeat import Lockbeat
 from lockbeat.jobs import Job
+from lockbeat.jobs.definition import READS
 from lockbeat.store import results
 from lockbeat.triggers import Every
 from tests.beats import backdate, eventually, held_by, ledger, minutely, now_ms, shot, states, tasks_of
@@ -337,7 +338,13 @@ async def test_put_says_what_it_found(lb: Lockbeat) -> None:
     far = 4_000_000_000_000
 
     async def put(given: Job) -> int:
-        args: dict[str, Any] = {"rev": given.rev, "definition": given.definition, "keep": given.keep, "rules": "-"}
+        args: dict[str, Any] = {
+            "rev": given.rev,
+            "definition": given.definition,
+            "keep": given.keep,
+            "rules": "-",
+            "reads": READS,
+        }
         reply = await lb.store.call("job/put", shard, job=given.name, slot=far, due=far, since=0, **args)
         assert reply.epoch > 0
         return int(reply.code)
@@ -358,7 +365,7 @@ async def test_put_refuses_a_first_slot_that_has_come_due_on_the_way(lb: Lockbea
         await lb.jobs.put(minutely())
     before = await lb.jobs.list()
     late = await now_ms(lb)
-    args: dict[str, Any] = {"rev": job.rev, "definition": job.definition, "keep": job.keep, "rules": "-"}
+    args: dict[str, Any] = {"rev": job.rev, "definition": job.definition, "keep": job.keep, "rules": "-", "reads": READS}
     reply = await lb.store.call("job/put", shard, job=job.name, slot=late, due=late, since=0, **args)
     assert reply.code == results.TOO_LATE
     assert await lb.jobs.list() == before

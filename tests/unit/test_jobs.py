@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from lockbeat.errors import InvalidArgument
 from lockbeat.jobs import MOST_COUNTED, Job, Slot, plan, task_id
+from lockbeat.jobs.definition import READS
 from lockbeat.retry import Exponential, Fixed
 from lockbeat.triggers import At, Cron, Every
 
@@ -134,10 +136,25 @@ def test_a_definition_that_can_not_be_read_is_refused_in_one_line(text: str) -> 
     assert "\n" not in str(caught.value)
 
 
-def test_a_field_of_a_newer_release_is_refused() -> None:
-    data = json.loads(job().definition) | {"moon": "full"}
-    with pytest.raises(InvalidArgument, match="unknown here: moon"):
+def test_what_a_newer_release_added_is_carried_along_and_written_back() -> None:
+    """It decides no slots, or the definition would say which version it needs."""
+    data = json.loads(job().definition) | {"moon": {"phase": "full"}, "name": "x"}
+    read = Job.from_definition("job", json.dumps(data))
+    assert read == replace(job(), carried='"moon":{"phase":"full"},"name":"x"')
+    assert json.loads(read.definition) == data
+    assert read.rev != job().rev
+    assert json.loads(replace(read, priority=5).definition) == data | {"priority": 5}
+
+
+@pytest.mark.parametrize("needs", [READS + 1, 99])
+def test_a_definition_that_needs_a_newer_release_is_refused(needs: int) -> None:
+    data = {"needs": needs} | json.loads(job().definition)
+    with pytest.raises(InvalidArgument, match=f"needs a lockbeat that reads definitions {needs}, not {READS}"):
         Job.from_definition("job", json.dumps(data))
+    assert Job.from_definition("job", json.dumps(data | {"needs": READS})) == job()
+
+
+def test_an_option_that_a_newer_release_knows_more_of_is_refused() -> None:
     data = json.loads(job().definition) | {"overlap": "buffer_everything"}
     with pytest.raises(InvalidArgument, match="overlap"):
         Job.from_definition("job", json.dumps(data))
