@@ -1,4 +1,4 @@
-"""Claims against a model that fits on a page or two; the server's clock is moved by the test.
+"""Claims against the model that their histories are judged by, here with the server's clock known to the millisecond.
 
 LOCKBEAT_TEST_EXAMPLES=1000 looks longer.
 """
@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import fakeredis
@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from lockbeat import Busy, Claim, Done
-from lockbeat.store import results
-from lockbeat.store.rows import Row
 from tests.conftest import CHOSEN
+from tests.history import Op
+from tests.lease_models import Claims, Held, Key
 from tests.stepped import Stepped, played
 
 EXAMPLES = int(os.environ.get("LOCKBEAT_TEST_EXAMPLES", "12"))
@@ -35,109 +35,65 @@ TWICE = st.booleans()
 """The reply of the call is lost, and it is sent again."""
 OWNERS = st.sampled_from(["a", "ab", "a\xff"])
 LEASES = st.sampled_from([0.001, 0.5, 1, 3.25, 60])
-HOLDS = st.sampled_from([0, 0.5, 30, 100])
+REMEMBERED = st.sampled_from([0, 0.5, 30, 100])
 
 Place = tuple[str, str]
 
 
-@dataclass
-class Unit:
-    """A unit of work."""
+def ms(seconds: float) -> int:
+    return round(seconds * 1000)
 
-    state: str = "new"
-    """new, claimed or ended."""
-    owner: str = ""
-    fence: int = 0
-    """Of the last claim."""
-    until_ms: int = 0
-    """claimed: when it runs out."""
-    attempt: int = 0
-    """Which it is; ended: how many count."""
-    previous: str | None = None
-    error: str | None = None
-    done_until_ms: int = 0
-    done: tuple[str, Any, int] = ("", None, 0)
-    """By whom, with what result, and when."""
-    counted_until_ms: int = 0
-    """When the attempts of a claim that ended stop to count."""
-    token: str = ""
-    """The call that acquired it."""
-    ends: set[str] = field(default_factory=set)
-    """Calls that ended a claim of it."""
+
+def place_of(claim: Claim) -> Place:
+    return claim.queue, claim.key
 
 
 class ClaimsFollowTheModel(Stepped):
     def __init__(self) -> None:
         super().__init__()
-        self.send = self.lb.store.call_row
-        self.lb.store.call, self.lb.store.call_row = self.call, self.call_row
-        self.calls: list[tuple[str, int, Any, Any, int]] = []
-        self.called_ms: list[int] = []
-        self.units: dict[Place, Unit] = {}
+        self.model = Claims()
+        self.states: dict[Place, Key] = {}
+        self.newest: dict[Place, Claim] = {}
         self.claims: list[Claim] = []
-        self.stats = dict.fromkeys(
-            ("acquired", "contended", "took_over", "completed", "failed", "released", "renewed", "expired"), 0
-        )
+        self.errors: dict[Place, str] = {}
+        self.done: dict[Place, tuple[str, Any, int]] = {}
+        """By whom, with what result, and when."""
+        self.stats: Counter[str] = Counter()
+        self.number = 0
+        self.calls: list[tuple[int, str, Callable[[], None]]] = []
+        """When it was made, its id, and what makes it again."""
+        self.fresh, self.call = self.lb.store.new_call, ""
+        self.lb.store.new_call = self.new_call  # type: ignore[method-assign]
+        self.again = False
 
-    async def call(self, name: str, shard: int, /, *, lease: float = math.inf, **args: Any) -> Any:
-        return await self.call_row(self.lb.store.row(name, **args), shard, lease=lease)
+    def new_call(self) -> str:
+        """An id that no call had; or, for one that is repeated, that which it had."""
+        self.call = self.call if self.again else self.fresh()
+        return self.call
 
-    async def call_row(self, row: Row, shard: int, *, lease: float = math.inf) -> Any:
-        """What a verb sends is written down, to be sent again."""
-        reply = await self.send(row, shard, lease=lease)
-        self.calls.append((row.script, shard, row, reply, self.now_ms))
-        self.called_ms.append(self.now_ms)
-        return reply
+    def told(self, place: Place, verb: str, reply: Any, number: int = 0, **args: Any) -> None:
+        """The model allows that reply. As nothing is unknown, it allows one state after it."""
+        op = Op(str(place), "", verb, args, 0, 0, reply, self.now_ms, self.now_ms, number=number)
+        [self.states[place]] = {*self.model.step(self.states.get(place, self.model.initial), op)}
 
-    def unit(self, place: Place) -> Unit:
-        return self.units.setdefault(place, Unit())
+    def held(self, *, live: bool) -> dict[Place, Held]:
+        """What is claimed, and is live or has run out."""
+        held = {place: state.held for place, state in self.states.items() if state.held}
+        return {place: one for place, one in held.items() if (one.ends_by > self.now_ms) is live}
 
-    def live(self, unit: Unit) -> bool:
-        return unit.state == "claimed" and unit.until_ms > self.now_ms
+    def sent(self, once: Callable[[], None], twice: bool) -> None:
+        once()
+        self.calls.append((self.now_ms, self.call, once))
+        if twice:
+            self.repeat_a_call(1)
 
-    def ran_out(self, unit: Unit) -> bool:
-        return unit.state == "claimed" and unit.until_ms <= self.now_ms
-
-    # -- what each verb does
-
-    def grant(self, unit: Unit, owner: str, token: str, lease_ms: int) -> None:
-        """It is free, or ran out."""
-        if self.ran_out(unit):
-            unit.attempt, unit.previous = unit.attempt + 1, unit.owner
-            self.stats["expired"] += 1
-            self.stats["took_over"] += 1
-        else:
-            if unit.counted_until_ms <= self.now_ms:
-                unit.attempt, unit.error = 0, None
-            unit.attempt, unit.previous = unit.attempt + 1, None
-            self.stats["acquired"] += 1
-        unit.state, unit.owner, unit.until_ms, unit.token = "claimed", owner, self.now_ms + lease_ms, token
-
-    def end(self, unit: Unit, how: str, call: str, attempts: int, counted_ms: int) -> None:
-        unit.state, unit.attempt, unit.previous = "ended", attempts, None
-        unit.counted_until_ms, unit.done_until_ms = self.now_ms + counted_ms, 0
-        unit.ends.add(call)
-        self.stats[how] += 1
-
-    def mine(self, unit: Unit, claim: Claim) -> bool:
-        return unit.state == "claimed" and (unit.owner, unit.fence) == (claim.owner, claim.fence)
-
-    def check_grant(self, place: Place, claim: Claim) -> None:
-        unit = self.unit(place)
-        assert claim.fence > unit.fence
-        unit.fence = claim.fence
-        self.check_claim(place, claim)
-
-    def check_claim(self, place: Place, claim: Claim) -> None:
-        unit = self.unit(place)
-        assert (claim.queue, claim.key) == place
-        assert (claim.owner, claim.fence, claim.attempt) == (unit.owner, unit.fence, unit.attempt)
-        assert (round(claim.expires_at * 1000), claim.previous_owner, claim.last_error) == (
-            unit.until_ms,
-            unit.previous,
-            unit.error,
-        )
-        assert claim.outcome == ("took_over" if unit.previous else "acquired")
+    @rule(age=st.integers(2, 4))
+    def repeat_a_call(self, age: int) -> None:
+        if len(self.calls) >= age and self.calls[-age][0] >= self.now_ms - REPEATED_MS:
+            _, self.call, once = self.calls[-age]
+            self.again = True
+            once()
+            self.again = False
 
     # -- the verbs
 
@@ -148,75 +104,99 @@ class ClaimsFollowTheModel(Stepped):
 
     @rule(queue=QUEUES, key=KEYS, owner=OWNERS, lease=LEASES, twice=TWICE)
     def acquire(self, queue: str, key: str, owner: str, lease: float, twice: bool) -> None:
-        place = (queue, key)
-        answer = self.run(self.lb.claims.acquire(key, owner, lease, queue))
-        unit, token = self.unit(place), self.calls[-1][2][3]
-        if self.live(unit):
-            assert answer == Busy(key, queue, unit.owner, unit.until_ms / 1000)
-        elif unit.done_until_ms > self.now_ms:
-            by, result, at_ms = unit.done
-            assert answer == Done(key, queue, by, result, at_ms / 1000, unit.done_until_ms / 1000)
-        else:
-            self.grant(unit, owner, token, round(lease * 1000))
-            assert isinstance(answer, Claim)
-            self.check_grant(place, answer)
+        self.number += 1
+        place, number = (queue, key), self.number
+
+        def once() -> None:
+            held = self.states.get(place, self.model.initial).held
+            answer = self.run(self.lb.claims.acquire(key, owner, lease, queue))
+            if held and held.token == number:  # it gets what it was given; nobody has claimed it since
+                assert isinstance(answer, Claim)
+                assert answer == replace(self.newest[place], expires_at=held.ends_by / 1000)
+                return
+            self.told(place, "acquire", self.heard(place, answer, lease), number, owner=owner, lease=ms(lease))
+
+        self.sent(once, twice)
+
+    def heard(self, place: Place, answer: Claim | Busy | Done, lease: float) -> tuple[Any, ...]:
+        """The answer to acquire, as the model has it; it looks at the rest of it."""
+        assert (answer.queue, answer.key) == place
+        if isinstance(answer, Claim):
+            assert ms(answer.expires_at) == self.now_ms + ms(lease)
+            assert answer.outcome == ("took_over" if answer.previous_owner else "acquired")
+            assert answer.last_error == self.errors.get(place)
+            self.stats[answer.outcome] += 1
+            self.stats["expired"] += answer.outcome == "took_over"
+            self.newest[place] = answer
             self.claims.append(answer)
-            self.repeat(twice)
-            return
-        self.stats["contended"] += 1
-        self.repeat(twice)
+            return "claim", answer.fence, ms(answer.expires_at), answer.attempt, answer.previous_owner
+        self.stats["contended"] += 1  # a refusal that is asked for again counts again
+        if isinstance(answer, Busy):
+            return "busy", answer.owner, ms(answer.expires_at)
+        assert (answer.owner, answer.result, ms(answer.completed_at)) == self.done[place]
+        return "done", answer.owner, ms(answer.until)
 
     def claim(self, which: int) -> Claim:
-        newest = [one for one in self.claims if self.mine(self.unit((one.queue, one.key)), one)]
+        held = [state.held.fence for state in self.states.values() if state.held]
+        newest = [one for one in self.claims if one.fence in held]
         some = newest if newest and which < 8 else self.claims
         return some[which % len(some)]
+
+    def changed(
+        self,
+        claim: Claim,
+        verb: str,
+        call: Callable[[], Coroutine[Any, Any, bool]],
+        twice: bool,
+        counts: str,
+        then: Callable[[], None] = lambda: None,
+        **args: Any,
+    ) -> None:
+        """Call a verb, and `then` note what it changed; repeated it gets its first outcome, and changes nothing."""
+        replies: list[bool] = []
+
+        def once() -> None:
+            replies.append(self.run(call()))
+            assert replies[-1] is replies[0]
+            if len(replies) > 1:
+                return
+            self.told(place_of(claim), verb, replies[0], fence=claim.fence, **args)
+            if replies[0]:
+                self.stats[counts] += 1
+                then()
+
+        self.sent(once, twice)
 
     @precondition(lambda self: self.claims)
     @rule(which=WHICH, lease=LEASES, twice=TWICE)
     def renew(self, which: int, lease: float, twice: bool) -> None:
         claim = self.claim(which)
-        unit = self.unit((claim.queue, claim.key))
-        mine = self.mine(unit, claim) and self.live(unit)
-        assert self.run(self.lb.claims.renew(claim, lease)) is mine
-        if mine:
-            unit.until_ms = self.now_ms + round(lease * 1000)
-            self.stats["renewed"] += 1
-        self.repeat(twice)
+        self.changed(claim, "renew", lambda: self.lb.claims.renew(claim, lease), twice, "renewed", lease=ms(lease))
 
     @precondition(lambda self: self.claims)
-    @rule(which=WHICH, result=st.sampled_from([None, 1, {"rows": [2**60]}]), hold=HOLDS, twice=TWICE)
-    def complete(self, which: int, result: Any, hold: float, twice: bool) -> None:
+    @rule(which=WHICH, result=st.sampled_from([None, 1, {"rows": [2**60]}]), remember=REMEMBERED, twice=TWICE)
+    def complete(self, which: int, result: Any, remember: float, twice: bool) -> None:
         claim = self.claim(which)
-        unit = self.unit((claim.queue, claim.key))
-        mine = self.mine(unit, claim)
-        assert self.run(self.lb.claims.complete(claim, result, hold)) is mine
-        if mine:
-            self.end(unit, "completed", self.calls[-1][2][4], 0, round(hold * 1000))
-            unit.done, unit.done_until_ms, unit.error = (unit.owner, result, self.now_ms), self.now_ms + round(hold * 1000), None
-        self.repeat(twice)
+
+        def then() -> None:
+            self.errors.pop(place_of(claim), None)
+            self.done[place_of(claim)] = claim.owner, result, self.now_ms
+
+        call = lambda: self.lb.claims.complete(claim, result, remember)  # noqa: E731
+        self.changed(claim, "complete", call, twice, "completed", then, hold=ms(remember))
 
     @precondition(lambda self: self.claims)
     @rule(which=WHICH, error=st.sampled_from(["broken", "\xff\n"]), twice=TWICE)
     def fail(self, which: int, error: str, twice: bool) -> None:
         claim = self.claim(which)
-        unit = self.unit((claim.queue, claim.key))
-        mine = self.mine(unit, claim)
-        assert self.run(self.lb.claims.fail(claim, error)) is mine
-        if mine:
-            self.end(unit, "failed", self.calls[-1][2][4], unit.attempt, WEEK_MS)
-            unit.error = error
-        self.repeat(twice)
+        then = lambda: self.errors.update({place_of(claim): error})  # noqa: E731
+        self.changed(claim, "fail", lambda: self.lb.claims.fail(claim, error), twice, "failed", then)
 
     @precondition(lambda self: self.claims)
     @rule(which=WHICH, twice=TWICE)
     def release(self, which: int, twice: bool) -> None:
         claim = self.claim(which)
-        unit = self.unit((claim.queue, claim.key))
-        mine = self.mine(unit, claim) and self.live(unit)
-        assert self.run(self.lb.claims.release(claim)) is mine
-        if mine:
-            self.end(unit, "released", self.calls[-1][2][4], unit.attempt - 1, WEEK_MS if unit.attempt > 1 else 0)
-        self.repeat(twice)
+        self.changed(claim, "release", lambda: self.lb.claims.release(claim), twice, "released")
 
     @precondition(lambda self: self.claims)
     @rule(which=WHICH, owner=OWNERS)
@@ -227,126 +207,79 @@ class ClaimsFollowTheModel(Stepped):
             assert self.run(verb) is False
         assert self.run(self.lb.claims.renew(other, 60)) is False
 
+    @rule(owner=OWNERS)
     def release_all(self, owner: str) -> None:
-        held = [unit for unit in self.units.values() if self.live(unit) and unit.owner == owner]
-        assert self.run(self.lb.claims.release_all(owner)) == len(held)
-        for unit in held:
-            self.end(unit, "released", "", unit.attempt - 1, WEEK_MS if unit.attempt > 1 else 0)
+        mine = [one for one in self.held(live=True).values() if one.owner == owner]
+        assert self.run(self.lb.claims.release_all(owner)) == len(mine)
+        self.stats["released"] += len(mine)
+        for place in self.states:
+            self.told(place, "release_all", None, owner=owner)
 
-    def cleanup(self, _: str) -> None:
-        over = [unit for unit in self.units.values() if self.ran_out(unit)]
+    @rule()
+    def cleanup(self) -> None:
+        over = self.held(live=False)
         assert self.run(self.lb.claims.cleanup()) == len(over)
-        for unit in over:
-            self.end(unit, "expired", "", 0, 0)
-            unit.error = None
+        self.stats["expired"] += len(over)
+        for place in self.states:
+            self.told(place, "cleanup", None)
+        self.errors = {place: error for place, error in self.errors.items() if place not in over}
 
-    def let_a_week_pass(self, _: str) -> None:
+    @rule()
+    def let_a_week_pass(self) -> None:
         """Then attempts no longer count. What ran out is ended at once: the store, too, begins to forget it."""
         self.let_pass(WEEK_MS + 60_000)
-        self.cleanup("")
-
-    @rule(owner=OWNERS, what=st.sampled_from([release_all, cleanup, let_a_week_pass]))
-    def act_on_all(self, owner: str, what: Callable[[ClaimsFollowTheModel, str], None]) -> None:
-        what(self, owner)
-
-    def repeat(self, twice: bool) -> None:
-        if twice:
-            self.repeat_a_call(1)
-
-    @rule(age=st.integers(2, 4))
-    def repeat_an_older_call(self, age: int) -> None:
-        self.repeat_a_call(age)
-
-    def repeat_a_call(self, age: int) -> None:
-        """It gets its first outcome, or, where there was nothing to keep, whatever a new call would get."""
-        acting = [
-            call for call in self.calls if call[0].removeprefix("claim/") in ("acquire", "renew", "complete", "fail", "release")
-        ]
-        if len(acting) < age or acting[-age][4] < self.now_ms - REPEATED_MS:
-            return
-        script, shard, args, first, _ = acting[-age]
-        reply = self.run(self.send(args, shard))
-        place = args[0], args[1]
-        unit, verb = self.unit(place), script.removeprefix("claim/")
-        if verb == "acquire":
-            self.repeat_acquire(place, args[2], args[3], args[4], reply)
-        elif verb == "renew":
-            assert first == reply or first <= 0 >= reply
-        else:
-            call = args[4]
-            assert (reply == 1) is (call in unit.ends)
-            assert first == reply or first <= 0 >= reply
-
-    def repeat_acquire(self, place: Place, owner: str, token: str, lease_ms: int, reply: Any) -> None:
-        unit = self.unit(place)
-        if unit.state == "claimed" and unit.token == token:
-            assert (reply[0], reply[4], reply[5]) == (1, unit.fence, unit.until_ms)
-        elif self.live(unit):
-            assert (reply[0], reply[1].decode(), reply[2]) == (results.BUSY, unit.owner, unit.until_ms)
-        elif unit.done_until_ms > self.now_ms:
-            assert (reply[0], reply[3]) == (results.REMEMBERED, unit.done_until_ms)
-        else:
-            self.grant(unit, owner, token, lease_ms)
-            assert reply[0] == 1
-            assert reply[4] > unit.fence
-            unit.fence = reply[4]
-            return
-        self.stats["contended"] += reply[0] != 1  # a refusal that is asked for again counts again
+        self.cleanup()
+        self.errors.clear()
+        self.states = {place: state._replace(attempt=0) for place, state in self.states.items()}
 
     @rule(milliseconds=st.sampled_from([1, 499, 500, 1000, 3249, 3250, 9_999, 30_000, 61_000, 300_000]))
     def let_time_pass(self, milliseconds: int) -> None:
         self.let_pass(milliseconds)
 
-    @precondition(lambda self: any(map(self.live, self.units.values())))
+    @precondition(lambda self: self.held(live=True))
     @rule(early=st.sampled_from([0, 0, 1]))
     def let_a_claim_run_out(self, early: int) -> None:
         """To the millisecond, or one less."""
-        self.let_pass(max(min(unit.until_ms for unit in self.units.values() if self.live(unit)) - self.now_ms - early, 0))
+        self.let_pass(max(min(one.ends_by for one in self.held(live=True).values()) - self.now_ms - early, 0))
 
     # -- what is always so
+
+    def shown(self, *, live: bool) -> dict[Place, Claim]:
+        """What is claimed, as the store is to show it."""
+        held = self.held(live=live)
+        return {place: replace(self.newest[place], expires_at=one.ends_by / 1000) for place, one in held.items()}
 
     @invariant()
     def the_store_shows_what_the_model_holds(self) -> None:
         async def look() -> list[Claim | None]:
-            return await asyncio.gather(*(self.lb.claims.is_claimed(key, queue) for queue, key in self.units))
+            return await asyncio.gather(*(self.lb.claims.is_claimed(key, queue) for queue, key in self.states))
 
-        for (place, unit), found in zip(self.units.items(), self.run(look()), strict=True):
-            assert (found is not None) is self.live(unit)
-            if found:
-                self.check_claim(place, found)
+        shown = self.shown(live=True)
+        assert self.run(look()) == [shown.get(place) for place in self.states]
 
     @invariant()
     def everything_is_counted_once(self) -> None:
         stats = self.run(self.lb.claims.stats())
-        assert {name: getattr(stats, name) for name in self.stats} == self.stats
+        names = ("acquired", "contended", "took_over", "completed", "failed", "released", "renewed", "expired")
+        assert {name: getattr(stats, name) for name in names} == {name: self.stats[name] for name in names}
         assert stats.attempts == stats.acquired + stats.contended + stats.took_over
-        claimed = sum(unit.state == "claimed" for unit in self.units.values())
+        claimed = sum(state.held is not None for state in self.states.values())
         assert stats.acquired + stats.took_over == stats.completed + stats.failed + stats.released + stats.expired + claimed
 
     @rule(owner=OWNERS)
     def look_around(self, owner: str) -> None:
-        claims = self.lb.claims
+        claims, live = self.lb.claims, self.shown(live=True)
         for queue in ("q", "q\xff"):
-            live = {key: unit for (where, key), unit in self.units.items() if where == queue and self.live(unit)}
-            listed = self.run(claims.list(queue))
-            assert [(claim.key, claim.owner) for claim in listed] == sorted((key, unit.owner) for key, unit in live.items())
-            assert self.run(claims.active(queue)) == len(live)
-            for (where, key), unit in self.units.items():
-                if where == queue and unit.fence:
-                    mine = self.live(unit) and unit.owner == owner
-                    assert self.run(claims.owns(key, owner, unit.fence, queue)) is mine
-                    assert bool(self.run(claims.get(key, owner, queue))) is mine
-
-        self.what_ran_out_is_found_the_oldest_first()
-
-    def what_ran_out_is_found_the_oldest_first(self) -> None:
-        over = sorted(unit.until_ms for unit in self.units.values() if self.ran_out(unit))
-        expired = self.run(self.lb.claims.expired())
-        assert [round(claim.expires_at * 1000) for claim in expired] == over
-        for claim in expired:
-            self.check_claim((claim.queue, claim.key), claim)
-        if over:
-            assert round(self.run(self.lb.claims.expired(1))[0].expires_at * 1000) == over[0]
+            here = [live[place] for place in sorted(live) if place[0] == queue]
+            assert self.run(claims.list(queue)) == here
+            assert self.run(claims.active(queue)) == len(here)
+        for (queue, key), newest in self.newest.items():
+            mine = (queue, key) in live and newest.owner == owner
+            assert self.run(claims.owns(key, owner, newest.fence, queue)) is mine
+            assert bool(self.run(claims.get(key, owner, queue))) is mine
+        over = sorted(self.shown(live=False).values(), key=lambda claim: (claim.expires_at, claim.queue, claim.key))
+        assert sorted(self.run(claims.expired()), key=lambda claim: (claim.expires_at, claim.queue, claim.key)) == over
+        assert [claim.expires_at for claim in self.run(claims.expired(1))] == [claim.expires_at for claim in over[:1]]
 
     def at_the_end(self) -> None:
         self.look_around("a")
