@@ -204,6 +204,14 @@ def test_a_lock_without_an_expiry_is_held_for_its_ttl_from_when_somebody_asks_fo
     assert run("lock/release", "k", "alice", "t1", "c1") == [1]
 
 
+def test_confirm_renews_what_the_very_call_of_that_owner_was_given(run: Run) -> None:
+    [[fence, *_]] = run("lock/try_acquire", *acquire("k", "alice", "t1", ttl_ms=2_000))
+    groups = ("k", "bob", "t1", 30_000, "k", "alice", "t2", 30_000, "missing", "alice", "t1", 30_000, "k", "alice", "t1", 30_000)
+    *refused, (again, expires) = run("lock/confirm", *groups)
+    assert (refused, again) == ([[0, 0]] * 3, fence)
+    assert run("lock/owner", "k") == [[b"alice", fence, expires]]
+
+
 def test_is_locked_and_owner_answer_each_group(run: Run) -> None:
     [[fence, expires, _]] = run("lock/try_acquire", *acquire("a", "alice", "t1"))
     assert run("lock/is_locked", "a", "b", "a") == [1, 0, 1]
@@ -245,6 +253,20 @@ def test_a_release_hands_the_lock_to_the_first_who_listens(run: Run, raw: Any, n
     assert expires - now == 30_000, "on its own call it has the whole of its time"
     assert run("lock/owner", "k") == [[b"owner-b", fence, expires]]
     assert raw.hkeys(keys.key(0, "lock:waiters")) == [b"tc"]
+
+
+@HEARD
+def test_the_next_process_in_line_is_told_when_a_hand_off_ends_that_nobody_asks_for(run: Run, raw: Any, namespace: str) -> None:
+    channels = [Keys(namespace).channel(f"to:{who}") for who in "bc"]
+    with raw.pubsub() as pubsub:
+        pubsub.subscribe(*channels)
+        assert {pubsub.get_message(timeout=2)["type"] for _ in channels} == {"subscribe"}
+        run("lock/try_acquire", *acquire("k", "alice", "t0"))
+        for token, channel in (("t1", channels[0]), ("t2", channels[0]), ("t3", channels[1])):
+            run("lock/try_acquire", *acquire("k", "someone", token, ttl_ms=1_500, reentrant=0, channel=channel))
+        run("lock/release", "k", "alice", "t0", "c0")
+        heard = {(message["channel"].decode(), message["data"]) for message in (pubsub.get_message(timeout=2) for _ in "ab")}
+    assert heard == {(channels[0], b"granted t1"), (channels[1], b"next t3 1500")}
 
 
 @HEARD
@@ -298,11 +320,15 @@ def test_what_has_expired_is_forgotten_though_many_attempts_wait_for_a_sweep(run
 
 def test_every_lock_key_has_a_ttl_that_outlives_what_is_in_it(run: Run, raw: Any, namespace: str) -> None:
     keys = Keys(namespace)
+    run("lock/try_acquire", *acquire("short", "alice", "t0", ttl_ms=10))
     run("lock/try_acquire", *acquire("long", "alice", "t1", ttl_ms=3_600_000))
-    run("lock/try_acquire", *acquire("short", "alice", "t2", ttl_ms=10))
-    run("lock/release", "short", "alice", "t2", "c1")
+    run("lock/try_acquire", *acquire("other", "alice", "t2", ttl_ms=10))
+    run("lock/release", "other", "alice", "t2", "c1")
     for name in ("lock", "lock:live", "lock:owned"):
         assert raw.pttl(keys.key(0, name)) > 3_600_000
+    run("lock/renew", "long", "alice", "t1", 7_200_000)
+    for name in ("lock", "lock:live", "lock:owned"):
+        assert raw.pttl(keys.key(0, name)) > 7_200_000
 
 
 @pytest.fixture
