@@ -95,3 +95,19 @@ async def test_what_is_live_again_runs_out_again(lb: Lockbeat, at: Callable[[flo
     at(NOON + 11)
     assert (await acquired(lb.claims, "k", "bob")).previous_owner == "alice"
     assert (await lb.claims.stats()).expired == 1
+
+
+async def test_what_is_claimed_while_the_clock_is_set_back_is_counted_out_again(
+    lb: Lockbeat, at: Callable[[float], None]
+) -> None:
+    """It runs out at a time up to which all had been counted out before."""
+    await acquired(lb.claims, "before", lease=10)
+    at(NOON + 11)
+    assert await lb.claims.active() == 0
+    at(NOON + 1)
+    assert await lb.claims.renew(await acquired(lb.claims, "since", lease=2), 5)
+    assert await lb.claims.release(await acquired(lb.claims, "given back", lease=2))
+    at(NOON + 12)
+    assert await lb.claims.active() == 0
+    assert await lb.claims.list() == []
+    assert [claim.key for claim in await lb.claims.expired()] == ["since", "before"]
