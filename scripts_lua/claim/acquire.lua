@@ -16,7 +16,12 @@
 -- Test and set are one script: of many racers for what is free or ran out, one gets it. Each run also forgets a few old ones.
 -- include: _lib/claim
 
-gather(c.past, claim_groups(5))
+local free = {}
+for _, member in ipairs(claim_groups(5)) do
+  local ends = read(t.live, member)
+  if not ends or ends <= now then free[#free + 1] = member end
+end
+gather(c.past, free)  -- how it last ended is told to nobody whom it is refused, and may be long
 gather(c.marks, {'horizon', 'settled'})
 local out = each(5, function(i)
   local member, call = ARGV[i] .. '\255' .. ARGV[i + 1], ARGV[i + 3]
