@@ -33,6 +33,11 @@ LOOK_AFTER = 20.0
 """Seconds. Looks again after this time though nobody rang: a message can be lost with the instance that was to send it."""
 
 
+ENDS_WAIT, NEXT_HANDFUL = 0.1, 0.005
+"""Seconds for which what has run is not ended while slots are being fired: those of a burst begin first, and are less late. And
+seconds after which the next handful of a burst would have been fired."""
+
+
 class Starting:
     """What one call is about to start in this instance's name, each attempt in a place that is kept for it."""
 
@@ -80,6 +85,10 @@ class Worker:
         self._strangers: set[str] = set()  # functions that others have: older or newer code, another program
         self._free = concurrency
         self._freed = Wakeup()  # a place
+        self._firing = 0  # calls on their way
+        self._fired = asyncio.Event()  # all that was due, or ends have waited long enough
+        self._fired.set()
+        self._burst_over: asyncio.TimerHandle | None = None
         self._claiming: set[asyncio.Future[Claimed]] = set()
         self._stopping = False
         self._passing = Passing()
@@ -112,12 +121,26 @@ class Worker:
         leases_ms = [job.lease_ms for job, mine in zip(jobs, here, strict=True) if mine]
         with self._places(shard, call, len(leases_ms), min(leases_ms, default=0)) as starting:
             starting.here = here
+            self._fires(1)
             try:
                 yield starting
             except StoreError:
                 self._tasks.reply_lost(shard, self._store.owner, [call] if leases_ms else ())
                 self.wake(shard)
                 raise
+            finally:
+                self._fires(-1)
+
+    def _fires(self, calls: int) -> None:
+        """So many calls that fire have left, or are answered."""
+        self._firing += calls
+        if self._burst_over is not None:
+            self._burst_over.cancel()
+        if not self._firing:
+            self._burst_over = self._store.loop.call_later(NEXT_HANDFUL, self._fired.set)
+        elif self._fired.is_set():
+            self._fired.clear()
+            self._store.loop.call_later(ENDS_WAIT, self._fired.set)
 
     @contextmanager
     def _places(self, shard: int, call: str, places: int, lease_ms: int) -> Iterator[Starting]:
@@ -263,6 +286,8 @@ class Worker:
             # The next may begin: it is claimed in the same write that reports the end of this one.
             self._give_places(place)
             place = 0
+            if not self._fired.is_set():
+                await self._fired.wait()
             await self.reports.report(attempt, failure)
         except StoreError as problem:
             log.error("the outcome of %s is lost: %s", task.id, problem, extra=fields(task))

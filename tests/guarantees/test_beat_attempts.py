@@ -8,7 +8,7 @@ import logging
 import sys
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from lockbeat import Beat, Exponential, Fixed, Lockbeat, Run
 from lockbeat.errors import InvalidArgument
 from lockbeat.jobs import LedgerEntry
 from lockbeat.leases.lease import Held
-from lockbeat.tasks import Task
+from lockbeat.tasks import Task, Tasks
 from lockbeat.worker import Worker
 from tests.beats import Beats, client_of, eventually, ledger, overdue, scheduler, states
 from tests.conftest import only, wait_until
@@ -493,3 +493,30 @@ def test_a_generator_is_refused_where_it_is_declared() -> None:
     with pytest.raises(InvalidArgument, match="generator"):
         beat.every(1)(generator)
     assert not beat.declared
+
+
+@only("memory", "valkey")
+async def test_what_a_burst_fires_begins_before_what_it_ran_is_ended(
+    lb: Lockbeat, beats: Beats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the last of a burst would be late by the bookkeeping of all before it."""
+    monkeypatch.setattr("lockbeat.worker.worker.ENDS_WAIT", 3600)
+    order: list[str] = []
+    complete = Tasks.complete
+
+    async def ended(self: Tasks, task: Task, result: Any = None) -> bool:
+        order.append("ended")
+        return await complete(self, task, result)
+
+    monkeypatch.setattr(Tasks, "complete", ended)
+    beat, when = beats(concurrency=1000), datetime.now(UTC) + timedelta(seconds=3)
+
+    async def job() -> None:
+        order.append("began")
+
+    for number in range(200):  # several runs of beat/fire
+        beat.at(when, name=f"job-{number}")(job)
+
+    async with beat.lifespan():
+        await wait_until(lambda: order.count("ended") == 200, "all have ended")
+    assert order == ["began"] * 200 + ["ended"] * 200
