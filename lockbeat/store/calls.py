@@ -134,8 +134,12 @@ class Calls:
 
         Every script gives a repeated call its first outcome. Raises TypeError, StoreUnavailable, StoreError, ScriptError.
         """
-        _, target = self._targets.get((name, shard)) or self._target(name, shard)
-        return await self.call_row(target.script.encode(**args), shard, lease=lease)
+        wire, target = self._targets.get((name, shard)) or self._target(name, shard)
+        row, limit = target.script.encode(**args), patience_for(lease)
+        try:
+            return await wire.submit(target, row, limit=limit)
+        except StoreUnavailable:
+            return await self._repeat(lambda: wire.submit(target, row, limit=limit))
 
     async def call_row(self, row: Row, shard: int, *, lease: float = math.inf) -> Any:
         """As `call`, for a row that was made before."""

@@ -106,18 +106,16 @@ def decoder(script: str, header: Sequence[str]) -> Callable[[Any], Any] | None:
             shapes[key] = namedtuple("Reply", [name for _, name, _ in found]), len(found), found[-1][0] == "*"
     if not shapes:
         return None
-    new, default = tuple.__new__, shapes.pop(None, None)
-    kind, width, rest = default or (tuple, 0, False)
+    new, default = tuple.__new__, shapes.pop(None, (tuple, -1, False))
 
     def decode(reply: Any) -> Any:
-        if len(reply) == width and not shapes and not rest:
-            return new(kind, reply)
         if not reply:
             return None
-        shape = shapes.get(reply[0], default)
-        if shape is None or len(reply) < shape[1] - shape[2] or (len(reply) > shape[1] and not shape[2]):
+        kind, width, rest = shapes.get(reply[0], default) if shapes else default
+        if len(reply) == width and not rest:
+            return new(kind, reply)
+        if not rest or len(reply) < width - 1:
             raise ScriptError(f"{script} answered {reply!r}, and its header has no such reply")
-        this, so_many, takes_rest = shape
-        return new(this, (*reply[: so_many - 1], reply[so_many - 1 :]) if takes_rest else reply)
+        return new(kind, (*reply[: width - 1], reply[width - 1 :]))
 
     return decode

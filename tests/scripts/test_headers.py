@@ -11,7 +11,7 @@ from redis.crc import key_slot
 
 import lockbeat
 from lockbeat.store.keys import KEYS, Keys
-from lockbeat.store.scripts import HeaderError, header, libraries, load, names, parse
+from lockbeat.store.scripts import HeaderError, _with_needs, header, libraries, load, names, parse
 
 SCRIPTS = Path(lockbeat.__file__).parent.parent / "scripts_lua"
 FORBIDDEN = {"KEYS", "SCAN", "HSCAN", "ZSCAN", "SSCAN", "HGETALL", "FLUSHALL", "FLUSHDB", "RANDOMKEY", "SELECT"}
@@ -124,8 +124,12 @@ def test_a_script_whose_library_defines_a_finish_ends_in_it(name: str) -> None:
     """Whatever its own text says: the loader appends it, and no script calls it by hand."""
     script = load(name)
     assert "finish(" not in code(text_of(name))
-    finishing = re.findall(r"^local function finish\(", script.source, re.MULTILINE)
+    included = [word for line in header(text_of(name)) if line.startswith("-- include: ") for word in line.split()[2:]]
+    finishing = [
+        library for library in _with_needs(name, included, libraries()) if "local function finish()\n" in libraries()[library]
+    ]
     assert script.source.endswith("end)()\nfinish()\nreturn reply\n") == bool(finishing)
+    assert script.source.count("local function finish()\n") == len(finishing)
 
 
 def test_a_finish_runs_on_every_way_out() -> None:
