@@ -54,6 +54,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
         yield opened
 
 
+def left(raw: Any) -> set[str]:
+    """What is in a store that was empty, but for its format, which the first who opens it writes."""
+    return {key for key in raw.scan_iter() if not key.endswith(":format")}
+
+
 @pytest.fixture
 def raw(server: EmbeddedServer) -> Iterator[Any]:
     """redis-py, past lockbeat."""

@@ -12,7 +12,7 @@ import pytest
 from lockbeat import Claim
 from lockbeat import Lockbeat as Client
 
-from .conftest import Lockbeat
+from .conftest import Lockbeat, left
 
 
 def using(store: str, do: Callable[[Client], Awaitable[Any]]) -> Any:
@@ -113,7 +113,7 @@ def test_a_wrong_call_is_one_line_and_exit_code_2(lockbeat: Lockbeat, store: str
     assert (answer.code, answer.out) == (2, "")
     assert answer.err.count("\n") == 1
     assert said in answer.err
-    assert raw.dbsize() == 0
+    assert left(raw) == set()
 
 
 def test_release_all_gives_back_locks_tasks_and_claims_of_one_owner(lockbeat: Lockbeat, claimed: str) -> None:

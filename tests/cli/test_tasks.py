@@ -17,7 +17,7 @@ from lockbeat.jobs import Job, Scheduler
 from lockbeat.triggers import Every
 from lockbeat.values.visible import visible
 
-from .conftest import Lockbeat, Start, wait_until
+from .conftest import Lockbeat, Start, left, wait_until
 from .terminal import Terminal
 
 
@@ -155,7 +155,7 @@ def test_an_empty_store_has_no_tasks(lockbeat: Lockbeat, store: str, raw: Any) -
     assert lockbeat("dead", "--url", store).out == "no dead tasks\n"
     assert lockbeat("tasks", "--url", store, "--json").json == {"queues": [], "tasks": []}
     assert lockbeat("dead", "--url", store, "--json").json == []
-    assert raw.dbsize() == 0
+    assert left(raw) == set()
 
 
 def test_task_shows_all_of_one_that_died(lockbeat: Lockbeat, store: str) -> None:
@@ -324,7 +324,7 @@ def test_params_that_are_not_json_are_told_how_to_be_quoted(lockbeat: Lockbeat, 
     assert " is not JSON (" in answer.err
     assert """quote it for the shell: lockbeat spawn 'send it' '{"to": "ann"}'\n""" in answer.err
     assert len(answer.err) < 400
-    assert raw.dbsize() == 0
+    assert left(raw) == set()
 
 
 @pytest.mark.parametrize(
@@ -359,7 +359,7 @@ def test_a_wrong_call_is_one_line_and_exit_code_2(lockbeat: Lockbeat, store: str
     assert (answer.code, answer.out) == (2, "")
     assert one_line(answer.err)
     assert said in answer.err
-    assert raw.dbsize() == 0
+    assert left(raw) == set()
 
 
 @pytest.mark.parametrize("command", ["task", "cancel", "retry"])
@@ -368,7 +368,7 @@ def test_an_unknown_task_is_one_line_and_exit_code_1(lockbeat: Lockbeat, store: 
     assert (answer.code, answer.out) == (1, "")
     assert one_line(answer.err)
     assert answer.err.startswith("lockbeat: task_id: no task 'no-such\\nid' in ")
-    assert raw.dbsize() == 0
+    assert left(raw) == set()
 
 
 @pytest.mark.parametrize("args", [["tasks"], ["spawn", "send"], ["dead"], ["redrive"], ["purge", "--yes"], ["cancel", "x"]])

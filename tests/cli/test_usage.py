@@ -10,7 +10,7 @@ import pytest
 
 from lockbeat.embedded import EmbeddedServer
 
-from .conftest import Lockbeat
+from .conftest import Lockbeat, left
 
 Module = Callable[..., str]
 
@@ -60,7 +60,7 @@ def test_a_wrong_call_is_one_line_and_exit_code_2(lockbeat: Lockbeat, store: str
     assert (answer.code, answer.out) == (2, "")
     assert one_line(answer.err)
     assert said in answer.err
-    assert raw.dbsize() == 0
+    assert left(raw) == set()
 
 
 @pytest.mark.parametrize("args", [["next"], ["ledger"], ["delete"], ["why"]])
@@ -69,7 +69,7 @@ def test_an_unknown_job_is_one_line_and_exit_code_1(lockbeat: Lockbeat, store: s
     assert (answer.code, answer.out) == (1, "")
     assert one_line(answer.err)
     assert "nobody" in answer.err
-    assert raw.dbsize() == 0
+    assert left(raw) == set()
 
 
 @pytest.mark.parametrize("args", [["ls"], ["doctor"], ["release-all", "owner"]])

@@ -66,10 +66,9 @@ async def test_a_store_of_before_there_were_formats_is_in_format_1(
     assert raw.get(Keys(namespace).key(0, "format")) is None
 
 
+@only("cluster")
 async def test_a_shard_of_another_format_is_refused_though_the_first_is_in_ours(lb: Lockbeat, raw: Any, connect: Connect) -> None:
     """One node of a Cluster was restored from an old copy."""
-    if lb.store.shards == 1:
-        pytest.skip("it has one shard")
     raw.set(lb.store.keys.key(lb.store.shards - 1, "format"), 1)
     with pytest.raises(StoreFormatError):
         async with connect():
