@@ -15,7 +15,7 @@
 -- ARGV[7]  keep        int     ledger entries to keep
 -- ARGV[8]  rules       str     version of the time zones' rules by which the slot was reckoned
 -- ARGV[9]  reads       int     the version of definitions that the caller reads
--- Batch: ARGV[1..9] repeat, one group a call, at most 200 a run.
+-- Batch: ARGV[1..9] repeat, one group a call, at most 128 a run.
 --
 -- Returns  {code, epoch, stands, now_ms}  code: NEW, CHANGED, NO (as it was) or TOO_LATE: the slot no longer lies after now.
 --                                         stands: as job:slot has it, if that is after now and not the slot given; else empty
