@@ -10,8 +10,8 @@ local function attempt_place(id, record)
   return q.leases, id, '-'
 end
 
--- Read what these tasks' attempts need, all at once.
-local function attempt_gather(ids)
+-- Read what these tasks' attempts need, all at once. `waiting`: none is leased, but the job of one may be.
+local function attempt_gather(ids, waiting)
   gather(q.tasks, ids)
   local keys, jobs = {}, {}
   for _, id in ipairs(ids) do
@@ -19,7 +19,7 @@ local function attempt_gather(ids)
     local job = text and job_of(id)
     if job and not string.find(text, '"overlap":"allow"', 1, true) then
       jobs[#jobs + 1] = 'job:' .. job
-    elseif text then
+    elseif text and not waiting then
       keys[#keys + 1] = id
     end
   end

@@ -8,6 +8,12 @@ local PILE = 100
 local HELD_MS = 1000  -- when what is tried again looks at its job's lock again
 local CLAIM_MS = 3
 
+-- When the next of a queue comes due.
+local function queue_wake(queue)
+  local delayed = range(q.delayed, '[' .. queue .. '\255', '(' .. queue .. '\255\255', 1)[1]
+  return delayed and tonumber(string.sub(delayed, #queue + 2, #queue + 16))
+end
+
 -- What has come due in a queue can be claimed.
 local function queue_promote(queue, most)
   local at = #queue + 2
@@ -66,10 +72,14 @@ end
 
 -- Where a run stands in a queue: `after` (or nil) is where the caller got to before.
 local function queue_line(queue, after)
-  queue_settle(queue, 20)
-  queue_promote(queue, spent() < SWEEP_MS and 100 or 8)
+  if set_back() then queue_settle(queue, 20) end
+  local wake = queue_wake(queue)
+  if wake and wake <= now then
+    queue_promote(queue, spent() < SWEEP_MS and 100 or 8)
+    wake = queue_wake(queue)
+  end
   local low = after and '(' .. queue .. '\255' .. after or '[' .. queue .. '\255'
-  return {queue = queue, low = low, high = '(' .. queue .. '\255\255', after = after, passed = 0, members = {}, at = 0}
+  return {queue = queue, low = low, high = '(' .. queue .. '\255\255', after = after, passed = 0, members = {}, at = 0, wake = wake}
 end
 
 -- The next members of a line, and what is known of their tasks.
@@ -77,14 +87,14 @@ local function queue_more(line, most)
   line.members, line.at = range(q.ready, line.low, line.high, most, line.passed), 1
   local ids = {}
   for i, member in ipairs(line.members) do ids[i] = string.sub(member, #line.queue + 2 + 33) end
-  attempt_gather(ids)
+  attempt_gather(ids, true)
 end
 
 -- Begin the first task of the queue that is no stranger, looking at no more than `by.looks` of them. Returns id, record and lease, or nil.
 local function queue_take(line, by)
   while line.passed < PILE and by.looks > 0 and (by.looks > by.least or spent() < CLAIM_MS) do
     line.at, by.looks = line.at + 1, by.looks - 1
-    if line.at > #line.members then queue_more(line, 20) end
+    if line.at > #line.members then queue_more(line, by.page) end
     local member = line.members[line.at]
     if not member then return nil end
     local id = string.sub(member, #line.queue + 2 + 33)
@@ -100,6 +110,7 @@ local function queue_take(line, by)
         lease, problem = attempt(queue_begin, id, record, by.owner, by.call, by.lease_ms)
       end
       if lease then return id, record, lease end
+      line.turned_away = true
       if problem then
         swept.strange[#swept.strange + 1] = problem
         queue_aside(line.queue, member)
@@ -107,10 +118,4 @@ local function queue_take(line, by)
     end
   end
   by.more = true
-end
-
--- When the next of a queue comes due.
-local function queue_wake(line)
-  local delayed = range(q.delayed, '[' .. line.queue .. '\255', line.high, 1)[1]
-  return delayed and tonumber(string.sub(delayed, #line.queue + 2, #line.queue + 16))
 end

@@ -20,6 +20,13 @@ local function task_of(key, lease)
   return lease.note ~= '-' and string.match(key, '^job:([^\255]*)') .. '@' .. lease.note or nil
 end
 
+-- Whether the clock may have been set back: the last fence says how far it was then. What only renewed meanwhile left no fence, so
+-- that every eighth run looks anyhow.
+local function set_back()
+  local _, unread = attempt(counter_read, q.fence)
+  return unread or last > (now + SET_BACK_MS) * 1000 or time[2] % 8 == 0
+end
+
 -- What lies further ahead than it can, since the clock was set back, is looked for at the far end of each index.
 local function sweep_settle(most)
   for _, t in ipairs({q.leases, q.locks}) do
@@ -45,7 +52,16 @@ local function sweep_settle(most)
   for _, id in ipairs(redis.call('ZRANGE', q.ended.key, -1, -1)) do attempt(task_read, id) end
 end
 
+-- When the next of an index comes; nil: never. What a table holds besides ('') comes never.
+local function sweep_first(x)
+  scatter(x)
+  local row = redis.call('ZRANGE', x.key, 0, 0, 'WITHSCORES')
+  x.first = row[1] and row[1] ~= '' and tonumber(row[2]) or nil
+  return x.first
+end
+
 local function sweep_look(x, most, more, aside, see_to)
+  if (sweep_first(x) or now + 1) > now then return end
   local found = due(x, now, most + more)
   swept.backlog = swept.backlog or #found == most + more
   for at, id in ipairs(found) do
@@ -87,7 +103,7 @@ end
 -- forward or a process that stood still let their leases run out. `ids`: these, `count` of them; `process`: all that were begun by
 -- calls whose ids begin so.
 local function task_sweep(most, aside, spares)
-  sweep_settle(most)
+  if set_back() then sweep_settle(most) end
   sweep_attempts(q.leases, most, aside, spares)
   sweep_attempts(q.locks, most, aside, spares)
   sweep_look(q.untils, most, 0, aside, function(id)
@@ -111,14 +127,20 @@ local function task_sweep(most, aside, spares)
   end)
 end
 
--- When the next of an index comes; among the locks, the next attempt: of them no more than some are looked at, so ask again then.
-local function sweep_next(x, locks)
-  scatter(x)
-  local rows, keys = redis.call('ZRANGE', x.key, 0, locks and 19 or 0, 'WITHSCORES'), {}
+-- When the next of an index comes that was swept before; what this run has begun is not counted.
+local function sweep_next(x)
+  if x.first and x.first <= now then sweep_first(x) end
+  return x.first
+end
+
+-- The same of the locks' attempts. Of the locks no more than some are looked at: ask again then.
+local function sweep_next_job()
+  if not sweep_next(q.locks.live) then return nil end
+  local rows, keys = redis.call('ZRANGE', q.locks.live.key, 0, 19, 'WITHSCORES'), {}
   for i = 1, #rows, 2 do keys[#keys + 1] = rows[i] end
-  if locks then lease_gather(locks, keys) end
+  lease_gather(q.locks, keys)
   for i, key in ipairs(keys) do
-    local lease = locks and key ~= '' and attempt(lease_read, locks, key)
-    if not locks or (lease and lease.note ~= '-') or i == 20 then return key ~= '' and tonumber(rows[2 * i]) or nil end
+    local lease = key ~= '' and attempt(lease_read, q.locks, key)
+    if (lease and lease.note ~= '-') or i == 20 then return tonumber(rows[2 * i]) end
   end
 end

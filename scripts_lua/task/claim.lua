@@ -24,11 +24,17 @@
 local _, unread = attempt(counter_read, q.fence)
 if unread then return unread end
 local limit, bytes, out, lines, took = tonumber(ARGV[4]), 0, {now, 0, ''}, {}, true
-local by = {owner = ARGV[2], call = ARGV[3], lease_ms = tonumber(ARGV[5]), strangers = {}, looks = limit + PILE, least = limit + PILE - 8, more = false}
+local by = {owner = ARGV[2], call = ARGV[3], lease_ms = tonumber(ARGV[5]), strangers = {}, looks = limit + PILE, least = limit + PILE - 8, page = math.min(limit + 1, 20), more = false}
 local after = cjson.decode(ARGV[8])
 for _, name in ipairs(cjson.decode(ARGV[7])) do by.strangers[name] = true end
 
+local function sooner(at)
+  if at and (out[2] == 0 or at < out[2]) then out[2] = at end
+end
+
 local function claimed(id, record, lease)
+  sooner(lease.expires)
+  if record.till > 0 then sooner(record.till) end
   local payload = not job_of(id) and read(q.params, id) or ''
   bytes = bytes + #payload
   out[#out + 1] = {id, record.max, record.json, record.attempts, lease.fence, lease.expires, record.due, record.till, payload}
@@ -58,12 +64,9 @@ while took do
   end
 end
 
-local function sooner(at)
-  if at and (out[2] == 0 or tonumber(at) < out[2]) then out[2] = tonumber(at) end
-end
 local reached = {[''] = looked}
 for _, line in ipairs(lines) do
-  sooner(queue_wake(line))
+  sooner(line.turned_away and queue_wake(line.queue) or line.wake)
   reached[line.queue] = line.after
 end
 out[3] = next(reached) and cjson.encode(reached) or ''
@@ -75,7 +78,7 @@ if swept.spared then
   sooner(now + 1000)
 else
   sooner(sweep_next(q.leases.live))
-  sooner(sweep_next(q.locks.live, q.locks))
+  sooner(sweep_next_job())
 end
 sooner(sweep_next(q.untils))
 return out
