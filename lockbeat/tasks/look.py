@@ -167,7 +167,7 @@ class Look:
             ended = [
                 info async for info in self._infos(shard, "ended", "") if info.queue == queue and state in (None, info.state)
             ]
-            rows = [self._store.row("task/purge", id=info.id, state=state or "") for info in ended]
+            rows = [self._store.row("task/purge", id=info.id, state=state or "", call=self._store.new_call()) for info in ended]
             count += sifted(await self._store.call_many(rows, shard)).count(results.DONE)
         return count
 

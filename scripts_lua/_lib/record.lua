@@ -104,7 +104,9 @@ end
 local function try_end(record, how, error)
   local try = last_try(record)
   if error and #error > MOST_ERROR then
-    error = string.gsub(string.sub(error, 1, MOST_ERROR), '[\192-\247]?[\128-\191]*$', '')
+    local halves = string.find(error, '^[\128-\191]', MOST_ERROR + 1)
+    error = string.sub(error, 1, MOST_ERROR)
+    if halves then error = string.gsub(error, '[\192-\247]?[\128-\191]*$', '') end
   end
   try.how = how
   record.tries = string.sub(record.tries, 1, try.at - 1)

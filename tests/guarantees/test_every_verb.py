@@ -60,7 +60,6 @@ async def others(lb: Lockbeat, room: str, times: int) -> None:
 
 
 LOST, TEN = "its reply is lost", "its reply is lost, and ten others have come and gone"
-HOLES = {("tasks.defer", TEN), ("tasks.release", TEN), ("tasks.purge", "")}
 Fault = Callable[[Proxy, Callable[[bytes], bool]], None]
 FAULTS: dict[str, tuple[Fault, int]] = {
     LOST: (lambda proxy, those: proxy.lose_reply(those), 0),
@@ -115,8 +114,6 @@ async def test_a_call_that_is_repeated_gives_the_first_outcome_and_doubles_nothi
     path: Path, lossy: Proxy, name: str, fault: str
 ) -> None:
     """Each of its requests in turn. As if the reply to that had come late, after the others had come."""
-    if (name, fault) in HOLES or (name, "") in HOLES:
-        pytest.xfail("answers as the second call that it is")
     strike, between = FAULTS[fault]
     for nth in range(9):
         without = await path.outcome(name, Proxy.delay_reply if between else lambda proxy, those: None, nth, between)

@@ -312,12 +312,14 @@ class Model:
         self.enqueue(task, self.now + delay)
         return self.answer(call, results.DONE)
 
-    def purge(self, task_id: str, state: str) -> int:
+    def purge(self, task_id: str, state: str, call: str) -> int:
         task = self.tasks.get(task_id)
-        if task is None or not task.ended or state not in ("", task.state) or task_id in self.leases:
-            return 0
+        if task is None or not task.ended or task_id in self.leases:
+            return self.answered(call) or results.NO
+        if state not in ("", task.state):
+            return results.NO
         del self.tasks[task_id]
-        return 1
+        return self.answer(call, results.DONE)
 
     def release_all(self, owner: str) -> int:
         mine = [task_id for task_id, lease in sorted(self.leases.items()) if lease.owner == owner]
