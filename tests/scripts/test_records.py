@@ -81,7 +81,7 @@ def test_the_last_ten_attempts_are_kept_each_with_the_beginning_of_its_error() -
         LUA._named["try_end"](record, "failed", text("ß" * 1000))
     found = read(plain(record))
     assert [one.number for one in found.made] == list(range(21, 31))
-    assert {one.error for one in found.made} == {"ß" * 249}, "at most 500 bytes, and no half of a letter"
+    assert {one.error for one in found.made} == {"ß" * 250}, "at most 500 bytes, and no half of a letter"
 
 
 @pytest.mark.parametrize("what", JobCounts._fields)
