@@ -46,3 +46,18 @@ def test_every_program_prints_what_its_page_says(page: Path, folder: Path) -> No
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
         assert "://" in target or (page.parent / target).exists(), target
+
+
+def test_the_files_that_design_names_are_there() -> None:
+    text = (ROOT / "DESIGN.md").read_text()
+    named = set(re.findall(r"`([a-z_]+(?:/[a-z_]+)+\.(?:py|lua))`", text))
+    assert {name for name in named if not any((ROOT / top / name).exists() for top in ("lockbeat", "scripts_lua", "."))} == set()
+    assert len(named) > 20
+
+
+def test_the_functions_on_the_walks_are_there() -> None:
+    text = (ROOT / "DESIGN.md").read_text()
+    walks = text[text.index("## Three walks") : text.index("## Calling a script")]
+    sources = [path for top in ("lockbeat", "scripts_lua") for path in (ROOT / top).rglob("*") if path.suffix in (".py", ".lua")]
+    defined = set(re.findall(r"\b(?:def|function) (\w+)", "\n".join(path.read_text() for path in sources)))
+    assert set(re.findall(r"`([a-z_]+)`", walks)) - defined == set()
