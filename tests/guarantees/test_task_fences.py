@@ -65,6 +65,17 @@ async def test_a_zombie_can_not_touch_its_successors_attempt(lb: Lockbeat) -> No
     assert (await lb.tasks.get(zombie.id)).result == "right"
 
 
+@only("memory", "valkey")
+async def test_an_attempt_is_its_owners_alone(lb: Lockbeat) -> None:
+    task = await begun(lb, retry=None)
+    theirs = replace(task, owner="bob")
+    assert (await lb.tasks.heartbeat(theirs)).refusal == "not the owner"
+    assert [await lb.tasks.complete(theirs), await lb.tasks.release(theirs), await lb.tasks.defer(theirs, 1)] == [False] * 3
+    assert (await lb.tasks.fail(theirs, "not mine")).outcome == "refused"
+    assert (await lb.tasks.get(task.id)).owner == "alice"
+    assert await lb.tasks.complete(task)
+
+
 async def test_a_fence_grows_with_each_attempt_however_the_last_one_ended(lb: Lockbeat) -> None:
     task = await begun(lb, retry=None, max_attempts=1000, lease=30)
     fences = [task.fence]

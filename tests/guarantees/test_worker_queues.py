@@ -21,15 +21,22 @@ from lockbeat.store.keys import queue_tag, shard_of_task
 from lockbeat.tasks import NewTask
 from lockbeat.worker import worker as worker_module
 from tests.beats import Beats, eventually
-from tests.conftest import Backend, Connect, only, wait_until
+from tests.conftest import Backend, Connect, chosen, only, wait_until
 from tests.guarantees.test_worker_tasks import end_of
 from tests.servers import Server
 
 # -- turns
 
 
-@only("memory", "valkey")
-@pytest.mark.parametrize(("queues", "over"), [(2, 1), (3, 1), (2, 2), (2, 3), (3, 3)])
+@pytest.mark.parametrize(
+    ("queues", "over", "backend"),
+    [
+        (*of, where)
+        for where in chosen("valkey", "memory")
+        for of in ((2, 1), (3, 1), (2, 2), (2, 3), (3, 3))[:: 1 if where == "valkey" else 4]
+    ],
+    indirect=["backend"],
+)
 async def test_few_tasks_of_one_queue_are_not_starved_by_the_backlog_of_another(
     connect: Connect, beats: Beats, backend: Backend, queues: int, over: int
 ) -> None:
