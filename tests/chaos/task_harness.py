@@ -257,7 +257,9 @@ class TaskArena:
         place, load, name = self.place, self.load, f"w{len(self.place.instances) + 1}"
         log = place.directory / f"{name}.log"
         log.touch()
-        orders = Orders(name, self.url, NAMESPACE, str(log), str(place.effects), load.lease, load.concurrency)
+        # Where replies are lost, a claim and the end of its attempt may each take the store's timeout of 5 s.
+        by_hand = load.lease + 10 if load.proxied else load.lease
+        orders = Orders(name, self.url, NAMESPACE, str(log), str(place.effects), load.lease, by_hand, load.concurrency)
         instance = Instance(name, cast("subprocess.Popen[bytes]", Forked(orders)), log)
         place.instances.append(instance)
         return instance

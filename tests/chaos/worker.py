@@ -41,6 +41,8 @@ class Orders:
     """Path of the file."""
     lease: float
     """Seconds."""
+    lease_by_hand: float
+    """Seconds, of what is claimed by the verbs, which nobody renews."""
     concurrency: int
 
 
@@ -180,7 +182,7 @@ async def serve(orders: Orders) -> None:
         listen_in(lb, effects)
         beat = Beat(lb, concurrency=orders.concurrency, grace=3)
         declare(beat, effects)
-        hand = asyncio.ensure_future(by_hand(lb, effects, orders.lease))
+        hand = asyncio.ensure_future(by_hand(lb, effects, orders.lease_by_hand))
         serving = asyncio.ensure_future(beat.serve(schedule=False))
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
         with contextlib.suppress(asyncio.CancelledError):
