@@ -44,7 +44,7 @@ def shot(lb: Lockbeat, job: Job, slot: int, /, **changes: Any) -> Row:
         "call": lb.store.new_call(),
         "lease_ms": 0,
     }
-    return lb.store.row("beat/fire", **(given | changes))
+    return lb.store.row["beat/fire"](**(given | changes))
 
 
 class Hands:

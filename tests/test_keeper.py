@@ -37,7 +37,7 @@ class Holder:
         store, asked_at, ttl_ms = self.lb.store, monotonic(), round(self.ttl * 1000)
         args: dict[str, Any] = {"key": self.key, "owner": self.lb.owner, "token": self.token, "ttl_ms": ttl_ms}
         assert (await store.call("lock/try_acquire", self.shard, reentrant=0, channel="", **args)).fence
-        self.held = Held(store.row("lock/renew", **args), self.shard, self.ttl, 0.0, self.told.append)
+        self.held = Held(store.row["lock/renew"](**args), self.shard, self.ttl, 0.0, self.told.append)
         self.held.taken(asked_at)
         keeper_of(self.lb).hold(self.held)
 
@@ -115,7 +115,7 @@ async def test_an_error_is_no_loss_until_the_deadline(server: Server, namespace:
 async def test_a_tick_is_over_by_the_next_renewal_or_deadline(lb: Lockbeat) -> None:
     """So a loss is told by the deadline: the thread sleeps no longer than this."""
     keeper = Keeper(lb.store.connector, lb.store.keys, 1)
-    row = lb.store.row("lock/renew", key="k", owner="o", token="-", ttl_ms=30_000)
+    row = lb.store.row["lock/renew"](key="k", owner="o", token="-", ttl_ms=30_000)
     leases = [Held(row, 0, 30, 0.0, lambda reason: None) for _ in range(3)]
     first, second, last = leases
     for held in leases:

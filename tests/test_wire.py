@@ -255,7 +255,7 @@ async def test_memory_calls_never_overtake_each_other(namespace: str) -> None:
         wire = lb.store.calls.wire(0)
         order: list[str] = []
         for n in range(20):
-            row = lb.store.row("lock/is_locked", key=str(n))
+            row = lb.store.row["lock/is_locked"](key=str(n))
             future = wire.command("ECHO", str(n)) if n % 2 else lb.store.submit(row, 0, last=True)
             future.add_done_callback(lambda _, n=n: order.append(str(n)))  # type: ignore[misc]
         await wait_until(lambda: len(order) == 20, "all are answered")

@@ -117,7 +117,7 @@ class Stored:
         self, key: str, queue: str, owner: str, lease_ms: int, durability: Durability | None
     ) -> Claim | Busy | Done:
         store, token, shard = self._store, self._store.new_call(), self._shard_of(key, queue)
-        row = store.row("claim/acquire", queue=queue, key=key, owner=owner, token=token, lease_ms=lease_ms)
+        row = store.row["claim/acquire"](queue=queue, key=key, owner=owner, token=token, lease_ms=lease_ms)
         try:
             if durability is None:
                 reply = await store.call_row(row, shard, lease=lease_ms / 1000)
@@ -126,7 +126,7 @@ class Stored:
             # Before it is too late to take it back.
             claim = self._claim(shard, reply[1:]) if reply.said == results.DONE else None
         except BaseException as problem:
-            back = store.row("claim/release", queue=queue, key=key, owner=owner, fence=0, call=store.new_call(), token=token)
+            back = store.row["claim/release"](queue=queue, key=key, owner=owner, fence=0, call=store.new_call(), token=token)
             await store.take_back(problem, back, shard, lasts=lease_ms / 1000, durably=durability is not None)
             raise
         if claim is not None:
@@ -150,7 +150,7 @@ class Stored:
         self._store.undo(*self._row(script, claim, call=self._store.new_call(), **args), lasts=lasts)
 
     def _row(self, script: str, claim: Claim, **args: Any) -> tuple[Row, int]:
-        row = self._store.row(script, queue=claim.queue, key=claim.key, owner=claim.owner, fence=claim.fence, **args)
+        row = self._store.row[script](queue=claim.queue, key=claim.key, owner=claim.owner, fence=claim.fence, **args)
         return row, self._shard_of(claim.key, claim.queue)
 
     def holding(self, claim: Claim, lease_ms: int, asked_at: float) -> ClaimHolding:

@@ -110,8 +110,7 @@ class Jobs:
 
     def _row(self, job: Job, now_ms: int, since_ms: int) -> Row:
         first = plan.first(job, now_ms) or Slot(-1, -1)
-        return self._store.row(
-            "job/put",
+        return self._store.row["job/put"](
             job=job.name,
             rev=job.rev,
             definition=job.definition,
@@ -134,8 +133,7 @@ class Jobs:
                 again = plan.first(job, now_ms), "", ""
             if again is not None:
                 slot, code, detail = again[0] or Slot(-1, -1), again[1], again[2]
-                row = self._store.row(
-                    "job/anchor",
+                row = self._store.row["job/anchor"](
                     job=job.name,
                     expected=stands,
                     slot=slot.slot_ms,
@@ -162,7 +160,7 @@ class Jobs:
     async def _states(self, shard: int, names: Iterable[str], *, strict: bool = False) -> list[JobState]:
         wanted = list(names)
         states = []
-        replies = await self._store.call_many([self._store.row("job/get", job=name) for name in wanted], shard)
+        replies = await self._store.call_many([self._store.row["job/get"](job=name) for name in wanted], shard)
         for name, reply in zip(wanted, replies, strict=True):
             if reply:
                 definition, slot, opened, counted = (part.decode(errors="replace") for part in reply)

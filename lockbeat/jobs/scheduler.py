@@ -304,8 +304,7 @@ class Scheduler:
     def _row(self, shot: _Shot, call: str, here: bool) -> Row:
         job, expected, rev, planned = shot
         following = planned.next
-        return self._store.row(
-            "beat/fire",
+        return self._store.row["beat/fire"](
             job=job.name,
             expected=expected,
             slot=planned.fire,
@@ -352,7 +351,7 @@ class Scheduler:
                 strange.append(name)
         if strange:
             undefined = list[str]()
-            replies = await self._store.call_many([self._store.row("job/get", job=name) for name in strange], shard)
+            replies = await self._store.call_many([self._store.row["job/get"](job=name) for name in strange], shard)
             for name, reply in zip(strange, replies, strict=True):
                 if not reply:
                     undefined.append(name)

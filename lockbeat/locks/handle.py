@@ -85,7 +85,7 @@ class Lock:
             self._token = ""
             raise
         self._lease = lease
-        row = self._store.row("lock/renew", key=self.key, owner=self.owner, token=self._token + "+", ttl_ms=self._ttl_ms)
+        row = self._store.row["lock/renew"](key=self.key, owner=self.owner, token=self._token + "+", ttl_ms=self._ttl_ms)
         self._holding = Holding(self._keeper, row, self._shard, ttl=self._ttl_ms / 1000, asked_at=asked_at)
         return lease
 
@@ -120,14 +120,14 @@ class Lock:
             return True
 
     def _releasing(self, token: str) -> Row:
-        return self._store.row("lock/release", key=self.key, owner=self.owner, token=token, call=self._store.new_call())
+        return self._store.row["lock/release"](key=self.key, owner=self.owner, token=token, call=self._store.new_call())
 
     async def _acquire(self, token: str) -> tuple[Lease, float]:
         """The lease, and when it was asked for."""
         store, shard = self._store, self._shard
         channel = store.channel if self._wait != 0 else ""
-        row = store.row(
-            "lock/try_acquire", key=self.key, owner=self.owner, token=token, ttl_ms=self._ttl_ms, reentrant=0, channel=channel
+        row = store.row["lock/try_acquire"](
+            key=self.key, owner=self.owner, token=token, ttl_ms=self._ttl_ms, reentrant=0, channel=channel
         )
         waiter = Waiter(self.key, token, row, shard, store.loop.create_future())
         room = self._room

@@ -59,11 +59,11 @@ class Locks:
         check_durability(durability, ttl_ms)
         store, token = self._store, self._store.new_call()
         shard = store.shard_of(key)
-        row = store.row("lock/try_acquire", key=key, owner=owner, token=token, ttl_ms=ttl_ms, reentrant=1, channel="")
+        row = store.row["lock/try_acquire"](key=key, owner=owner, token=token, ttl_ms=ttl_ms, reentrant=1, channel="")
         try:
             reply = await acquire(store, row, shard, durability)
         except BaseException as problem:
-            back = store.row("lock/release", key=key, owner=owner, token=token, call=store.new_call())
+            back = store.row["lock/release"](key=key, owner=owner, token=token, call=store.new_call())
             await store.take_back(problem, back, shard, lasts=ttl_ms / 1000, durably=durability is not None)
             raise
         return Lease(key, owner, reply.fence, reply.expires_at_ms / 1000) if reply.fence else None
@@ -73,8 +73,8 @@ class Locks:
         check_name("key", key)
         check_name("owner", owner)
         store = self._store
-        said = await store.call("lock/release", store.shard_of(key), key=key, owner=owner, token="-", call=store.new_call())
-        return bool(said)
+        row = store.row["lock/release"](key=key, owner=owner, token="-", call=store.new_call())
+        return bool(await store.call_row(row, store.shard_of(key)))
 
     async def renew(self, key: str, owner: str, ttl: Seconds) -> bool:
         """Set the time left anew. True only for the live owner; never revives an expired lock (`lock/renew`)."""
@@ -82,13 +82,13 @@ class Locks:
         check_name("owner", owner)
         store = self._store
         ttl_ms = milliseconds("ttl", ttl)
-        row = store.row("lock/renew", key=key, owner=owner, token="-", ttl_ms=ttl_ms)
+        row = store.row["lock/renew"](key=key, owner=owner, token="-", ttl_ms=ttl_ms)
         return bool(await store.call_row(row, store.shard_of(key), lease=ttl_ms / 1000))
 
     async def is_locked(self, key: str) -> bool:
         """Whether anyone holds the lock; an expired one is nobody's (`lock/is_locked`)."""
         check_name("key", key)
-        return bool(await self._store.call("lock/is_locked", self._store.shard_of(key), key=key))
+        return bool(await self._store.call_row(self._store.row["lock/is_locked"](key=key), self._store.shard_of(key)))
 
     async def owner(self, key: str) -> str | None:
         """Who holds the lock; None when it is free or expired (`lock/owner`)."""
@@ -124,7 +124,7 @@ class Locks:
             raise InvalidType("lease", f"must be a Lease, as `list` returns them, not {type(lease).__name__}")
         store = self._store
         key, owner = check_name("key", lease.key), check_name("owner", lease.owner)
-        row = store.row("lock/release", key=key, owner=owner, token=f"={lease.fence:d}", call=store.new_call())
+        row = store.row["lock/release"](key=key, owner=owner, token=f"={lease.fence:d}", call=store.new_call())
         return bool(await store.call_row(row, store.shard_of(key)))
 
     async def holder(self, key: str) -> Lease | None:

@@ -88,7 +88,7 @@ class WaitingRoom:
 
     def _give_back(self, waiter: Waiter) -> None:
         asked, store = waiter.row, self._store
-        row = store.row("lock/release", key=asked.key, owner=asked.owner, token=asked.token, call=store.new_call())
+        row = store.row["lock/release"](key=asked.key, owner=asked.owner, token=asked.token, call=store.new_call())
         store.undo(row, waiter.shard, lasts=asked.ttl_ms / 1000)
 
     def refused(self, waiter: Waiter, wait_ms: int) -> None:
@@ -149,7 +149,7 @@ class WaitingRoom:
             if waiter.token in self._waiters and done.exception() is None and (reply := done.result()).fence:
                 self._grant(waiter, reply, asked_at)
 
-        row = self._store.row("lock/confirm", key=asked.key, owner=asked.owner, token=asked.token, ttl_ms=asked.ttl_ms)
+        row = self._store.row["lock/confirm"](key=asked.key, owner=asked.owner, token=asked.token, ttl_ms=asked.ttl_ms)
         self._store.submit(row, waiter.shard).add_done_callback(answered)
 
     def _grant(self, waiter: Waiter, reply: Any, asked_at: float) -> None:

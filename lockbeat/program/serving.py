@@ -118,7 +118,7 @@ class Serving:
         }
 
         def beating(said: dict[str, object]) -> Row:
-            return store.row("beat/heartbeat", owner=store.owner, info=json.dumps(said), ttl_ms=HEARTBEAT_TTL_MS)
+            return store.row["beat/heartbeat"](owner=store.owner, info=json.dumps(said), ttl_ms=HEARTBEAT_TTL_MS)
 
         def standing(still: float, gave_up: bool) -> Row:
             return beating(info | {"stuck_s": round(still), "gave_up": gave_up})

@@ -41,7 +41,6 @@ def _root() -> Path:
 
 _loaded: dict[tuple[str, bool], Script] = {}
 _loading = threading.Lock()
-_encoders: dict[str, Callable[..., Row]] = {}
 
 
 class HeaderError(Exception):
@@ -197,13 +196,14 @@ def load(name: str, *, bare: bool = False) -> Script:
     return script
 
 
-def row(name: str, **args: object) -> Row:
-    """A call of the script of that name, ready to be sent. Raises TypeError: not the arguments that its header names."""
-    try:
-        encode = _encoders[name]
-    except KeyError:
-        encode = _encoders[name] = load(name).encode
-    return encode(**args)
+class _Rows(dict[str, Callable[..., Row]]):
+    def __missing__(self, name: str) -> Callable[..., Row]:
+        encode = self[name] = load(name).encode
+        return encode
+
+
+row = _Rows()
+"""`row["lock/owner"](key="a")`: a call of that script, ready to be sent. Raises TypeError: not the arguments of its header."""
 
 
 def names() -> list[str]:

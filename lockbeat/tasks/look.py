@@ -148,7 +148,7 @@ class Look:
         for shard in range(self._store.shards):
             async for ids in self._pages(shard, "dead", queue):
                 rows = [
-                    self._store.row("task/retry", id=task_id, call=self._store.new_call(), attempts=0, delay_ms=0)
+                    self._store.row["task/retry"](id=task_id, call=self._store.new_call(), attempts=0, delay_ms=0)
                     for task_id in ids[: left - count]
                 ]
                 count += sifted(await self._store.call_many(rows, shard)).count(results.DONE)
@@ -167,7 +167,7 @@ class Look:
             ended = [
                 info async for info in self._infos(shard, "ended", "") if info.queue == queue and state in (None, info.state)
             ]
-            rows = [self._store.row("task/purge", id=info.id, state=state or "", call=self._store.new_call()) for info in ended]
+            rows = [self._store.row["task/purge"](id=info.id, state=state or "", call=self._store.new_call()) for info in ended]
             count += sifted(await self._store.call_many(rows, shard)).count(results.DONE)
         return count
 
@@ -233,7 +233,7 @@ class Look:
 
     async def _infos(self, shard: int, place: str, queue: str) -> AsyncIterator[TaskInfo]:
         async for ids in self._pages(shard, place, queue):
-            replies = await self._store.call_many([self._store.row("task/get", id=task_id) for task_id in ids], shard)
+            replies = await self._store.call_many([self._store.row["task/get"](id=task_id) for task_id in ids], shard)
             for task_id, reply in zip(ids, replies, strict=True):
                 try:
                     info = TaskInfo.of(task_id, reply, partial(self._store.keys.key, shard))

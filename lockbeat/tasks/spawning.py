@@ -60,8 +60,7 @@ class Spawning(Look):
             rest = call if task.idempotency_key is None else _digest(task.queue, task.idempotency_key)
             task_id = f"{queue_tag(task.queue)}-{rest}"
             held = max(task.delay_ms, hold_ms)
-            row = self._store.row(
-                "task/spawn",
+            row = self._store.row["task/spawn"](
                 id=task_id,
                 call=call,
                 record=task.record(call if hold_ms else ""),
@@ -120,7 +119,7 @@ class Spawning(Look):
         return replies
 
     def _confirming(self, spawned: Row, delay_ms: int) -> Row:
-        return self._store.row("task/confirm", id=spawned.id, call=spawned.call, delay_ms=delay_ms)
+        return self._store.row["task/confirm"](id=spawned.id, call=spawned.call, delay_ms=delay_ms)
 
 
 def _digest(queue: str, key: str) -> str:

@@ -146,8 +146,7 @@ class Tasks(Spawning):
         queues, running, asked_at = [*queues], [*self.running()], monotonic()
 
         def row(limit: int, after: dict[str, str] | None, clock_ms: int) -> Row:
-            return self._store.row(
-                "task/claim",
+            return self._store.row["task/claim"](
                 queues=queues,
                 owner=owner,
                 call=call,
@@ -257,7 +256,7 @@ class Tasks(Spawning):
     async def heartbeat(self, task: Task, lease: Seconds = 30) -> Heartbeat:
         """Let an attempt's lease end `lease` seconds from now (`task/renew`). Refused once it expired or was cancelled."""
         lease_ms = milliseconds("lease", lease)
-        row = self._store.row("task/renew", **_attempt(task), lease_ms=lease_ms, lock=task.lock)
+        row = self._store.row["task/renew"](**_attempt(task), lease_ms=lease_ms, lock=task.lock)
         said = await self._store.call_row(row, task.shard, lease=lease_ms / 1000)
         return Heartbeat(said / 1000) if said > 0 else Heartbeat(None, REFUSALS[said])
 
@@ -267,7 +266,7 @@ class Tasks(Spawning):
         It is accepted after the lease expired, while nobody took the task over, and again from the same attempt. False: the
         attempt is not the newest, or the task was cancelled.
         """
-        row = self._store.row("task/complete", **_attempt(task), result="" if result is None else dump("result", result))
+        row = self._store.row["task/complete"](**_attempt(task), result="" if result is None else dump("result", result))
         return bool(await self._store.call_row(row, task.shard) == results.DONE)
 
     async def fail(self, task: Task, error: Any, retry_at: datetime | float | None = None) -> Failed:
@@ -301,11 +300,11 @@ class Tasks(Spawning):
 
     def _releasing(self, task: Task, begun: int, delay_ms: int) -> Row:
         call = self._store.new_call()
-        return self._store.row("task/release", **_attempt(task), begun=begun, delay_ms=delay_ms, call=call)
+        return self._store.row["task/release"](**_attempt(task), begun=begun, delay_ms=delay_ms, call=call)
 
     def _failing(self, *, failure: Failure, **args: str | bytes | int) -> Row:
         call = self._store.new_call()
-        return self._store.row("task/fail", **args, error=failure.text, failure=failure.to_json(), call=call)
+        return self._store.row["task/fail"](**args, error=failure.text, failure=failure.to_json(), call=call)
 
     async def release_all(self, owner: str) -> int:
         """Take back all attempts of an owner that is gone, as if their leases had expired; how many (`task/release_all`)."""

@@ -39,7 +39,7 @@ class Attempt:
     def __init__(self, task: Task, function: Function, asked_at: float, grace: float) -> None:
         self.task = task
         self.function = function
-        renewal = row("task/renew", id=task.id, owner=task.owner, fence=task.fence, lease_ms=task.lease_ms, lock=task.lock)
+        renewal = row["task/renew"](id=task.id, owner=task.owner, fence=task.fence, lease_ms=task.lease_ms, lock=task.lock)
         self.held = Held(renewal, task.shard, task.lease_ms / 1000, 0.0, self._lost)
         self.held.taken(asked_at)
         self.held.overrun = self._overrun

@@ -149,7 +149,7 @@ class Worker:
         The reply may come while a function blocks the event loop.
         """
         self._free -= places
-        row = self._store.row("task/renew_call", owner=self._store.owner, call=call, lease_ms=lease_ms)
+        row = self._store.row["task/renew_call"](owner=self._store.owner, call=call, lease_ms=lease_ms)
         held = Held(row, shard, lease_ms / 1000, 0.0, lambda reason: None)
         held.taken(monotonic())
         starting = Starting(self._begin, lambda task: self._tasks.give_back(task, NOT_DURABLE_MS), held, places)

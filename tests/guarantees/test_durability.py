@@ -230,11 +230,11 @@ async def test_each_gets_what_it_asked_for(pair: Pair, lb: Lockbeat) -> None:
 async def test_a_call_of_many_groups_shares_its_runs_and_its_outcome(pair: Pair, lb: Lockbeat) -> None:
     row = lb.store.row
     args: dict[str, Any] = {"owner": "alice", "ttl_ms": 30_000, "reentrant": 1, "channel": ""}
-    rows = [row("lock/try_acquire", key=f"k{n}", token=f"t{n}", **args) for n in range(100)]
+    rows = [row["lock/try_acquire"](key=f"k{n}", token=f"t{n}", **args) for n in range(100)]
     replies = await asyncio.gather(
         lb.store.call_many_durably(rows, 0, ONE),
-        lb.store.call_durably(row("lock/is_locked", key="k3"), 0, ONE),
-        lb.store.call_durably(row("store/open", shards=0, format=0), 0, ONE),
+        lb.store.call_durably(row["lock/is_locked"](key="k3"), 0, ONE),
+        lb.store.call_durably(row["store/open"](shards=0, format=0), 0, ONE),
         lb.store.call_many_durably(rows, 0, ONE),
     )
     assert [reply[0] for reply in replies[0]] == [reply[0] for reply in replies[3]]
@@ -242,11 +242,11 @@ async def test_a_call_of_many_groups_shares_its_runs_and_its_outcome(pair: Pair,
     assert replies[1] in (0, 1)
     assert replies[2][0] == 0
     with pytest.raises(NotDurable) as caught:
-        asked = [row("lock/owner", key=key) for key in ("k1", "x")]
+        asked = [row["lock/owner"](key=key) for key in ("k1", "x")]
         await lb.store.call_many_durably(asked, 0, Durability(replicas=2, timeout=0.05))
     assert [bool(reply) for reply in caught.value.reply] == [True, False]
     with pytest.raises(NotDurable) as caught:
-        await lb.store.call_durably(row("store/open", shards=0, format=0), 0, Durability(replicas=2, timeout=0.05))
+        await lb.store.call_durably(row["store/open"](shards=0, format=0), 0, Durability(replicas=2, timeout=0.05))
     assert len(caught.value.reply) == 4
 
 
@@ -254,7 +254,7 @@ async def test_an_error_of_one_script_leaves_the_others(lb: Lockbeat, pair: Pair
     pair.primary.call("SET", lb.store.keys.key(0, "fence"), "nonsense")
     results = await asyncio.gather(
         lb.locks.try_acquire("a", "alice", 30, durability=ONE),
-        lb.store.call_durably(lb.store.row("lock/is_locked", key="a"), 0, ONE),
+        lb.store.call_durably(lb.store.row["lock/is_locked"](key="a"), 0, ONE),
         return_exceptions=True,
     )
     assert isinstance(results[0], ScriptError)
@@ -270,7 +270,7 @@ async def test_a_call_that_finds_all_done_waits_for_those_who_did_it(pair: Pair,
     pair.replica.freeze()
     assert await other.locks.try_acquire("k", "alice", 30)
     with pytest.raises(NotDurable) as caught:
-        await lb.store.call_durably(lb.store.row("lock/is_locked", key="k"), 0, SOON)
+        await lb.store.call_durably(lb.store.row["lock/is_locked"](key="k"), 0, SOON)
     assert caught.value.reply == 1
 
 

@@ -394,7 +394,7 @@ class TasksFollowTheModel(RuleBasedStateMachine):
         return getattr(self.model, verb)(*row)
 
     async def call(self, name: str, shard: int, /, *, lease: float = math.inf, **args: Any) -> Any:
-        return await self.call_row(self.lb.store.row(name, **args), shard, lease=lease)
+        return await self.call_row(self.lb.store.row[name](**args), shard, lease=lease)
 
     async def call_row(self, row: Row, shard: int, *, lease: float = math.inf) -> Any:
         reply = await self.send(row, shard, lease=lease)

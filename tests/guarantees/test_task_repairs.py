@@ -178,7 +178,7 @@ async def test_what_the_calls_on_a_jobs_task_were_answered_is_forgotten_when_non
 async def test_more_than_a_hundred_programs_that_wait_for_one_task_are_all_told(lb: Lockbeat, raw: Any) -> None:
     spawned = await lb.tasks.spawn("job")
     channels = {lb.store.keys.channel(f"to:program-{n}") for n in range(110)}
-    rows = [lb.store.row("task/await", id=spawned.task_id, channel=channel) for channel in channels]
+    rows = [lb.store.row["task/await"](id=spawned.task_id, channel=channel) for channel in channels]
     assert set(await lb.store.call_many(rows, 0)) == {1}
     told: list[str] = []
     listening = raw.pubsub(ignore_subscribe_messages=True)

@@ -52,8 +52,7 @@ async def use_locks(alice: Lockbeat, bob: Lockbeat) -> None:
     assert lease is not None
     await alice.locks.try_acquire("given back", "alice", 30)
     await alice.locks.release("given back", "alice")
-    row = bob.store.row(
-        "lock/try_acquire",
+    row = bob.store.row["lock/try_acquire"](
         key="printer",
         owner="bob",
         token=bob.store.new_call(),

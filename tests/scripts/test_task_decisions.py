@@ -112,7 +112,7 @@ here_and_there = only("memory", "valkey")
 
 
 async def run(lb: Lockbeat, script: str, *rows: dict[str, Any]) -> list[Any]:
-    return [*await lb.store.call_many([lb.store.row(script, **row) for row in rows], 0)]
+    return [*await lb.store.call_many([lb.store.row[script](**row) for row in rows], 0)]
 
 
 @here_and_there

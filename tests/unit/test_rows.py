@@ -18,7 +18,7 @@ RENEWAL: dict[str, Any] = {"key": "k", "owner": "alice", "token": "t", "ttl_ms":
 
 
 def test_a_row_has_its_arguments_in_the_headers_order_and_by_name() -> None:
-    made: Any = row("lock/renew", ttl_ms=30_000, token="t", owner="alice", key="k")
+    made: Any = row["lock/renew"](ttl_ms=30_000, token="t", owner="alice", key="k")
     assert made == ("k", "alice", "t", 30_000)
     assert (made.key, made.owner, made.token, made.ttl_ms) == made
     assert made.script == "lock/renew"
@@ -39,7 +39,7 @@ def test_a_row_has_its_arguments_in_the_headers_order_and_by_name() -> None:
 )
 def test_a_wrong_argument_is_named_with_its_script(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(TypeError, match=said):
-        row("lock/renew", **(RENEWAL | changes))
+        row["lock/renew"](**(RENEWAL | changes))
 
 
 @pytest.mark.parametrize("name", names())
@@ -47,7 +47,7 @@ def test_an_argument_that_is_missing_is_named_with_its_script(name: str) -> None
     given: dict[str, Any] = dict.fromkeys(load(name).argv, 0)
     for missing in given:
         with pytest.raises(TypeError, match=rf"{name}\(\) missing 1 required keyword-only argument: '{missing}'"):
-            row(name, **{key: value for key, value in given.items() if key != missing})
+            row[name](**{key: value for key, value in given.items() if key != missing})
 
 
 def test_a_list_is_made_json_and_must_hold_text() -> None:
@@ -126,7 +126,7 @@ async def test_a_short_row_in_a_shared_run_is_refused_and_shifts_nobodys_argumen
     with pytest.raises(TypeError, match=r"lock/try_acquire\(\) missing 1 required keyword-only argument: 'channel'"):
         await store.call("lock/try_acquire", 0, key="k", owner="bob", token="t", ttl_ms=30_000, reentrant=1)
     with pytest.raises(TypeError, match="lock/renew can't be called with"):
-        await store.call_many([row("lock/renew", **RENEWAL), row("lock/is_locked", key="k")], 0)
+        await store.call_many([row["lock/renew"](**RENEWAL), row["lock/is_locked"](key="k")], 0)
     after = [asyncio.ensure_future(lb.locks.try_acquire(f"b{n}", "carol", 30)) for n in range(3)]
     leases = await asyncio.gather(*before, *after)
     held = [(lease.key, lease.owner) for lease in leases if lease]
