@@ -43,6 +43,15 @@ local function task_until(id, record, till)
   record.till = till
 end
 
+-- Spawned or begun before the clock was set back: its limit is as far from now as it was from then.
+local function until_settle(id, record)
+  local since = math.max(record.began, record.spawned)
+  if since <= now + SET_BACK_MS then return end
+  if record.till > 0 then task_until(id, record, now + math.max(record.till - since, 0)) end
+  record.began, record.spawned = math.min(record.began, now), math.min(record.spawned, now)
+  task_write(id, record)
+end
+
 -- What became of it was written before the clock was set back: what it is kept for begins now.
 record_set_back = function(id, record)
   local forget_at = read(q.ended, id)

@@ -24,17 +24,29 @@ local function queue_promote(queue, most)
   end
 end
 
--- Put off before the clock was set back, so for years perhaps: it is due as long from now as it was from then. By its number,
--- which is the time at which it was put off, unless the clock stood lower than the last number.
+-- Put off before the clock was set back, so for years perhaps: it is due as long from now as it was from then. Then is its number,
+-- which may be later, as numbers never go back. So what is known of the task has to lie ahead as well, or it was put off since.
 local function queue_settle(queue, most)
-  local low, high, at = '[' .. queue .. '\255', '(' .. queue .. '\255\255', #queue + 2
-  for _, member in ipairs(redis.call('ZREVRANGEBYLEX', q.delayed.key, high, low, 'LIMIT', 0, most)) do
-    local due_ms, since = tonumber(string.sub(member, at, at + 14)), tonumber(string.sub(member, at + 17, at + 32)) / 1000
-    if due_ms < since or since <= now + SET_BACK_MS then return end
-    local id = string.sub(member, at + 33)
+  local low, high, at, ids = '[' .. queue .. '\255', '(' .. queue .. '\255\255', #queue + 2, {}
+  scatter(q.delayed)
+  local members = redis.call('ZREVRANGEBYLEX', q.delayed.key, high, low, 'LIMIT', 0, most)
+  for i, member in ipairs(members) do
+    if tonumber(string.sub(member, at + 17, at + 32)) / 1000 <= now + SET_BACK_MS then break end
+    ids[i] = string.sub(member, at + 33)
+  end
+  gather(q.tasks, ids)
+  for i, id in ipairs(ids) do
     local record, problem = attempt(task_read, id)
-    if not problem then leave(q.delayed, member) end
-    if record and record.state == 'waiting' then task_queue(id, record, now + due_ms - since) end
+    local since = record and waits_since(record) or 0
+    if not problem and (not record or record.state ~= 'waiting') then
+      leave(q.delayed, members[i])
+    elseif since > now + SET_BACK_MS and record.due >= since then
+      local seq, due_ms = tonumber(string.sub(members[i], at + 17, at + 32)) / 1000, record.due
+      leave(q.delayed, members[i])
+      until_settle(id, record)
+      waits_from_now(record)
+      task_queue(id, record, now + due_ms - (seq <= due_ms and seq or since))
+    end
   end
 end
 

@@ -87,6 +87,18 @@ local function last_try(record)
   return record.try
 end
 
+-- When a task that waits was last heard of: when its latest attempt ended, or when it was spawned.
+local function waits_since(record)
+  return tonumber(string.match(record.tries, '^%d+ %d+ %d+ (%d+)', last_try(record).at) or record.spawned)
+end
+
+-- That was before the clock was set back: it is now.
+local function waits_from_now(record)
+  local at = last_try(record).at
+  local tried = string.gsub(string.sub(record.tries, at), '^(%d+ %d+ %d+) %d+', '%1 ' .. int(now))
+  record.tries = string.sub(record.tries, 1, at - 1) .. tried
+end
+
 local function try_begin(record, fence, owner)
   local tries = record.tries
   local _, kept = string.gsub(tries, '\254', '')

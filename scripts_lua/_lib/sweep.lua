@@ -39,15 +39,18 @@ local function sweep_settle(most)
         if lease and not lease.mended then break end
       end
     end
+    -- Leases that lost their expiry are in no order: a look anywhere finds them in the end.
+    if redis.call('HLEN', t.records.key) > redis.call('ZCARD', t.live.key) then
+      local keys = redis.call('HRANDFIELD', t.records.key, most)
+      lease_gather(t, keys)
+      for _, key in ipairs(keys) do
+        if key ~= '' then attempt(lease_read, t, key) end
+      end
+    end
   end
   for _, id in ipairs(redis.call('ZRANGE', q.untils.key, -1, -1)) do
     local record = attempt(task_read, id)
-    local since = record and math.max(record.began, record.spawned) or 0
-    if since > now + SET_BACK_MS and record.till > 0 then
-      task_until(id, record, now + math.max(record.till - since, 0))
-      record.began, record.spawned = math.min(record.began, now), math.min(record.spawned, now)
-      task_write(id, record)
-    end
+    if record and record.till > 0 then until_settle(id, record) end
   end
   for _, id in ipairs(redis.call('ZRANGE', q.ended.key, -1, -1)) do attempt(task_read, id) end
 end
@@ -77,10 +80,26 @@ local function sweep_look(x, most, more, aside, see_to)
   end
 end
 
+-- Of a lease that is gone only its expiry was left, and that is over: nobody else would end its attempt.
+local function sweep_deleted(t, key)
+  local id = key
+  if t == q.locks then
+    local job = string.match(key, '^job:([^\255]*)$')
+    id = job and read(q.open, job)
+  end
+  local record = id and task_read(id)
+  if record and (record.state == 'running' or record.state == 'stopping') and not attempt_lease(id, record) then
+    task_lost(id, record, REASON.LEASE_DELETED)
+  end
+end
+
 local function sweep_attempts(t, most, aside, spares)
   sweep_look(t.live, most, spares.count, aside, function(key)
     local lease = lease_read(t, key)
-    if not lease then return leave(t.live, key) end
+    if not lease then
+      leave(t.live, key)
+      return sweep_deleted(t, key)
+    end
     if lease.live then return end
     local id = t == q.leases and key or task_of(key, lease)
     if not id then return lease_drop(t, key, lease) end  -- a lock

@@ -175,6 +175,38 @@ async def test_what_was_put_off_by_the_right_clock_keeps_its_time(lb: Lockbeat, 
     assert (await claim_one(lb, owner="bob")).name == "month"
 
 
+@pytest.mark.parametrize("put_off", ["delay", "retry"])
+async def test_what_was_put_off_for_longer_than_the_set_back_is_put_off_anew_once(lb: Lockbeat, at: At, put_off: str) -> None:
+    at(NOON + 3600)
+    if put_off == "delay":
+        await lb.tasks.spawn("job", delay=7200)
+    else:
+        await lb.tasks.fail(await begun(lb, retry=Fixed(7200, jitter=0)), "broken")
+    at(NOON)
+    for moment in (0, 1, 7199):
+        at(NOON + moment)
+        assert await lb.tasks.claim("default", "bob", 1, 30) == []
+    at(NOON + 7200)
+    await claim_one(lb, owner="bob")
+
+
+@pytest.mark.parametrize("put_off", ["delay", "retry"])
+async def test_what_is_put_off_after_the_clock_was_set_back_is_not_due_early(lb: Lockbeat, at: At, put_off: str) -> None:
+    """Its number stands an hour ahead, as numbers never go back: it says nothing of when the task was put off."""
+    at(NOON + 3600)
+    await lb.tasks.spawn("other", queue="other")
+    at(NOON)
+    if put_off == "delay":
+        await lb.tasks.spawn("job", delay=7200)
+    else:
+        await lb.tasks.fail(await begun(lb, retry=Fixed(7200, jitter=0)), "broken")
+    assert await lb.tasks.claim("default", "bob", 1, 30) == []
+    at(NOON + 7199)
+    assert await lb.tasks.claim("default", "bob", 1, 30) == []
+    at(NOON + 7200)
+    await claim_one(lb, owner="bob")
+
+
 async def test_an_idempotency_key_is_free_again_when_its_retention_is_over(lb: Lockbeat, at: At) -> None:
     at(AHEAD)
     first = await lb.tasks.spawn("job", idempotency_key="once", retention=60)

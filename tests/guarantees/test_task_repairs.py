@@ -435,6 +435,48 @@ async def test_a_job_whose_slot_is_unreadable_stops_no_other_of_its_shard(lb: Lo
     assert [await states(lb, name) for name in names] == [["fired"], [], ["fired"]]
 
 
+# -- keys that were lost
+
+
+@only("memory")
+@pytest.mark.parametrize("lost", ["task:lease", "task:live", "task:owned"])
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_the_attempt_of_a_dead_worker_ends_though_a_key_of_its_lease_was_lost(
+    lb: Lockbeat, raw: Any, lost: str, cancelled: bool
+) -> None:
+    """Nobody renews it, and nobody reports of it: the sweep alone can end it."""
+    with stopped() as at:
+        spawned = await lb.tasks.spawn("job", max_attempts=1)
+        await claim_one(lb, owner="dead", lease=30)
+        if cancelled:
+            assert await lb.tasks.cancel(spawned.task_id)
+        raw.delete(lb.store.keys.key(0, lost))
+        for moment in (29, 60, 90):  # without its expiry the lease is found first, and ends its whole length later
+            at(NOON + moment)
+            assert await lb.tasks.claim("default", "bob", 1, 30) == []
+        text = raw.hget(lb.store.keys.key(0, "task"), spawned.task_id)
+    assert text.startswith(b"cancelled " if cancelled else b"dead ")
+
+
+@only("memory")
+@pytest.mark.parametrize("lost", ["lock", "lock:live", "lock:owned", "job:open"])
+async def test_the_slot_of_a_dead_instance_ends_though_a_key_of_its_lease_was_lost(lb: Lockbeat, raw: Any, lost: str) -> None:
+    """No further slot comes due, which would see to it."""
+    with stopped() as at:
+        job = minutely()
+        await overdue(lb, raw, job)
+        hands = Hands("report", places=1)
+        await scheduler(lb, job, runner=hands).tick(0)
+        [task] = hands.tasks
+        raw.delete(lb.store.keys.key(0, lost))
+        for moment in (4, 10, 16):
+            at(NOON + moment)
+            assert await lb.tasks.claim("default", "bob", 1, 30) == []
+        assert await states(lb, "report") == ["lost"]
+        assert (await lb.tasks.get(task.id)).state == "dead"
+        assert not await lb.locks.is_locked("job:report")
+
+
 # -- release-all
 
 
