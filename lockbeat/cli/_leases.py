@@ -16,6 +16,9 @@ from lockbeat.store.keys import job_lock
 from lockbeat.values.durations import span
 from lockbeat.values.visible import visible
 
+MOST_RUNNING = 1000
+"""Tasks among which that of an attempt is looked for."""
+
 
 def list_locks(where: Where, owner: str | None, as_json: bool) -> None:
     """The live locks, of one owner or of all."""
@@ -68,29 +71,47 @@ def release_all(where: Where, owner: str, as_json: bool) -> None:
 def unlock(where: Where, key: str, yes: bool, as_json: bool) -> None:
     """Give back one lock, whoever holds it, once somebody said yes."""
 
-    async def look(lb: Lockbeat) -> tuple[Lease | None, float]:
-        return await lb.locks.holder(key), await lb.store.server_time()
+    job = key.removeprefix(job_lock("")) if key.startswith(job_lock("")) else None
 
-    lease, now = where.ask(look)
+    async def look(lb: Lockbeat) -> tuple[Lease | None, str | None, float]:
+        lease, task = await lb.locks.holder(key), None
+        if lease is not None and job is not None:
+            running = await lb.tasks.list(state="running", limit=MOST_RUNNING)
+            task = next((info.id for info in running if info.name == job and info.fence == lease.fence), None)
+        return lease, task, await lb.store.server_time()
+
+    lease, task, now = where.ask(look)
     if lease is None:
         raise Problem(f"nobody holds {key!r}")
+    if task is not None:
+        raise _of_an_attempt(lease, task)
     held = f"{key!r} is held by {lease.owner}, with fence {lease.fence}, for another {span(lease.expires_at - now)}"
     if not yes:
         if not sys.stdin.isatty():
             raise Usage(f"{held}; say --yes where there is no terminal to ask on")
-        job = "; its job's next slot may run beside the one that runs" if key.startswith(job_lock("")) else ""
-        if not typer.confirm(visible(f"{held}. Its holder goes on until it next renews{job}. Give it back?"), err=True):
+        fires = "" if job is None else f"; the slots of job {job} are skipped no more"
+        if not typer.confirm(visible(f"{held}. Its holder goes on until it next renews{fires}. Give it back?"), err=True):
             raise Problem("nothing was given back")
 
-    async def give_back(lb: Lockbeat) -> bool:
-        return await lb.locks.unlock(lease)
+    async def give_back(lb: Lockbeat) -> tuple[bool, Lease | None]:
+        return await lb.locks.unlock(lease), await lb.locks.holder(key)
 
-    if not where.ask(give_back):
+    given_back, still = where.ask(give_back)
+    if still is not None and still.fence == lease.fence:
+        raise _of_an_attempt(lease, None)
+    if not given_back:
         raise Problem(f"{key!r} is not held by {lease.owner} with fence {lease.fence} any more; nothing was given back")
     if as_json:
         say_json({"key": key, "owner": lease.owner, "fence": lease.fence})
     else:
         say(f"gave back {key}, which {lease.owner} held with fence {lease.fence}")
+
+
+def _of_an_attempt(lease: Lease, task: str | None) -> Problem:
+    """Such a lease is no lock to give back: the attempt would go on, and its task with it."""
+    ends = f"lockbeat cancel {task} ends it" if task else "it is given back when that has stopped"
+    gone = f"if that instance is gone, lockbeat release-all {lease.owner} takes it back"
+    return Problem(f"{lease.key!r} is held by {lease.owner} for an attempt of its job: {ends}; {gone}")
 
 
 def list_instances(where: Where, as_json: bool) -> None:

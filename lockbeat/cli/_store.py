@@ -17,7 +17,7 @@ from typing import TypeVar
 from lockbeat.cli._errors import Usage
 from lockbeat.client import Lockbeat
 from lockbeat.connection import Address, parse_url
-from lockbeat.errors import ScriptError, StoreError, StoreUnavailable
+from lockbeat.errors import ScriptError, StoreError, StoreFormatError, StoreUnavailable
 
 T = TypeVar("T")
 
@@ -86,7 +86,9 @@ class Where:
 
 
 def refused(address: Address, problem: StoreError) -> StoreError:
-    """The same, with the store's name: it answers, and will not have us."""
+    """The same, with the store's name, if it does not say it: the store answers, and will not have us."""
+    if isinstance(problem, StoreFormatError):
+        return StoreError(str(problem))
     remedy = " Write USER:PASSWORD@ in front of the host" if str(problem).startswith("Authentication required") else ""
     return StoreError(f"{address.safe} refuses: {problem}{remedy}")
 

@@ -103,7 +103,8 @@ def _note(info: TaskInfo, now: float) -> str:
     if info.state == "running" and info.expires_at is not None and info.expires_at <= now:
         notes.append(f"its lease expired {_ago(info.expires_at, now)}")
     if info.failure is not None and info.state != "done":
-        notes.append(info.failure.summary)
+        cancelled = info.state == "cancelled" and info.failure.type == "Cancelled"
+        notes.append(info.failure.message if cancelled else info.failure.summary)
     return "; ".join(notes) or "-"
 
 
@@ -190,10 +191,12 @@ def show_task(where: Where, task_id: str, as_json: bool) -> None:
     if as_json:
         say_json(_task_json(info))
         return
+    _, at, slot = info.id.rpartition("@")
     state = f"{info.state}; begun {info.attempts} of {several(info.max_attempts, 'time')}"
     facts: list[tuple[str, str | None]] = [
         ("task", info.id),
         ("name", info.name),
+        ("slot", _instant(int(slot) / 1000, now) if at else None),
         ("queue", info.queue or None),
         ("state", state),
         ("priority", str(info.priority)),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lockbeat.connection import Connector
-from lockbeat.errors import StoreError, StoreUnavailable
+from lockbeat.errors import ScriptError, StoreError, StoreFormatError, StoreUnavailable
 from lockbeat.monitor._instances import fields
 from lockbeat.monitor._server import Finding, Server, denied
 from lockbeat.store.calls import Calls
-from lockbeat.store.keys import Keys
+from lockbeat.store.keys import FORMAT, Keys
 from lockbeat.store.wire import Wire
 
 MOST_SERVERS = 32
@@ -43,7 +43,8 @@ async def examine(connector: Connector, namespace: str, timeout: float) -> list[
                 where = f"port {server.info.get('tcp_port', '?')}"
                 found = [replace(finding, says=f"{where}: {finding.says}") for finding in found]
             findings += found
-        return [*findings, await _spread(next(iter(servers.values())), shards), await _overdue(calls, keys, shards)]
+        findings += [await _spread(next(iter(servers.values())), shards), format_ := await _format(calls, keys, shards)]
+        return findings if format_.state == "fail" else [*findings, await _overdue(calls, keys, shards)]
     finally:
         await calls.aclose()
 
@@ -66,6 +67,22 @@ async def _shards(wire: Wire, keys: Keys) -> int:
         raise
     except StoreError:  # that we may not read it is for the check of rights to say
         return 1
+
+
+async def _format(calls: Calls, keys: Keys, shards: int) -> Finding:
+    """Whether this version reads the keys as those who wrote them."""
+    try:
+        found = {(await calls.call("store/open", shard, shards=0, format=0)).format for shard in range(shards)} - {0}
+    except StoreUnavailable:
+        raise
+    except ScriptError as problem:
+        return Finding("format", "fail", str(problem))
+    except StoreError as problem:
+        return Finding("format", "unknown", f"which format the store is in can't be read: {problem}")
+    if strange := found - {FORMAT}:
+        says, _, remedy = str(StoreFormatError(f"namespace {keys.namespace!r}", strange.pop(), FORMAT)).rpartition(": ")
+        return Finding("format", "fail", says, remedy)
+    return Finding("format", "ok", f"{FORMAT}, which this version speaks" if found else "none yet, the store is unused")
 
 
 async def _overdue(calls: Calls, keys: Keys, shards: int) -> Finding:

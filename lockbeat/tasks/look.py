@@ -53,7 +53,7 @@ class Look:
         return reply == results.DONE
 
     def _unknown(self, task_id: str) -> UnknownTask:
-        return UnknownTask(f"task_id: no task {task_id!r} in {self._store.connector.location}")
+        return UnknownTask(f"no task {task_id!r} in {self._store.connector.location}")
 
     async def get(self, task_id: str) -> TaskInfo:
         """What is known of a task, until its retention is over (`task/get`).

@@ -39,10 +39,38 @@ def test_a_fit_store_passes_and_nothing_is_written(lockbeat: Lockbeat, server: E
     assert answer.code == 0
     assert set(answer.json) == {"store", "namespace", "state", "checks"}
     states = {each["check"]: each["state"] for each in answer.json["checks"]}
-    fit = ("server", "role", "rights", "scripts", "eviction", "replication", "clock", "latency", "shards")
+    fit = ("server", "role", "rights", "scripts", "eviction", "replication", "clock", "latency", "shards", "format")
     assert {check: states[check] for check in fit} == dict.fromkeys(fit, "ok")
     assert states["persistence"] == "warn"  # this one keeps nothing
     assert raw.dbsize() == 0
+
+
+@pytest.mark.parametrize(("key", "value", "of"), [("fence", "7 7", "1, of an older"), ("format", "3", "3, of a newer")])
+def test_a_store_in_another_format_is_not_fit_and_every_command_says_so_in_one_sentence(
+    lockbeat: Lockbeat, server: EmbeddedServer, raw: Any, key: str, value: str, of: str
+) -> None:
+    raw.set(f"{{lockbeat:0}}:{key}", value)
+    url, says = (
+        f"unix://{server.socket_path}",
+        f"namespace 'lockbeat' is in format {of} version of lockbeat, and this one speaks format 2",
+    )
+    answer = lockbeat("doctor", "--url", url, "--json")
+    assert (answer.code, answer.json["state"]) == (1, "fail")
+    found = finding(answer, "format")
+    assert (found["state"], found["says"]) == ("fail", says)
+    assert found["remedy"].startswith("use that version, or another namespace")
+    assert "jobs" not in {each["check"] for each in answer.json["checks"]}, "which are not read as they were written"
+    refused = lockbeat("ls", "--url", url)
+    assert (refused.code, refused.out) == (1, "")
+    assert refused.err == f"lockbeat: {url}, {says.replace(' is in', ', is in')}: {found['remedy']}\n"
+    assert [*raw.scan_iter()] == [f"{{lockbeat:0}}:{key}"]
+
+
+def test_a_format_that_can_not_be_read_is_not_fit(lockbeat: Lockbeat, server: EmbeddedServer, raw: Any) -> None:
+    raw.set("{lockbeat:0}:format", "two")
+    answer = lockbeat("doctor", "--url", f"unix://{server.socket_path}", "--json")
+    assert answer.code == 1
+    assert "{lockbeat:0}:format" in finding(answer, "format")["says"]
 
 
 def test_a_store_with_jobs_that_nobody_fires_is_not_fit(lockbeat: Lockbeat, server: EmbeddedServer, raw: Any) -> None:

@@ -345,7 +345,7 @@ def test_unlock_asks_who_has_a_terminal(lockbeat: Lockbeat, store: str) -> None:
     using(store, take)
     with Terminal("unlock", "job:report", "--url", store) as terminal:
         terminal.says("'job:report' is held by gone-1, with fence ")
-        terminal.says("its job's next slot may run beside the one that runs. Give it back? [y/N]")
+        terminal.says("the slots of job report are skipped no more. Give it back? [y/N]")
         terminal.types("n\r")
         assert terminal.ends() == 1
     assert len(lockbeat("locks", "--url", store, "--json").json) == 1
@@ -355,6 +355,33 @@ def test_unlock_asks_who_has_a_terminal(lockbeat: Lockbeat, store: str) -> None:
         terminal.says("gave back job:report, which gone-1 held")
         assert terminal.ends() == 0
     assert lockbeat("locks", "--url", store, "--json").json == []
+
+
+def test_unlock_leaves_an_attempt_its_lease_and_says_what_ends_it(lockbeat: Lockbeat, late: tuple[str, int]) -> None:
+    store, slot = late
+    fire(store, slot, claim=True)
+    [task] = lockbeat("tasks", "--state", "running", "--url", store, "--json").json["tasks"]
+    said = "lockbeat: 'job:tick' is held by them for an attempt of its job: "
+    gone = "; if that instance is gone, lockbeat release-all them takes it back\n"
+    for yes in ([], ["--yes"]):
+        refused = lockbeat("unlock", "job:tick", *yes, "--url", store)
+        assert (refused.code, refused.err) == (1, f"{said}lockbeat cancel {task['task_id']} ends it{gone}")
+    lockbeat("cancel", task["task_id"], "--url", store)  # its body has yet to stop
+    refused = lockbeat("unlock", "job:tick", "--yes", "--url", store)
+    assert (refused.code, refused.err) == (1, f"{said}it is given back when that has stopped{gone}")
+    assert [lock["key"] for lock in lockbeat("locks", "--url", store, "--json").json] == ["job:tick"]
+    assert "1 task" in lockbeat("release-all", "them", "--url", store).out
+    assert lockbeat("locks", "--url", store, "--json").json == []
+
+
+def test_the_task_of_a_slot_shows_the_slot(lockbeat: Lockbeat, late: tuple[str, int]) -> None:
+    store, slot = late
+    fire(store, slot, claim=True)
+    [task] = lockbeat("tasks", "--url", store, "--json").json["tasks"]
+    at = datetime.fromtimestamp(int(task["task_id"].removeprefix("tick@")) / 1000, UTC)
+    assert f"slot      {at:%Y-%m-%d %H:%M:%S}Z, " in lockbeat("task", task["task_id"], "--utc", "--url", store).out
+    lockbeat("cancel", task["task_id"], "--url", store)
+    assert lockbeat("tasks", "--url", store).out.endswith("  it was cancelled\n")
 
 
 def test_on_a_narrow_terminal_columns_are_left_out_and_no_word_is_cut(

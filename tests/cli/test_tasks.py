@@ -367,7 +367,7 @@ def test_an_unknown_task_is_one_line_and_exit_code_1(lockbeat: Lockbeat, store: 
     answer = lockbeat(command, "no-such\nid", "--url", store)
     assert (answer.code, answer.out) == (1, "")
     assert one_line(answer.err)
-    assert answer.err.startswith("lockbeat: task_id: no task 'no-such\\nid' in ")
+    assert answer.err.startswith("lockbeat: no task 'no-such\\nid' in ")
     assert left(raw) == set()
 
 
