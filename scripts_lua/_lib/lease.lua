@@ -21,7 +21,7 @@ local function lease_parse(value, score)
 end
 
 local function lease_text(lease)
-  return int(lease.fence) .. ' ' .. int(lease.ttl) .. ' ' .. lease.calls .. ' ' .. lease.note .. ' ' .. lease.owner
+  return string.format('%d %d ', lease.fence, lease.ttl) .. lease.calls .. ' ' .. lease.note .. ' ' .. lease.owner
 end
 
 -- Whether `call` is one of those that took it.

@@ -4,11 +4,13 @@
 -- needs: _lib/places _lib/counts _lib/reasons
 
 local function ledger_member(job, slot)
-  return job .. '\255' .. string.format('%015.0f', slot)
+  return job .. '\255' .. string.format('%015d', slot)
 end
 
 local function slot_id(job, slot)
-  return job .. '@' .. int(slot)
+  local id = job .. '@' .. int(slot)
+  if not slots_of[id] then slots_of[id] = {job, tonumber(slot)} end
+  return id
 end
 
 -- Forget these of a job's slots. A task that has not ended goes on, and is forgotten at its end.

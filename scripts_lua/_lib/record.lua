@@ -28,14 +28,14 @@ local function job_of(id)
 end
 
 local function record_parse(text)
-  local head, tries, json = string.match(text, '^([^\255]*)\255([^\255]*)\255(.*)$')
-  local state, attempts, max, spawned, due, seq, till, began, ended, code, detail =
-    string.match(head or '', '^(%l+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%S+) (.*)$')
-  if not state then return nil end
+  local state, attempts, max, spawned, due, seq, till, began, ended, code, detail, at =
+    string.match(text, '^(%l+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) ([^ \255]+) ([^\255]*)\255()')
+  local parted = at and string.find(text, '\255', at, true)
+  if not parted then return nil end
   return {
     state = state, attempts = tonumber(attempts), max = tonumber(max), spawned = tonumber(spawned), due = tonumber(due),
     seq = tonumber(seq), till = tonumber(till), began = tonumber(began), ended = tonumber(ended), code = code, detail = detail,
-    tries = tries, json = json,
+    tries = string.sub(text, at, parted - 1), json = string.sub(text, parted + 1),
   }
 end
 
@@ -46,10 +46,10 @@ end
 
 -- One that nobody has begun. `text`: "MAX JSON".
 local function record_new(text, due)
-  local max, json = string.match(text, '^(%d+) (.*)$')
+  local at = string.find(text, ' ', 1, true)
   return {
-    state = 'waiting', attempts = 0, max = tonumber(max), spawned = now, due = due, seq = 0, till = 0, began = 0, ended = 0,
-    code = '-', detail = '', tries = '', json = json,
+    state = 'waiting', attempts = 0, max = tonumber(string.sub(text, 1, at - 1)), spawned = now, due = due, seq = 0, till = 0, began = 0, ended = 0,
+    code = '-', detail = '', tries = '', json = string.sub(text, at + 1),
   }
 end
 
@@ -81,9 +81,10 @@ end
 -- Its newest attempt, and `at` which place of `tries` that begins.
 local function last_try(record)
   if record.try then return record.try end
-  local at = string.match(record.tries, '^.*\254()') or 1
-  local n, fence, began, how, owner = string.match(record.tries, '^(%d+) (%d+) (%d+) %d+ (%S+) ([^\253]*)', at)
-  record.try = {at = at, n = n, fence = tonumber(fence), began = began, how = how, owner = owner}
+  local tries = record.tries
+  local at = string.find(tries, '\254', 1, true) and string.match(tries, '^.*\254()') or 1
+  local begins, fence, began, how, owner = string.match(tries, '^(%d+ (%d+) (%d+) )%d+ (%S+) ([^\253]*)', at)
+  record.try = {at = at, begins = begins, fence = tonumber(fence), began = began, how = how, owner = owner}
   return record.try
 end
 
@@ -101,11 +102,14 @@ end
 
 local function try_begin(record, fence, owner)
   local tries = record.tries
-  local _, kept = string.gsub(tries, '\254', '')
-  if kept >= MOST_TRIES - 1 then tries = string.match(tries, '^[^\254]*\254(.*)$') end
-  if tries ~= '' then tries = tries .. '\254' end
-  record.tries = tries .. string.format('%d %d %d 0 - ', record.attempts, fence, now) .. owner
-  record.try = {at = #tries + 1, n = record.attempts, fence = fence, began = now, how = '-', owner = owner}
+  if tries ~= '' then
+    local _, kept = string.gsub(tries, '\254', '')
+    if kept >= MOST_TRIES - 1 then tries = string.match(tries, '^[^\254]*\254(.*)$') end
+    tries = tries .. '\254'
+  end
+  local begins = string.format('%d %d %d ', record.attempts, fence, now)
+  record.tries = tries .. begins .. '0 - ' .. owner
+  record.try = {at = #tries + 1, begins = begins, fence = fence, began = now, how = '-', owner = owner}
 end
 
 local function try_drop(record)
@@ -121,8 +125,7 @@ local function try_end(record, how, error)
     if halves then error = string.gsub(error, '[\192-\247]?[\128-\191]*$', '') end
   end
   try.how = how
-  record.tries = string.sub(record.tries, 1, try.at - 1)
-    .. string.format('%d %d %d %d ', try.n, try.fence, try.began, now) .. how .. ' ' .. try.owner
+  record.tries = string.sub(record.tries, 1, try.at - 1) .. try.begins .. int(now) .. ' ' .. how .. ' ' .. try.owner
     .. (error and error ~= '' and '\253' .. error or '')
 end
 

@@ -34,20 +34,19 @@ local function index(key) return {key = key, seen = {}, scored = true} end
 
 -- seen[id]: what stands there, false: nothing, nil: not known yet.
 local function gather(part, ids)
-  local asked, seen = {}, part.seen
-  for _, id in ipairs(ids) do
+  local asked, most, seen, scored = {}, 0, part.seen, part.scored
+  for i = 1, #ids do
+    local id = ids[i]
     if seen[id] == nil then
-      asked[#asked + 1] = id
-      seen[id] = false
+      most = most + 1
+      asked[most], seen[id] = id, false
     end
   end
-  if #asked == 0 then return end
-  if part.scored then
-    local got = redis.call('ZMSCORE', part.key, unpack(asked))
-    for i, id in ipairs(asked) do seen[id] = got[i] and tonumber(got[i]) end
-  else
-    local got = redis.call('HMGET', part.key, unpack(asked))
-    for i, id in ipairs(asked) do seen[id] = got[i] end
+  if most == 0 then return end
+  local got = scored and redis.call('ZMSCORE', part.key, unpack(asked)) or redis.call('HMGET', part.key, unpack(asked))
+  for i = 1, most do
+    local value = got[i]
+    seen[asked[i]] = scored and value and tonumber(value) or value
   end
 end
 
