@@ -29,6 +29,7 @@ class Lockbeat:
     owner: this instance's name; None: one that is unique per process start.
     shards: how many shards the store is to have, fixed once it is in use; None: what it has.
     timeout: seconds after which the store counts as away, and after which a call gives up with StoreUnavailable.
+        With more than 10 a call may be repeated so late that the store has forgotten its answer, which it keeps for 20 s.
     credential_provider: a redis.credentials.CredentialProvider, asked for each new connection, also from the keeper's thread.
         Not for embedded:// and memory://.
     stall: seconds without a turn of the event loop after which the keeper renews no lease of this client; None: it always does.

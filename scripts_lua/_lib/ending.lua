@@ -169,7 +169,12 @@ local function task_make_way(id, owner)
     task_end(id, record, 'missed', REASON.NOT_BEGUN)
     return false, record.due
   end
-  if record.state == 'waiting' then return true end
+  if record.state == 'waiting' then
+    -- In no queue: one of those keys was evicted, or deleted by hand. Nobody would ever claim it, and the job would fire no more.
+    local ready, delayed = places_of(id, record)
+    if not read(q.ready, ready) and not read(q.delayed, delayed) then task_queue(id, record, math.max(record.due, now)) end
+    return true
+  end
   if record.state ~= 'running' then return false end
   local lease = attempt_lease(id, record)
   if lease and (lease.live or lease.owner == owner) then return true end

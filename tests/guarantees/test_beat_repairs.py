@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from lockbeat import Lockbeat
+from lockbeat import Fixed, Lockbeat
 from lockbeat.errors import StoreUnavailable
 from lockbeat.jobs import Job
 from lockbeat.jobs import scheduler as module
 from lockbeat.store import results
 from lockbeat.triggers import Every
-from tests.beats import Beats, backdate, eventually, ledger, minutely, now_ms, overdue, scheduler, states
+from tests.beats import Beats, Hands, backdate, eventually, ledger, minutely, now_ms, overdue, scheduler, states
 from tests.conftest import only, wait_until
-from tests.tasks import until
+from tests.tasks import NOON, claim_one, stopped, until
 
 
 @only("valkey")
@@ -41,6 +41,28 @@ async def test_a_job_goes_on_after_one_of_its_keys_was_lost(key: str, lb: Lockbe
     beat, ran = program()
     async with beat.lifespan():
         await wait_until(lambda: ran, f"it runs again without {key}")
+
+
+@only("memory")
+@pytest.mark.parametrize("lost", ["task:delayed", "task:ready"])
+async def test_a_retry_that_was_lost_from_its_queue_does_not_silence_its_job(lb: Lockbeat, raw: Any, lost: str) -> None:
+    """Under overlap skip the next slots wait for it to end, so whoever skips one puts it back."""
+    with stopped() as at:
+        job, hands = minutely(max_attempts=2, retry=Fixed(1 if lost == "task:delayed" else 0, jitter=0)), Hands("report")
+        await overdue(lb, raw, job)
+        await scheduler(lb, job, runner=hands).tick(0)
+        assert await lb.tasks.fail(hands.tasks[0], "broken")
+        raw.delete(lb.store.keys.key(0, lost))
+        at(NOON + 61)
+        assert await lb.tasks.claim("default", "bob", 1, 30) == []
+        await scheduler(lb, job, runner=hands).tick(0)
+        assert await states(lb, "report") == ["retrying", "skipped"]
+        again = await claim_one(lb, owner="bob")
+        assert (again.id, again.attempt) == (hands.tasks[0].id, 2)
+        assert await lb.tasks.complete(again)
+        at(NOON + 121)
+        await scheduler(lb, job, runner=hands).tick(0)
+        assert [task.attempt for task in hands.tasks] == [1, 1]
 
 
 def lose(raw: Any, lb: Lockbeat, lost: str) -> None:
