@@ -143,7 +143,7 @@ def claims(
     namespace: Namespace = "lockbeat",
     as_json: AsJson = False,
 ) -> None:
-    """List a queue's claims: state, owner, fence, expiry."""
+    """List a queue's claims that have not ended."""
     from lockbeat.cli._claims import list_claims, show_stats
 
     if stats:
