@@ -138,12 +138,15 @@ class Stored:
         return Done(key, queue, holder, result, reply.completed_at_ms / 1000, reply.until_ms / 1000)
 
     async def change(self, script: str, claim: Claim, *, keep: float = 0, lease: float = math.inf, **args: Any) -> int:
-        row, shard = self._row(script, claim, call=self._store.new_call(), **args)
+        store, shard = self._store, self._shard_of(claim.key, claim.queue)
+        row = store.row[script](
+            queue=claim.queue, key=claim.key, owner=claim.owner, fence=claim.fence, call=store.new_call(), **args
+        )
         try:
-            return int(await self._store.call_row(row, shard, lease=keep or lease))
+            return int(await store.call_row(row, shard, lease=keep or lease))
         except BaseException:
             if keep:
-                self._store.undo(row, shard, lasts=keep)
+                store.undo(row, shard, lasts=keep)
             raise
 
     def undo(self, script: str, claim: Claim, *, lasts: float, **args: Any) -> None:

@@ -36,7 +36,6 @@ class Holding:
         self.unnoticed = False
         """Lost, and the block got to its end without an await at which it could have been told."""
         self._keeper = keeper
-        self._what = f"{row.script.partition('/')[0]} {row.key!r}"
         self._held = Held(row, shard, ttl, 0.0, self._on_lost)
         self._held.taken(asked_at)
         self._task: asyncio.Task[Any] | None = asyncio.current_task()
@@ -90,10 +89,12 @@ class Holding:
     def _abandoned(self, task: asyncio.Task[Any]) -> None:
         """It was entered by hand. Another task may yet leave it, as fixtures and start-up code do: not ours to take away."""
         if not self._over and self.lost is None:
+            row = self._held.row
             log.warning(
-                "%s: the task that entered it has ended and did not leave it. It is renewed until its handle is left, or this "
+                "%s %r: the task that entered it has ended and did not leave it. It is renewed until its handle is left, or this "
                 "program ends; use `async with`",
-                self._what,
+                row.script.partition("/")[0],
+                row.key,
             )
 
     def _on_lost(self, reason: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Awaitable
+from contextlib import nullcontext
 from operator import itemgetter
 from types import TracebackType
 from typing import Any
@@ -22,12 +24,14 @@ from lockbeat.values.names import check_name
 
 log = logging.getLogger("lockbeat")
 
+_NO_LIMIT = nullcontext()
 
-async def acquire(store: Store, row: Row, shard: int, durability: Durability | None) -> Any:
+
+def acquire(store: Store, row: Row, shard: int, durability: Durability | None) -> Awaitable[Any]:
     """Send a row of `lock/try_acquire`, and wait until what it took is as durable as asked for. NotDurable: undo it."""
     if durability is None:
-        return await store.call_row(row, shard, lease=row.ttl_ms / 1000)
-    return await store.call_durably(row, shard, durability, changed=itemgetter(0))
+        return store.call_row(row, shard, lease=row.ttl_ms / 1000)
+    return store.call_durably(row, shard, durability, changed=itemgetter(0))
 
 
 class Lock:
@@ -133,7 +137,7 @@ class Lock:
         room = self._room
         room.enter(waiter)
         try:
-            async with asyncio.timeout(self._wait or None):
+            async with asyncio.timeout(self._wait) if self._wait else _NO_LIMIT:
                 if channel:
                     await store.listening(shard)
                 again = False

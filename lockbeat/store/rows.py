@@ -40,6 +40,8 @@ def _id(where: str, value: object) -> str:
 
 
 def _int(where: str, value: object) -> int:
+    if value.__class__ is int:
+        return value
     raise TypeError(f"{where} must be an int, not {value!r}")
 
 
@@ -49,7 +51,7 @@ def _list(where: str, value: object) -> str:
     return json.dumps([*value])
 
 
-# By type: what lets an argument pass at once, where it stands for {0}; and what looks at the others, and encodes them.
+# By type: what lets an argument pass at once, where it stands for {0}; and what looks at it, and encodes it, if any does not.
 TYPES: dict[str, tuple[str, Callable[[str, object], str | bytes | int]]] = {
     "str": ("{0}.__class__ is str", _text),
     "text": ("{0}.__class__ is str", _text),
@@ -67,13 +69,11 @@ def encoder(script: str, arguments: Sequence[tuple[str, str]]) -> tuple[type[Row
     names = [name for name, _ in arguments]
     fields = {name: property(itemgetter(place)) for place, name in enumerate(names)}
     row = type(script, (Row,), {"__slots__": (), "script": script, **fields})
-    known: dict[str, Any] = {"_new": tuple.__new__, "_row": row}
-    lines = [f"def encode({'*, ' if names else ''}{', '.join(names)}):"]
-    for name, kind in arguments:
-        passes, check = TYPES[kind]
-        known[f"_{kind}"] = check
-        lines.append(f" if not ({passes.format(name)}): {name} = _{kind}({f'{script}: {name}'!r}, {name})")
-    lines.append(f" return _new(_row, ({''.join(f'{name}, ' for name in names)}))")
+    known: dict[str, Any] = {f"_{kind}": check for kind, (_, check) in TYPES.items()} | {"_row": row}
+    passes = " and ".join(TYPES[kind][0].format(name) for name, kind in arguments) or "True"
+    lines = [f"def encode({'*, ' if names else ''}{', '.join(names)}):", f" if not ({passes}):", "  pass"]
+    lines += [f"  {name} = _{kind}({f'{script}: {name}'!r}, {name})" for name, kind in arguments]
+    lines.append(f" return _row(({''.join(f'{name}, ' for name in names)}))")
     exec("\n".join(lines), known)  # noqa: S102 - words of headers, which `parse` holds to a-z and _
     known["encode"].__qualname__ = script  # what Python says of an argument that is missing, or too many, begins with it
     return row, known["encode"]

@@ -92,14 +92,15 @@ class Batch:
 
     def succeed(self, reply: Any) -> None:
         """A group that met what can't be read has an error for a reply; of many groups made as one call it is in its place."""
-        target = self.target
-        if target is not None and target.batched and not self.shared:
-            reply = [_said(mine, target.decode) for mine in reply]
+        target, decode = self.target, None if self.target is None else self.target.decode
+        alone = target is not None and (self.shared or not target.batched)
+        if target is not None and not alone:
+            reply = [_said(mine, decode) for mine in reply]
         for future, mine in zip(self.calls, reply if self.shared else (reply,), strict=True):
             if future.done():
                 continue  # its caller was cancelled
-            if mine.__class__ is not int and target is not None and (self.shared or not target.batched):
-                mine = _said(mine, target.decode)
+            if alone and mine.__class__ is not int:
+                mine = _said(mine, decode)
                 if isinstance(mine, LockbeatError):
                     future.set_exception(mine)
                     continue

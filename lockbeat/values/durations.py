@@ -13,10 +13,10 @@ TEN_YEARS = 10 * 365.25 * 86_400
 
 def seconds(argument: str, value: object, *, least: float = 0.001, most: float = TEN_YEARS) -> float:
     """The duration in seconds. Raises InvalidArgument or InvalidType, naming `argument`."""
-    if isinstance(value, timedelta):
-        number = value.total_seconds()
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
         number = value
+    elif isinstance(value, timedelta):
+        number = value.total_seconds()
     else:
         raise InvalidType(argument, f"must be seconds (int or float) or a timedelta, not {type(value).__name__}")
     if not (least <= number <= most):  # also refuses NaN
