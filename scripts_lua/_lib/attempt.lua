@@ -41,11 +41,22 @@ end
 
 local awaited
 
+-- The job's lock is free: hand it to the first who waits for it. Returns its new holder, or nil. `old`: a lease that has expired.
+local function attempt_hand_on(t, key, old)
+  if awaited == nil then awaited = redis.call('EXISTS', q.waiting.queue) == 1 end
+  local handed = awaited and attempt(hand_off, q.waiting, q.fence, key, '')
+  if not handed then return nil end
+  lease_outlive(t, lease_grant(t, key, old, handed).expires)
+  return handed.owner
+end
+
 -- Begin the next attempt. Returns its lease; or nil and who holds its job's lock.
 local function task_start(id, record, owner, call, lease_ms)
   local t, key, note = attempt_place(id, record)
   local held = t == q.locks and lease_read(t, key) or nil  -- what waits has no lease of its own
   if held and held.live then return nil, held.owner end
+  local before = t == q.locks and attempt_hand_on(t, key, held)
+  if before then return nil, before end
   local fence = mint(q.fence)
   record.state, record.attempts, record.began, record.seq, record.code, record.detail = 'running', record.attempts + 1, now, 0, '-', ''
   record.code, record.detail = '-', ''
@@ -65,8 +76,5 @@ local function task_leave(id, record)
   local lease, t, key = attempt_lease(id, record)
   if not lease then return end
   lease_drop(t, key, lease)
-  if t ~= q.locks then return end
-  if awaited == nil then awaited = redis.call('EXISTS', q.waiting.queue) == 1 end
-  local handed = awaited and attempt(hand_off, q.waiting, q.fence, key, '')
-  if handed then lease_outlive(t, lease_grant(t, key, nil, handed).expires) end
+  if t == q.locks then attempt_hand_on(t, key) end
 end

@@ -17,6 +17,7 @@ import pytest
 from lockbeat import Lockbeat
 from lockbeat.errors import LockTimeout
 from lockbeat.store.keys import Keys
+from tests.beats import Hands, minutely, overdue, scheduler, states
 from tests.conftest import Backend, Connect, only, wait_until
 from tests.servers import Server
 from tests.tasks import until
@@ -280,9 +281,32 @@ async def test_a_newcomer_that_finds_the_lease_expired_hands_it_to_the_first_who
         await waiting
 
 
-async def visit_until(lb: Lockbeat, over: asyncio.Event) -> None:
-    async with lb.lock("k"):
+async def visit_until(lb: Lockbeat, over: asyncio.Event, key: str = "k") -> None:
+    async with lb.lock(key):
         await over.wait()
+
+
+async def test_a_slot_that_finds_its_jobs_lock_expired_hands_it_to_the_first_who_waits(
+    lb: Lockbeat, connect: Connect, raw: Any
+) -> None:
+    """A slot is a newcomer like others: it is skipped."""
+    job, hands, lock = minutely(), Hands("report"), "job:report"
+    async with connect() as other:
+        await other.store.listening(other.store.shard_of(lock))
+        assert await lb.locks.try_acquire(lock, "dead", 0.3)
+        over = asyncio.Event()
+        waiting = asyncio.create_task(visit_until(other, over, lock))
+        await queued(other, lock, 1)
+        other.locks._room._set_timer(lock, 30)  # it does not ask by itself
+        await overdue(lb, raw, job)
+        while await lb.locks.is_locked(lock):
+            await asyncio.sleep(0.002)
+        await scheduler(lb, job, runner=hands).tick(lb.jobs.shard_of("report"))
+        assert hands.tasks == []
+        assert await states(lb, "report") == ["skipped"]
+        assert await lb.locks.owner(lock) == other.owner
+        over.set()
+        await waiting
 
 
 @REAL
