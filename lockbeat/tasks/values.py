@@ -108,8 +108,8 @@ class NewTask:
         """Params and headers as JSON; empty: neither."""
         if self.params is None and not self.headers:
             return ""
-        params = dump("params", self.params)
-        return f'{{"params":{params},"headers":{dump("headers", dict(self.headers or {}))}}}'
+        headers = dump("headers", dict(self.headers)) if self.headers else "{}"
+        return f'{{"params":{dump("params", self.params)},"headers":{headers}}}'
 
     @cached_property
     def delay_ms(self) -> int:

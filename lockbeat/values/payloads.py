@@ -12,14 +12,18 @@ MOST_DEPTH = 200
 """Lists and dicts within each other. Python's own limit is a thousand frames, whoever is on the stack: what one can write another
 could not read."""
 
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
 
 def dump(argument: str, value: Any) -> str:
     """The value as JSON, of at most 1 MiB and 200 levels. Raises InvalidType for what JSON can't say, InvalidArgument.
 
     Both name `argument`. JSON has text for keys: `{1: ..., "1": ...}` would lose one of the two, and is refused.
     """
+    if value is None:
+        return "null"
     try:
-        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        text = _encode(value)
         size = len(text) if text.isascii() else len(text.encode())
     except UnicodeEncodeError:
         raise InvalidArgument(argument, "must be text that UTF-8 can carry, without lone surrogates") from None
