@@ -49,6 +49,9 @@ def test_ten_attempts_are_kept_and_the_newest_says_who_may_end_the_task() -> Non
         assert not lua.call("is_at", record, f"owner-{number - 1}", 100 + number)
         assert not lua.call("is_at", record, f"owner-{number}", 99 + number)
         lua.call("try_end", record, "failed", f"no {number}")
+    stored = {"state": "running", "tries": record["tries"]}
+    assert lua.call("is_at", stored, "owner-13", 113), "the newest, also of a record that was read"
+    assert not lua.call("is_at", stored, "owner-4", 104)
     kept = record["tries"].split("\xfe")
     assert [line.split(" ")[0] for line in kept] == [str(number) for number in range(4, 14)]
     assert kept[-1] == f"13 113 {NOW} {NOW} failed owner-13\xfdno 13"
