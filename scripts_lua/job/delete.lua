@@ -10,6 +10,7 @@
 -- ARGV[3]  call       id    of this call; the same again is the same call, repeated
 --
 -- Returns  {existed, more}  more is 1 when ledger entries are left: ask again
+-- Under OOM: runs.
 -- include: _lib/ending _lib/schedule
 
 local job, limit = ARGV[1], tonumber(ARGV[2])

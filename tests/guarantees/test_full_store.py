@@ -68,6 +68,7 @@ PASSES: dict[str, Verb] = {
     "tasks.cancel": lambda lb, held: lb.tasks.cancel(held.task.id),
     "tasks.claim": lambda lb, _: lb.tasks.claim("default", "bob"),
     "tasks.purge": lambda lb, _: lb.tasks.purge("ended"),
+    "jobs.delete": lambda lb, _: lb.jobs.delete("report"),
     "tasks.get": lambda lb, held: lb.tasks.get(held.task.id),
     "tasks.list": lambda lb, _: lb.tasks.list(),
 }
@@ -97,6 +98,7 @@ async def test_in_a_full_store_what_is_held_is_kept_or_ended_and_nothing_new_is_
     assert isinstance(claim, Claim)
     held = Before(await begun(lb), claim)
     await lb.tasks.spawn("waiting")
+    await lb.jobs.put(minutely())
     fill()
     if verb in PASSES:
         assert await PASSES[verb](lb, held)
