@@ -154,10 +154,13 @@ class Proxy:
 
         async def requests() -> None:
             nonlocal fate
+            begun = b""  # the end of a piece that is not the end of a request: a script may come in several
             while data := await reader.read(1 << 16):
                 if task in self._vanished:
                     continue
-                if self._matches and self._matches[0][0](data):
+                begun = b"" if not begun or begun.endswith(b"\r\n") else begun[-256:]
+                begun += data
+                if self._matches and self._matches[0][0](begun):
                     _, fate = self._matches.pop(0)
                     if fate == "unsent":
                         self._met()
