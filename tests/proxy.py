@@ -127,7 +127,7 @@ class Proxy:
         elif self._fault == "speaks TLS":
             await reader.read(1 << 16)
             writer.write(b"\x15\x03\x01\x00\x02\x02\x46")
-        else:
+        elif self._fault in ANSWERS:
             answer, requests = ANSWERS[self._fault], hiredis.Reader()
             while data := await reader.read(1 << 16):
                 requests.feed(data)
