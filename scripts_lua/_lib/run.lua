@@ -144,8 +144,9 @@ local function say(channel, message)
 end
 
 -- What `call` returns, the second value as the third; or nil, and which entry it could not read: then it has changed nothing.
+-- `answer` and `each` of _lib/clock go by this one from here on.
 local attempt_bare = attempt
-local function attempt(call, ...)
+attempt = function(call, ...)
   local mark, said_before = depth, #messages
   local said, problem, more = attempt_bare(call, ...)
   if problem then
@@ -160,23 +161,6 @@ local function attempt(call, ...)
     for i = #messages, said_before + 1, -1 do messages[i] = nil end
   end
   return said, problem, more
-end
-
--- The reply of a script that is called alone.
-local function answer(call)
-  local said, problem = attempt(call)
-  return problem or said
-end
-
--- The replies to the groups of ARGV. The one that meets what can't be read is answered so, and its neighbours are not.
-local function each(width, call)
-  local out = {}
-  for i = 1, #ARGV, width do
-    local said, problem = attempt(call, i)
-    out[#out + 1] = problem or said
-    depth = 0
-  end
-  return out
 end
 
 -- Every `width`th argument from the `nth` on: a column of the batch, to gather by.
