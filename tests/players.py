@@ -24,6 +24,9 @@ ENDS = {"release", "release_all", "leave", "undo", "give_back", "complete", "fai
 MOST_OPEN = 8
 """Calls on a key that may have run at any time since, or never: each can double the orders that are to be tried."""
 
+MOST_SENDINGS = 3
+"""Of one call that are entered beside the last: each doubles the orders, too."""
+
 
 @dataclass
 class Player:
@@ -41,12 +44,15 @@ class Player:
     rash: bool = False
     """Its calls are cancelled now and then."""
     given_up: list[tuple[Op, int]] = field(default_factory=list)
-    """Calls that have perhaps not reached the store yet, and how many replies had been lost when they were made."""
+    """Calls that have perhaps not reached the store yet, and how many connections had been lost when they were made."""
 
     @property
     def lost(self) -> int:
-        """How many replies it has lost."""
-        return self.lossy.lost if self.lossy else 0
+        """How many connections it has lost, and with each perhaps a reply, after which a call is sent anew.
+
+        Those that a proxy breaks, and those that the client gives up: a test that was stopped for a moment missed a reply.
+        """
+        return sum(max(wire._lines - 1, 0) for wire in self.lb.store.calls._wires.values())
 
     async def run(self, run: Awaitable[T], loss: float = 0.2) -> T:
         """Await a call; perhaps it loses its reply, or is cancelled once it has begun."""
@@ -70,7 +76,7 @@ class Player:
             raise
         finally:
             if not self.remembered(op):
-                self.history.also(op, min(self.lost - lost, 2))
+                self.history.also(op, min(self.lost - lost, MOST_SENDINGS))
         return op
 
     def remembered(self, op: Op) -> bool:
@@ -79,7 +85,7 @@ class Player:
         return op.verb in ("enter", "spawn") or (op.verb in ENDS and len(others) < 8)
 
     def give_up(self, op: Op, lost: int) -> None:
-        """Nobody will hear of the call, made when so many replies had been lost."""
+        """Nobody will hear of the call, made when so many connections had been lost."""
         self.given_up.append((op, lost))
 
     async def settle(self) -> None:

@@ -23,7 +23,7 @@ from lockbeat.tasks.verbs import Claimed
 from tests.conftest import Backend, Connect, only
 from tests.history import Op
 from tests.lease_models import Claims, Locks, Tasks
-from tests.players import Arena, Player, at_once
+from tests.players import MOST_SENDINGS, Arena, Player, at_once
 
 pytestmark = only("valkey", "redis", "cluster")
 
@@ -301,7 +301,7 @@ async def claim_tasks(player: Player, limit: int, lease: float) -> None:
             if player.lost == lost:
                 history.closed([op, back])
         return
-    again = min(player.lost - lost, 2)
+    again = min(player.lost - lost, MOST_SENDINGS)
     player.shared["attempts"].extend(tasks)
     for task in tasks:
         history.told(write_down(task.params), (task.fence, task.attempt, ms(task.expires_at)))
