@@ -16,9 +16,10 @@ import redis.exceptions
 from lockbeat import Lockbeat
 from lockbeat.errors import ScriptError, StoreError, StoreUnavailable
 from lockbeat.store.keys import Keys
+from lockbeat.store.line import take_over
 from lockbeat.store.replies import error_of
 from lockbeat.store.scripts import load
-from lockbeat.store.wire import ENOUGH, Wire, take_over
+from lockbeat.store.wire import ENOUGH, Wire
 from tests.conftest import PATIENCE, Backend, Connect, only, wait_until
 from tests.servers import Server
 

@@ -12,12 +12,13 @@ from typing import Any
 
 from lockbeat.connection import Connector
 from lockbeat.errors import NotDurable, StoreError, StoreUnavailable, Unreadable
+from lockbeat.store.batch import Target
 from lockbeat.store.durable import Durability, DurableWire
 from lockbeat.store.keys import Keys
 from lockbeat.store.memory import MemoryWire
 from lockbeat.store.rows import Row
 from lockbeat.store.scripts import Script, load
-from lockbeat.store.wire import Target, Wire, patience_for
+from lockbeat.store.wire import Wire, patience_for
 
 
 class Calls:
@@ -58,12 +59,12 @@ class Calls:
         """What the shards that share a server have in common: each its own on a Cluster, else one for all."""
         return shard if self._connector.kind == "cluster" else 0
 
-    def _new_wire(self, shard: int, *, heals: bool = True) -> Wire:
+    def _new_wire(self, shard: int) -> Wire:
         connector = self._connector
         if connector.kind == "memory":
             return MemoryWire(connector.memory_client(), self.timeout)
         key = self.keys.key(shard, "fence")
-        wire = Wire(lambda: connector.dedicated_for_key(key), self.timeout, heals=heals, outage=connector.outage)
+        wire = Wire(lambda: connector.dedicated_for_key(key), self.timeout, outage=connector.outage)
         wire.primary = connector.primary(key)
         if self._patience != self.timeout:
             wire.hurry(self._patience)
@@ -91,9 +92,8 @@ class Calls:
             place = self.place(shard)
             wire = self._durable.get(place)
             if wire is None:
-                # A script that healed would run behind the WAIT that is to count it.
-                made = self._new_wire(place, heals=False)
-                wire = self._durable[place] = DurableWire(made, self.keys.key(place, "durable"), self._connector.doubt)
+                own = self._new_wire(place)
+                wire = self._durable[place] = DurableWire(own, self.keys.key(place, "durable"), self._connector.doubt)
             script = load(name)
             pair = wire, Target(script, [self.keys.key(shard, key) for key in script.keys])
             self._durable_targets[name, shard] = pair

@@ -18,8 +18,9 @@ from typing import Any
 
 from lockbeat.connection.outage import STEADY
 from lockbeat.errors import InvalidArgument, InvalidType, LockbeatError, NotDurable, StoreError, StoreUnavailable, Unreadable
+from lockbeat.store.batch import Target
 from lockbeat.store.rows import Row
-from lockbeat.store.wire import Target, Wire
+from lockbeat.store.wire import Wire
 from lockbeat.values.durations import Seconds, milliseconds
 
 MARK_MS = 60_000

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import hiredis
 
 from lockbeat.errors import LockbeatError, StoreUnavailable
+from lockbeat.store.line import take_over
 from lockbeat.store.replies import error_of
-from lockbeat.store.wire import take_over
 
 QUIET = 40.0
 """Seconds without a word from the server before one is asked for. An idle instance may send 0.2 commands a second in all."""

@@ -8,8 +8,9 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from lockbeat.errors import ScriptError, StoreError
+from lockbeat.store.batch import Batch
 from lockbeat.store.replies import error_of
-from lockbeat.store.wire import Batch, Wire
+from lockbeat.store.wire import Wire
 
 
 class MemoryWire(Wire):

@@ -25,6 +25,7 @@ _AWAY = (
     "NOREPLICAS",
     "BUSY",
     "UNBLOCKED",
+    "NOSCRIPT",
 )
 
 NO_STORE = ("is not allowed from script", "without any input keys", "command called from script")

@@ -12,14 +12,9 @@ nothing connects while nobody waits.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
-import socket
-import struct
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from copy import copy
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import hiredis
@@ -27,16 +22,15 @@ from redis.exceptions import RedisError
 
 from lockbeat.connection import Primary
 from lockbeat.connection.outage import Outage, Pace
-from lockbeat.errors import LockbeatError, ScriptError, StoreError, StoreUnavailable, Unreadable
+from lockbeat.errors import LockbeatError, StoreError, StoreUnavailable, Unreadable
 from lockbeat.process import forks
+from lockbeat.store.batch import Batch, Target
 from lockbeat.store.keys import KEYS
-from lockbeat.store.replies import error_of, is_denial, readable
+from lockbeat.store.line import Line
+from lockbeat.store.replies import error_of, is_denial
 from lockbeat.store.rows import Row
-from lockbeat.store.scripts import Script
 
 log = logging.getLogger("lockbeat")
-
-_RESET = struct.pack("ii", 1, 0)  # linger, for no time: closing resets the connection
 
 MOST_KEPT = 10_000
 """Calls that take something back, and that a wire keeps while the store is away."""
@@ -55,212 +49,20 @@ def patience_for(lease: float) -> float:
     return lease / 4 if lease > 4 * LEAST_PATIENCE else LEAST_PATIENCE
 
 
-class Target:
-    """A script on one shard: where calls that can share a run meet."""
-
-    __slots__ = ("batch", "batched", "decode", "head", "most", "row", "script")
-
-    def __init__(self, script: Script, keys: Sequence[str]) -> None:
-        self.script = script
-        self.row, self.decode, self.batched, self.most = script.row, script.decode, script.batched, script.most
-        self.head = ("EVALSHA", script.sha, str(len(keys)), *keys)
-        self.batch: Batch | None = None
-
-    def refusal(self, row: object) -> TypeError:
-        """It is no row of this script, and would shift what the others of a shared run mean."""
-        return TypeError(f"{self.script.name} can't be called with {row!r}: make a row of it, by the names of its header")
-
-
-class Batch:
-    """Calls that share one run of a script, or one plain command."""
-
-    __slots__ = ("args", "calls", "head", "keep_until", "last", "limit", "patience", "shared", "target")
-
-    def __init__(self, target: Target | None, head: tuple[str | bytes, ...], *, shared: bool = False) -> None:
-        self.target = target
-        self.head = head
-        self.shared = shared
-        self.last = False
-        self.keep_until = 0.0  # the loop's time; until then it is sent again over the next line, if this one is lost
-        self.limit = math.inf  # seconds; a server that has not answered by then is taken for gone, as after the wire's timeout
-        self.patience = 0.0
-        self.args: list[str | bytes | int] = []
-        self.calls: list[asyncio.Future[Any]] = []
-
-    def command(self) -> tuple[Any, ...]:
-        return (*self.head, *self.args)
-
-    def succeed(self, reply: Any) -> None:
-        """A group that met what can't be read has an error for a reply; of many groups made as one call it is in its place."""
-        target, decode = self.target, None if self.target is None else self.target.decode
-        alone = target is not None and (self.shared or not target.batched)
-        if target is not None and not alone:
-            reply = [_said(mine, decode) for mine in reply]
-        for future, mine in zip(self.calls, reply if self.shared else (reply,), strict=True):
-            if future.done():
-                continue  # its caller was cancelled
-            if alone and mine.__class__ is not int:
-                mine = _said(mine, decode)
-                if isinstance(mine, LockbeatError):
-                    future.set_exception(mine)
-                    continue
-            future.set_result(mine)
-
-    def fail(self, error: LockbeatError) -> None:
-        """Every caller gets its own copy."""
-        for future in self.calls:
-            if not future.done():
-                future.set_exception(copy(error))
-
-
-def _said(reply: Any, decode: Callable[[Any], Any] | None) -> Any:
-    """A script's reply to one call, its fields by name; or the error that it is for the caller."""
-    if reply.__class__ is not list or decode is None:
-        return readable(reply)
-    try:
-        return decode(reply)
-    except ScriptError as problem:
-        return problem
-
-
-def take_over(connection: Any) -> tuple[asyncio.StreamWriter, asyncio.WriteTransport]:
-    """The socket of an established redis-py connection, which no longer owns it; keep both while it is in use.
-
-    redis-py has no public way to it; test_wire.py pins this one.
-    """
-    stream: asyncio.StreamWriter = connection._writer
-    connection._reader = connection._writer = None
-    return stream, stream.transport
-
-
-class _Line(asyncio.Protocol):
-    """One connected socket, and the batches on their way over it."""
-
-    def __init__(self, wire: Wire, connection: Any) -> None:
-        self.wire = wire
-        self.stream, self.transport = take_over(connection)
-        self.reader = hiredis.Reader()
-        self.sent: deque[tuple[Batch, float]] = deque()
-        self.packed: list[bytes] = []
-        self.moves = wire.primary.moves
-        self.known: set[str] = set()  # digests of the scripts that this server surely had
-        self.began = self.heard_at = self.wire.loop.time()
-        self.transport.set_protocol(self)
-
-    def send(self, batch: Batch) -> None:
-        target = batch.target
-        if target is not None and target.script.sha not in self.known:
-            # A new connection may lead to a server that was restarted. Healed only after NOSCRIPT, a call would run after those
-            # sent behind it, such as the one that takes it back.
-            self.known.add(target.script.sha)
-            batch.head = ("EVAL", target.script.source, *batch.head[2:])
-        try:
-            packed = hiredis.pack_command(batch.command())
-        except (UnicodeEncodeError, TypeError) as problem:
-            batch.fail(StoreError(f"can't be sent: {problem}"))
-            return
-        self.sent.append((batch, self.wire.loop.time()))
-        self.packed.append(packed)
-
-    def flush(self) -> None:
-        """Put what was sent on its way in one write: the server reads it in one go, and answers in one."""
-        if self.packed:
-            packed, self.packed = self.packed, []
-            if forks.generation != self.wire.generation:
-                return  # a forked child, on its parent's socket
-            self.transport.write(packed[0] if len(packed) == 1 else b"".join(packed))
-
-    def data_received(self, data: bytes) -> None:
-        self.heard_at = self.wire.loop.time()
-        self.reader.feed(data)
-        try:
-            while (reply := self.reader.gets()) is not False:
-                batch, _ = self.sent.popleft()
-                if isinstance(reply, hiredis.ReplyError):
-                    self.refused(batch, reply)
-                else:
-                    batch.succeed(reply)
-                    if self.wire.outage.away:
-                        self.wire.outage.over(self.wire)
-        except (hiredis.ProtocolError, IndexError) as problem:
-            self.drop(f"the server does not speak the protocol: {problem}")
-
-    def refused(self, batch: Batch, reply: hiredis.ReplyError) -> None:
-        forgotten = str(reply).startswith("NOSCRIPT") and self.wire.heals
-        if forgotten and batch.target is not None and batch.head[0] == "EVALSHA":
-            # SCRIPT FLUSH emptied the cache. EVAL fills it and runs in one step.
-            batch.head = ("EVAL", batch.target.script.source, *batch.head[2:])
-            behind = [later for later, _ in self.sent if later.last]
-            self.send(batch)
-            for later in behind:  # already run, and to run after this one: it is a release, which may come twice
-                again = Batch(None, later.command())
-                again.calls.append(self.wire.loop.create_future())
-                again.calls[0].add_done_callback(asyncio.Future.exception)
-                self.send(again)
-            self.flush()
-            return
-        # Where calls are not healed one by one they are all made anew, over a connection that sends the scripts again.
-        error = StoreUnavailable(str(reply)) if str(reply).startswith("NOSCRIPT") and batch.target else error_of(reply)
-        if isinstance(error, StoreUnavailable) and self.wire.keeps(batch):
-            self.sent.appendleft((batch, 0.0))
-        elif batch.target is not None and "WRONGTYPE" in str(reply):
-            self.wire.name_the_key(batch, error)
-        else:
-            batch.fail(error)
-        if isinstance(error, StoreUnavailable):
-            self.wire.outage.failed(self.wire, str(error), refused=True)
-            self.drop(str(error))  # connect anew: the address may lead to another server now
-
-    def drop(self, reason: str) -> None:
-        """End the line; what is on its way has an unknown outcome."""
-        if self.wire.line is self:
-            self.wire.line = None
-            self.wire.pace.lost(self.wire.loop.time() - self.began, self.wire.longest_pause)
-        if self.sent:
-            self._take_along()
-        self.transport.abort()
-        lost, self.sent = self.sent, deque()
-        error = StoreUnavailable(f"connection lost: {reason}")
-        kept = []
-        for batch, _ in lost:
-            if self.wire.keeps(batch):
-                kept.append(batch)
-            else:
-                batch.fail(error)
-        self.wire.resume(kept)
-
-    def _take_along(self) -> None:
-        """Have the kernel forget what it has not delivered. It would go on for a minute or two, and the server might take a lease
-        for a call that was repeated over another line, and whose block is over.
-        """
-        with contextlib.suppress(OSError):
-            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.drop(str(exc) if exc else "closed by the server")
-
-    def eof_received(self) -> bool:
-        return False
-
-
 class Wire:
     """The shared connection to one server.
 
-    `connect` opens a redis-py connection; `timeout`, in seconds, bounds connecting and waiting for a reply. `heals`: a script
-    that the server has forgotten is sent again, behind what was sent meanwhile; else its callers get StoreUnavailable.
+    `connect` opens a redis-py connection; `timeout`, in seconds, bounds connecting and waiting for a reply.
     """
 
-    def __init__(
-        self, connect: Callable[[], Awaitable[Any]], timeout: float, *, heals: bool = True, outage: Outage | None = None
-    ) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[Any]], timeout: float, *, outage: Outage | None = None) -> None:
         self.loop = asyncio.get_running_loop()
         self.generation = forks.generation
         self.timeout = self._longest = self._connect_timeout = timeout
         self._limit: asyncio.Timeout | None = None  # of the connection that is being made
-        self.heals = heals
         self.outage = outage or Outage("its server")
         self.pace = Pace()
-        self.line: _Line | None = None
+        self.line: Line | None = None
         self.moved: Callable[[], None] | None = None
         self.primary = Primary()
         """When it is found to be another, the line to the one before is left."""
@@ -347,6 +149,42 @@ class Wire:
         self._enqueue(batch)
         return future
 
+    def answered(self) -> None:
+        """The server has answered calls."""
+        if self.outage.away:
+            self.outage.over(self)
+
+    def refused(self, line: Line, batch: Batch, reply: hiredis.ReplyError) -> None:
+        """The server answered a batch with an error."""
+        error = error_of(reply)
+        if isinstance(error, StoreUnavailable):
+            # Connect anew: the address may lead to another server now. One that has lost a script is sent all of them again.
+            if self.keeps(batch):
+                line.sent.appendleft(batch)
+            else:
+                batch.fail(error)
+            self.outage.failed(self, str(error), refused=True)
+            line.drop(str(error))
+        elif batch.target is not None and "WRONGTYPE" in str(reply):
+            self.name_the_key(batch, error)
+        else:
+            batch.fail(error)
+
+    def lost(self, line: Line, batches: Iterable[Batch], reason: str) -> None:
+        """A line has ended. What was on its way fails, its outcome unknown, or goes ahead of all others over the next line."""
+        if self.line is line:
+            self.line = None
+            self.pace.lost(self.loop.time() - line.began, self.longest_pause)
+        error, kept = StoreUnavailable(f"connection lost: {reason}"), list[Batch]()
+        for batch in batches:
+            if self.keeps(batch):
+                kept.append(batch)
+            else:
+                batch.fail(error)
+        if kept:
+            self._waiting[:0] = kept
+            self._wake()
+
     def name_the_key(self, batch: Batch, error: LockbeatError) -> None:
         """Fail a batch of which a key is of another type than ours; the server does not say which: ask for the types."""
         assert batch.target is not None
@@ -388,7 +226,7 @@ class Wire:
         self._pausing = None
         self._flush()
 
-    def _send_waiting(self, line: _Line) -> None:
+    def _send_waiting(self, line: Line) -> None:
         if line.moves != self.primary.moves:
             line.drop("another server is the primary now")
             self._wake()
@@ -413,7 +251,7 @@ class Wire:
     async def _bring_up(self) -> None:
         try:
             async with asyncio.timeout(self._connect_timeout) as self._limit:
-                line = _Line(self, await self._connect())
+                line = Line(self, await self._connect(), self.primary.moves)
         except Exception as problem:  # whatever it was, callers wait
             if not isinstance(problem, (RedisError, OSError, LockbeatError)):  # TimeoutError is an OSError
                 log.exception("connecting failed")
@@ -447,12 +285,6 @@ class Wire:
         """Whether it is to wait for the next line, rather than fail with this one."""
         return batch.keep_until > self.loop.time() and not self._closed
 
-    def resume(self, kept: list[Batch]) -> None:
-        """Send these over the next line, ahead of what is waiting."""
-        if kept:
-            self._waiting[:0] = kept
-            self._wake()
-
     def _wake(self) -> None:
         if not self._scheduled:
             self._scheduled = True
@@ -465,7 +297,7 @@ class Wire:
             return
         # A server that answers what came before is not gone.
         heard_at, sent = self.line.heard_at, self.line.sent
-        due, waited = min((max(sent_at, heard_at) + self._time_for(batch), self._time_for(batch)) for batch, sent_at in sent)
+        due, waited = min((max(batch.sent_at, heard_at) + self._time_for(batch), self._time_for(batch)) for batch in sent)
         if due <= self.loop.time():
             self.line.drop(f"no answer within {waited:g} s")
         else:
@@ -482,11 +314,11 @@ class Wire:
         deadline = self.loop.time() + self.timeout
         if self._waiting and self.line is not None:
             self._flush()
-        sent = [batch for batch, _ in self.line.sent] if self.line is not None else []
+        sent = self.line.sent if self.line is not None else ()
         await self._settle([batch for batch in (*self._waiting, *sent) if self.keeps(batch)], deadline)
         self._closed = True
         if self.line is not None:
-            await self._settle([batch for batch, _ in self.line.sent], deadline)
+            await self._settle(self.line.sent, deadline)
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.gather(self._connecting, return_exceptions=True)
@@ -498,7 +330,7 @@ class Wire:
             self.line.drop("the store is closed")
         self.outage.forget(self)
 
-    async def _settle(self, batches: list[Batch], deadline: float) -> None:
+    async def _settle(self, batches: Iterable[Batch], deadline: float) -> None:
         pending = [future for batch in batches for future in batch.calls if not future.done()]
         if pending:
             await asyncio.wait(pending, timeout=max(deadline - self.loop.time(), 0))

@@ -12,9 +12,10 @@ import time_machine
 
 from lockbeat import Lockbeat
 from lockbeat.store import results
+from lockbeat.store.batch import Target
 from lockbeat.store.keys import KEYS, Keys, claim_place
 from lockbeat.store.scripts import load
-from lockbeat.store.wire import Target, Wire
+from lockbeat.store.wire import Wire
 from tests import servers
 from tests.claims import acquired, left_behind
 from tests.conftest import Backend, Connect, chosen, only

@@ -11,9 +11,10 @@ import pytest
 import time_machine
 
 from lockbeat import Lockbeat
+from lockbeat.store.batch import Target
 from lockbeat.store.keys import Keys
 from lockbeat.store.scripts import load
-from lockbeat.store.wire import Target, Wire
+from lockbeat.store.wire import Wire
 from tests.conftest import Backend, Connect, only
 
 Run = Callable[..., Any]
