@@ -211,7 +211,7 @@ class Tasks(Spawning):
             try:
                 tasks.append(Task.of(row, now_ms, owner, shard, lease_ms, asked_at))
             except Exception as problem:
-                task_id, _, _, fence, *_ = row
+                task_id, _, _, _, fence, *_ = row
                 log.exception("task %s can't be read", task_id.decode(errors="replace"))
                 failure = Failure("Unreadable", f"what the store has of it can't be read: {problem}")
                 ending = self._failing(id=task_id, owner=owner, fence=fence, failure=failure, retry_at=-1)

@@ -117,6 +117,8 @@ async def test_what_is_nested_too_deep_in_the_store_harms_no_listing_and_no_work
     async with beat.lifespan():
         assert (await lb.tasks.wait(good.task_id, 30)).state == "done"
         await wait_until(lambda: raw.zcard(lb.store.keys.key(0, "task:dead")) == 1, "it ends among the dead")
+        record = raw.hget(lb.store.keys.key(0, "task"), deep.task_id)
+        assert b"\xfdwhat the store has of it can't be read" in record, "its worker says so: nobody waits for its lease"
     assert ran == [1]
     assert await lb.tasks.purge() == 1
 

@@ -222,6 +222,7 @@ async def test_a_task_of_which_something_is_unreadable_harms_no_other(lb: Lockbe
         assert (await end_of(lb, late.task_id)).state == "done", "the queue goes on"
         if what == "payload":
             await wait_until(lambda: raw.zcard(key(0, "task:dead")) == 1, "it can be looked for among the dead")
+            assert b"\xfdwhat the store has of it can't be read" in raw.hget(key(0, "task"), bad), "it failed, and was not lost"
         if what == "lease":
             await wait_until(lambda: (raw.hget(key(0, "task"), bad) or b"").startswith(b"done "), "it ends as well")
     assert sorted(set(ran) - {bad}) == sorted([*ids, late.task_id])
