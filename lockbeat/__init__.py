@@ -25,10 +25,11 @@ from lockbeat.program import Beat
 from lockbeat.retry import Exponential, Fixed
 from lockbeat.store.durable import Durability
 from lockbeat.tasks import Attempt, Counts, Failed, Failure, Heartbeat, NewTask, Spawned, Task, TaskInfo
-from lockbeat.triggers import At, Cron, Every
+from lockbeat.triggers import AnyOf, At, Cron, Every
 from lockbeat.worker import Run
 
 __all__ = [
+    "AnyOf",
     "At",
     "Attempt",
     "Beat",

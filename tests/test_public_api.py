@@ -15,6 +15,7 @@ INTERNAL = {"Claimed"}  # between the tasks and the worker
 
 def test_the_package_exports_these_names_and_no_others() -> None:
     assert sorted(lockbeat.__all__) == [
+        "AnyOf",
         "At",
         "Attempt",
         "Beat",

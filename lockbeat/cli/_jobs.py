@@ -69,6 +69,8 @@ def _options(job: Job) -> dict[str, Any]:
         "lease_ms": job.lease_ms,
         "priority": job.priority,
         "keep": job.keep,
+        "description": job.description,
+        "tags": [*job.tags],
     }
 
 
@@ -113,6 +115,10 @@ def _flags(job: Job) -> str:
         flags.append(f"queue={job.queue}")
     if job.priority:
         flags.append(f"priority={job.priority}")
+    if job.tags:
+        flags.append(f"tags={','.join(job.tags)}")
+    if job.description:
+        flags.append(repr(job.description))
     return " ".join(flags) or "-"
 
 
@@ -126,12 +132,12 @@ async def _latest(lb: Lockbeat, states: list[JobState]) -> list[LedgerEntry | No
     return found
 
 
-def list_jobs(where: Where, as_json: bool) -> None:
-    """Every job: trigger, next slot, last outcome."""
+def list_jobs(where: Where, tag: str | None, as_json: bool) -> None:
+    """Every job, or those with a tag: trigger, next slot, last outcome."""
 
     async def question(lb: Lockbeat) -> tuple[list[JobState], list[LedgerEntry | None], float, bool]:
         now = await lb.store.server_time()  # before what it is compared with: a slot is not late because its job was read first
-        states = await lb.jobs.list()
+        states = await lb.jobs.list(tag)
         latest = await _latest(lb, states)
         late = any(_is_overdue(state.next, now) for state in states)
         return states, latest, now, late and await _nobody_schedules(lb)
@@ -157,6 +163,9 @@ def list_jobs(where: Where, as_json: bool) -> None:
                 for state, entry in zip(states, latest, strict=True)
             ]
         )
+        return
+    if not states and tag is not None:
+        say(f"no job in namespace {where.namespace} has the tag {tag}")
         return
     if not states:
         say(f"no jobs in namespace {where.namespace}: an instance declares its own when it starts (lockbeat run MODULE:BEAT)")

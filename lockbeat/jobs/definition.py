@@ -5,14 +5,16 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from functools import cached_property, lru_cache
 from operator import attrgetter
 from typing import Any, Literal, TypedDict, get_args
 
 from lockbeat.errors import InvalidArgument, InvalidType
 from lockbeat.retry import MOST_ATTEMPTS, Exponential, Fixed, Retry, retry_from_json
-from lockbeat.triggers import Trigger, trigger_from_json
+from lockbeat.triggers import Trigger, between, trigger_from_json
 from lockbeat.values.checks import one_of, whole
 from lockbeat.values.durations import Seconds, milliseconds
 from lockbeat.values.names import check_name
@@ -35,11 +37,18 @@ class JobOptions(TypedDict, total=False):
     lease: Seconds
     priority: int
     keep: int
+    start: datetime | None
+    end: datetime | None
+    description: str
+    tags: Sequence[str]
 
 
-READS = 1
+READS = 2
 """The version of definitions that is read here. One that begins with a higher `"needs"` holds what decides the job's slots and is
-unknown here. Any other field that is unknown decides none, and is carried along."""
+unknown here. Any other field that is unknown decides none, and is carried along.
+2 has `gap` and `fold`, `AnyOf` and `Between`."""
+LONGEST_DESCRIPTION = 1000
+MOST_TAGS = 50
 SKIP_WINDOW = 10.0
 """Seconds that a slot may be late under catch-up `skip` before it counts as missed: a take-over is no outage."""
 
@@ -74,6 +83,10 @@ class Job:
     """From -49 to 49; the higher, the sooner it is claimed."""
     keep: int = 100
     """Ledger entries to keep."""
+    description: str = ""
+    """What it is for, for people."""
+    tags: tuple[str, ...] = ()
+    """Words to find it by."""
     carried: str = field(default="", repr=False)
     """What a newer version wrote beside the fields above, as members of a JSON object: not read, and written back as it is."""
 
@@ -81,7 +94,13 @@ class Job:
         check_name("name", self.name)
         check_name("queue", self.queue)
         if not isinstance(self.trigger, Trigger):
-            raise InvalidType("trigger", f"must be a Cron, Every or At, not {type(self.trigger).__name__}")
+            raise InvalidType("trigger", f"must be a Cron, Every, At or AnyOf, not {type(self.trigger).__name__}")
+        object.__setattr__(self, "trigger", self.trigger.of_job(self.name))
+        object.__setattr__(self, "tags", _checked_tags(self.tags))
+        if not isinstance(self.description, str):
+            raise InvalidType("description", f"must be a str, not {type(self.description).__name__}")
+        if len(self.description) > LONGEST_DESCRIPTION:
+            raise InvalidArgument("description", f"longer than {LONGEST_DESCRIPTION} characters")
         one_of("overlap", self.overlap, get_args(Overlap))
         one_of("catchup", self.catchup, get_args(Catchup))
         if self.retry is not None and not isinstance(self.retry, (Fixed, Exponential)):
@@ -100,13 +119,20 @@ class Job:
         jitter: Seconds = 0,
         timeout: Seconds | None = None,
         lease: Seconds = 5,
+        start: datetime | None = None,
+        end: datetime | None = None,
         **rest: Any,
     ) -> Job:
-        """A job from durations in seconds (or timedelta)."""
+        """A job from durations in seconds (or timedelta).
+
+        start, end: aware datetimes; its slots are those of the trigger from `start` on and before `end`.
+        """
         known = JobOptions.__annotations__
         for unknown in sorted(rest.keys() - known.keys()):
             near = difflib.get_close_matches(unknown, known, 1)
             raise InvalidArgument(unknown, f"no such option of a job{f'; did you mean {near[0]!r}?' if near else ''}")
+        if start is not None or end is not None:
+            trigger = between(trigger.of_job(name), start, end)
         return cls(
             name,
             trigger,
@@ -128,7 +154,8 @@ class Job:
     def definition(self) -> str:
         """The job as JSON, as the store keeps it."""
         options, carried = _options_text(self.retry, *_options(self)), f",{self.carried}" if self.carried else ""
-        return f'{{"trigger":{_trigger_text(self.trigger)},{options}{carried}}}'
+        needs = f'"needs":{self.trigger.needs},' if self.trigger.needs > 1 else ""
+        return f'{{{needs}"trigger":{_trigger_text(self.trigger)},{options}{carried}}}'
 
     @cached_property
     def rev(self) -> str:
@@ -168,19 +195,31 @@ class Job:
             return cls(name, trigger, retry=retry, carried=carried, **options)
         except InvalidArgument:
             raise
-        except (ValueError, TypeError, KeyError, AttributeError) as problem:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as problem:
             raise InvalidArgument("definition", f"job {name!r} can't be read: {problem!r}") from None
 
 
 _OPTIONS = tuple(sorted({one.name for one in fields(Job)} - {"name", "trigger", "retry", "carried"}))
 _options = attrgetter(*_OPTIONS)
+_LATER = {one.name: one.default for one in fields(Job) if one.name in ("description", "tags")}
 # A hundred thousand jobs have a few thousand triggers, and next to all of them the same options.
+
+
+def _checked_tags(tags: object) -> tuple[str, ...]:
+    if isinstance(tags, str) or not isinstance(tags, Sequence):
+        raise InvalidType("tags", f"must be a list of str, not {type(tags).__name__}")
+    if len(tags) > MOST_TAGS:
+        raise InvalidArgument("tags", f"must be at most {MOST_TAGS}, not {len(tags)}")
+    return tuple(dict.fromkeys(check_name("tags", tag) for tag in tags))
 
 
 @lru_cache(maxsize=1024)
 def _options_text(retry: Retry | None, *options: object) -> str:
     """The rest of a definition, between its trigger and what is carried."""
     data = dict(zip(_OPTIONS, options, strict=True), retry=retry.to_json() if retry else None)
+    for name, default in _LATER.items():  # where they say nothing, the text is as older versions write it
+        if data[name] == default:
+            del data[name]
     return json.dumps(data, separators=(",", ":"))[1:-1]
 
 

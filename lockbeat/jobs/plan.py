@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lockbeat.jobs.definition import Job
 from lockbeat.store import reasons
-from lockbeat.triggers import Cron, isoformat, jitter_ms, missed
+from lockbeat.triggers import isoformat, jitter_ms, missed
 from lockbeat.triggers.rules import UNKNOWN, rules_version
 
 MOST_COUNTED = 1000
@@ -49,7 +49,7 @@ def again(job: Job, slot_ms: int, now_ms: int, rules: str = UNKNOWN) -> tuple[Sl
     `rules`: version of the time zones' rules by which it was reckoned. What newer rules than ours made is right.
     """
     trigger, mine = job.trigger, rules_version()
-    if not (isinstance(trigger, Cron) and trigger.timezone != "UTC") or trigger.prev(slot_ms) == slot_ms:
+    if not trigger.zoned or trigger.prev(slot_ms) == slot_ms:
         if slot_ms <= now_ms or (first := trigger.next(now_ms)) == slot_ms:
             return None
         return _slot(job, first), reasons.CLOCK_SET_BACK, isoformat(slot_ms)

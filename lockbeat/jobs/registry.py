@@ -187,13 +187,15 @@ class Jobs:
                 states.append(JobState(job, at, opened or None, counts))
         return states
 
-    async def list(self) -> list[JobState]:
-        """Every job, in order of name (`job/list`, in pages)."""
+    async def list(self, tag: str | None = None) -> list[JobState]:
+        """Every job, or those with a tag, in order of name (`job/list`, in pages)."""
+        if tag is not None:
+            check_name("tag", tag)
         found: list[JobState] = []
         for shard in range(self._store.shards):
             async for page in self._store.pages("job/list", shard, limit=NAMES):
                 found += await self._states(shard, (name.decode() for name in page.jobs))
-        return sorted(found, key=lambda state: state.job.name)
+        return sorted((state for state in found if tag is None or tag in state.job.tags), key=lambda state: state.job.name)
 
     async def next(self, name: str, n: int = 5) -> builtins.list[datetime]:
         """The next `n` slots of a job, before jitter. Raises UnknownJob."""

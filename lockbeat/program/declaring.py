@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, tzinfo
 from typing import Any, TypeVar, Unpack, cast, overload
 
@@ -11,6 +10,7 @@ from lockbeat.errors import DuplicateJob, InvalidArgument, UnknownTask
 from lockbeat.jobs import Job, JobOptions
 from lockbeat.tasks import NewTask, SpawnOptions, TaskOptions
 from lockbeat.triggers import At, Cron, Every, Trigger
+from lockbeat.triggers.cron import Fold, Gap
 from lockbeat.values.durations import Seconds, milliseconds
 from lockbeat.values.names import check_name
 from lockbeat.worker import Function, Run
@@ -29,18 +29,26 @@ class Declared:
         self._tasks: dict[str, SpawnOptions] = {}
 
     def cron(
-        self, expression: str, timezone: str | tzinfo = "UTC", *, name: str | None = None, **options: Unpack[JobOptions]
+        self,
+        expression: str,
+        timezone: str | tzinfo = "UTC",
+        *,
+        gap: Gap = "after",
+        fold: Fold = "first",
+        name: str | None = None,
+        **options: Unpack[JobOptions],
     ) -> Callable[[F], F]:
         """`@beat.cron("*/5 * * * *", timezone="Europe/Berlin")`: five fields, or six with seconds first, or `@daily`.
 
+        gap, fold: what becomes of a fixed local time that a clock change skips or repeats, see `Cron`.
         name: the job's; None: the function's.
-        options: overlap, catchup, window, jitter, timeout, max_attempts, retry, lease, queue, priority, keep: the fields of
-            `lockbeat.jobs.Job`.
+        options: overlap, catchup, window, jitter, timeout, max_attempts, retry, lease, queue, priority, keep, start, end,
+            description, tags: the fields of `lockbeat.jobs.Job`.
 
         Raises: InvalidTrigger for a line or zone that can't be read. InvalidArgument for another option. DuplicateJob for a name
         that this beat has.
         """
-        return self._declare(Cron(expression, timezone), name, options)
+        return self._declare(Cron(expression, timezone, gap=gap, fold=fold), name, options)
 
     def every(
         self, period: Seconds, *, anchor: datetime | None = None, name: str | None = None, **options: Unpack[JobOptions]
@@ -55,6 +63,10 @@ class Declared:
         """`@beat.at(datetime(..., tzinfo=UTC))`: once; not at all if that is past when the job is first declared."""
         return self._declare(At(when), name, options)
 
+    def job(self, trigger: Trigger, *, name: str | None = None, **options: Unpack[JobOptions]) -> Callable[[F], F]:
+        """`@beat.job(AnyOf(Cron("0 9 * * *"), Every(3600)))`: by a trigger that was made before. Options as for `cron`."""
+        return self._declare(trigger, name, options)
+
     def _declare(self, trigger: Trigger, name: str | None, options: JobOptions) -> Callable[[F], F]:
         # Options are wrong or right before there is a function: said on the decorator's own line.
         given = cast("dict[str, Any]", {"queue": self.queue, **options})
@@ -62,7 +74,7 @@ class Declared:
 
         def decorate(function: F) -> F:
             called = Function.of(function)
-            job = declared if name is not None else replace(declared, name=_name_of(function))
+            job = declared if name is not None else Job.declare(_name_of(function), trigger, **given)
             self._know(job.name, called)
             self.declared[job.name] = job
             return function

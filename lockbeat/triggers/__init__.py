@@ -1,4 +1,4 @@
-"""When a job is due: `Cron`, `Every`, `At`, and what can be asked of them. Pure: no clock, no store."""
+"""When a job is due: `Cron`, `Every`, `At`, `AnyOf` of them, and what can be asked of them. Pure: no clock, no store."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ from datetime import timedelta
 from typing import Any
 
 from ..errors import InvalidTrigger
+from .any_of import AnyOf
 from .at import At
 from .base import EPOCH, Missed, Trigger, isoformat, jitter_ms, missed, upcoming
+from .between import Between, between
 from .cron import Cron
 from .every import Every
 
 __all__ = [
+    "AnyOf",
     "At",
+    "Between",
     "Cron",
     "Every",
     "Missed",
     "Trigger",
+    "between",
     "isoformat",
     "jitter_ms",
     "missed",
@@ -26,7 +31,7 @@ __all__ = [
 ]
 
 
-def trigger_from_json(data: Mapping[str, Any]) -> Trigger:
+def trigger_from_json(data: Mapping[str, Any], depth: int = 0) -> Trigger:
     """The trigger that `to_json` wrote. Raises InvalidTrigger for anything else.
 
     A field that is not known is an error too: it was written by a newer lockbeat, and to leave it out would
@@ -34,17 +39,20 @@ def trigger_from_json(data: Mapping[str, Any]) -> Trigger:
     """
     if not isinstance(data, Mapping):
         raise InvalidTrigger("trigger", f"must be a JSON object, not {type(data).__name__}")
+    if depth > _DEEPEST:
+        raise InvalidTrigger("trigger", f"more than {_DEEPEST} triggers within each other")
     kind = data.get("type")
     if not isinstance(kind, str) or kind not in _READERS:
         raise InvalidTrigger("trigger", f"unknown type {_short(kind)}; known: {', '.join(sorted(_READERS))}")
-    fields, read = _READERS[kind]
-    if data.keys() - {"type"} != fields.keys():
-        raise InvalidTrigger("trigger", f"{kind!r} has the fields {', '.join(fields)}, not {_short(sorted(map(str, data)))}")
-    for name, wanted in fields.items():
-        if type(data[name]) is not wanted:
-            raise InvalidTrigger("trigger", f"{name} must be {wanted.__name__}, not {_short(data[name])}")
+    fields, optional, read = _READERS[kind]
+    known, given = fields | optional, {name: value for name, value in data.items() if name != "type"}
+    if not fields.keys() <= given.keys() <= known.keys():
+        raise InvalidTrigger("trigger", f"{kind!r} has the fields {', '.join(known)}, not {_short(sorted(map(str, data)))}")
+    for name, value in given.items():
+        if type(value) is not known[name]:
+            raise InvalidTrigger("trigger", f"{name} must be {known[name].__name__}, not {_short(value)}")
     try:
-        return read(data)
+        return read(given, depth + 1)
     except OverflowError:
         raise InvalidTrigger("trigger", f"out of range: {_short(dict(data))}") from None
 
@@ -57,20 +65,32 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _cron(data: Mapping[str, Any]) -> Trigger:
-    return Cron(data["expression"], data["timezone"])
+def _cron(data: Mapping[str, Any], _depth: int) -> Trigger:
+    return Cron(**data)
 
 
-def _every(data: Mapping[str, Any]) -> Trigger:
+def _every(data: Mapping[str, Any], _depth: int) -> Trigger:
     return Every(timedelta(milliseconds=data["period_ms"]), data["anchor_ms"])
 
 
-def _at(data: Mapping[str, Any]) -> Trigger:
+def _at(data: Mapping[str, Any], _depth: int) -> Trigger:
     return At(EPOCH + timedelta(milliseconds=data["when_ms"]))
 
 
-_READERS: dict[str, tuple[dict[str, type], Callable[[Mapping[str, Any]], Trigger]]] = {
-    "cron": ({"expression": str, "timezone": str}, _cron),
-    "every": ({"period_ms": int, "anchor_ms": int}, _every),
-    "at": ({"when_ms": int}, _at),
+def _any_of(data: Mapping[str, Any], depth: int) -> Trigger:
+    return AnyOf(*(trigger_from_json(one, depth) for one in data["triggers"]))
+
+
+def _between(data: Mapping[str, Any], depth: int) -> Trigger:
+    return Between(trigger_from_json(data["trigger"], depth), data.get("start_ms"), data.get("end_ms"))
+
+
+_DEEPEST = 8
+_READERS: dict[str, tuple[dict[str, type], dict[str, type], Callable[[Mapping[str, Any], int], Trigger]]] = {
+    "any_of": ({"triggers": list}, {}, _any_of),
+    "at": ({"when_ms": int}, {}, _at),
+    "between": ({"trigger": dict}, {"start_ms": int, "end_ms": int}, _between),
+    "cron": ({"expression": str, "timezone": str}, {"gap": str, "fold": str}, _cron),
+    "every": ({"period_ms": int, "anchor_ms": int}, {}, _every),
 }
+"""By kind: the fields that it has, those that it may have, and what reads them."""

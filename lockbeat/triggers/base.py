@@ -23,6 +23,15 @@ FAR_MS = 32_503_680_000_000
 class Trigger(ABC):
     """A set of slots, as an immutable value: equal triggers have the same slots, hash and JSON."""
 
+    needs: int = 1
+    """The version of definitions that an instance must read to fire it, see `lockbeat.jobs.definition.READS`."""
+    zoned: bool = False
+    """Whether its slots hang on the rules of a time zone, which change."""
+
+    def of_job(self, job: str) -> Trigger:
+        """The trigger as the job of that name has it: `H` in a cron line is settled."""
+        return self
+
     @abstractmethod
     def next(self, after_ms: int) -> int | None:
         """The first slot strictly after `after_ms`; None when there is none any more."""

@@ -7,6 +7,7 @@ spelt out before it sees them; the others are refused. Its search for the next d
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -44,6 +45,11 @@ class _Field:
             return self.names[text]
         number = int(text) if re.fullmatch("[0-9]{1,2}", text) else -1
         return number if self.low <= number <= self.top else None
+
+    def between(self, low: int, high: int, step: int = 1) -> list[int]:
+        """The values of a range, which may wrap."""
+        top = high if low <= high else high + self.size
+        return [(value - self.low) % self.size + self.low for value in range(low, top + 1, step)]
 
     @property
     def size(self) -> int:
@@ -125,8 +131,56 @@ def canonical(expression: str) -> str:
         )
     fields = _FIELDS[-len(words) :]
     canon = " ".join(_canonical_field(field, word) for field, word in zip(fields, words, strict=True))
-    parse(canon)
+    parse(settled(canon, ""))
     return canon
+
+
+_HASHED = re.compile(r"H(?:\(([^()]*)\))?(?:/([0-9]+))?", re.IGNORECASE)
+_SAFE_DAYS = 28
+"""`H` takes no day of the month beyond: a job would be left out in February."""
+
+
+def is_hashed(canon: str) -> bool:
+    """Whether a canonical expression has `H` in it."""
+    return "H" in canon
+
+
+@lru_cache(maxsize=4096)
+def settled(canon: str, job: str) -> str:
+    """A canonical expression with numbers for each `H`, as the job of that name has it. Raises InvalidTrigger ("expression").
+
+    Jenkins' rules: `H` is one number of its field, `H(0-29)` one of that range, `H/15` every fifteenth of its field from one
+    of the first fifteen; in the days of the month it goes up to 28. A digest of field and name decides, so that it is the same on
+    every host, and minute and hour don't go together.
+    """
+    if not is_hashed(canon):
+        return canon
+    words = canon.split(" ")
+    for at, (field, word) in enumerate(zip(_FIELDS[-len(words) :], words, strict=True)):
+        try:
+            words[at] = ",".join(_settle(field, token, job) for token in word.split(","))
+        except _UnreadableError as error:
+            raise _unreadable(field, word, canon, error) from None
+    return " ".join(words)
+
+
+def _settle(field: _Field, token: str, job: str) -> str:
+    found = _HASHED.fullmatch(token)
+    if found is None:
+        return token
+    bounds, step = found.groups()
+    values = list(range(field.low, (_SAFE_DAYS if field.name == "day-of-month" else field.high) + 1))
+    if bounds is not None:
+        low, high = map(field.value, bounds.partition("-")[::2])
+        if low is None or high is None:
+            raise _UnreadableError(f"H takes a range as in H({field.low}-{field.high}); {field.allowed}")
+        values = field.between(low, high)
+    if (step is not None and len(step) > 4) or not 1 <= int(step or 1) <= len(values):
+        raise _UnreadableError(f"a step of H must be 1 to {len(values)}, as many as it chooses from")
+    digest = hashlib.blake2b(f"{field.name} {job}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    number = int.from_bytes(digest, "big")
+    chosen = [values[number % len(values)]] if step is None else values[number % int(step) :: int(step)]
+    return ",".join(map(str, chosen))
 
 
 @lru_cache(maxsize=4096)
@@ -140,8 +194,7 @@ def parse(canon: str) -> Fields:
         try:
             parsed.append(_expand(field, word))
         except _UnreadableError as error:
-            where = "" if word == canon else f" in {_quote(canon)}"
-            raise _invalid(f"can't read the {field.name} field {_quote(word)}{where}: {error}") from None
+            raise _unreadable(field, word, canon, error) from None
     days, weekdays = parsed[_MONTH_DAY], parsed[_WEEKDAY]
     return Fields(
         seconds=tuple(sorted(parsed[0].values)),
@@ -161,6 +214,11 @@ class _UnreadableError(Exception):
     """Why a field can't be read."""
 
 
+def _unreadable(field: _Field, word: str, canon: str, error: _UnreadableError) -> InvalidTrigger:
+    where = "" if word == canon else f" in {_quote(canon)}"
+    return _invalid(f"can't read the {field.name} field {_quote(word)}{where}: {error}")
+
+
 @dataclass(frozen=True)
 class _Expanded:
     values: frozenset[int]
@@ -171,7 +229,7 @@ class _Expanded:
 def _canonical_field(field: _Field, word: str) -> str:
     if word == "?" and field.name.startswith("day"):
         return "*"
-    tokens = word.split(",")
+    tokens = [token.upper() if re.match(r"h(\W|$)", token) else token for token in word.split(",")]
     if field.name == "day-of-month":
         tokens = [re.sub(r"\bl$", "L", token) for token in tokens]
     if field.name == "day-of-week":
@@ -196,8 +254,10 @@ def _expand(field: _Field, word: str) -> _Expanded:
     for token in tokens:
         if not re.fullmatch(r"[*\w#/?()-]+", token, re.ASCII):
             raise _UnreadableError(field.allowed)
-        if re.fullmatch(r"[hr](\(.*\))?(/.*)?", token):
-            raise _UnreadableError("random and hashed values are not offered; `jitter` spreads jobs")
+        if token.startswith("H"):
+            raise _UnreadableError(f"H is written as H, H({field.low}-{field.high}), H/2 or H({field.low}-{field.high})/2")
+        if re.fullmatch(r"r(\(.*\))?(/.*)?", token):
+            raise _UnreadableError("random values are not offered; H and `jitter` spread jobs")
         if re.search(r"/0+$", token):
             raise _UnreadableError("a step must be 1 or more")
         _check_step(field, token)
@@ -260,11 +320,8 @@ def _period(text: str) -> str:
 def _spell_out(field: _Field, token: str) -> str:
     """A token that croniter would misread, as the list of its values; any other as it is."""
     body, mark, nth = token.partition("#")
-    size = field.size
     if match := re.fullmatch(r"(\w+)-(\w+)(?:/(\d{1,4}))?", body, re.ASCII):
         low, high, step = field.value(match[1]), field.value(match[2]), int(match[3] or 1)
-        if low is not None and high is not None and high < low:
-            high += size
     elif match := re.fullmatch(r"(\w+)/(\d{1,4})", body, re.ASCII):
         # `59/15` is minute 59; croniter before 7 read it as every quarter of an hour.
         low, step = field.value(match[1]), int(match[2])
@@ -273,8 +330,7 @@ def _spell_out(field: _Field, token: str) -> str:
         return token
     if low is None or high is None or step == 0:
         return token
-    values = ((value - field.low) % size + field.low for value in range(low, high + 1, step))
-    return ",".join(f"{value}{mark}{nth}" for value in values)
+    return ",".join(f"{value}{mark}{nth}" for value in field.between(low, high, step))
 
 
 def never_fires(canon: str) -> InvalidTrigger:

@@ -28,12 +28,14 @@ class Stretch(NamedTuple):
 
     `reached` is the wall time that the zone's clock had got to before `start` (exclusive, running maximum):
     below start + offset, the clock skipped what lies between; above it, the clock went back.
+    `repeated` is the wall time from which on its times come again, as the clock goes back at `end`; that of `end` if it doesn't.
     """
 
     start: int
     end: int
     offset: int
     reached: int
+    repeated: int
 
 
 @lru_cache(maxsize=1)
@@ -119,12 +121,13 @@ def _stretches(name: str, window: int) -> tuple[Stretch, ...]:
         # A loop, for a zone that changes twice within a step.
         while _offset(zone, probe) != offset:
             edge = _first_change(zone, max(start, probe - _STEP), probe, offset)
-            found.append(Stretch(start, edge, offset, reached))
+            following = _offset(zone, edge)
+            found.append(Stretch(start, edge, offset, reached, edge + min(offset, following)))
             reached = max(reached, edge + offset)
-            start, offset = edge, _offset(zone, edge)
-    found.append(Stretch(start, end, offset, reached))
+            start, offset = edge, following
+    found.append(Stretch(start, end, offset, reached, end + offset))
     return tuple(
-        s if s.start >= begin else Stretch(begin, s.end, s.offset, max(s.reached, begin + s.offset))
+        s if s.start >= begin else s._replace(start=begin, reached=max(s.reached, begin + s.offset))
         for s in found
         if begin < s.end and s.start < end
     )

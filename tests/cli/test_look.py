@@ -15,7 +15,7 @@ from lockbeat.cli._jobs import _remark
 from lockbeat.cli._output import show
 from lockbeat.jobs import Job, LedgerEntry, Scheduler
 from lockbeat.store import reasons
-from lockbeat.triggers import At, Cron, Every
+from lockbeat.triggers import AnyOf, At, Cron, Every
 
 from .conftest import Lockbeat
 from .terminal import Terminal
@@ -67,6 +67,23 @@ def test_ls_json(lockbeat: Lockbeat, jobs: str) -> None:
     assert 0 < tick["due_in"] <= 3600
     assert tick["last"] is None
     assert (tick["overlap"], tick["queue"], tick["catchup"]) == ("allow", "fast", "latest")
+
+
+def test_ls_shows_description_and_tags_and_filters_by_a_tag(lockbeat: Lockbeat, jobs: str) -> None:
+    told = Job.declare("told", AnyOf(Every(3600), Cron("0 9 * * *")), description="bills of the day", tags=["billing", "eu"])
+    using(jobs, lambda lb: lb.jobs.put(told))
+    [found] = lockbeat("ls", "--url", jobs, "--tag", "eu", "--json").json
+    assert (found["job"], found["description"], found["tags"]) == ("told", "bills of the day", ["billing", "eu"])
+    assert found["trigger"]["type"] == "any_of"
+    assert len(lockbeat("ls", "--url", jobs, "--json").json) == 3
+    _, line = lockbeat("ls", "--url", jobs, "--tag", "billing").out.splitlines()
+    assert line.startswith("told  every 1h or 0 9 * * * UTC  ")
+    assert line.endswith("tags=billing,eu 'bills of the day'")
+    assert lockbeat("ls", "--url", jobs, "--tag", "us").out == "no job in namespace lockbeat has the tag us\n"
+    assert (lockbeat("ls", "--url", jobs, "--tag", "").code, lockbeat("ls", "--url", jobs, "--tag", "us", "--json").json) == (
+        2,
+        [],
+    )
 
 
 def test_an_empty_store_says_so(lockbeat: Lockbeat, store: str) -> None:

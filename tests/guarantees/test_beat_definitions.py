@@ -12,6 +12,7 @@ import pytest
 from lockbeat import Beat, Lockbeat
 from lockbeat.errors import DuplicateJob, InvalidArgument, InvalidTrigger, InvalidType, LockbeatError, UnknownJob
 from lockbeat.jobs import Job, Slot, plan
+from lockbeat.jobs.definition import READS
 from lockbeat.triggers import At, Cron, Every
 from tests.beats import Beats, Hands, eventually, ledger, minutely, now_ms, overdue, scheduler, states
 from tests.conftest import Backend, Connect, only
@@ -99,7 +100,7 @@ async def test_a_definition_that_is_too_new_to_be_read_is_left_to_newer_instance
         await overdue(lb, raw, job)
     shards = {name: lb.jobs.shard_of(name) for name in ("newer", "garbage", "broken", "known")}
     texts = {
-        "newer": json.dumps({"needs": 2} | json.loads(jobs[0].definition) | {"moon": "full"}),
+        "newer": json.dumps({"needs": READS + 1} | json.loads(jobs[0].definition) | {"moon": "full"}),
         "garbage": "}{",
         "broken": "{}",
     }

@@ -60,6 +60,12 @@ async def test_an_older_versions_job_keeps_its_slot_when_this_one_declares_it(lb
     assert definition(raw, lb, "plain")["keep"] == 100
 
 
+def test_where_an_option_says_nothing_old_and_new_declare_the_same() -> None:
+    """Or a rolling deploy, in which both declare, would change the definition back and forth."""
+    older = json.loads((SAMPLES / "newer.json").read_text())["job"]["hash"]["plain"]
+    assert f"{hourly('plain').rev} {hourly('plain').definition}" == older
+
+
 @only("memory", "valkey", "redis")
 async def test_a_newer_versions_job_is_fired_unless_it_needs_that_version(
     lb: Lockbeat, raw: Any, caplog: pytest.LogCaptureFixture
@@ -70,9 +76,9 @@ async def test_a_newer_versions_job_is_fired_unless_it_needs_that_version(
     assert beat.fired == 2
     assert [(await states(lb, name))[-1:] for name in ("colourful", "plain", "calendar")] == [["fired"], ["fired"], []]
     assert "job 'calendar' is left to newer instances" in caplog.text
-    assert "needs a lockbeat that reads definitions 2, not 1" in caplog.text
+    assert "needs a lockbeat that reads definitions 3, not 2" in caplog.text
     assert [state.job.name for state in await lb.jobs.list()] == ["colourful", "plain"]
-    with pytest.raises(StoreError, match="needs a lockbeat that reads definitions 2"):
+    with pytest.raises(StoreError, match="needs a lockbeat that reads definitions 3"):
         await lb.jobs.get("calendar")
 
 

@@ -220,10 +220,19 @@ def test_a_leap_day_waits_eight_years_over_the_turn_of_a_century() -> None:
         ("5.5 * * * *", "can't read the minute field '5.5'"),
         ("\u0665 * * * *", "can't read the minute field '\u0665'"),
         ("? * * * *", "can't read the minute field '?'"),
-        ("H * * * *", "random and hashed values are not offered"),
-        ("H(0-29)/10 * * * *", "random and hashed values are not offered"),
-        ("R * * * *", "random and hashed values are not offered"),
-        ("0,R 0 * * *", "random and hashed values are not offered"),
+        ("R * * * *", "random values are not offered; H and `jitter` spread jobs"),
+        ("0,R 0 * * *", "random values are not offered"),
+        ("H/0 * * * *", "can't read the minute field 'H/0' in 'H/0 * * * *': a step of H must be 1 to 60"),
+        ("H/61 * * * *", "a step of H must be 1 to 60, as many as it chooses from"),
+        ("H/99999999999 * * * *", "a step of H must be 1 to 60"),
+        ("H(0-29)/31 * * * *", "a step of H must be 1 to 30"),
+        ("H(5) * * * *", "H takes a range as in H(0-59); allowed are 0-59"),
+        ("* H(0-24) * * *", "H takes a range as in H(0-23); allowed are 0-23"),
+        ("H() * * * *", "H takes a range as in H(0-59)"),
+        ("H(0-29 * * * *", "H is written as H, H(0-59), H/2 or H(0-59)/2"),
+        ("H-30 * * * *", "H is written as H, H(0-59), H/2 or H(0-59)/2"),
+        ("0 0 * * H#2", "H is written as H, H(0-6), H/2 or H(0-6)/2"),
+        ("Hx * * * *", "can't read the minute field 'hx'"),
         ("0 0 15W * *", "W, the nearest weekday, is not offered"),
         ("0 0 LW * *", "W, the nearest weekday, is not offered"),
         ("0 0 30 2 *", "'0 0 30 2 *' never fires: none of its months has such a day"),
@@ -372,7 +381,9 @@ def test_a_trigger_cannot_be_changed_and_survives_pickle() -> None:
         cron.expression = "* * * * *"  # type: ignore[misc]
     assert pickle.loads(pickle.dumps(cron)) == cron  # noqa: S301 - our own bytes
     assert copy.deepcopy(cron).next(NEW_YEAR) == cron.next(NEW_YEAR)
-    assert repr(cron) == "Cron(expression='0 0 * * *', timezone='Europe/Berlin')"
+    assert repr(cron) == "Cron(expression='0 0 * * *', timezone='Europe/Berlin', gap='after', fold='first')"
+    skips = Cron("0 0 * * *", "Europe/Berlin", gap="skip", fold="last")
+    assert copy.deepcopy(skips) == pickle.loads(pickle.dumps(skips)) == skips != cron  # noqa: S301
 
 
 def test_next_is_strictly_after_and_prev_is_at_or_before() -> None:
@@ -402,6 +413,7 @@ def test_slots_begin_with_the_epoch_and_end_before_the_calendar_does() -> None:
 def test_ten_thousand_jobs_of_one_line_compute_its_next_slot_once(monkeypatch: pytest.MonkeyPatch) -> None:
     crons = [Cron("17 3 * * mon", "Asia/Tokyo") for _ in range(10_000)]
     schedule = crons[0]._schedule
+    assert schedule is not None
     assert all(cron._schedule is schedule for cron in crons)
     calls = []
     real = schedule.next

@@ -5,13 +5,16 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from functools import cache
 from itertools import pairwise
+from typing import Any, get_args
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lockbeat.errors import InvalidTrigger
 from lockbeat.triggers import Cron, upcoming
+from lockbeat.triggers.cron import Fold, Gap
 
 
 def ms(iso: str) -> int:
@@ -190,6 +193,41 @@ def test_a_line_that_names_only_times_its_zone_always_skips_has_no_slot() -> Non
     assert Cron("15 2 * 3 sun#2", "America/New_York").next(ms("2026-01-01T00:00+00:00")) == ms("2026-03-08T03:00-04:00")
 
 
+@pytest.mark.parametrize(
+    ("gap", "spring"),
+    [
+        ("after", ["2026-03-28T02:30+01:00", "2026-03-29T03:00+02:00", "2026-03-30T02:30+02:00"]),
+        ("skip", ["2026-03-28T02:30+01:00", "2026-03-30T02:30+02:00"]),
+    ],
+)
+def test_a_gap_makes_up_for_what_it_skips_or_does_not(gap: Gap, spring: list[str]) -> None:
+    cron = Cron("30 2 * * *", "Europe/Berlin", gap=gap)
+    assert slots(cron, "2026-03-28T00:00+01:00", "2026-03-30T12:00+02:00") == spring
+
+
+@pytest.mark.parametrize(
+    ("fold", "autumn"),
+    [
+        ("first", ["2026-10-25T02:30+02:00"]),
+        ("last", ["2026-10-25T02:30+01:00"]),
+        ("both", ["2026-10-25T02:30+02:00", "2026-10-25T02:30+01:00"]),
+    ],
+)
+def test_a_time_that_comes_twice_fires_first_last_or_both_times(fold: Fold, autumn: list[str]) -> None:
+    cron = Cron("30 2 * * *", "Europe/Berlin", fold=fold)
+    assert slots(cron, "2026-10-25T00:00+02:00", "2026-10-25T12:00+01:00") == autumn
+    before_and_after = ["2026-10-24T02:30+02:00", *autumn, "2026-10-26T02:30+01:00"]
+    assert slots(cron, "2026-10-24T00:00+02:00", "2026-10-26T12:00+01:00") == before_and_after
+
+
+@pytest.mark.parametrize("line", ["* * * * *", "*/15 2 * * *", "30 * * * *", "H * * * *"])
+@pytest.mark.parametrize("option", [{"gap": "skip"}, {"fold": "both"}, {"fold": "last"}])
+def test_a_line_that_follows_real_time_takes_neither_gap_nor_fold(line: str, option: dict[str, Any]) -> None:
+    [(name, word)] = option.items()
+    with pytest.raises(InvalidTrigger, match=f"{name}: {word!r} is for fixed local times"):
+        Cron(line, "Europe/Berlin", **option)
+
+
 # Zone and a day near one of its changes; some changes are odd: not by whole hours, at midnight, by a day.
 CHANGES = [
     ("America/New_York", "2026-03-08"),
@@ -224,12 +262,14 @@ def clock(zone: str, start: int) -> list[tuple[int, datetime]]:
     return [(t, datetime.fromtimestamp(t, tz).replace(tzinfo=None, fold=0)) for t in instants]
 
 
-def by_walking(zone: str, start: int, minutes: set[int], hours: set[int], real_time: bool) -> list[int]:
+def by_walking(
+    zone: str, start: int, minutes: set[int], hours: set[int], real_time: bool, gap: str = "after", fold: str = "first"
+) -> list[int]:
     """The slots of three days, from the words of the rule: every minute looked at, nothing clever."""
-    shown: dict[datetime, int] = {}  # wall time: the first instant that shows it
+    shown: dict[datetime, list[int]] = {}  # wall time: the instants that show it
     found = set()
     for instant, wall in clock(zone, start):
-        shown.setdefault(wall, instant)
+        shown.setdefault(wall, []).append(instant)
         if real_time and wall.second == 0 and wall.minute in minutes and wall.hour in hours:
             found.add(instant)
     if not real_time:
@@ -240,20 +280,25 @@ def by_walking(zone: str, start: int, minutes: set[int], hours: set[int], real_t
                 # Not shown: the first wall time after it that is.
                 while walls[i] < wall:
                     i += 1
-                found.add(shown[walls[i]])
+                if walls[i] == wall:
+                    found.update({"first": shown[wall][:1], "last": shown[wall][-1:], "both": shown[wall]}[fold])
+                elif gap == "after":
+                    found.add(shown[walls[i]][0])
             wall += timedelta(minutes=1)
     return sorted(slot * 1000 for slot in found if start <= slot < start + 71 * 3600)
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(
     change=st.sampled_from(CHANGES),
     minutes=st.sets(st.integers(0, 59), min_size=1, max_size=4),
     hours=st.sets(st.integers(0, 23) | st.integers(0, 3), min_size=1, max_size=5),
     star=st.sampled_from(["none", "hour", "minute"]),
+    gap=st.sampled_from(get_args(Gap)),
+    fold=st.sampled_from(get_args(Fold)),
 )
 def test_the_slots_are_those_that_a_walk_over_every_minute_finds(
-    change: tuple[str, str], minutes: set[int], hours: set[int], star: str
+    change: tuple[str, str], minutes: set[int], hours: set[int], star: str, gap: Gap, fold: Fold
 ) -> None:
     zone, day = change
     if star == "hour":
@@ -262,8 +307,10 @@ def test_the_slots_are_those_that_a_walk_over_every_minute_finds(
         minutes = set(range(60))
     fields = ["*" if len(values) > 5 else ",".join(map(str, sorted(values))) for values in (minutes, hours)]
     start = ms(f"{day}T00:00+00:00") - 36 * 3_600_000
-    expected = by_walking(zone, start // 1000, minutes, hours, real_time=star != "none")
-    cron = Cron(f"{fields[0]} {fields[1]} * * *", zone)
+    if star != "none":
+        gap, fold = "after", "first"
+    expected = by_walking(zone, start // 1000, minutes, hours, star != "none", gap, fold)
+    cron = Cron(f"{fields[0]} {fields[1]} * * *", zone, gap=gap, fold=fold)
     found = []
     slot = cron.next(start - 1)
     while slot is not None and slot < start + 71 * 3_600_000:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 
 from lockbeat.errors import InvalidArgument, InvalidTrigger
 from lockbeat.triggers import (
+    AnyOf,
     At,
+    Between,
     Cron,
     Every,
     Missed,
@@ -27,6 +30,7 @@ from lockbeat.triggers import (
 MINUTE = 60_000
 HOUR = 60 * MINUTE
 
+AT = {"type": "at", "when_ms": 0}
 TRIGGERS = [
     Cron("*/5 * * * *", "Europe/Berlin"),
     Cron("0 30 2 L * ?"),
@@ -36,6 +40,13 @@ TRIGGERS = [
     At(datetime(2026, 1, 1, tzinfo=UTC)),
     At(datetime(1, 1, 1, tzinfo=UTC)),
     At(datetime(2999, 12, 31, 23, 59, 59, tzinfo=UTC)),
+    Cron("30 2 * * *", "Europe/Berlin", gap="skip"),
+    Cron("30 2 * * *", "Europe/Berlin", fold="both"),
+    Cron("30 2 * * *", "Europe/Berlin", gap="skip", fold="last"),
+    AnyOf(Cron("0 9 * * *", "Asia/Tokyo"), Every(3600), At(datetime(2026, 1, 1, tzinfo=UTC))),
+    Between(Every(10), datetime(2026, 1, 1, tzinfo=UTC)),
+    Between(AnyOf(Cron("0 9 * * *"), Every(7)), None, 10**12),
+    AnyOf(Between(Every(10), 0, 10**12), Every(11)),
 ]
 
 
@@ -52,8 +63,8 @@ def test_a_trigger_survives_json(trigger: Trigger) -> None:
     [
         (None, "trigger: must be a JSON object, not NoneType"),
         ("* * * * *", "trigger: must be a JSON object, not str"),
-        ({}, "trigger: unknown type None; known: at, cron, every"),
-        ({"type": "moon"}, "trigger: unknown type 'moon'; known: at, cron, every"),
+        ({}, "trigger: unknown type None; known: any_of, at, between, cron, every"),
+        ({"type": "moon"}, "trigger: unknown type 'moon'; known: any_of, at, between, cron, every"),
         ({"type": ["cron"]}, "trigger: unknown type ['cron']"),
         ({"type": "cron"}, "trigger: 'cron' has the fields expression, timezone"),
         ({"type": "cron", "expression": "* * * * *"}, "trigger: 'cron' has the fields expression, timezone"),
@@ -73,6 +84,26 @@ def test_a_trigger_survives_json(trigger: Trigger) -> None:
             {"type": "every", "period_ms": "x" * 500, "anchor_ms": 0},
             "trigger: period_ms must be int, not 'xxx",
         ),
+        (
+            {"type": "cron", "expression": "0 2 * * *", "timezone": "UTC", "gap": "x"},
+            "gap: must be one of 'after', 'skip', not 'x'",
+        ),
+        ({"type": "cron", "expression": "0 2 * * *", "timezone": "UTC", "fold": 5}, "trigger: fold must be str, not 5"),
+        (
+            {"type": "cron", "expression": "0 2 * * *", "timezone": "UTC", "hole": "x"},
+            "trigger: 'cron' has the fields expression",
+        ),
+        ({"type": "any_of"}, "trigger: 'any_of' has the fields triggers, not"),
+        ({"type": "any_of", "triggers": []}, "triggers: must be 1 to 50, not 0"),
+        ({"type": "any_of", "triggers": [5]}, "trigger: must be a JSON object, not int"),
+        ({"type": "between", "trigger": {"type": "moon"}}, "trigger: unknown type 'moon'"),
+        ({"type": "between", "trigger": AT, "start_ms": "x"}, "trigger: start_ms must be int, not 'x'"),
+        ({"type": "between", "trigger": AT, "start_ms": 10**30}, "start: is too far off"),
+        (
+            {"type": "between", "trigger": AT, "start_ms": 5, "end_ms": 5},
+            "end: 1970-01-01T00:00:00.005+00:00 does not come after",
+        ),
+        (functools.reduce(lambda inner, _: {"type": "between", "trigger": inner}, range(9), AT), "trigger: more than 8 triggers"),
     ],
 )
 def test_what_cannot_be_read_is_one_clear_error(data: object, problem: str) -> None:

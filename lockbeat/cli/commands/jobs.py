@@ -11,11 +11,17 @@ from lockbeat.cli.commands.shared import LOOK, AsJson, JobName, Namespace, Url, 
 
 
 @app.command("ls", rich_help_panel=LOOK)
-def ls(url: Url = None, namespace: Namespace = "lockbeat", utc: Utc = False, as_json: AsJson = False) -> None:
+def ls(
+    tag: Annotated[str | None, typer.Option(metavar="TAG", help="Only jobs with this tag.", show_default=False)] = None,
+    url: Url = None,
+    namespace: Namespace = "lockbeat",
+    utc: Utc = False,
+    as_json: AsJson = False,
+) -> None:
     """List jobs: trigger, next slot, last outcome."""
     from lockbeat.cli._jobs import list_jobs
 
-    list_jobs(Where(url, namespace), as_json)
+    list_jobs(Where(url, namespace), tag, as_json)
 
 
 @app.command("next", rich_help_panel=LOOK)
