@@ -20,6 +20,7 @@ from lockbeat.jobs.plan import Slot
 from lockbeat.store import Store, reasons, results
 from lockbeat.store.keys import job_lock
 from lockbeat.store.records import JobCounts, JobLine, SlotLine
+from lockbeat.store.replies import sifted
 from lockbeat.store.rows import Row
 from lockbeat.store.scripts import load
 from lockbeat.triggers import upcoming
@@ -194,7 +195,7 @@ class Jobs:
         found: list[JobState] = []
         for shard in range(self._store.shards):
             async for page in self._store.pages("job/list", shard, limit=NAMES):
-                found += await self._states(shard, (name.decode() for name in page.jobs))
+                found += await self._states(shard, (name.decode(errors="replace") for name in page.jobs))
         return sorted((state for state in found if tag is None or tag in state.job.tags), key=lambda state: state.job.name)
 
     async def next(self, name: str, n: int = 5) -> builtins.list[datetime]:
@@ -227,8 +228,8 @@ class Jobs:
         while len(rows) < limit:
             ask = min(PAGE, limit - len(rows))
             page = await self._store.call("job/ledger", self.shard_of(name), job=name, before=before_ms, limit=ask)
-            rows += page
-            if len(page) < ask:
+            rows += (readable := sifted(page))
+            if len(page) < ask or not readable:
                 break
-            before_ms = page[-1][0]
+            before_ms = readable[-1][0]
         return [LedgerEntry.of(name, *row) for row in rows]

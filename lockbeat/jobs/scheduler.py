@@ -201,7 +201,7 @@ class Scheduler:
         )
         there = set[str]()
         async for page in self._store.pages("job/walk", shard, limit=WALK):
-            found = [(name.decode(), rev.decode(), slot.decode()) for name, rev, slot in page.jobs]
+            found = [(name.decode(errors="replace"), rev.decode(), slot.decode()) for name, rev, slot in page.jobs]
             there.update(name for name, _, _ in found)
             await self._set_right(shard, page.now_ms, found, odd)
         await self._undefined(

@@ -218,7 +218,7 @@ class Look:
         names: set[str] = set()
         for shard in range(self._store.shards):
             async for page in self._store.pages("task/counts", shard, queue="", limit=PAGE):
-                names.update(name.decode() for name, *_ in page.queues)
+                names.update(name.decode(errors="replace") for name, *_ in page.queues)
             names.update(info.queue for info in await self._running(shard))
         return sorted(names)
 
@@ -229,7 +229,7 @@ class Look:
     async def _pages(self, shard: int, place: str, queue: str) -> AsyncIterator[builtins.list[str]]:
         async for page in self._store.pages("task/list", shard, place=place, queue=queue, limit=PAGE):
             if page.ids:
-                yield [task_id.decode() for task_id in page.ids]
+                yield [task_id.decode(errors="replace") for task_id in page.ids]
 
     async def _infos(self, shard: int, place: str, queue: str) -> AsyncIterator[TaskInfo]:
         async for ids in self._pages(shard, place, queue):

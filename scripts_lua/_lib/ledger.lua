@@ -13,13 +13,21 @@ local function slot_id(job, slot)
   return id
 end
 
+-- The tasks of these slots, without those that name none.
+local function ledger_ids(job, members)
+  local ids = {}
+  for _, member in ipairs(members) do
+    local slot = tonumber(string.sub(member, #job + 2))
+    if slot then ids[#ids + 1] = slot_id(job, slot) end
+  end
+  gather(q.tasks, ids)
+  return ids
+end
+
 -- Forget these of a job's slots. A task that has not ended goes on, and is forgotten at its end.
 local function ledger_drop(job, members)
-  local ids = {}
-  for i, member in ipairs(members) do ids[i] = slot_id(job, tonumber(string.sub(member, #job + 2))) end
-  gather(q.tasks, ids)
-  for i, id in ipairs(ids) do
-    leave(q.order, members[i])
+  for _, member in ipairs(members) do leave(q.order, member) end
+  for _, id in ipairs(ledger_ids(job, members)) do
     local record = attempt(task_read, id)
     local state = record and record.state
     if state ~= 'waiting' and state ~= 'running' and state ~= 'stopping' then task_forget(id, record) end
@@ -76,6 +84,6 @@ end
 local function ledger_lost(job, keep)
   scatter(q.order)
   local last = redis.call('ZREVRANGEBYLEX', q.order.key, '(' .. ledger_member(job, now), '[' .. job .. '\255', 'LIMIT', 0, 1)[1]
-  local first = last and tonumber(string.sub(last, #job + 2)) + 1 or now
+  local first = (last and tonumber(string.sub(last, #job + 2)) or now) + 1
   ledger_missed(job, math.min(first, now), now, -1, REASON.SLOT_LOST, '', keep)
 end

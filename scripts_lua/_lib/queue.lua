@@ -8,10 +8,10 @@ local PILE = 100
 local HELD_MS = 1000  -- when what is tried again looks at its job's lock again
 local CLAIM_MS = 3
 
--- When the next of a queue comes due.
+-- When the next of a queue comes due. What is no member of ours is due at once: it goes as one whose task has gone, and hides none.
 local function queue_wake(queue)
   local delayed = range(q.delayed, '[' .. queue .. '\255', '(' .. queue .. '\255\255', 1)[1]
-  return delayed and tonumber(string.sub(delayed, #queue + 2, #queue + 16))
+  return delayed and (tonumber(string.sub(delayed, #queue + 2, #queue + 16)) or 0)
 end
 
 -- What has come due in a queue can be claimed.
@@ -31,7 +31,7 @@ local function queue_settle(queue, most)
   scatter(q.delayed)
   local members = redis.call('ZREVRANGEBYLEX', q.delayed.key, high, low, 'LIMIT', 0, most)
   for i, member in ipairs(members) do
-    if tonumber(string.sub(member, at + 17, at + 32)) / 1000 <= now + SET_BACK_MS then break end
+    if (tonumber(string.sub(member, at + 17, at + 32)) or math.huge) / 1000 <= now + SET_BACK_MS then break end
     ids[i] = string.sub(member, at + 33)
   end
   gather(q.tasks, ids)

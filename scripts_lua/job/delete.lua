@@ -33,9 +33,6 @@ local open = read(q.open, job)
 if open then withdraw(open) end
 erase(q.open, job)
 local members = range(q.order, '[' .. job .. '\255', '(' .. job .. '\255\255', limit)
-local ids = {}
-for i, member in ipairs(members) do ids[i] = slot_id(job, tonumber(string.sub(member, #job + 2))) end
-gather(q.tasks, ids)
-for _, id in ipairs(ids) do withdraw(id) end
+for _, id in ipairs(ledger_ids(job, members)) do withdraw(id) end
 ledger_drop(job, members)
 return {(existed or reply_of(q.replies, ARGV[3])) and 1 or 0, #members == limit and 1 or 0}

@@ -7,19 +7,22 @@
 -- ARGV[2] before        int   ms; only slots before this one; 0: from the newest
 -- ARGV[3] limit         int
 --
--- Returns  {{slot_ms, record, failure}, ...}  record: of the slot's task; failure: JSON of its last one, or empty
+-- Returns  {{slot_ms, record, failure}, ...}  record: of the slot's task; failure: JSON of its last one, or empty; or, of an entry that
+--          names no slot, what can't be read
 -- include: _lib/clock
 
 local job, before = ARGV[1], tonumber(ARGV[2])
 -- From the newest that has come due: what lies ahead was entered before the clock was set back.
 local high = before == 0 and '[' .. job .. '\255' .. string.format('%015.0f', now + 100)
   or '(' .. job .. '\255' .. string.format('%015.0f', before)
-local slots, ids = {}, {}
-for i, member in ipairs(redis.call('ZREVRANGEBYLEX', KEYS[3], high, '[' .. job .. '\255', 'LIMIT', 0, ARGV[3])) do
-  slots[i] = tonumber(string.sub(member, #job + 2))
-  ids[i] = job .. '@' .. int(slots[i])
+local members, slots, ids = redis.call('ZREVRANGEBYLEX', KEYS[3], high, '[' .. job .. '\255', 'LIMIT', 0, ARGV[3]), {}, {}
+if #members == 0 then return {} end
+for i, member in ipairs(members) do
+  slots[i] = tonumber(string.sub(member, #job + 2)) or false
+  ids[i] = job .. '@' .. (slots[i] and int(slots[i]) or '')
 end
-if #ids == 0 then return {} end
 local records, failures, out = redis.call('HMGET', KEYS[1], unpack(ids)), redis.call('HMGET', KEYS[2], unpack(ids)), {}
-for i, slot in ipairs(slots) do out[i] = {slot, records[i] or '', failures[i] or ''} end
+for i, slot in ipairs(slots) do
+  out[i] = slot and {slot, records[i] or '', failures[i] or ''} or unread(KEYS[3], members[i])
+end
 return out

@@ -39,7 +39,7 @@ else
   local width = place == 'dead' and 15 or 33
   for _, member in ipairs(members) do
     local at = string.find(member, '\255', 1, true)
-    out[#out + 1] = string.sub(member, at + 1 + width)
+    if at then out[#out + 1] = string.sub(member, at + 1 + width) end
   end
   if #members == limit then out[1] = members[limit] end
 end

@@ -14,7 +14,7 @@ from lockbeat import Lockbeat
 from lockbeat.claims import Claim
 from lockbeat.errors import ScriptError, Unreadable
 from lockbeat.tasks import NewTask
-from tests.beats import Hands, eventually, ledger, minutely, now_ms, overdue, scheduler
+from tests.beats import Hands, backdate, eventually, ledger, minutely, now_ms, overdue, scheduler
 from tests.conftest import only, wait_until
 from tests.tasks import NOON, begun, claim_one, died, stopped
 
@@ -385,3 +385,63 @@ async def test_a_job_whose_definition_or_slot_is_damaged_is_named_and_the_others
         assert (raised.value.key, raised.value.field) == (key, "b")
     assert [state.job.name for state in await lb.jobs.list()] == ["a", "c"]
     assert f"field 'b' of {key}" in caplog.text
+
+
+# -- members of an index that name nothing of ours
+
+FOREIGN = [b"", b"\xff", b"foreign", b"0\xff\xfe"]
+
+
+@here_and_there
+async def test_foreign_members_of_a_queue_stop_none_of_its_tasks_and_no_listing(lb: Lockbeat, raw: Any) -> None:
+    key = lb.store.keys.key
+    for place in ("task:ready", "task:delayed", "task:dead"):
+        raw.zadd(key(0, place), dict.fromkeys([*FOREIGN, *(b"default\xff" + member for member in FOREIGN)], 0))
+    raw.zadd(key(0, "task:live"), dict.fromkeys(FOREIGN, 1e15))
+    raw.zadd(key(0, "task:ended"), dict.fromkeys(FOREIGN, 1e15))
+    dead = await died(lb)
+    later = await lb.tasks.spawn("job", delay=0.05)
+
+    async def begun() -> bool:
+        return [task.id for task in await lb.tasks.claim("default", "alice", 10)] == [later.task_id]
+
+    await eventually(begun, "what is put off comes due")
+    assert {info.id for info in await lb.tasks.list()} == {dead, later.task_id}
+    assert [info.id for info in await lb.tasks.dead()] == [dead]
+    assert "default" in await lb.tasks.queues()
+    assert (await lb.tasks.counts()).running == 1
+
+
+@here_and_there
+async def test_foreign_members_of_a_ledger_stop_neither_its_job_nor_its_bound(
+    lb: Lockbeat, raw: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    job, hands = minutely(overlap="allow", keep=1), Hands("report")
+    await overdue(lb, raw, job)
+    order, beat = lb.store.keys.key(0, "ledger:order"), scheduler(lb, job, runner=hands)
+    foreign = [b"report\xff", b"report\xff00-"]
+    raw.zadd(order, dict.fromkeys([*foreign, *FOREIGN], 0))
+
+    async def dropped() -> bool:
+        await backdate(lb, raw, "report", await now_ms(lb))
+        await beat.tick(0)
+        return bool(raw.zmscore(order, foreign) == [None, None])
+
+    assert await ledger(lb, "report") == []
+    assert "ledger:order" in caplog.text
+    await eventually(dropped, "the oldest go, whatever they are")
+    assert [entry.state for entry in await ledger(lb, "report")][-1] == "fired"
+    raw.zadd(order, dict.fromkeys(foreign, 0))
+    assert await lb.jobs.delete("report")
+    assert set(raw.zrange(order, 0, -1)) == set(FOREIGN)
+
+
+@here_and_there
+async def test_foreign_members_of_the_jobs_order_are_left_out_of_lists_and_healing(lb: Lockbeat, raw: Any) -> None:
+    beat = scheduler(lb, minutely())
+    await beat.register()
+    raw.zadd(lb.store.keys.key(0, "job:order"), dict.fromkeys(FOREIGN, 0))
+    assert [state.job.name for state in await lb.jobs.list()] == ["report"]
+    raw.hdel(lb.store.keys.key(0, "job"), "report")
+    await beat.tick(0)
+    assert (await lb.jobs.get("report")).next is not None, "what was lost is declared again"
