@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from lockbeat.claims import Claims
-from lockbeat.claims.table import Stored
+from lockbeat.claims.table import Table
 from lockbeat.connection import check_provider, parse_url
 from lockbeat.connection.outage import Outage
 from lockbeat.errors import LockbeatError
@@ -99,7 +99,7 @@ class Lockbeat:
         self._store = store = await Store.open(self._url, **self._options, outage=self._outage)  # type: ignore[arg-type]
         self._keeper = Keeper(store.connector, store.keys, store.timeout, self._stall)
         self.locks = Locks(store, self._keeper)
-        self.claims = Claims(Stored(store, self._keeper))
+        self.claims = Claims(Table(store, self._keeper))
         self.fenced = Fenced(store)
         self.tasks = Tasks(store)
         self.jobs = Jobs(store)

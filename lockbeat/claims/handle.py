@@ -112,7 +112,7 @@ class ClaimHandle:
         if self._entered and lease_ms != self._lease_ms:
             # The keeper's own renewals may be on their way, and would set it back.
             raise InvalidArgument("lease", "while the block runs it is what `hold` was given")
-        self._check(await self._table.change("claim/renew", claim, lease_ms=lease_ms, lease=lease_ms / 1000))
+        self._check(await self._table.renew(claim, lease_ms))
 
     async def complete(self, result: Any = None, hold: Seconds | None = None) -> None:
         """The work is done; `hold`: None as the handle says. Raises ClaimRefused."""
@@ -158,28 +158,21 @@ class ClaimHandle:
         return self
 
     async def _enter(self) -> None:
-        asked_at, lease = monotonic(), self._lease_ms / 1000
-        if self._given is None:
-            self._claim = await self._acquire()
-            if monotonic() > asked_at + lease / 2:
-                asked_at = await self._refreshed(self._claim, asked_at)
+        asked_at = monotonic()
+        if self._given is not None:
+            self._check(await self._table.renew(self._given, self._lease_ms))
         else:
-            self._check(await self._table.change("claim/renew", self._given, lease_ms=self._lease_ms, lease=lease))
+            self._claim = claim = await self._acquire()
+            if (again_at := monotonic()) > asked_at + self._lease_ms / 2000:
+                # The store was away: by our clock little is left of the claim, though it may have been granted just now. If this
+                # is refused it did run out on the way, and will be found lost.
+                try:
+                    renewed = await self._table.renew(claim, self._lease_ms) > 0
+                except BaseException:
+                    self._table.undo("claim/release", claim, token="-", lasts=self._lease_ms / 1000)
+                    raise
+                asked_at = again_at if renewed else asked_at
         self._holding = self._table.holding(self.claim, self._lease_ms, asked_at)
-
-    async def _refreshed(self, claim: Claim, asked_at: float) -> float:
-        """The store was away: by our clock little is left of the claim, though it may have been granted just now. Renew it.
-
-        Returns when that was asked for; if it was refused, as given: the claim did run out on the way, and will be found lost.
-        """
-        again_at, lease = monotonic(), self._lease_ms / 1000
-        try:
-            return (
-                again_at if await self._table.change("claim/renew", claim, lease_ms=self._lease_ms, lease=lease) > 0 else asked_at
-            )
-        except BaseException:
-            self._table.undo("claim/release", claim, token="-", lasts=lease)
-            raise
 
     async def _acquire(self) -> Claim:
         answer = await self._table.acquire(self.key, self.queue, self.owner, self._lease_ms, self._durability)

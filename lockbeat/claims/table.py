@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import builtins
-import heapq
 import logging
 import math
 import time
-from collections.abc import Iterable
-from functools import partial
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
 
 from lockbeat.claims.holding import ClaimHolding
 from lockbeat.claims.values import Busy, Claim, ClaimStats, Done
@@ -23,86 +21,13 @@ from lockbeat.store.rows import Row
 from lockbeat.values.payloads import load
 
 log = logging.getLogger("lockbeat")
+T = TypeVar("T")
 
 PAGE = 100  # claims that one run of a script looks at or ends; keeps it under 5 ms
 
 
-class Table(Protocol):
-    """What the verbs and the handle of claims stand on. Arguments were checked by then."""
-
-    @property
-    def owner(self) -> str:
-        """In whose name a handle claims that was not told one."""
-
-    async def acquire(
-        self, key: str, queue: str, owner: str, lease_ms: int, durability: Durability | None
-    ) -> Claim | Busy | Done: ...
-
-    async def change(self, script: str, claim: Claim, *, keep: float = 0, lease: float = math.inf, **args: Any) -> int:
-        """renew, complete, fail or release it. Above 0: so it is; otherwise a key of REFUSALS.
-
-        `keep`: seconds for which the call is to be sent all the same, though the caller gives up.
-        """
-
-    def undo(self, script: str, claim: Claim, *, lasts: float, **args: Any) -> None:
-        """`change` it for a caller who does not wait; sent again for `lasts` seconds while the store is away."""
-
-    def holding(self, claim: Claim, lease_ms: int, asked_at: float) -> ClaimHolding | None:
-        """Renew it from now on; it was granted to a request of `asked_at`. None: it needs no renewal."""
-
-    async def sweep(self, script: str, **args: Any) -> int:
-        """release_all or cleanup; how many it ended."""
-
-    async def owns(self, key: str, queue: str, owner: str, fence: int) -> bool: ...
-    async def get(self, key: str, queue: str) -> Claim | None: ...
-    async def list(self, queue: str, limit: int) -> builtins.list[Claim]: ...
-    async def expired(self, limit: int) -> builtins.list[Claim]: ...
-    async def active(self, queue: str) -> int: ...
-    async def stats(self) -> ClaimStats: ...
-
-
-class Passing:
-    """No claims at all: everything is allowed, and there is nothing to see."""
-
-    owner = "nobody"
-
-    async def acquire(self, key: str, queue: str, owner: str, lease_ms: int, durability: Durability | None) -> Claim:
-        """Its fence grows like those of a store, but guards nothing."""
-        return Claim(key, queue, owner, time.time_ns() // 1000, 1, math.inf, "passthrough")
-
-    async def change(self, script: str, claim: Claim, *, keep: float = 0, lease: float = math.inf, **args: Any) -> int:
-        return 1
-
-    def undo(self, script: str, claim: Claim, *, lasts: float, **args: Any) -> None:
-        pass
-
-    def holding(self, claim: Claim, lease_ms: int, asked_at: float) -> None:
-        return None
-
-    async def sweep(self, script: str, **args: Any) -> int:
-        return 0
-
-    async def owns(self, key: str, queue: str, owner: str, fence: int) -> bool:
-        return True
-
-    async def get(self, key: str, queue: str) -> None:
-        return None
-
-    async def list(self, queue: str, limit: int) -> builtins.list[Claim]:
-        return []
-
-    async def expired(self, limit: int) -> builtins.list[Claim]:
-        return []
-
-    async def active(self, queue: str) -> int:
-        return 0
-
-    async def stats(self) -> ClaimStats:
-        return ClaimStats(*[0] * 9)
-
-
-class Stored:
-    """The claims of a store."""
+class Table:
+    """The claims of a store, as its scripts have them: what the verbs and the handle stand on. Arguments were checked by then."""
 
     def __init__(self, store: Store, keeper: Keeper) -> None:
         self._store = store
@@ -110,6 +35,7 @@ class Stored:
 
     @property
     def owner(self) -> str:
+        """In whose name a handle claims that was not told one."""
         self._store.check_loop()
         return self._store.owner
 
@@ -138,29 +64,37 @@ class Stored:
         return Done(key, queue, holder, result, reply.completed_at_ms / 1000, reply.until_ms / 1000)
 
     async def change(self, script: str, claim: Claim, *, keep: float = 0, lease: float = math.inf, **args: Any) -> int:
-        store, shard = self._store, self._shard_of(claim.key, claim.queue)
-        row = store.row[script](
-            queue=claim.queue, key=claim.key, owner=claim.owner, fence=claim.fence, call=store.new_call(), **args
-        )
+        """renew, complete, fail or release it. Above 0: so it is; otherwise a key of REFUSALS.
+
+        `keep`: seconds for which the call is to be sent all the same, though the caller gives up.
+        """
+        row, shard = self._row(script, claim, call=self._store.new_call(), **args)
         try:
-            return int(await store.call_row(row, shard, lease=keep or lease))
+            return int(await self._store.call_row(row, shard, lease=keep or lease))
         except BaseException:
             if keep:
-                store.undo(row, shard, lasts=keep)
+                self._store.undo(row, shard, lasts=keep)
             raise
 
+    async def renew(self, claim: Claim, lease_ms: int) -> int:
+        """`change` the time left."""
+        return await self.change("claim/renew", claim, lease_ms=lease_ms, lease=lease_ms / 1000)
+
     def undo(self, script: str, claim: Claim, *, lasts: float, **args: Any) -> None:
+        """`change` it for a caller who does not wait; sent again for `lasts` seconds while the store is away."""
         self._store.undo(*self._row(script, claim, call=self._store.new_call(), **args), lasts=lasts)
 
     def _row(self, script: str, claim: Claim, **args: Any) -> tuple[Row, int]:
         row = self._store.row[script](queue=claim.queue, key=claim.key, owner=claim.owner, fence=claim.fence, **args)
         return row, self._shard_of(claim.key, claim.queue)
 
-    def holding(self, claim: Claim, lease_ms: int, asked_at: float) -> ClaimHolding:
+    def holding(self, claim: Claim, lease_ms: int, asked_at: float) -> ClaimHolding | None:
+        """Renew it from now on; it was granted to a request of `asked_at`. None: it needs no renewal."""
         row, shard = self._row("claim/renew", claim, call="-", lease_ms=lease_ms)
         return ClaimHolding(self._keeper, row, shard, ttl=lease_ms / 1000, asked_at=asked_at)
 
     async def sweep(self, script: str, **args: Any) -> int:
+        """release_all or cleanup; how many it ended."""
         return await self._store.until_done(script, limit=PAGE, **args)
 
     async def owns(self, key: str, queue: str, owner: str, fence: int) -> bool:
@@ -182,37 +116,40 @@ class Stored:
                     break
             return found
 
-        shards = await self._store.on_every_shard(one_shard)
-        return builtins.list(heapq.merge(*shards, key=lambda claim: claim.key.encode()))[:limit]
+        return sorted(await self._from_all(one_shard), key=lambda claim: claim.key.encode())[:limit]
 
     async def expired(self, limit: int) -> builtins.list[Claim]:
         async def one_shard(shard: int) -> builtins.list[Claim]:
             found: builtins.list[Claim] = []
             for skip in range(0, limit, PAGE):
-                size = min(PAGE, limit - skip)
-                page = await self._store.call("claim/expired", shard, skip=skip, limit=size)
+                page = await self._store.call("claim/expired", shard, skip=skip, limit=(size := min(PAGE, limit - skip)))
                 found += self._claims(shard, filter(None, page))
                 if len(page) < size:
                     break
             return found
 
-        return builtins.list(heapq.merge(*await self._store.on_every_shard(one_shard), key=lambda claim: claim.expires_at))[
-            :limit
-        ]
+        return sorted(await self._from_all(one_shard), key=lambda claim: claim.expires_at)[:limit]
 
     async def active(self, queue: str) -> int:
-        async def one_shard(shard: int) -> int:
-            while True:
+        async def one_shard(shard: int) -> builtins.list[int]:
+            more = True
+            while more:
                 count, more = await self._store.call("claim/active", shard, queue=queue, limit=PAGE)
-                if not more:
-                    return int(count)
+            return [count]
 
-        return sum(await self._store.on_every_shard(one_shard))
+        return sum(await self._from_all(one_shard))
 
     async def stats(self) -> ClaimStats:
-        counted = await self._store.on_every_shard(partial(self._store.call, "claim/stats"))
-        acquired, contended, took_over, *others = map(sum, zip(*counted, strict=True))
+        async def one_shard(shard: int) -> builtins.list[Any]:
+            return [await self._store.call("claim/stats", shard)]
+
+        counted = await self._from_all(one_shard)
+        acquired, contended, took_over, *others = map(sum, zip([0] * 8, *counted, strict=True))
         return ClaimStats(acquired + contended + took_over, acquired, contended, took_over, *others)
+
+    async def _from_all(self, one_shard: Callable[[int], Awaitable[builtins.list[T]]]) -> builtins.list[T]:
+        """What all shards have, in the order of the shards."""
+        return [one for several in await self._store.on_every_shard(one_shard) for one in several]
 
     def _claim(self, shard: int, row: Any) -> Claim:
         """Raises Unreadable."""
@@ -249,3 +186,37 @@ class Stored:
 
 def _was_claimed(reply: Any) -> bool:
     return bool(reply[0] == results.DONE)
+
+
+class Passing(Table):
+    """No claims at all: everything is allowed, and there is nothing to see."""
+
+    owner = "nobody"
+
+    def __init__(self) -> None:
+        pass  # it has no store
+
+    async def acquire(self, key: str, queue: str, owner: str, lease_ms: int, durability: Durability | None) -> Claim:
+        """Its fence grows like those of a store, but guards nothing."""
+        return Claim(key, queue, owner, time.time_ns() // 1000, 1, math.inf, "passthrough")
+
+    async def change(self, script: str, claim: Claim, *, keep: float = 0, lease: float = math.inf, **args: Any) -> int:
+        return results.DONE
+
+    def undo(self, script: str, claim: Claim, *, lasts: float, **args: Any) -> None:
+        pass
+
+    def holding(self, claim: Claim, lease_ms: int, asked_at: float) -> None:
+        return None
+
+    async def sweep(self, script: str, **args: Any) -> int:
+        return 0
+
+    async def owns(self, key: str, queue: str, owner: str, fence: int) -> bool:
+        return True
+
+    async def get(self, key: str, queue: str) -> None:
+        return None
+
+    async def _from_all(self, one_shard: Callable[[int], Awaitable[builtins.list[T]]]) -> builtins.list[T]:
+        return []

@@ -62,8 +62,7 @@ class Claims:
     async def renew(self, claim: Claim, lease: Seconds) -> bool:
         """Set the time left to `lease`, longer or shorter. True only while it is live; never revives it (`claim/renew`)."""
         check_claim(claim)
-        lease_ms = milliseconds("lease", lease)
-        return await self._table.change("claim/renew", claim, lease_ms=lease_ms, lease=lease_ms / 1000) > 0
+        return await self._table.renew(claim, milliseconds("lease", lease)) > 0
 
     async def complete(self, claim: Claim, result: Any = None, hold: Seconds = 0) -> bool:
         """The work is done. For `hold` seconds from now `acquire` answers `Done`, with the result (`claim/complete`).
