@@ -73,8 +73,7 @@ class InvalidArgument(LockbeatError, ValueError):
 
     def __init__(self, argument: str, problem: str) -> None:
         super().__init__(f"{argument}: {problem}")
-        self.argument = argument
-        self.problem = problem
+        self.argument, self.problem = argument, problem
 
 
 class InvalidType(InvalidArgument, TypeError):
@@ -142,8 +141,7 @@ class Unreadable(ScriptError):
 
     def __init__(self, key: str, field: str = "") -> None:
         super().__init__(key, field)
-        self.key = key
-        self.field = field
+        self.key, self.field = key, field
 
     def __str__(self) -> str:
         what = f"field {self.field!r} of {self.key}" if self.field else self.key
@@ -159,8 +157,7 @@ class LockTimeout(LockbeatError, TimeoutError):
 
     def __init__(self, key: str, wait: float) -> None:
         super().__init__(f"lock {key!r} was not free within {wait:g} s")
-        self.key = key
-        self.wait = wait
+        self.key, self.wait = key, wait
 
 
 class LeaseLost(LockbeatError):
@@ -168,10 +165,7 @@ class LeaseLost(LockbeatError):
 
     def __init__(self, key: str, owner: str, fence: int, reason: str) -> None:
         super().__init__(f"lease on {key!r} (fence {fence}) is lost: {reason}")
-        self.key = key
-        self.owner = owner
-        self.fence = fence
-        self.reason = reason
+        self.key, self.owner, self.fence, self.reason = key, owner, fence, reason
 
 
 class ClaimError(LockbeatError):
@@ -183,10 +177,7 @@ class ClaimBusy(ClaimError):
 
     def __init__(self, key: str, queue: str, owner: str, expires_at: float) -> None:
         super().__init__(f"{key!r} in queue {queue!r} is claimed by {owner!r}")
-        self.key = key
-        self.queue = queue
-        self.owner = owner
-        self.expires_at = expires_at
+        self.key, self.queue, self.owner, self.expires_at = key, queue, owner, expires_at
 
 
 class ClaimDone(ClaimError):
@@ -194,12 +185,8 @@ class ClaimDone(ClaimError):
 
     def __init__(self, key: str, queue: str, owner: str, result: Any, completed_at: float, until: float) -> None:
         super().__init__(f"{key!r} in queue {queue!r} has been completed by {owner!r}")
-        self.key = key
-        self.queue = queue
-        self.owner = owner
-        self.result = result
-        self.completed_at = completed_at
-        self.until = until
+        self.key, self.queue, self.owner = key, queue, owner
+        self.result, self.completed_at, self.until = result, completed_at, until
 
 
 class ClaimRefused(ClaimError):
@@ -207,11 +194,7 @@ class ClaimRefused(ClaimError):
 
     def __init__(self, key: str, queue: str, owner: str, fence: int, refusal: str) -> None:
         super().__init__(f"claim on {key!r} in queue {queue!r} (fence {fence}) is refused: {refusal}")
-        self.key = key
-        self.queue = queue
-        self.owner = owner
-        self.fence = fence
-        self.refusal = refusal
+        self.key, self.queue, self.owner, self.fence, self.refusal = key, queue, owner, fence, refusal
 
 
 class LifespanError(LockbeatError):
@@ -220,8 +203,7 @@ class LifespanError(LockbeatError):
     def __init__(self, what: str, problem: BaseException) -> None:
         lines = str(problem).strip().splitlines()
         super().__init__(f"the beat's lifespan {what}: {': '.join([type(problem).__name__, *lines[:1]])}")
-        self.what = what
-        self.problem = problem
+        self.what, self.problem = what, problem
 
 
 class TaskError(LockbeatError):
@@ -237,8 +219,7 @@ class TaskTimeout(TaskError, TimeoutError):
 
     def __init__(self, task_id: str, timeout: float) -> None:
         super().__init__(f"task {task_id!r} did not end within {timeout:g} s")
-        self.task_id = task_id
-        self.timeout = timeout
+        self.task_id, self.timeout = task_id, timeout
 
 
 class JobError(LockbeatError):

@@ -10,7 +10,7 @@ attempt, so that a call which is repeated gets the same.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -38,7 +38,7 @@ class Fixed:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seconds", _seconds("seconds", self.seconds))
-        object.__setattr__(self, "jitter", _share("jitter", self.jitter))
+        object.__setattr__(self, "jitter", _share(self.jitter))
 
     def delay(self, attempt: int) -> float:
         """Seconds to wait at least after attempt `attempt` (the first is 1) failed: without jitter."""
@@ -67,13 +67,10 @@ class Exponential:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "base", _seconds("base", self.base))
-        factor = _number("factor", self.factor)
-        if factor < 1:
-            raise InvalidArgument("factor", f"must be 1 or more, not {factor:g}")
-        object.__setattr__(self, "factor", factor)
+        object.__setattr__(self, "factor", _number("factor", self.factor, 1, sys.float_info.max, "1 or more"))
         if self.max is not None:
             object.__setattr__(self, "max", _seconds("max", self.max))
-        object.__setattr__(self, "jitter", _share("jitter", self.jitter))
+        object.__setattr__(self, "jitter", _share(self.jitter))
 
     def delay(self, attempt: int) -> float:
         """Seconds to wait at least after attempt `attempt` (the first is 1) failed: without jitter. Never overflows."""
@@ -112,27 +109,17 @@ def _attempt(attempt: object) -> None:
         raise InvalidArgument("attempt", f"counts from 1, is {attempt}")
 
 
-def _number(argument: str, value: object) -> float:
+def _number(argument: str, value: object, least: float, most: float, bounds: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidType(argument, f"must be a number, not {type(value).__name__}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise InvalidArgument(argument, "must be finite")
-    return number
+    if not least <= value <= most:  # also refuses NaN
+        raise InvalidArgument(argument, f"must be {bounds}, not {value}")
+    return float(value)
 
 
-def _share(argument: str, value: object) -> float:
-    share = _number(argument, value)
-    if not 0 <= share <= 1:
-        raise InvalidArgument(argument, f"must be between 0 and 1, the share by which a delay is lengthened, not {share:g}")
-    return share
+def _share(value: object) -> float:
+    return _number("jitter", value, 0, 1, "between 0 and 1, the share by which a delay is lengthened")
 
 
 def _seconds(argument: str, value: object) -> float:
-    seconds = _number(argument, value)
-    if not 0 <= seconds <= _MAX_SECONDS:
-        raise InvalidArgument(argument, f"must be 0 s to ten years, not {seconds:g} s")
-    return seconds
+    return _number(argument, value, 0, _MAX_SECONDS, "seconds, 0 to ten years")

@@ -105,7 +105,7 @@ async def test_a_connection_reaches_a_unix_socket(tmp_path: Path) -> None:
 async def test_the_url_decides_user_database_and_name(server: Server) -> None:
     url = f"redis://someone:pa%2Fss@127.0.0.1:{server.port}/5?client_name=mine"
     async with await Connector.open(url) as connector:
-        connection = await connector.dedicated()
+        connection = await connector.dedicated_for_key("k")
         assert await ask(connection, "ACL", "WHOAMI") == b"someone"
         info = await ask(connection, "CLIENT", "INFO")
         await connection.disconnect()
@@ -117,15 +117,15 @@ async def test_the_url_decides_user_database_and_name(server: Server) -> None:
 async def test_a_wrong_password_is_an_error_that_does_not_repeat_it(server: Server) -> None:
     async with await Connector.open(f"redis://someone:wr0ng@127.0.0.1:{server.port}") as connector:
         with pytest.raises(redis.AuthenticationError) as caught:
-            await connector.dedicated(timeout=5)
+            await connector.dedicated_for_key("k", timeout=5)
         assert "wr0ng" not in str(caught.value) + connector.location
 
 
 async def test_a_dedicated_connection_has_the_timeout_it_was_given(server: Server) -> None:
     async with await Connector.open(server.url + "?socket_timeout=0.3") as connector:
-        patient = await connector.dedicated(timeout=None)
+        patient = await connector.dedicated_for_key("k", timeout=None)
         assert await ask(patient, "BLPOP", "nothing", "0.5") is None
-        hasty = await connector.dedicated(timeout=0.5)
+        hasty = await connector.dedicated_for_key("k", timeout=0.5)
         with pytest.raises(redis.TimeoutError):
             await ask(hasty, "BLPOP", "nothing", "0")
         await patient.disconnect()
@@ -156,7 +156,7 @@ async def test_nothing_is_repeated_behind_the_callers_back(last: bytes) -> None:
 
 async def test_an_idle_connection_sends_nothing(server: Server) -> None:
     async with await Connector.open(server.url) as connector:
-        connection = await connector.dedicated()
+        connection = await connector.dedicated_for_key("k")
         await ask(connection, "SUBSCRIBE", "channel")
         before = server.client().info("stats")["total_commands_processed"]
         with pytest.raises(TimeoutError):
@@ -169,14 +169,14 @@ async def test_an_idle_connection_sends_nothing(server: Server) -> None:
 async def test_a_refused_connection_is_redis_own_error_and_leaves_no_socket() -> None:
     async with await Connector.open(f"redis://127.0.0.1:{free_port()}") as connector:
         with pytest.raises(redis.ConnectionError):
-            await connector.dedicated(timeout=1)
+            await connector.dedicated_for_key("k", timeout=1)
 
 
 async def test_cancelling_a_connection_attempt_leaves_no_socket(server: Server) -> None:
     with standalone(valkey_binary()) as silent:
         async with await Connector.open(silent.url) as connector:
             silent.freeze()
-            attempt = asyncio.create_task(connector.dedicated())
+            attempt = asyncio.create_task(connector.dedicated_for_key("k"))
             await asyncio.sleep(0.05)
             attempt.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -197,8 +197,6 @@ async def test_a_key_of_a_cluster_leads_to_the_node_that_owns_it(three_nodes: Cl
             reached.add(port)
             await connection.disconnect()
         assert len(reached) == 3
-        with pytest.raises(TypeError, match="dedicated_for_key"):
-            await connector.dedicated()
 
 
 async def test_any_seed_of_a_cluster_will_do(three_nodes: Cluster) -> None:
@@ -249,7 +247,7 @@ async def test_a_dedicated_connection_follows_a_sentinel_failover(watched: Senti
         await asyncio.to_thread(wait_until, lambda: watched.primary is new, "every sentinel knows")
 
         await asyncio.to_thread(old.restart)
-        connection = await connector.dedicated(timeout=5)
+        connection = await connector.dedicated_for_key("k", timeout=5)
         assert (await ask(connection, "ROLE"))[0] == b"master"
         await connection.disconnect()
 
@@ -257,7 +255,7 @@ async def test_a_dedicated_connection_follows_a_sentinel_failover(watched: Senti
 async def test_dead_sentinels_are_passed_over(watched: Sentinels) -> None:
     watched.sentinels[0].kill()
     async with await Connector.open(watched.url) as connector:
-        connection = await connector.dedicated(timeout=5)
+        connection = await connector.dedicated_for_key("k", timeout=5)
         assert await ask(connection, "PING") == b"PONG"
         await connection.disconnect()
 
@@ -265,7 +263,7 @@ async def test_dead_sentinels_are_passed_over(watched: Sentinels) -> None:
 async def test_a_service_that_no_sentinel_knows_is_named(watched: Sentinels) -> None:
     async with await Connector.open(watched.url.replace("mymaster", "other")) as connector:
         with pytest.raises(redis.ConnectionError, match="other"):
-            await connector.dedicated()
+            await connector.dedicated_for_key("k")
 
 
 async def test_stores_in_memory_are_shared_by_name_only() -> None:
@@ -310,7 +308,7 @@ async def test_every_connection_brings_a_dead_embedded_server_back(tmp_path: Pat
         async with dedicated(connector) as connection:
             assert await ask(connection, "GET", "k") == b"1"
         await asyncio.to_thread(kill)
-        await connector.ensure_running()
+        await asyncio.to_thread(embedded.ensure_running)
         assert embedded.pid is not None
 
 
@@ -323,7 +321,7 @@ async def test_the_last_connector_ends_the_embedded_server(tmp_path: Path) -> No
     await first.aclose()
     assert not (tmp_path / "store" / "server.sock").exists()
     with pytest.raises(StoreUnavailable, match="closed"):
-        await first.dedicated()
+        await first.dedicated_for_key("k")
 
 
 async def test_cancelling_open_leaves_no_embedded_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

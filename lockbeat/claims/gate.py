@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import NoneType
+
 from lockbeat.claims.table import Passing
 from lockbeat.claims.verbs import Claims
-from lockbeat.errors import InvalidType
+from lockbeat.values.checks import of_type
 
 
 class Gate(Claims):
@@ -16,6 +18,5 @@ class Gate(Claims):
     """
 
     def __init__(self, claims: Claims | None) -> None:
-        if claims is not None and not isinstance(claims, Claims):
-            raise InvalidType("claims", f"must be lb.claims or None, not {type(claims).__name__}")
+        of_type("claims", claims, (Claims, NoneType), "lb.claims or None")
         super().__init__(Passing() if claims is None else claims._table)

@@ -6,9 +6,8 @@ import traceback
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lockbeat.errors import InvalidType
 from lockbeat.store import results
-from lockbeat.values.checks import MOST_FENCE, whole
+from lockbeat.values.checks import MOST_FENCE, of_type, whole
 from lockbeat.values.names import check_name
 from lockbeat.values.payloads import dump
 
@@ -110,10 +109,9 @@ def check_place(key: object, queue: object) -> None:
     check_name("queue", queue)
 
 
-def check_claim(claim: object) -> Claim:
+def check_claim(claim: Claim) -> Claim:
     """Raises InvalidArgument for what is no claim."""
-    if not isinstance(claim, Claim):
-        raise InvalidType("claim", f"must be a Claim, as acquire returns it, not {type(claim).__name__}")
+    of_type("claim", claim, Claim, "a Claim, as acquire returns it")
     check_place(claim.key, claim.queue)
     check_name("owner", claim.owner)
     whole("fence", claim.fence, 1, MOST_FENCE)

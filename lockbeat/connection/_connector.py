@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
+from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -101,38 +101,22 @@ class Connector:
             if address.tls:
                 _tls.check_files(address)
             return cls(address, timeout=timeout, provider=provider)
-        made: list[Connector] = []
-        handing_over = threading.Lock()
-        abandoned = False
-
-        def open_here() -> None:
-            connector = cls._open_embedded(address)
-            with handing_over:
-                made.append(connector)
-                if not abandoned:
-                    return
-            connector._give_back()
-
-        try:
-            await anyio.to_thread.run_sync(open_here)
-        except BaseException:
-            # Cancelled while the thread was at it, which does not stop the thread: what it opens, or has just
-            # opened, has no other owner.
-            with handing_over:
-                abandoned = True
-                finished = bool(made)
-            if finished:
-                await made[0].aclose()
-            raise
-        return made[0]
-
-    @classmethod
-    def _open_embedded(cls, address: Address) -> Connector:
         try:
             from lockbeat.embedded import EmbeddedServer
         except ImportError as error:  # no fcntl
             raise MissingExtra("embedded:// needs Linux or macOS; set LOCKBEAT_URL to a Redis or Valkey") from error
-        return cls(address, embedded=EmbeddedServer.open(address.path, persist=address.persist))
+        opened: Future[EmbeddedServer] = Future()
+
+        def open_here() -> None:
+            opened.set_result(EmbeddedServer.open(address.path, persist=address.persist))
+
+        try:
+            await anyio.to_thread.run_sync(open_here)
+        except BaseException:
+            # Cancelled while the thread was at it, which does not stop the thread: what it opens has no other owner.
+            opened.add_done_callback(lambda done: done.result().close())
+            raise
+        return cls(address, embedded=opened.result())
 
     @property
     def kind(self) -> Kind:
@@ -149,11 +133,6 @@ class Connector:
         """The server behind `embedded://`; None for every other store."""
         return self._embedded
 
-    async def ensure_running(self) -> None:
-        """Bring a dead embedded server back, as connections made here do; nothing for other stores."""
-        if self._embedded is not None:
-            await anyio.to_thread.run_sync(self._embedded.ensure_running, abandon_on_cancel=True)
-
     async def aclose(self) -> None:
         """Give back the embedded server, if there is one; its last user ends it. Idempotent.
 
@@ -161,11 +140,7 @@ class Connector:
         """
         if self._embedded is not None:
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self._give_back)
-
-    def _give_back(self) -> None:
-        if self._embedded is not None:
-            self._embedded.close()
+                await anyio.to_thread.run_sync(self._embedded.close)
 
     async def __aenter__(self) -> Connector:
         return self
@@ -182,65 +157,40 @@ class Connector:
             raise TypeError("only memory:// has such clients; use dedicated_for_key")
         return _memory.client(self._memory)
 
-    async def dedicated(self, *, timeout: float | None = None) -> AbstractConnection:
+    async def dedicated_for_key(self, key: bytes | str, *, timeout: float | None = None) -> AbstractConnection:
         """One new connection, connected and authenticated, that belongs to no pool; `disconnect()` it.
 
-        Behind Sentinel it leads to the server that calls itself primary now.
+        On a Cluster it leads to the primary that owns the slot of `key` now, behind Sentinel to the server that calls itself
+        primary now: after a MOVED or a lost connection call again. Any other store ignores the key.
 
         timeout: seconds for one reply; None: without limit.
 
-        Raises: redis' ConnectionError or TimeoutError. StoreUnavailable when an embedded server does not come up. TypeError for a
-        cluster and `memory://`: see `dedicated_for_key` and `memory_client`.
+        Raises: redis' ConnectionError or TimeoutError. StoreUnavailable when an embedded server does not come up. TypeError for
+        `memory://`: see `memory_client`.
         """
-        try:
-            return await self._dedicated(timeout)
-        except RedisError as problem:
-            if (explained := self._explained(problem)) is problem:
-                raise
-            raise explained from problem
-
-    async def _dedicated(self, timeout: float | None) -> AbstractConnection:
         address = self.address
-        if address.kind == "cluster":
-            raise TypeError("a cluster has no single server to connect to; use dedicated_for_key")
-        if address.kind == "memory":
-            raise TypeError("a store in memory has no server to connect to; use memory_client")
-        settings = self._settings(timeout)
-        if address.kind == "sentinel":
-            return await self._primary_behind_sentinel(settings)
-        return await _discovery.connected(self._connection(settings))
-
-    async def dedicated_for_key(self, key: bytes | str, *, timeout: float | None = None) -> AbstractConnection:
-        """As `dedicated`, to the primary that owns the slot of `key` now; any other store ignores the key.
-
-        Each call asks the cluster anew, so after a MOVED or a lost connection: call again.
-        """
-        if self.address.kind != "cluster":
-            return await self.dedicated(timeout=timeout)
         try:
-            return await self._dedicated_in_cluster(key, timeout)
+            if address.kind == "memory":
+                raise TypeError("a store in memory has no server to connect to; use memory_client")
+            if address.kind == "cluster":
+                return await self._owner_of_slot(key.encode() if isinstance(key, str) else key, timeout)
+            if address.kind == "sentinel":
+                return await self._primary_behind_sentinel(self._settings(timeout))
+            return await _discovery.connected(self._connection(self._settings(timeout)))
         except RedisError as problem:
-            if (explained := self._explained(problem)) is problem:
+            hint = _tls.hint(address, problem)  # what the URL may have wrong about TLS
+            if hint is None or isinstance(problem, (AuthenticationError, ResponseError)):
                 raise
-            raise explained from problem
+            raise RedisConnectionError(f"{problem} ({hint})") from problem
 
-    def _explained(self, problem: RedisError) -> RedisError:
-        """The same, with what the URL may have wrong about TLS."""
-        if isinstance(problem, (AuthenticationError, ResponseError)) or not self.address.nodes:
-            return problem
-        hint = _tls.hint(self.address, problem)
-        return problem if hint is None else RedisConnectionError(f"{problem} ({hint})")
-
-    async def _dedicated_in_cluster(self, key: bytes | str, timeout: float | None) -> AbstractConnection:
-        connection_class = self._tcp_class()
-        slot = key_slot(key.encode() if isinstance(key, str) else key)
+    async def _owner_of_slot(self, key: bytes, timeout: float | None) -> AbstractConnection:
         # Nodes seen before come after the seeds: a cluster whose seeds have all moved away is still found.
-        seeds = [*self.address.nodes, *(node for node in self._seen_nodes if node not in self.address.nodes)]
-        (host, port), self._seen_nodes = await _discovery.slot_owner(
-            seeds, slot, connection_class, self._settings(_NODE_TIMEOUT), self._silent
+        seeds = dict.fromkeys([*self.address.nodes, *self._seen_nodes])
+        node, self._seen_nodes = await _discovery.slot_owner(
+            seeds, key_slot(key), self._tcp_class(), self._settings(_NODE_TIMEOUT), self._silent
         )
-        link = await _discovery.connected(connection_class(host=host, port=port, **self._settings(timeout)))
-        self.primary(key if isinstance(key, str) else key.decode()).is_at((host, port))
+        link = await _discovery.connected(self._to(node, self._settings(timeout)))
+        self.primary(key.decode()).is_at(node)
         return link
 
     def doubt(self) -> None:
@@ -267,25 +217,24 @@ class Connector:
         self._doubted = False
 
     async def _primary_behind_sentinel(self, settings: dict[str, Any]) -> AbstractConnection:
-        address, connection_class = self.address, self._tcp_class()
-        asked = self._sentinel_settings()
+        address, asked = self.address, self._sentinel_settings()
         if self._doubted:
             await self._ask_all_sentinels(asked)
         trouble: Exception | None = None
         for sentinel in _discovery.in_turn(address.nodes, self._silent):
             try:
-                host, port = await _discovery.master_address(sentinel, address.service or "", connection_class, asked)
-                link = await _discovery.connected(connection_class(host=host, port=port, **settings))
+                node = await _discovery.master_address(sentinel, address.service or "", self._tcp_class(), asked)
+                link = await _discovery.connected(self._to(node, settings))
             except (RedisError, OSError) as error:
                 trouble = error
                 continue
             # A sentinel that missed the failover names the old primary, which may be back as a replica.
             if await _discovery.is_primary(link):
                 self._silent.pop(sentinel, None)
-                self.primary("").is_at((host, port))
+                self.primary("").is_at(node)
                 return link
             await link.disconnect(nowait=True)
-            trouble = RedisConnectionError(f"{host}:{port} is no longer the primary")
+            trouble = RedisConnectionError(f"{node[0]}:{node[1]} is no longer the primary")
         raise trouble or RedisConnectionError("no sentinel")
 
     def _settings(self, timeout: float | None) -> dict[str, Any]:
@@ -326,13 +275,15 @@ class Connector:
     def _tcp_class(self) -> type[Connection]:
         return redis.asyncio.SSLConnection if self.address.tls else redis.asyncio.Connection
 
+    def _to(self, node: tuple[str, int], settings: dict[str, Any]) -> Connection:
+        return self._tcp_class()(host=node[0], port=node[1], **settings)
+
     def _connection(self, settings: dict[str, Any]) -> AbstractConnection:
         if self._embedded is not None:
             return EmbeddedConnection(server=self._embedded, path=self._embedded.socket_path, **settings)
         if self.address.path is not None:
             return redis.asyncio.UnixDomainSocketConnection(path=self.address.path, **settings)
-        host, port = self.address.nodes[0]
-        return self._tcp_class()(host=host, port=port, **settings)
+        return self._to(self.address.nodes[0], settings)
 
 
 def _keepalive_options() -> dict[int, int]:

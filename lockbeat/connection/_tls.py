@@ -62,6 +62,8 @@ def _words(problem: Exception) -> str:
 def hint(address: Address, problem: BaseException) -> str | None:
     """What the URL may have wrong about TLS, judged by what connecting said; None: nothing that is known."""
     said = str(problem)
+    if not address.nodes:
+        return None
     if not address.tls:
         if any(words in said for words in _HUNG_UP):
             return f"the server hangs up without an answer: if it expects TLS, write {_other(address)}"

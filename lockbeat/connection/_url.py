@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Literal, NoReturn
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
@@ -14,31 +13,27 @@ from lockbeat.errors import InvalidURL
 Kind = Literal["standalone", "sentinel", "cluster", "embedded", "memory"]
 
 _MASK = "***"
+_SCHEMES: dict[str, tuple[Kind, bool, int]] = {  # kind, TLS, default port
+    "redis": ("standalone", False, 6379),
+    "rediss": ("standalone", True, 6379),
+    "unix": ("standalone", False, 0),
+    "redis+sentinel": ("sentinel", False, 26379),
+    "rediss+sentinel": ("sentinel", True, 26379),
+    "redis+cluster": ("cluster", False, 6379),
+    "rediss+cluster": ("cluster", True, 6379),
+    "embedded": ("embedded", False, 0),
+    "memory": ("memory", False, 0),
+}
+_ALIASES = {"valkey": "redis", "valkeys": "rediss", "redis+unix": "unix", "valkey+unix": "unix"}
 
-#: scheme -> (kind, TLS, default port)
-_SCHEMES: Mapping[str, tuple[Kind, bool, int]] = MappingProxyType(
-    {
-        "redis": ("standalone", False, 6379),
-        "rediss": ("standalone", True, 6379),
-        "unix": ("standalone", False, 0),
-        "redis+sentinel": ("sentinel", False, 26379),
-        "rediss+sentinel": ("sentinel", True, 26379),
-        "redis+cluster": ("cluster", False, 6379),
-        "rediss+cluster": ("cluster", True, 6379),
-        "embedded": ("embedded", False, 0),
-        "memory": ("memory", False, 0),
-    }
-)
-_ALIASES = MappingProxyType({"valkey": "redis", "valkeys": "rediss", "redis+unix": "unix", "valkey+unix": "unix"})
+# What the value of an option may be, in small letters, and what redis-py is given.
+_FLAGS = dict.fromkeys(["1", "true", "t", "yes", "y", "on"], True) | dict.fromkeys(["0", "false", "f", "no", "n", "off"], False)
+_CERT_REQS = {"0": "none", "1": "optional", "2": "required", "none": "none", "optional": "optional", "required": "required"}
+_TLS_VERSIONS = {"1.2": 771, "771": 771, "1.3": 772, "772": 772}
 
 
 def _flag(text: str) -> bool:
-    lowered = text.lower()
-    if lowered in ("1", "true", "t", "yes", "y", "on"):
-        return True
-    if lowered in ("0", "false", "f", "no", "n", "off"):
-        return False
-    raise ValueError(text)
+    return _FLAGS[text.lower()]
 
 
 def _positive(text: str) -> float:
@@ -50,49 +45,34 @@ def _positive(text: str) -> float:
 
 def _cert_reqs(text: str) -> str:
     """As redis-py has it; as Python's ssl, and with it Celery's and other URLs, has it; or that one's number."""
-    word = text.lower().removeprefix("ssl.").removeprefix("cert_")
-    word = {"0": "none", "1": "optional", "2": "required"}.get(word, word)
-    if word not in ("none", "optional", "required"):
-        raise ValueError(text)
-    return word
+    return _CERT_REQS[text.lower().removeprefix("ssl.").removeprefix("cert_")]
 
 
 def _tls_version(text: str) -> int:
     """1.2, TLSv1.2, TLSv1_2, TLS1.2, or its number on the wire."""
-    word = text.lower().removeprefix("ssl.").removeprefix("tlsversion.").removeprefix("tls").removeprefix("v").replace("_", ".")
-    known = {"1.2": 0x0303, "1.3": 0x0304}
-    return known[word] if word in known else _known(int(text), known.values())
+    word = text.lower().removeprefix("ssl.").removeprefix("tlsversion.").removeprefix("tls").removeprefix("v")
+    return _TLS_VERSIONS[word.replace("_", ".")]
 
 
-def _known(number: int, numbers: Iterable[int]) -> int:
-    if number not in numbers:
-        raise ValueError(number)
-    return number
-
-
-#: Options of redis-py that are the operator's to choose; what lockbeat relies on (protocol, retries) is not.
-_CONNECTION_OPTIONS: Mapping[str, Callable[[str], Any]] = MappingProxyType(
-    {
-        "client_name": str,
-        "socket_connect_timeout": _positive,
-        "socket_keepalive": _flag,
-        "socket_timeout": _positive,
-    }
-)
-_TLS_OPTIONS: Mapping[str, Callable[[str], Any]] = MappingProxyType(
-    {
-        "ssl_ca_certs": str,
-        "ssl_ca_data": str,
-        "ssl_ca_path": str,
-        "ssl_cert_reqs": _cert_reqs,
-        "ssl_certfile": str,
-        "ssl_check_hostname": _flag,
-        "ssl_ciphers": str,
-        "ssl_keyfile": str,
-        "ssl_min_version": _tls_version,
-        "ssl_password": str,
-    }
-)
+# Options of redis-py that are the operator's to choose; what lockbeat relies on (protocol, retries) is not.
+_CONNECTION_OPTIONS: dict[str, Callable[[str], Any]] = {
+    "client_name": str,
+    "socket_connect_timeout": _positive,
+    "socket_keepalive": _flag,
+    "socket_timeout": _positive,
+}
+_TLS_OPTIONS: dict[str, Callable[[str], Any]] = {
+    "ssl_ca_certs": str,
+    "ssl_ca_data": str,
+    "ssl_ca_path": str,
+    "ssl_cert_reqs": _cert_reqs,
+    "ssl_certfile": str,
+    "ssl_check_hostname": _flag,
+    "ssl_ciphers": str,
+    "ssl_keyfile": str,
+    "ssl_min_version": _tls_version,
+    "ssl_password": str,
+}
 _CLUSTER_LACKS = frozenset({"ssl_ca_path", "ssl_ciphers", "ssl_password"})
 _SECRET_OPTIONS = frozenset({"password", "sentinel_password", "ssl_password", "ssl_ca_data"})
 
@@ -130,17 +110,15 @@ def parse_url(url: str | None = None) -> Address:
 
     Raises InvalidURL: one line that names what is wrong and never repeats a password.
     """
-    if url is None:
-        url = os.environ.get("LOCKBEAT_URL", "").strip()
-        if not url:
-            url = "embedded://"
-        try:
-            return _parse(url)
-        except InvalidURL as error:
-            raise InvalidURL("url", f"{error.problem} (from $LOCKBEAT_URL)") from None
-    if not isinstance(url, str):
+    if url is not None and not isinstance(url, str):
         raise InvalidURL("url", f"must be a str, not {type(url).__name__}")
-    return _parse(url.strip())
+    try:
+        if url is not None:
+            return _parse(url.strip())
+        return _parse(os.environ.get("LOCKBEAT_URL", "").strip() or "embedded://")
+    except InvalidURL as error:
+        whence = " (from $LOCKBEAT_URL)" if url is None else ""
+        raise InvalidURL("url", f"{error.problem}{whence}") from None
 
 
 def _parse(url: str) -> Address:
@@ -153,53 +131,83 @@ def _parse(url: str) -> Address:
         _refuse(f"knows no such scheme; use one of {', '.join(f'{known}://' for known in _SCHEMES)}")
     if any(character.isspace() or not character.isprintable() for character in rest):
         _refuse("contains white space; percent-encode it as %20")
-    kind, tls, default_port = _SCHEMES[scheme]
-    rest, _, query_text = rest.partition("?")
-    if kind in ("embedded", "memory") or scheme == "unix":
-        return _local(kind, scheme, rest, _query(query_text))
-
-    authority, _, path = rest.partition("/")
-    if "#" in rest or "#" in query_text or "@" in path or "@" in query_text.partition("=")[0]:
+    rest, _, text = rest.partition("?")
+    if scheme == "memory":
+        return _memory(rest, _query(text))
+    if scheme == "embedded":
+        return _embedded(rest, _query(text))
+    if scheme != "unix" and ("#" in rest + text or "@" in rest.partition("/")[2] + text.partition("=")[0]):
         # Most likely the middle of a password, so it is not shown.
         _refuse("has one of / ? # in a user name or password; percent-encode it (%2F, %3F, %23)")
-    userinfo, at, hosts = authority.rpartition("@")
-    query = _query(query_text)
-    username, password = _credentials(userinfo if at else "", query)
-    nodes = _nodes(hosts, default_port, many=kind != "standalone")
-    service, given_db = None, query.pop("db", None)
-    db = _db(given_db)
-    parts = [unquote(part) for part in path.split("/") if part]
-    if kind == "sentinel":
-        if not parts:
-            _refuse("names no service; write redis+sentinel://HOST:PORT,HOST:PORT/SERVICE")
-        service = parts.pop(0)
-    if len(parts) > 1:
-        _refuse("has more in its path than a database number")
-    if parts:
-        db = _db(parts[0])
-        if given_db is not None and db != _db(given_db):
-            _refuse("names two databases, one in its path and one as db=")
+    return _remote(scheme, rest, _query(text))
+
+
+def _memory(rest: str, query: dict[str, str]) -> Address:
+    if query:
+        _refuse("has options, and memory:// takes none")
+    if "/" in rest.rstrip("/") or "@" in rest:
+        _refuse("has a path; memory://NAME takes a plain name")
+    name = unquote(rest.rstrip("/")) or None
+    return Address(kind="memory", scheme="memory", safe=f"memory://{quote(name or '')}", name=name)
+
+
+def _embedded(rest: str, query: dict[str, str]) -> Address:
+    path, persist = _path(rest), _FLAGS.get(query.pop("persist", "yes").lower())
+    if persist is None:
+        _refuse("has a persist that is neither yes nor no")
+    if query:
+        _refuse("has options other than persist")
+    shown = f"embedded://{quote(path)}" + ("" if persist else "?persist=no")
+    return Address(kind="embedded", scheme="embedded", safe=shown, path=path or None, persist=persist)
+
+
+def _remote(scheme: str, rest: str, query: dict[str, str]) -> Address:
+    """A store that is reached over sockets."""
+    kind, tls, default_port = _SCHEMES[scheme]
+    authority, slash, path = rest.partition("/")
+    userinfo, _, hosts = authority.rpartition("@")
+    username, password = _credentials(userinfo, query)
+    given_db = query.pop("db", None)
+    db, service, socket = _db(given_db), None, None
+    nodes: tuple[tuple[str, int], ...] = ()
+    if scheme == "unix":
+        socket = _path(hosts + slash + path)
+        if not socket.startswith("/"):
+            _refuse("names no socket; write unix:///PATH")
+        where, shown = quote(socket), {"db": str(db)} if db else {}
+    else:
+        nodes, shown = _nodes(hosts, default_port, many=kind != "standalone"), {}
+        parts = [unquote(part) for part in path.split("/") if part]
+        if kind == "sentinel":
+            if not parts:
+                _refuse("names no service; write redis+sentinel://HOST:PORT,HOST:PORT/SERVICE")
+            service = parts.pop(0)
+        if len(parts) > 1:
+            _refuse("has more in its path than a database number")
+        if parts:
+            db = _db(parts[0])
+            if given_db is not None and db != _db(given_db):
+                _refuse("names two databases, one in its path and one as db=")
+        where = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in nodes)
+        where += (f"/{quote(service)}" if service else "") + (f"/{db}" if db else "")
     if kind == "cluster" and db:
         _refuse("asks for a database other than 0, and a cluster has no other")
-    sentinel_username = query.pop("sentinel_username", None)
-    sentinel_password = query.pop("sentinel_password", None)
+    sentinel_username, sentinel_password = query.pop("sentinel_username", None), query.pop("sentinel_password", None)
     if kind != "sentinel" and (sentinel_username or sentinel_password):
         _refuse("has sentinel_ options, which belong to redis+sentinel://")
     options = _options(query, tls)
     if kind == "cluster" and not _CLUSTER_LACKS.isdisjoint(options):
         _refuse(f"has one of {', '.join(sorted(_CLUSTER_LACKS))}, which redis-py can't use with a cluster")
-    shown = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in nodes)
-    tail = f"/{quote(service)}" if service else ""
-    tail += f"/{db}" if db else ""
     return Address(
         kind=kind,
         scheme=scheme,
-        safe=f"{scheme}://{_masked(username, password)}{shown}{tail}{_shown_query(query)}",
+        safe=f"{scheme}://{_masked(username, password)}{where}{_shown_query(shown | query)}",
         nodes=nodes,
         tls=tls,
         db=db,
         username=username,
         password=password,
+        path=socket,
         service=service,
         sentinel_username=sentinel_username,
         sentinel_password=sentinel_password,
@@ -207,48 +215,11 @@ def _parse(url: str) -> Address:
     )
 
 
-def _local(kind: Kind, scheme: str, rest: str, query: dict[str, str]) -> Address:
-    """The stores that are reached through a file, or not at all."""
-    if kind == "memory":
-        if query:
-            _refuse("has options, and memory:// takes none")
-        if "/" in rest.rstrip("/") or "@" in rest:
-            _refuse("has a path; memory://NAME takes a plain name")
-        name = unquote(rest.rstrip("/")) or None
-        return Address(kind=kind, scheme=scheme, safe=f"memory://{quote(name or '')}", name=name)
-    path = unquote(rest)
+def _path(text: str) -> str:
+    path = unquote(text)
     if "\0" in path:
         _refuse("has a NUL byte in its path")
-    if kind == "embedded":
-        try:
-            persist = _flag(query.pop("persist", "yes"))
-        except ValueError:
-            _refuse("has a persist that is neither yes nor no")
-        if query:
-            _refuse("has options other than persist")
-        shown = f"embedded://{quote(path)}" + ("" if persist else "?persist=no")
-        return Address(kind=kind, scheme=scheme, safe=shown, path=path or None, persist=persist)
-    userinfo, at, after = rest.partition("@")
-    if at and "/" not in userinfo:
-        path = unquote(after)
-    else:
-        userinfo = ""
-    username, password = _credentials(userinfo, query)
-    if not path.startswith("/"):
-        _refuse("names no socket; write unix:///PATH")
-    db = _db(query.pop("db", None))
-    options = _options(query, tls=False)
-    shown_db = {"db": str(db)} if db else {}
-    return Address(
-        kind=kind,
-        scheme=scheme,
-        safe=f"unix://{_masked(username, password)}{quote(path)}{_shown_query(shown_db | query)}",
-        db=db,
-        username=username,
-        password=password,
-        path=path,
-        options=options,
-    )
+    return path
 
 
 def _refuse(problem: str) -> NoReturn:
@@ -279,8 +250,6 @@ def _credentials(userinfo: str, query: dict[str, str]) -> tuple[str | None, str 
 
 
 def _nodes(hosts: str, default_port: int, *, many: bool) -> tuple[tuple[str, int], ...]:
-    if not hosts:
-        _refuse("names no host")
     parts = hosts.split(",")
     if len(parts) > 1 and not many:
         _refuse("names several hosts; redis+cluster:// and redis+sentinel:// take those")
@@ -292,16 +261,14 @@ def _node(text: str, default_port: int) -> tuple[str, int]:
         host, closed, after = text[1:].partition("]")
         if not closed or (after and not after.startswith(":")):
             _refuse("has an IPv6 address without its closing bracket")
-        port = after[1:] if after else None
     else:
         host, colon, after = text.partition(":")
-        port = after if colon else None
         if ":" in after:
             _refuse("has an IPv6 address outside brackets; write [::1]:6379")
+        after = colon + after
     if not host:
         _refuse("names no host")
-    if port is None:
-        return unquote(host), default_port
+    port = after[1:] if after else str(default_port)
     if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536 and len(port) < 6):
         _refuse("has a port that is not a number from 1 to 65535")
     return unquote(host), int(port)
@@ -326,7 +293,7 @@ def _options(query: Mapping[str, str], tls: bool) -> dict[str, Any]:
             _refuse(f"has an option that is not one of {known}")
         try:
             options[name] = read(text)
-        except ValueError:
+        except (ValueError, KeyError):
             _refuse(f"has a value for {name} that can't be read")
     return options
 

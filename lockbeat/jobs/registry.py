@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from lockbeat.errors import InvalidArgument, InvalidType, LockbeatError, StoreError, UnknownJob, Unreadable
+from lockbeat.errors import LockbeatError, StoreError, UnknownJob, Unreadable
 from lockbeat.jobs import plan
 from lockbeat.jobs.definition import READS, Job
 from lockbeat.jobs.ledger import LedgerEntry
@@ -25,6 +25,7 @@ from lockbeat.store.rows import Row
 from lockbeat.store.scripts import load
 from lockbeat.triggers import upcoming
 from lockbeat.triggers.rules import rules_version
+from lockbeat.values.checks import of_type, whole
 from lockbeat.values.durations import instant
 from lockbeat.values.names import check_name
 
@@ -77,8 +78,7 @@ class Jobs:
         Returns the epoch of each shard that was written to.
         """
         for job in jobs:
-            if not isinstance(job, Job):
-                raise InvalidType("jobs", f"must be Job, not {type(job).__name__}")
+            of_type("jobs", job, Job, "Job")
         groups: dict[int, list[Job]] = defaultdict(list)
         for job in jobs:
             groups[self.shard_of(job.name)].append(job)
@@ -200,10 +200,7 @@ class Jobs:
 
     async def next(self, name: str, n: int = 5) -> builtins.list[datetime]:
         """The next `n` slots of a job, before jitter. Raises UnknownJob."""
-        if not isinstance(n, int) or isinstance(n, bool):
-            raise InvalidType("n", f"must be an int, not {type(n).__name__}")
-        if not 1 <= n <= 10_000:
-            raise InvalidArgument("n", f"must be between 1 and 10000, not {n}")
+        whole("n", n, 1, 10_000)
         state = await self.get(name)
         if state.next is None:
             return []

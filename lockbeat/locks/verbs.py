@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from lockbeat.errors import InvalidType
 from lockbeat.leases.keeper import Keeper
 from lockbeat.leases.lease import Lease
 from lockbeat.locks.handle import Lock, acquire
@@ -12,6 +11,7 @@ from lockbeat.locks.waiting import WaitingRoom
 from lockbeat.store import Store
 from lockbeat.store.durable import Durability, check_durability
 from lockbeat.store.replies import sifted
+from lockbeat.values.checks import of_type
 from lockbeat.values.durations import Seconds, milliseconds
 from lockbeat.values.names import check_name
 
@@ -120,8 +120,7 @@ class Locks:
         It goes by owner and fence: what the same owner has taken again since stays. A holder that lives goes on until it next
         renews, and is told then.
         """
-        if not isinstance(lease, Lease):
-            raise InvalidType("lease", f"must be a Lease, as `list` returns them, not {type(lease).__name__}")
+        of_type("lease", lease, Lease, "a Lease, as `list` returns them")
         store = self._store
         key, owner = check_name("key", lease.key), check_name("owner", lease.owner)
         row = store.row["lock/release"](key=key, owner=owner, token=f"={lease.fence:d}", call=store.new_call())

@@ -19,7 +19,7 @@ from lockbeat.program import signals
 from lockbeat.program.declaring import Declared
 from lockbeat.program.lifespan import MOMENT, Started, alongside, check_lifespan, entered, once_there
 from lockbeat.program.serving import Program, Serving
-from lockbeat.store.durable import Durability
+from lockbeat.store.durable import Durability, check_durability
 from lockbeat.tasks import Spawned, SpawnOptions
 from lockbeat.values.checks import whole
 from lockbeat.values.durations import Seconds, seconds
@@ -66,9 +66,7 @@ class Beat(Declared):
         self._wait_for_store = wait_for_store
         self.concurrency = whole("concurrency", concurrency, 1, 10_000)
         self.grace = seconds("grace", grace, least=0)
-        if durability is not None and not isinstance(durability, Durability):
-            raise InvalidType("durability", f"must be a Durability, not {type(durability).__name__}")
-        self.durability = durability
+        self.durability = check_durability(durability)
         self.stall = None if stall is None else seconds("stall", stall)
         self._shared = store if isinstance(store, Lockbeat) else None
         self._options = {"namespace": namespace, "owner": owner, "shards": shards, "timeout": timeout}

@@ -17,10 +17,11 @@ from functools import partial
 from typing import Any
 
 from lockbeat.connection.outage import STEADY
-from lockbeat.errors import InvalidArgument, InvalidType, LockbeatError, NotDurable, StoreError, StoreUnavailable, Unreadable
+from lockbeat.errors import InvalidArgument, LockbeatError, NotDurable, StoreError, StoreUnavailable, Unreadable
 from lockbeat.store.batch import Target
 from lockbeat.store.rows import Row
 from lockbeat.store.wire import Wire
+from lockbeat.values.checks import of_type, whole
 from lockbeat.values.durations import Seconds, milliseconds
 
 MARK_MS = 60_000
@@ -42,12 +43,8 @@ class Durability:
     timeout: Seconds = 1.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.replicas, int) or isinstance(self.replicas, bool):
-            raise InvalidType("replicas", f"must be an int, not {type(self.replicas).__name__}")
-        if not 0 <= self.replicas <= MOST_REPLICAS:
-            raise InvalidArgument("replicas", f"must be between 0 and {MOST_REPLICAS}, not {self.replicas}")
-        if not isinstance(self.fsync, bool):
-            raise InvalidType("fsync", f"must be a bool, not {type(self.fsync).__name__}")
+        whole("replicas", self.replicas, 0, MOST_REPLICAS)
+        of_type("fsync", self.fsync, bool, "a bool")
         if not self.replicas and not self.fsync:
             raise InvalidArgument("replicas", "must be 1 or more, or fsync True: else there is nothing to wait for")
         milliseconds("timeout", self.timeout, most=LONGEST)
@@ -74,12 +71,11 @@ class Durability:
         return None
 
 
-def check_durability(durability: object, ttl_ms: int | None = None) -> Durability | None:
+def check_durability(durability: Durability | None, ttl_ms: int | None = None) -> Durability | None:
     """Whether it is one, and leaves something of a lease of `ttl_ms`. Raises InvalidType, InvalidArgument."""
     if durability is None:
         return None
-    if not isinstance(durability, Durability):
-        raise InvalidType("durability", f"must be a Durability or None, not {type(durability).__name__}")
+    of_type("durability", durability, Durability, "a Durability or None")
     if ttl_ms is not None and durability.timeout_ms >= ttl_ms:
         waits, lasts = durability.timeout_ms / 1000, ttl_ms / 1000
         raise InvalidArgument("durability", f"may take {waits:g} s, and the lease lasts {lasts:g} s: shorten its timeout")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from zlib import crc32
 
-from lockbeat.errors import InvalidArgument, InvalidType
+from lockbeat.errors import InvalidArgument
+from lockbeat.values.checks import of_type
 
 FORMAT = 2
 """What this version speaks: what the keys below hold, and what scripts do with it. Another number is another store."""
@@ -76,8 +77,7 @@ class Keys:
     """Spells the keys of one namespace."""
 
     def __init__(self, namespace: str) -> None:
-        if not isinstance(namespace, str):
-            raise InvalidType("namespace", f"must be a str, not {type(namespace).__name__}")
+        of_type("namespace", namespace, str, "a str")
         if not _NAMESPACE.fullmatch(namespace):
             raise InvalidArgument("namespace", f"{namespace!r} must be 1 to 64 letters, digits, or any of . _ : / -")
         self.namespace = namespace

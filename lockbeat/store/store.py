@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from lockbeat.connection import Connector
 from lockbeat.connection.outage import Outage
-from lockbeat.errors import InvalidArgument, InvalidType, NotDurable, StoreFormatError, StoreUnavailable
+from lockbeat.errors import InvalidArgument, NotDurable, StoreFormatError, StoreUnavailable
 from lockbeat.process import forks
 from lockbeat.store.calls import Calls
 from lockbeat.store.keys import FORMAT, Keys, shard_of
@@ -22,6 +22,7 @@ from lockbeat.store.listener import Heard, Listener, Subscribers
 from lockbeat.store.replies import sifted
 from lockbeat.store.rows import Row
 from lockbeat.store.scripts import load, row
+from lockbeat.values.checks import whole
 from lockbeat.values.durations import seconds
 from lockbeat.values.names import check_name
 
@@ -95,10 +96,8 @@ class Store:
         """
         keys = Keys(namespace)
         owner = new_owner() if owner is None else check_name("owner", owner)
-        if shards is not None and (not isinstance(shards, int) or isinstance(shards, bool)):
-            raise InvalidType("shards", f"must be an int, not {type(shards).__name__}")
-        if shards is not None and not 1 <= shards <= MOST_SHARDS:
-            raise InvalidArgument("shards", f"must be between 1 and {MOST_SHARDS}, not {shards}")
+        if shards is not None:
+            whole("shards", shards, 1, MOST_SHARDS)
         timeout = seconds("timeout", timeout)
         connector = await Connector.open(url, timeout=timeout, credential_provider=credential_provider)
         connector.outage = outage or connector.outage

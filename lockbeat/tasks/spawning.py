@@ -11,7 +11,7 @@ from typing import Any, Unpack
 
 import anyio
 
-from lockbeat.errors import InvalidType, Unreadable
+from lockbeat.errors import Unreadable
 from lockbeat.store import results
 from lockbeat.store.durable import Durability
 from lockbeat.store.keys import queue_tag
@@ -19,6 +19,7 @@ from lockbeat.store.rows import Row
 from lockbeat.store.scripts import load
 from lockbeat.tasks.look import Look
 from lockbeat.tasks.values import NewTask, Spawned, SpawnOptions
+from lockbeat.values.checks import of_type
 
 
 class Spawning(Look):
@@ -47,15 +48,13 @@ class Spawning(Look):
 
         Raises: NotDurable when the durability is not met in time; the tasks are withdrawn.
         """
-        if not isinstance(tasks, Iterable):
-            raise InvalidType("tasks", f"must be NewTasks in a list, not {type(tasks).__name__}")
+        of_type("tasks", tasks, Iterable, "NewTasks in a list")
         rows: list[Row] = []
         hold_ms = durability.timeout_ms + round(3000 * self._store.timeout) if durability is not None else 0
         by_shard: dict[int, list[int]] = defaultdict(list)
         delays = []
         for at, task in enumerate(tasks):
-            if not isinstance(task, NewTask):
-                raise InvalidType("tasks", f"must be NewTask, not {type(task).__name__}")
+            of_type("tasks", task, NewTask, "NewTask")
             call = self._store.new_call()
             rest = call if task.idempotency_key is None else _digest(task.queue, task.idempotency_key)
             task_id = f"{queue_tag(task.queue)}-{rest}"

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
+from types import NoneType
 from typing import Any, Literal, TypedDict, get_args
 
 from lockbeat.errors import InvalidArgument, InvalidType, Unreadable
@@ -15,7 +16,7 @@ from lockbeat.store import reasons
 from lockbeat.store.keys import job_lock
 from lockbeat.store.records import Attempt, LeaseLine, TaskRecord
 from lockbeat.tasks.failure import Failure
-from lockbeat.values.checks import whole
+from lockbeat.values.checks import of_type, whole
 from lockbeat.values.durations import Seconds, milliseconds
 from lockbeat.values.names import check_name
 from lockbeat.values.payloads import dump, load
@@ -91,13 +92,11 @@ class NewTask:
         check_name("queue", self.queue)
         whole("max_attempts", self.max_attempts, 1, MOST_ATTEMPTS)
         whole("priority", self.priority, -49, 49)
-        if self.retry is not None and not isinstance(self.retry, (Fixed, Exponential)):
-            raise InvalidType("retry", f"must be Fixed or Exponential, not {type(self.retry).__name__}")
+        of_type("retry", self.retry, (Fixed, Exponential, NoneType), "Fixed or Exponential")
         if self.idempotency_key is not None:
             check_name("idempotency_key", self.idempotency_key)
-        if self.headers is not None and not isinstance(self.headers, Mapping):
-            raise InvalidType("headers", f"must be a dict, not {type(self.headers).__name__}")
-        if self.headers is not None and not all(isinstance(key, str) for key in self.headers):
+        of_type("headers", self.headers, (Mapping, NoneType), "a dict")
+        if not all(isinstance(key, str) for key in self.headers or ()):
             raise InvalidType("headers", "must have str keys")
         _ = self.payload, self.policies, self.delay_ms
         if self.max_delay is not None and self.max_delay_ms <= self.delay_ms:

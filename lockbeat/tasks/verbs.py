@@ -22,7 +22,7 @@ from lockbeat.tasks.failure import Failure
 from lockbeat.tasks.look import PAGE
 from lockbeat.tasks.spawning import Spawning
 from lockbeat.tasks.values import Failed, Heartbeat, Refusal, Task
-from lockbeat.values.checks import whole
+from lockbeat.values.checks import of_type, whole
 from lockbeat.values.durations import Seconds, milliseconds
 from lockbeat.values.names import check_name
 from lockbeat.values.payloads import dump
@@ -313,8 +313,7 @@ class Tasks(Spawning):
 
 
 def _attempt(task: Task) -> dict[str, Any]:
-    if not isinstance(task, Task):
-        raise InvalidType("task", f"must be a Task that was claimed, not {type(task).__name__}")
+    of_type("task", task, Task, "a Task that was claimed")
     return {"id": task.id, "owner": task.owner, "fence": task.fence}
 
 

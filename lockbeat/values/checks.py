@@ -8,6 +8,12 @@ MOST_FENCE = 2**53 - 1
 """From the next number on a fence can't be told from its neighbours in Lua."""
 
 
+def of_type(argument: str, value: object, kind: type | tuple[type, ...], what: str) -> None:
+    """Raises InvalidType for a value that is not `what`, an instance of `kind`."""
+    if not isinstance(value, kind):
+        raise InvalidType(argument, f"must be {what}, not {type(value).__name__}")
+
+
 def one_of(argument: str, value: object, allowed: tuple[str, ...]) -> None:
     """Raises InvalidArgument for a value that is none of them."""
     if value not in allowed:

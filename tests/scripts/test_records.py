@@ -54,8 +54,8 @@ def test_attempts_are_the_same_in_both_languages() -> None:
     for number, (how, error, told) in enumerate(
         [
             ("failed", "ValueError: äöü\nno luck", "ValueError: äöü\nno luck"),
-            ("lost", reasons.EXPIRED, reasons.sentence(reasons.EXPIRED)),
-            ("cut", reasons.SHUTDOWN, reasons.sentence(reasons.SHUTDOWN)),
+            ("lost", "expired", reasons.sentence("expired")),
+            ("cut", "shutdown", reasons.sentence("shutdown")),
             ("cancelled", None, None),
             ("done", None, None),
         ]

@@ -69,7 +69,7 @@ def test_it_must_be_one_and_leave_something_of_the_lease() -> None:
     with pytest.raises(InvalidArgument, match=r"durability: may take 1 s, and the lease lasts 0\.5 s"):
         check_durability(Durability(replicas=1), 500)
     with pytest.raises(InvalidType, match="durability: must be a Durability or None, not int"):
-        check_durability(1)
+        check_durability(1)  # type: ignore[arg-type]
 
 
 def test_it_is_a_value() -> None:

@@ -81,7 +81,7 @@ def test_what_cannot_be_read_is_refused(data: dict[str, object]) -> None:
 def test_what_is_no_object_is_refused_and_values_are_checked_when_read() -> None:
     with pytest.raises(InvalidType, match="retry: must be a JSON object, not list"):
         retry_from_json([])  # type: ignore[arg-type]
-    with pytest.raises(InvalidArgument, match="seconds: must be 0 s to ten years, not -1 s"):
+    with pytest.raises(InvalidArgument, match="seconds: must be seconds, 0 to ten years, not -1"):
         retry_from_json({"type": "fixed", "seconds": -1})
 
 
