@@ -126,24 +126,10 @@ class ServerProcess:
         command = [binary]
         for name, value in self._settings(persist).items():
             command += [f"--{name}", value]
-        alive = open_fd(self._alive)
         try:
-            fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            done = subprocess.run(  # noqa: S603 - a binary that the user or a package named
-                command,
-                pass_fds=(alive,),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                cwd="/",
-                umask=0o077,
-                start_new_session=True,
-                timeout=_START_TIMEOUT,
-                check=False,
-            )
+            done = _run_holding(self._alive, command, cwd="/")
         except (OSError, subprocess.TimeoutExpired) as error:
             raise StoreUnavailable(f"embedded server {binary} can't be run: {error}") from error
-        finally:
-            close_fd(alive, unlock=False)
         if done.returncode != 0:
             said = " | ".join((done.stderr + done.stdout).decode(errors="replace").split("\n")).strip(" |")
             raise StoreUnavailable(f"embedded server {binary} ended with code {done.returncode}: {said or self._log_tail()}")
@@ -155,25 +141,12 @@ class ServerProcess:
         if not is_python or not program.is_file():
             return  # a program that carries its own Python would start itself: its server stays until somebody leaves it
         command = [python, "-I", "-S", str(program), self.socket_path, str(_IDLE)]
-        watch = open_fd(self._watch)
+        # The shell leaves it to the system at once, so that nobody need wait for its end.
+        shell = ["/bin/sh", "-c", '"$@" </dev/null >/dev/null 2>&1 &', "sh", *command]
         try:
-            fcntl.flock(watch, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The shell leaves it to the system at once, so that nobody need wait for its end.
-            subprocess.run(  # noqa: S603 - this Python, and a file of ours
-                ["/bin/sh", "-c", '"$@" </dev/null >/dev/null 2>&1 &', "sh", *command],
-                pass_fds=(watch,),
-                cwd=self.directory,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-                timeout=_START_TIMEOUT,
-                check=False,
-            )
+            _run_holding(self._watch, shell, cwd=self.directory)
         except (OSError, subprocess.TimeoutExpired) as error:
             _log.warning("the embedded server at %s is not watched: %s", self.directory, error)
-        finally:
-            close_fd(watch, unlock=False)
 
     def _same_engine(self, binary: str) -> None:
         """Redis can't read what Valkey 9 wrote, and would end with a page of log; say it in a sentence."""
@@ -227,3 +200,23 @@ class ServerProcess:
         except (OSError, InvalidArgument):
             return "it left no log"
         return " | ".join(line.strip() for line in lines[-6:] if line.strip()) or "its log is empty"
+
+
+def _run_holding(lock: Path, command: list[str], cwd: Path | str) -> subprocess.CompletedProcess[bytes]:
+    """Run what leaves a process behind, in a session of its own, which holds the lock for as long as it lives."""
+    held = open_fd(lock)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return subprocess.run(  # noqa: S603 - this Python and a file of ours, or a binary that the user or a package named
+            command,
+            pass_fds=(held,),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            umask=0o077,
+            start_new_session=True,
+            timeout=_START_TIMEOUT,
+            check=False,
+        )
+    finally:
+        close_fd(held, unlock=False)

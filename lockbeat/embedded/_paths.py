@@ -89,12 +89,16 @@ def check_ours(directory: Path, found: os.stat_result) -> None:
     """Raises InvalidArgument for a directory that is not ours alone to write to."""
     if not stat.S_ISDIR(found.st_mode):
         raise InvalidArgument("path", f"{directory} is no directory")
-    if found.st_uid != os.geteuid():
-        raise InvalidArgument("path", f"{directory} belongs to another user (id {found.st_uid}, not {os.geteuid()})")
+    _check_owner(directory, found)
     if found.st_mode & stat.S_IWOTH:
         raise InvalidArgument("path", f"{directory} can be written by every user of this machine: chmod go-w it")
     if found.st_mode & stat.S_IWGRP:
         raise InvalidArgument("path", f"{directory} can be written by its group: chmod g-w it")
+
+
+def _check_owner(path: Path, found: os.stat_result) -> None:
+    if found.st_uid != os.geteuid():
+        raise InvalidArgument("path", f"{path} belongs to another user (id {found.st_uid}, not {os.geteuid()})")
 
 
 def open_ours(path: Path, flags: int) -> int:
@@ -138,19 +142,12 @@ def _private(directory: Path) -> Path:
 
 def _look_inside(directory: Path) -> None:
     """The server opens its files by name and follows links: what lies there from a time when others could write must be ours."""
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            if entry.name in _OURS or entry.name.startswith("temp-"):
-                _check_entry(entry)
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(directory / "appendonlydir") as entries:
-        for entry in entries:
-            _check_entry(entry)
-
-
-def _check_entry(entry: os.DirEntry[str]) -> None:
-    with contextlib.suppress(FileNotFoundError):  # the server has just ended, or rewritten its file
-        is_log = entry.name == "server.log" or entry.name == "server.pid"
-        _check_inside(Path(entry.path), entry.stat(follow_symlinks=False), alone=is_log)
+    lying = [path for path in directory.iterdir() if path.name in _OURS or path.name.startswith("temp-")]
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        lying += (directory / "appendonlydir").iterdir()
+    for path in lying:
+        with contextlib.suppress(FileNotFoundError):  # the server has just ended, or rewritten its file
+            _check_inside(path, path.lstat(), alone=path.name in ("server.log", "server.pid"))
 
 
 def _check_inside(path: Path, found: os.stat_result, *, alone: bool) -> None:
@@ -158,8 +155,7 @@ def _check_inside(path: Path, found: os.stat_result, *, alone: bool) -> None:
     mode = found.st_mode
     if stat.S_ISLNK(mode):
         raise InvalidArgument("path", f"{path} is a link, and none is followed: remove it")
-    if found.st_uid != os.geteuid():
-        raise InvalidArgument("path", f"{path} belongs to another user (id {found.st_uid}, not {os.geteuid()})")
+    _check_owner(path, found)
     if mode & _WRITABLE_BY_OTHERS:
         raise InvalidArgument("path", f"{path} can be written by others: chmod go-w it")
     if alone and not stat.S_ISREG(mode):

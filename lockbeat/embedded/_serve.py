@@ -7,8 +7,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable
-from types import FrameType
+from collections.abc import Callable, Iterator
 
 from lockbeat.embedded._launch import ask
 from lockbeat.embedded._server import EmbeddedServer
@@ -31,15 +30,18 @@ def serve_forever(
 
     Raises: as `EmbeddedServer.open`, and InvalidArgument when the port can't be had.
     """
-    with _StopSignals() as stop, EmbeddedServer.open(path) as server:
+    with _stop_signals() as stop, EmbeddedServer.open(path) as server:
         try:
-            while not stop.received:
+            while not select.select([stop], [], [], 0)[0]:
                 server.ensure_running()
                 if port is not None:
                     _listen(server, port)
                 if on_ready is not None:
                     on_ready(server)
-                stop.wait(server.socket_path)
+                # Until a signal comes or the server is gone: it never closes an idle connection by itself.
+                with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as watch:
+                    watch.connect(server.socket_path)
+                    select.select([stop, watch], [], [])
         finally:
             if port is not None:
                 ask(server.socket_path, "CONFIG", "SET", "port", "0")
@@ -52,29 +54,15 @@ def _listen(server: EmbeddedServer, port: int) -> None:
             raise InvalidArgument("port", f"127.0.0.1:{port} can't be listened on")
 
 
-class _StopSignals:
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[socket.socket]:
     """SIGINT and SIGTERM as a readable socket, so that waiting for them needs no poll."""
-
-    def __init__(self) -> None:
-        self.received = False
-
-    def __enter__(self) -> _StopSignals:
-        self._reader, self._writer = socket.socketpair()
-        self._before = {each: signal.signal(each, self._note) for each in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for each, handler in self._before.items():
+    reading, writing = socket.socketpair()
+    before = {each: signal.signal(each, lambda *_: writing.send(b"x")) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield reading
+    finally:
+        for each, handler in before.items():
             signal.signal(each, handler)
-        self._reader.close()
-        self._writer.close()
-
-    def _note(self, _number: int, _frame: FrameType | None) -> None:
-        self.received = True
-        self._writer.send(b"x")
-
-    def wait(self, server_socket: str) -> None:
-        """Return when a signal came or the server is gone: it never closes an idle connection by itself."""
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as watch:
-            watch.connect(server_socket)
-            select.select([self._reader, watch], [], [])
+        reading.close()
+        writing.close()
