@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -130,14 +130,10 @@ class DurableWire:
         self._probed: object = None
         self._closed = False
         self.unanswered: set[asyncio.Future[Any]] = set()
-        """Runs of scripts that are on their way: whether they were executed is not known yet."""
+        """What is on its way: whether it was executed is not known yet."""
 
     async def call(
-        self,
-        target: Target,
-        rows: Sequence[Row],
-        durability: Durability,
-        changed: Callable[[Any], object] | None,
+        self, target: Target, rows: Sequence[Row], durability: Durability, changed: Callable[[Any], object] | None
     ) -> list[Any]:
         """The replies to the rows. Raises NotDurable with the replies, StoreUnavailable, StoreError, ScriptError.
 
@@ -192,11 +188,12 @@ class DurableWire:
         group = [call for call in group if not call.over]
         if not group:
             return None
-        for run in _runs(group):
-            future = wire.submit_many(run[0].target, [row for call in run for row in call.rows])
-            self.unanswered.add(future)
-            future.add_done_callback(self.unanswered.discard)
-            future.add_done_callback(partial(_answer, run))
+        for call in group:
+            sent = [wire.submit(call.target, row) for row in call.rows]  # those of one script share its runs
+            self.unanswered.update(sent)
+            for future in sent:
+                future.add_done_callback(self.unanswered.discard)
+            asyncio.gather(*sent, return_exceptions=True).add_done_callback(partial(_answer, call))
         # WAIT counts what its own connection has written, and a call that is repeated may find all done and write nothing.
         # Whoever has what was written last has everything before it, too, by all connections.
         mark = wire.command("SET", self._mark, "", "PX", str(MARK_MS))
@@ -244,31 +241,12 @@ class DurableWire:
             await asyncio.wait((self._working,))
 
 
-def _runs(group: list[_Call]) -> Iterator[list[_Call]]:
-    """Calls of one batched script share runs of it, up to its `most`."""
-    by_target: dict[Target, list[_Call]] = {}
-    for call in group:
-        by_target.setdefault(call.target, []).append(call)
-    for target, calls in by_target.items():
-        run: list[_Call] = []
-        for call in calls:
-            if run and (not target.script.batched or sum(len(other.rows) for other in run) + len(call.rows) > target.script.most):
-                yield run
-                run = []
-            run.append(call)
-        yield run
-
-
-def _answer(run: list[_Call], done: asyncio.Future[Any]) -> None:
-    problem = done.exception()
-    replies = [] if problem is not None else done.result() if run[0].target.script.batched else [done.result()]
-    place = 0
-    for call in run:
-        mine = replies[place : place + len(call.rows)]
-        place += len(call.rows)
-        if call.replies.done():
-            continue  # its caller was cancelled
-        if isinstance(problem, LockbeatError):
-            call.replies.set_exception(copy(problem))
-        else:
-            call.replies.set_result(mine)
+def _answer(call: _Call, done: asyncio.Future[list[Any]]) -> None:
+    if call.replies.done():
+        return  # its caller was cancelled
+    replies = done.result()
+    problems = [reply for reply in replies if isinstance(reply, BaseException) and not isinstance(reply, Unreadable)]
+    if problems:
+        call.replies.set_exception(problems[0])
+    else:
+        call.replies.set_result(replies)
