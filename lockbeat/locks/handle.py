@@ -15,7 +15,7 @@ from lockbeat.errors import LockbeatError, LockTimeout, StoreError
 from lockbeat.leases.holding import Holding
 from lockbeat.leases.keeper import Keeper
 from lockbeat.leases.lease import Lease, monotonic
-from lockbeat.locks.waiting import Waiter, WaitingRoom
+from lockbeat.locks.waiting import Waiter, WaitingRoom, releasing
 from lockbeat.store import Store
 from lockbeat.store.durable import Durability, check_durability
 from lockbeat.store.rows import Row
@@ -124,7 +124,7 @@ class Lock:
             return True
 
     def _releasing(self, token: str) -> Row:
-        return self._store.row["lock/release"](key=self.key, owner=self.owner, token=token, call=self._store.new_call())
+        return releasing(self._store, self.key, self.owner, token)
 
     async def _acquire(self, token: str) -> tuple[Lease, float]:
         """The lease, and when it was asked for."""

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 from lockbeat.leases.keeper import Keeper
 from lockbeat.leases.lease import Lease
 from lockbeat.locks.handle import Lock, acquire
-from lockbeat.locks.waiting import WaitingRoom
+from lockbeat.locks.waiting import WaitingRoom, releasing
 from lockbeat.store import Store
 from lockbeat.store.durable import Durability, check_durability
 from lockbeat.store.replies import sifted
@@ -63,46 +63,40 @@ class Locks:
         try:
             reply = await acquire(store, row, shard, durability)
         except BaseException as problem:
-            back = store.row["lock/release"](key=key, owner=owner, token=token, call=store.new_call())
+            back = releasing(store, key, owner, token)
             await store.take_back(problem, back, shard, lasts=ttl_ms / 1000, durably=durability is not None)
             raise
         return Lease(key, owner, reply.fence, reply.expires_at_ms / 1000) if reply.fence else None
 
     async def release(self, key: str, owner: str) -> bool:
         """Give the lock back. True only for its live owner; expired, missing or another's: False (`lock/release`)."""
-        check_name("key", key)
-        check_name("owner", owner)
-        store = self._store
-        row = store.row["lock/release"](key=key, owner=owner, token="-", call=store.new_call())
+        return await self._release(key, owner, "-")
+
+    async def _release(self, key: str, owner: str, token: str) -> bool:
+        store, row = self._store, releasing(self._store, check_name("key", key), check_name("owner", owner), token)
         return bool(await store.call_row(row, store.shard_of(key)))
 
     async def renew(self, key: str, owner: str, ttl: Seconds) -> bool:
         """Set the time left anew. True only for the live owner; never revives an expired lock (`lock/renew`)."""
-        check_name("key", key)
-        check_name("owner", owner)
-        store = self._store
-        ttl_ms = milliseconds("ttl", ttl)
-        row = store.row["lock/renew"](key=key, owner=owner, token="-", ttl_ms=ttl_ms)
+        store, ttl_ms = self._store, milliseconds("ttl", ttl)
+        row = store.row["lock/renew"](key=check_name("key", key), owner=check_name("owner", owner), token="-", ttl_ms=ttl_ms)
         return bool(await store.call_row(row, store.shard_of(key), lease=ttl_ms / 1000))
 
     async def is_locked(self, key: str) -> bool:
         """Whether anyone holds the lock; an expired one is nobody's (`lock/is_locked`)."""
-        check_name("key", key)
-        return bool(await self._store.call_row(self._store.row["lock/is_locked"](key=key), self._store.shard_of(key)))
+        return bool(await self._store.call("lock/is_locked", self._store.shard_of(check_name("key", key)), key=key))
 
     async def owner(self, key: str) -> str | None:
         """Who holds the lock; None when it is free or expired (`lock/owner`)."""
-        check_name("key", key)
-        reply = await self._store.call("lock/owner", self._store.shard_of(key), key=key)
-        return reply.owner.decode() if reply else None
+        held = await self.holder(key)
+        return None if held is None else held.owner
 
     async def release_all(self, owner: str) -> int:
         """Give back all that an owner holds; how many there were (`lock/release_all`).
 
         O(owned): no other owner's lock is looked at. One round trip a shard for up to 500 locks, one more for each 500.
         """
-        check_name("owner", owner)
-        return await self._store.until_done("lock/release_all", owner=owner, limit=PAGE)
+        return await self._store.until_done("lock/release_all", owner=check_name("owner", owner), limit=PAGE)
 
     async def list(self, owner: str | None = None) -> list[Lease]:
         """The live locks, of one owner or of all, in order of owner and key (`lock/list`, in pages)."""
@@ -121,15 +115,11 @@ class Locks:
         renews, and is told then.
         """
         of_type("lease", lease, Lease, "a Lease, as `list` returns them")
-        store = self._store
-        key, owner = check_name("key", lease.key), check_name("owner", lease.owner)
-        row = store.row["lock/release"](key=key, owner=owner, token=f"={lease.fence:d}", call=store.new_call())
-        return bool(await store.call_row(row, store.shard_of(key)))
+        return await self._release(lease.key, lease.owner, f"={lease.fence:d}")
 
     async def holder(self, key: str) -> Lease | None:
         """The lock as it is held; None when it is free or expired (`lock/owner`)."""
-        check_name("key", key)
-        reply = await self._store.call("lock/owner", self._store.shard_of(key), key=key)
+        reply = await self._store.call("lock/owner", self._store.shard_of(check_name("key", key)), key=key)
         return Lease(key, reply.owner.decode(), reply.fence, reply.expires_at_ms / 1000) if reply else None
 
     def lock(
@@ -141,5 +131,5 @@ class Locks:
         durability: Durability | None = None,
     ) -> Lock:
         """A handle that takes the lock, renews it by itself and gives it back: see `Lock`."""
-        owner = self._store.owner if owner is None else owner
-        return Lock(self._store, self._keeper, self._room, key, ttl, wait, owner, durability)
+        mine = self._store.owner
+        return Lock(self._store, self._keeper, self._room, key, ttl, wait, mine if owner is None else owner, durability)

@@ -29,6 +29,11 @@ LONGEST_NAP = 60.0
 """Seconds. A holder with a longer lease is asked after sooner: it keeps the queue from expiring, and heals a lost message."""
 
 
+def releasing(store: Store, key: str, owner: str, token: str) -> Row:
+    """A row of `lock/release`. token: of the call that took it; "=FENCE"; or "-": whatever the owner has of it."""
+    return store.row["lock/release"](key=key, owner=owner, token=token, call=store.new_call())
+
+
 @dataclass(slots=True, eq=False)
 class Waiter:
     """One caller that waits for one lock."""
@@ -87,9 +92,9 @@ class WaitingRoom:
             del self._gone[next(iter(self._gone))]
 
     def _give_back(self, waiter: Waiter) -> None:
-        asked, store = waiter.row, self._store
-        row = store.row["lock/release"](key=asked.key, owner=asked.owner, token=asked.token, call=store.new_call())
-        store.undo(row, waiter.shard, lasts=asked.ttl_ms / 1000)
+        asked = waiter.row
+        back = releasing(self._store, asked.key, asked.owner, asked.token)
+        self._store.undo(back, waiter.shard, lasts=asked.ttl_ms / 1000)
 
     def refused(self, waiter: Waiter, wait_ms: int) -> None:
         """Another holds the lock for `wait_ms` from now on, unless it renews: ask then."""
@@ -155,9 +160,8 @@ class WaitingRoom:
     def _grant(self, waiter: Waiter, reply: Any, asked_at: float) -> None:
         if not waiter.granted.done():
             waiter.granted.set_result((Lease(waiter.key, waiter.row.owner, reply.fence, reply.expires_at_ms / 1000), asked_at))
-            self._set_timer(
-                waiter.key, waiter.row.ttl_ms / 1000
-            )  # for those who wait behind it: a holder in this process can die, too
+            # For those who wait behind it: a holder in this process can die, too.
+            self._set_timer(waiter.key, waiter.row.ttl_ms / 1000)
 
     def _lost_its_place(self, waiter: Waiter) -> None:
         """A release passed it over, as one that nobody on our channel listens for, or it was too slow to take what it got."""
