@@ -43,6 +43,7 @@ def shot(lb: Lockbeat, job: Job, slot: int, /, **changes: Any) -> Row:
         "owner": lb.owner,
         "call": lb.store.new_call(),
         "lease_ms": 0,
+        "limit": job.limit or 0,
     }
     return lb.store.row["beat/fire"](**(given | changes))
 

@@ -69,6 +69,7 @@ def _options(job: Job) -> dict[str, Any]:
         "lease_ms": job.lease_ms,
         "priority": job.priority,
         "keep": job.keep,
+        "limit": job.limit,
         "description": job.description,
         "tags": [*job.tags],
     }
@@ -115,6 +116,8 @@ def _flags(job: Job) -> str:
         flags.append(f"queue={job.queue}")
     if job.priority:
         flags.append(f"priority={job.priority}")
+    if job.limit is not None:
+        flags.append(f"limit={job.limit}")
     if job.tags:
         flags.append(f"tags={','.join(job.tags)}")
     if job.description:

@@ -39,6 +39,7 @@ class JobOptions(TypedDict, total=False):
     keep: int
     start: datetime | None
     end: datetime | None
+    limit: int | None
     description: str
     tags: Sequence[str]
 
@@ -46,7 +47,7 @@ class JobOptions(TypedDict, total=False):
 READS = 2
 """The version of definitions that is read here. One that begins with a higher `"needs"` holds what decides the job's slots and is
 unknown here. Any other field that is unknown decides none, and is carried along.
-2 has `gap` and `fold`, `AnyOf` and `Between`."""
+2 has `gap` and `fold`, `AnyOf` and `Between`, and `limit`."""
 LONGEST_DESCRIPTION = 1000
 MOST_TAGS = 50
 SKIP_WINDOW = 10.0
@@ -83,6 +84,8 @@ class Job:
     """From -49 to 49; the higher, the sooner it is claimed."""
     keep: int = 100
     """Ledger entries to keep."""
+    limit: int | None = None
+    """After how many slots that were fired the job has ended; None: never."""
     description: str = ""
     """What it is for, for people."""
     tags: tuple[str, ...] = ()
@@ -108,6 +111,8 @@ class Job:
         whole("max_attempts", self.max_attempts, 1, MOST_ATTEMPTS)
         whole("priority", self.priority, -49, 49)
         whole("keep", self.keep, 1, 100_000)
+        if self.limit is not None:
+            whole("limit", self.limit, 1, 1_000_000_000)
 
     @classmethod
     def declare(
@@ -154,13 +159,15 @@ class Job:
     def definition(self) -> str:
         """The job as JSON, as the store keeps it."""
         options, carried = _options_text(self.retry, *_options(self)), f",{self.carried}" if self.carried else ""
-        needs = f'"needs":{self.trigger.needs},' if self.trigger.needs > 1 else ""
-        return f'{{{needs}"trigger":{_trigger_text(self.trigger)},{options}{carried}}}'
+        needs = max(self.trigger.needs, 1 if self.limit is None else 2)
+        said = f'"needs":{needs},' if needs > 1 else ""
+        return f'{{{said}"trigger":{_trigger_text(self.trigger)},{options}{carried}}}'
 
     @cached_property
     def rev(self) -> str:
         """Changes with the definition; the part before the dot only with what decides the slots."""
-        return f"{_trigger_digest(self.trigger)}{self.jitter_ms}.{_digest(self.definition)}"
+        limit = "" if self.limit is None else f"l{self.limit}"
+        return f"{_trigger_digest(self.trigger)}{self.jitter_ms}{limit}.{_digest(self.definition)}"
 
     @cached_property
     def record(self) -> str:
@@ -201,7 +208,7 @@ class Job:
 
 _OPTIONS = tuple(sorted({one.name for one in fields(Job)} - {"name", "trigger", "retry", "carried"}))
 _options = attrgetter(*_OPTIONS)
-_LATER = {one.name: one.default for one in fields(Job) if one.name in ("description", "tags")}
+_LATER = {one.name: one.default for one in fields(Job) if one.name in ("limit", "description", "tags")}
 # A hundred thousand jobs have a few thousand triggers, and next to all of them the same options.
 
 

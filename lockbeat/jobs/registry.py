@@ -121,6 +121,7 @@ class Jobs:
             keep=job.keep,
             rules=rules_version(),
             reads=READS,
+            limit=job.limit or 0,
         )
 
     async def stand_again(self, shard: int, stray: Iterable[tuple[Job, str]], now_ms: int) -> None:
@@ -204,6 +205,8 @@ class Jobs:
         state = await self.get(name)
         if state.next is None:
             return []
+        if state.job.limit is not None:
+            n = min(n, state.job.limit - state.counts.fired)
         return [instant(ms) for ms in [state.next.slot_ms, *upcoming(state.job.trigger, state.next.slot_ms, n - 1)]]
 
     async def delete(self, name: str) -> bool:

@@ -320,6 +320,7 @@ class Scheduler:
             owner=self._store.owner,
             call=call,
             lease_ms=job.lease_ms if here else 0,
+            limit=job.limit or 0,
         )
 
     async def _shots(self, shard: int, rows: Sequence[Row]) -> tuple[Sequence[Any], bool]:

@@ -35,6 +35,12 @@ class AnyOf(Trigger):
     needs = 2
 
     @property
+    def timezone(self) -> str:  # type: ignore[override]
+        """The one that they share; UTC if they share none."""
+        zones = {one.timezone for one in self.triggers}
+        return zones.pop() if len(zones) == 1 else "UTC"
+
+    @property
     def zoned(self) -> bool:  # type: ignore[override]
         return any(one.zoned for one in self.triggers)
 

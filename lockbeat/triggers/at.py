@@ -21,6 +21,7 @@ class At(Trigger):
     Raises: InvalidTrigger ("when") for a naive datetime, since an instance's own time zone must not decide, and for a later one.
     """
 
+    timezone = "UTC"
     when_ms: int
 
     def __init__(self, when: datetime) -> None:

@@ -25,6 +25,8 @@ class Trigger(ABC):
 
     needs: int = 1
     """The version of definitions that an instance must read to fire it, see `lockbeat.jobs.definition.READS`."""
+    timezone: str
+    """In which its days are counted."""
     zoned: bool = False
     """Whether its slots hang on the rules of a time zone, which change."""
 

@@ -36,6 +36,10 @@ class Between(Trigger):
     needs = 2
 
     @property
+    def timezone(self) -> str:  # type: ignore[override]
+        return self.trigger.timezone
+
+    @property
     def zoned(self) -> bool:  # type: ignore[override]
         return self.trigger.zoned
 

@@ -28,6 +28,7 @@ class Every(Trigger):
     Raises: InvalidTrigger ("period", "anchor") for what is out of these bounds.
     """
 
+    timezone = "UTC"
     period_ms: int
     anchor_ms: int  # brought into [0, period_ms), so that anchors of one phase are equal
 

@@ -16,3 +16,8 @@ local function counted(job, what, by, begins)
   local before, number, after = string.match(text, '^(' .. BEFORE[what] .. ')(%d+)(.*)$')
   if number then write(q.counts, job, before .. int(math.max(number + (by or 1), 0)) .. after) end
 end
+
+-- Whether a job was fired as often as it is to be. `limit` 0: it has no end.
+local function counted_out(job, limit)
+  return limit > 0 and tonumber(string.match(read(q.counts, job) or '0', '^%d+') or 0) >= limit
+end

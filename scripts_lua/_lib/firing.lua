@@ -18,10 +18,15 @@ local function firing_gather(jobs, slots, overlaps)
   gather(q.tasks, ids)
 end
 
+-- The job was fired as often as it is to be.
+local function firing_ended(s, job, expected)
+  schedule_end(s, job, string.match(expected, '^%S+ %S+ (.*)$'), LIMIT_MS)
+end
+
 -- `following`: what job:slot is to say; empty: the job has ended.
 local function firing_move_on(s, job, expected, following, next_due)
   if following == '' then
-    schedule_place(s, job, -1, 0, string.match(expected, '^%S+ %S+ (.*)$'))
+    schedule_end(s, job, string.match(expected, '^%S+ %S+ (.*)$'), ENDED_MS)
   else
     write(s.slots, job, following)
     enter(s.dues, job, next_due)

@@ -9,6 +9,7 @@
 -- needs: _lib/run _lib/results
 
 local ENDED_MS = 7 * 86400 * 1000  -- a job that has ended is kept as long as a dead task
+local LIMIT_MS = 366 * 86400 * 1000  -- one that was fired as often as it is to be, longer: declared again it would begin anew
 
 -- The keys, and SEEN and UNSURE, of which SEEN is nil if it was lost, or no job was ever placed. `jobs`: read where these stand as well.
 local function schedule_of(defs, order, slots, dues, jobs)
@@ -31,9 +32,14 @@ local function schedule_see(s)
   schedule_note(s)
 end
 
--- `words`: "REV RULES".
+-- It has no slot any more. `words`: "REV RULES".
+local function schedule_end(s, job, words, keep_ms)
+  write(s.slots, job, '-1 ' .. int(now + keep_ms) .. ' ' .. words)
+  enter(s.dues, job, now + keep_ms)
+end
+
 local function schedule_place(s, job, slot, due, words)
-  if slot < 0 then due = now + ENDED_MS end
+  if slot < 0 then return schedule_end(s, job, words, ENDED_MS) end
   write(s.slots, job, int(slot) .. ' ' .. int(due) .. ' ' .. words)
   enter(s.dues, job, due)
 end

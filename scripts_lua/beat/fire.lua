@@ -20,7 +20,8 @@
 -- ARGV[13] owner      str   of the attempt
 -- ARGV[14] call       id    of this call; the same again is the same call, repeated
 -- ARGV[15] lease_ms   int   start it here at once, under such a lease; 0: let any worker claim it
--- Batch: ARGV[1..15] repeat, one group a call, at most 64 a run.
+-- ARGV[16] limit      int   after so many slots that were fired it has ended; 0: never
+-- Batch: ARGV[1..16] repeat, one group a call, at most 64 a run.
 --
 -- Returns  {fired, fence, expires_at_ms, now_ms}
 --          fired STARTED: run it; WAITING: it waits in its queue; NO: not due yet, another came first, or the ledger says why
@@ -31,14 +32,14 @@
 -- include: _lib/firing
 
 -- A slot must not be skipped for a task whose instance is dead; what this one has begun it takes back when it claims.
-task_sweep(20, false, {ids = {}, count = 0, process = string.match(ARGV[#ARGV - 1], '^[^.]*%.')})
+task_sweep(20, false, {ids = {}, count = 0, process = string.match(ARGV[#ARGV - 2], '^[^.]*%.')})
 
-local jobs = column(15, 1)
+local jobs = column(16, 1)
 local s = schedule_of(KEYS[28], KEYS[29], KEYS[30], KEYS[31], jobs)
-firing_gather(jobs, column(15, 3), column(15, 11))
+firing_gather(jobs, column(16, 3), column(16, 11))
 local NOT = {RESULT.NO, 0, 0, now}
 
-local out = each(15, function(i)
+local out = each(16, function(i)
   local job, expected, slot, text, overlap, keep = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 9], ARGV[i + 10], tonumber(ARGV[i + 11])
   local owner, call, lease_ms = ARGV[i + 12], ARGV[i + 13], tonumber(ARGV[i + 14])
   local id = slot_id(job, slot)
@@ -49,6 +50,11 @@ local out = each(15, function(i)
   end
   if tonumber(string.match(expected, '^%-?%d+ (%-?%d+) ')) > now then return NOT end
 
+  local limit = tonumber(ARGV[i + 15])
+  if counted_out(job, limit) then
+    firing_ended(s, job, expected)
+    return NOT
+  end
   firing_move_on(s, job, expected, ARGV[i + 7], tonumber(ARGV[i + 8]))
   local first, last, count, window = tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4]), tonumber(ARGV[i + 5]), tonumber(ARGV[i + 6])
   if firing_missed(s, job, slot, id, first, last, count, window, keep) then return NOT end
@@ -70,6 +76,7 @@ local out = each(15, function(i)
   end
   tally(q.stats, 'spawned')
   counted(job, 'fired', 1, true)
+  if counted_out(job, limit) then firing_ended(s, job, expected) end
   if overlap ~= 'allow' then write(q.open, job, id) end
   ledger_keep(job, slot, keep)
   return lease and {RESULT.STARTED, lease.fence, lease.expires, now} or {RESULT.WAITING, 0, 0, now}

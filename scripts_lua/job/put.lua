@@ -15,7 +15,8 @@
 -- ARGV[7]  keep        int     ledger entries to keep
 -- ARGV[8]  rules       str     version of the time zones' rules by which the slot was reckoned
 -- ARGV[9]  reads       int     the version of definitions that the caller reads
--- Batch: ARGV[1..9] repeat, one group a call, at most 128 a run.
+-- ARGV[10] limit       int     after so many slots that were fired it has ended; 0: never
+-- Batch: ARGV[1..10] repeat, one group a call, at most 128 a run.
 --
 -- Returns  {code, epoch, stands, now_ms}  code: NEW, CHANGED, NO (as it was) or TOO_LATE: the slot no longer lies after now.
 --                                         stands: as job:slot has it, if that is after now and not the slot given; else empty
@@ -27,7 +28,7 @@
 -- A definition that needs a newer version than the caller's stays as it is, whatever the caller declares: it begins with `"needs"`.
 -- include: _lib/ledger _lib/schedule _lib/messages
 
-local jobs = column(9, 1)
+local jobs = column(10, 1)
 local s = schedule_of(KEYS[28], KEYS[29], KEYS[30], KEYS[31], jobs)
 gather(s.defs, jobs)
 gather(s.order, jobs)
@@ -39,7 +40,7 @@ if not epoch then
 end
 
 local changed = not s.seen
-local out = each(9, function(i)
+local out = each(10, function(i)
   local job, rev, slot, due, since = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4]), tonumber(ARGV[i + 5])
   local words, keep = rev .. ' ' .. ARGV[i + 7], tonumber(ARGV[i + 6])
   local line, old, code = read(s.defs, job) or '', read(s.slots, job), RESULT.NO
@@ -75,6 +76,7 @@ local out = each(9, function(i)
     changed = true
     enter(s.dues, job, tonumber((string.match(old, '^%S+ (%S+)'))))
   end
+  if counted_out(job, tonumber(ARGV[i + 9])) then schedule_end(s, job, words, LIMIT_MS) end
   return {code, epoch, astray and read(s.slots, job) or '', now}
 end)
 if changed then schedule_see(s) end

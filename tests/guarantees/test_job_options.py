@@ -6,11 +6,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import time_machine
 
 from lockbeat import AnyOf, At, Beat, Cron, Every, Lockbeat
 from lockbeat.jobs import Job
 from lockbeat.triggers import Between
-from tests.beats import Hands, ledger, overdue, scheduler
+from tests.beats import Hands, backdate, ledger, now_ms, overdue, scheduler
+from tests.conftest import only
 
 
 async def this_minute(lb: Lockbeat) -> datetime:
@@ -89,3 +91,83 @@ def test_an_option_that_is_none_is_named(option: str) -> None:
     given: dict[str, Any] = {option: "x"}
     with pytest.raises(ValueError, match=f"{option}: no such option of a job"):
         Job.declare("job", Every(7), **given)
+
+
+async def fired(lb: Lockbeat, raw: Any, job: Job, ticks: int = 1) -> int:
+    """How many slots several instances fire, while one has come due at each of their ticks."""
+    hands, shard = Hands("job"), lb.jobs.shard_of("job")
+    several = [scheduler(lb, job, runner=hands) for _ in range(2)]
+    for _ in range(ticks):
+        if (await lb.jobs.get("job")).next is not None:
+            slot = max([0] + [entry.slot_ms for entry in await ledger(lb, "job")]) or await now_ms(lb) - 60_000
+            await backdate(lb, raw, "job", slot + 1000)
+        for one in several:
+            await one.tick(shard)
+    return len(hands.tasks)
+
+
+async def limited(lb: Lockbeat, limit: int | None) -> Job:
+    """One that has no slot of its own in a test."""
+    return Job.declare("job", Every(7200, await this_minute(lb) + timedelta(hours=1)), limit=limit, overlap="allow")
+
+
+async def test_a_job_with_a_limit_ends_when_it_was_fired_as_often(lb: Lockbeat, raw: Any) -> None:
+    job = await limited(lb, 3)
+    await lb.jobs.put(job)
+    assert len(await lb.jobs.next("job", 9)) == 3
+    assert await fired(lb, raw, job) == 1
+    assert len(await lb.jobs.next("job", 9)) == 2
+    assert await fired(lb, raw, job, ticks=4) == 2
+    state = await lb.jobs.get("job")
+    assert (state.next, state.counts.fired) == (None, 3)
+    assert await lb.jobs.next("job") == []
+    await lb.jobs.put(job)
+    assert (await lb.jobs.get("job")).next is None, "whoever declares it again does not begin anew"
+
+
+async def test_another_limit_counts_what_was_fired_before(lb: Lockbeat, raw: Any) -> None:
+    one, two, three, none = [await limited(lb, limit) for limit in (1, 2, 3, None)]
+    await lb.jobs.put(two)
+    assert await fired(lb, raw, two, ticks=3) == 2
+    assert (await lb.jobs.get("job")).next is None
+    await lb.jobs.put(three)
+    assert (await lb.jobs.get("job")).next is not None
+    await lb.jobs.put(one)
+    assert (await lb.jobs.get("job")).next is None
+    await lb.jobs.put(three)
+    assert await fired(lb, raw, three, ticks=2) == 1
+    await lb.jobs.put(none)
+    assert await fired(lb, raw, none, ticks=2) == 2
+    assert await lb.jobs.delete("job")
+    await lb.jobs.put(two)
+    assert await fired(lb, raw, two, ticks=4) == 2, "its count went with it"
+
+
+async def test_a_limit_that_was_met_meanwhile_fires_nothing_more(lb: Lockbeat, raw: Any) -> None:
+    """The counts say so, though the job has a slot: it was lost, and reckoned anew."""
+    job = await limited(lb, 1)
+    await lb.jobs.put(job)
+    assert await fired(lb, raw, job) == 1
+    before = await ledger(lb, "job")
+    await backdate(lb, raw, "job", await now_ms(lb))
+    await scheduler(lb, job).tick(lb.jobs.shard_of("job"))
+    assert await ledger(lb, "job") == before
+    assert (await lb.jobs.get("job")).next is None
+
+
+@only("memory")
+async def test_a_job_that_met_its_limit_is_remembered_for_a_year(lb: Lockbeat, raw: Any) -> None:
+    with time_machine.travel(datetime(2026, 5, 1, tzinfo=UTC), tick=False) as clock:
+        job = await limited(lb, 1)
+        await lb.jobs.put(job)
+        assert await fired(lb, raw, job) == 1
+        for days, there in ((360, True), (7, False)):
+            clock.shift(timedelta(days=days))
+            await scheduler(lb).tick(0)
+            assert [state.job.name for state in await lb.jobs.list()] == ["job"] * there
+
+
+@pytest.mark.parametrize("limit", [0, -1, True, 1.5, "3"])
+def test_a_limit_is_a_number_of_slots(limit: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match="limit: "):
+        Job.declare("job", Every(7), limit=limit)

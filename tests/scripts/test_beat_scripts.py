@@ -344,6 +344,7 @@ async def test_put_says_what_it_found(lb: Lockbeat) -> None:
             "keep": given.keep,
             "rules": "-",
             "reads": READS,
+            "limit": 0,
         }
         reply = await lb.store.call("job/put", shard, job=given.name, slot=far, due=far, since=0, **args)
         assert reply.epoch > 0
@@ -365,7 +366,14 @@ async def test_put_refuses_a_first_slot_that_has_come_due_on_the_way(lb: Lockbea
         await lb.jobs.put(minutely())
     before = await lb.jobs.list()
     late = await now_ms(lb)
-    args: dict[str, Any] = {"rev": job.rev, "definition": job.definition, "keep": job.keep, "rules": "-", "reads": READS}
+    args: dict[str, Any] = {
+        "rev": job.rev,
+        "definition": job.definition,
+        "keep": job.keep,
+        "rules": "-",
+        "reads": READS,
+        "limit": 0,
+    }
     reply = await lb.store.call("job/put", shard, job=job.name, slot=late, due=late, since=0, **args)
     assert reply.code == results.TOO_LATE
     assert await lb.jobs.list() == before
