@@ -101,7 +101,7 @@ def test_it_fits_on_a_few_screens() -> None:
 
 
 def test_every_command_is_named() -> None:
-    from lockbeat.cli.commands.shared import app
+    from lockbeat.cli._command import app
 
     names = {info.name or getattr(info.callback, "__name__", "") for info in app.registered_commands}
     missing = {name for name in names if f"`{name}" not in README and f"lockbeat {name}" not in README}

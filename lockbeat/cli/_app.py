@@ -12,13 +12,13 @@ from typing import Annotated
 
 import typer
 
+from lockbeat.cli._command import app
 from lockbeat.cli._errors import Problem, only_error
 from lockbeat.cli._output import complain, is_terminal, show_utc
-from lockbeat.cli.commands.shared import app
 from lockbeat.errors import InvalidArgument, LockbeatError
 from lockbeat.values.visible import visible
 
-for commands in ("serve", "jobs", "leases", "tasks", "store"):  # in the order in which `--help` lists them
+for commands in ("serve", "jobs", "leases", "top", "tasks", "claims", "doctor"):  # in the order in which `--help` lists them
     import_module(f"lockbeat.cli.commands.{commands}")
 
 
@@ -58,7 +58,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except _CLICK_USAGE as problem:
         context = getattr(problem, "ctx", None)
         path = context.command_path if context is not None else "lockbeat"
-        message = problem.format_message()  # type: ignore[attr-defined]
+        message = problem.format_message().replace("Value error, ", "")  # type: ignore[attr-defined]
         complain(f"{message.rstrip('.')} (see {path} --help)")
         return 2
     except BrokenPipeError:

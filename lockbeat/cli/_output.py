@@ -1,16 +1,17 @@
-"""What is printed: tables, JSON, and the one line that says what went wrong."""
+"""What is printed: a command's answer as tables and lines or as JSON, and the one line that says what went wrong."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
+from dataclasses import fields as fields_of
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
+from rich import box, table
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from lockbeat.values.durations import span
@@ -18,10 +19,16 @@ from lockbeat.values.visible import visible, visible_json
 
 Cell = str | tuple[str, str]
 """Text, or text and a rich style that only a terminal shows."""
+STYLES = {
+    **dict.fromkeys(("done", "ok", "alive"), "green"),
+    **dict.fromkeys(("running", "claimed"), "cyan"),
+    **dict.fromkeys(("waiting", "skipped", "cancelled", "anchored", "warn"), "yellow"),
+    **dict.fromkeys(("failed", "lost", "expired"), "red"),
+    **dict.fromkeys(("missed", "dead", "fail"), "red bold"),
+    "unknown": "dim",
+}
 WRAPPED = 20
 """What a column that is wrapped gets at least, in characters."""
-TOLERANCE = 5.0
-"""Seconds, by the server's clock, within which a slot that has come due is not late: whoever fires it may be about to."""
 
 _zone: tzinfo | None = None  # None: the local one
 
@@ -49,57 +56,112 @@ def say(line: str = "") -> None:
 
 def complain(problem: str) -> None:
     """The line on stderr that says what went wrong."""
+    sys.stdout.flush()
     sys.stderr.write(f"lockbeat: {visible(' '.join(problem.split()))}\n")
 
 
-def say_json(document: Any) -> None:
-    """One JSON document on stdout, in characters that it can carry."""
-    unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
-    sys.stdout.write(visible_json(document, indent=2, ascii_only=not unicode) + "\n")
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of the same columns: as wide as they need where a program reads them, as wide as the window where a person does.
 
-
-def show(columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, spare: Sequence[str] = (), wraps: Sequence[str] = ()) -> None:
-    """A table: as wide as it needs where it is read by a program, as wide as the window where by a person.
-
-    Where the window is too narrow, the columns in `wraps` are broken between words, and those in `spare` are left
-    out, the first of them first.
+    Where the window is too narrow, the columns in `wraps` are broken between words, and those in `spare` are left out, the
+    first of them first.
     """
-    if is_terminal():
-        console = Console()
-        console.print(table(columns, rows, console.width, spare=spare, wraps=wraps))
-        return
-    plain = _plain(columns, rows)
-    widths = _widths(plain)
-    for row in plain:
-        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+    rows: Sequence[Mapping[str, Cell]]
+    """By the heading of the column."""
+    none: str = ""
+    """What is said where there are no rows."""
+    spare: Sequence[str] = ()
+    wraps: Sequence[str] = ()
+
+    def show(self) -> None:
+        if not self.rows:
+            say(self.none)
+        elif is_terminal():
+            console = Console()
+            console.print(self.drawn(console.width))
+        else:
+            widths = self._widths()
+            for line in ({name: name for name in widths}, *self.rows):
+                say("  ".join(visible(_text(line[name])).ljust(width) for name, width in widths.items()).rstrip())
+
+    def drawn(self, width: int) -> table.Table:
+        """What is shown in a window so many characters wide."""
+        widths = self._widths()
+        for name in self.spare:
+            needed = sum(min(length, WRAPPED) if each in self.wraps else length for each, length in widths.items())
+            if needed + 3 * len(widths) <= width:
+                break
+            del widths[name]
+        found = table.Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+        for name in widths:
+            found.add_column(name, overflow="fold" if name in self.wraps else "ellipsis", no_wrap=name not in self.wraps)
+        for row in self.rows:
+            cells = (row[name] for name in widths)
+            found.add_row(*(Text(visible(_text(cell)), "" if isinstance(cell, str) else cell[1]) for cell in cells))
+        return found
+
+    def _widths(self) -> dict[str, int]:
+        return {name: max(len(name), *(len(visible(_text(row[name]))) for row in self.rows)) for name in self.rows[0]}
 
 
-def table(
-    columns: Sequence[str], rows: Sequence[Sequence[Cell]], width: int, *, spare: Sequence[str] = (), wraps: Sequence[str] = ()
-) -> Table:
-    """What `show` shows in a window so many characters wide."""
-    widths, shown = _widths(_plain(columns, rows)), list(range(len(columns)))
-    for name in spare:
-        needed = sum(min(widths[at], WRAPPED) if columns[at] in wraps else widths[at] for at in shown)
-        if needed + 3 * len(shown) <= width:
-            break
-        shown.remove(columns.index(name))
-    found = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for at in shown:
-        wrapped = columns[at] in wraps
-        found.add_column(columns[at], overflow="fold" if wrapped else "ellipsis", no_wrap=not wrapped)
-    for row in rows:
-        styled = ((cell, "") if isinstance(cell, str) else cell for cell in (row[at] for at in shown))
-        found.add_row(*(Text(visible(text), style) for text, style in styled))
-    return found
+def _text(cell: Cell) -> str:
+    return cell if isinstance(cell, str) else cell[0]
 
 
-def _plain(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[list[str]]:
-    return [list(columns), *([visible(cell if isinstance(cell, str) else cell[0]) for cell in row] for row in rows)]
+def styled(state: str) -> Cell:
+    """A state, in its colour."""
+    return state, STYLES.get(state, "")
 
 
-def _widths(plain: list[list[str]]) -> list[int]:
-    return [max(map(len, column)) for column in zip(*plain, strict=True)]
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a command found, or did."""
+
+    document: Any
+    """For --json."""
+    told: str | Table | Sequence[str | Table]
+    """For people: lines and tables."""
+    remark: str = ""
+    """A line on stderr: it is no part of what was asked for."""
+    code: int = 0
+
+    def show(self, as_json: bool) -> int:
+        """Print it; the exit code."""
+        if as_json:
+            # In characters that stdout can carry.
+            unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+            sys.stdout.write(visible_json(self.document, indent=2, ascii_only=not unicode) + "\n")
+        else:
+            for part in [self.told] if isinstance(self.told, (str, Table)) else self.told:
+                if isinstance(part, Table):
+                    part.show()
+                else:
+                    say(part)
+        if self.remark:
+            complain(self.remark)
+        return self.code
+
+
+def fields(thing: Any, names: str = "") -> dict[str, Any]:
+    """The attributes with these names, all those of a dataclass if none are given, as JSON has them: instants in ISO 8601."""
+    chosen = names.split() or [field.name for field in fields_of(thing)]
+    return {name: _plain(getattr(thing, name), is_time=name == "at" or name.endswith("_at")) for name in chosen}
+
+
+def _plain(value: Any, *, is_time: bool) -> Any:
+    if isinstance(value, datetime) or (is_time and value is not None):
+        return iso(value)
+    if isinstance(value, tuple):
+        return [_plain(each, is_time=False) for each in value]
+    return fields(value) if is_dataclass(value) else value
+
+
+def iso(when: datetime | float) -> str:
+    """An instant in ISO 8601, UTC, to the millisecond."""
+    moment = when if isinstance(when, datetime) else datetime.fromtimestamp(round(when, 3), UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def several(count: int, noun: str) -> str:
@@ -107,11 +169,13 @@ def several(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
-def iso(ms: int | None) -> str | None:
-    """An instant in ISO 8601, UTC, to the millisecond."""
-    if ms is None:
-        return None
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def more_than(limit: int, found: Sequence[object]) -> str:
+    """What is remarked where there are more than were asked for."""
+    return f"there are more than {limit}; --limit N shows up to N" if len(found) > limit else ""
+
+
+def first_line(text: str | None) -> str:
+    return next(iter((text or "").strip().splitlines()), "")
 
 
 def clock(ms: int | None, now: float | None = None) -> str:
@@ -129,9 +193,5 @@ def clock(ms: int | None, now: float | None = None) -> str:
     return text.partition(" ")[2] if near else text
 
 
-def overdue(ms: float, now: float) -> str:
-    """How far off an instant is that ought to come: 0.4 s, now, overdue 9 m 33 s. `now`: seconds."""
-    left = ms / 1000 - now
-    if left >= 0:
-        return span(left)
-    return "now" if left > -TOLERANCE else f"overdue {span(-left)}"
+def ago(when: float, now: float) -> str:
+    return f"{span(max(now - when, 0))} ago"

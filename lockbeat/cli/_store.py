@@ -9,12 +9,13 @@ import logging
 import re
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from lockbeat.cli._errors import Usage
+from lockbeat.cli._output import complain
 from lockbeat.client import Lockbeat
 from lockbeat.connection import Address, parse_url
 from lockbeat.errors import ScriptError, StoreError, StoreFormatError, StoreUnavailable
@@ -25,16 +26,25 @@ TIMEOUT = 3.0
 """Seconds: a person waits for the answer."""
 
 
+class _LeftOut(logging.Handler):
+    """Of all that is logged says only what a listing leaves out, since it can't be read."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "left out" in record.msg:
+            complain(record.getMessage())
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No warnings meanwhile: that a store is embedded is for those who serve, and for doctor, to say."""
-    log = logging.getLogger("lockbeat")
-    before = log.level
-    log.setLevel(logging.ERROR)
+    """No log meanwhile: that a store is embedded is for those who serve, and for doctor, to say."""
+    log, handler = logging.getLogger("lockbeat"), _LeftOut()
+    before, log.propagate = log.propagate, False
+    log.addHandler(handler)
     try:
         yield
     finally:
-        log.setLevel(before)
+        log.removeHandler(handler)
+        log.propagate = before
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +78,16 @@ class Where:
 
     def ask(self, question: Callable[[Lockbeat], Awaitable[T]]) -> T:
         """Open the store, ask, close it. Raises what Lockbeat and the question raise."""
-        address = self.address()
 
         async def asking() -> T:
             async with Lockbeat(self.url, namespace=self.namespace, timeout=TIMEOUT) as lb:
                 return await question(lb)
 
+        return self.run(asking)
+
+    def run(self, asking: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run what asks the store, which an error then names."""
+        address = self.address()
         try:
             with quiet():
                 return asyncio.run(asking())

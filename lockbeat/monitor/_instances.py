@@ -35,7 +35,7 @@ class Instance:
     """The functions that its worker runs when they are spawned, those of jobs included; the first MOST_FUNCTIONS."""
     seen_ms: int
     """Its last sign of life."""
-    stuck: float | None = None
+    stuck_s: float | None = None
     """Seconds for which its event loop had not turned when it said so; None: it turns."""
     gave_up: bool = False
     """Stuck for so long that its leases are renewed no more."""

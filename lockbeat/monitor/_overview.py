@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, fields
+from typing import NamedTuple
 
 from lockbeat.monitor._instances import SILENT, Instance, instances
 from lockbeat.store import Store
+from lockbeat.store.keys import job_lock
+from lockbeat.store.replies import sifted
 from lockbeat.tasks import Tasks
 
 PAGE_QUEUES, PAGE_LOCKS = 100, 500  # that one run of a script looks at; keeps it under 5 ms
@@ -62,13 +65,18 @@ class Overview:
     running_by: Mapping[str, int] | None
     """Running tasks by owner; None: there are too many to look at."""
     locks: int
+    """Less those that a running task of a job holds: each lease counts once."""
     locks_complete: bool
     """False: there are more locks than were looked at."""
     locks_by: Mapping[str, int]
     """Locks by owner, of those that were looked at."""
     claims: int
-    """Claimed, and neither finished nor taken over."""
+    """Those that are live."""
     stats: TaskStats
+
+    def running_of(self, owner: str) -> int | None:
+        """Running tasks of one owner; None: there are too many to look at."""
+        return None if self.running_by is None else self.running_by.get(owner, 0)
 
     def rates_since(self, earlier: Overview) -> dict[str, float] | None:
         """What happened to tasks in between, a second; None: no time has passed, or the store was emptied."""
@@ -80,7 +88,7 @@ class Overview:
 
 
 async def overview(store: Store) -> Overview:
-    """Look at a store (`task/counts`, `lock/list`, `claim/stats`, `beat/instances`); changes nothing.
+    """Look at a store (`task/counts`, `lock/list`, `beat/instances`); changes nothing.
 
     O(queues + running tasks + locks + instances), of the two in the middle up to 1,000, and 5,000 a shard.
     """
@@ -93,58 +101,59 @@ async def overview(store: Store) -> Overview:
     )
     running = await Tasks(store).list(state="running", limit=MOST_RUNNING + 1)
     known = len(running) <= MOST_RUNNING
-    leases = len(running) if known else max(len(running), sum(shard.running for shard in counted))
-    held: dict[str, list[int]] = {}
-    for shard in counted:
-        for queue, counts in shard.queues.items():
-            held[queue] = [a + b for a, b in zip(held.get(queue, [0, 0, 0]), counts, strict=True)]
+    of_jobs = {(job_lock(info.id.rpartition("@")[0]), info.fence) for info in running}
+    owners = Counter(owner for found, _ in locks for key, owner, fence in found if (key, fence) not in of_jobs)
+    held: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+    for name, *counts in (row for shard in counted for row in shard.queues):
+        held[name.decode()] = [a + b for a, b in zip(held[name.decode()], counts, strict=True)]
     running_in = Counter(info.queue for info in running)
     at_ms = max(shard.now_ms for shard in counted)
-    heard = [instance for instance in living if at_ms - instance.seen_ms <= SILENT * 1000]
-    served = Counter(queue for instance in heard for queue in instance.queues)
+    served = Counter(queue for each in living if at_ms - each.seen_ms <= SILENT * 1000 for queue in each.queues)
     queues = []
     for queue in sorted(held.keys() | running_in.keys() | served.keys()):
-        ready, delayed, dead = held.get(queue, (0, 0, 0))
+        ready, delayed, dead = held[queue]
         queues.append(QueueLoad(queue, ready, delayed, running_in[queue] if known else None, dead, served[queue]))
     return Overview(
         at=at_ms / 1000,
         queues=tuple(queues),
         instances=tuple(living),
-        running=leases,
+        running=len(running) if known else max(len(running), sum(shard.running for shard in counted)),
         running_by=Counter(info.owner for info in running if info.owner is not None) if known else None,
-        locks=sum(owners.total() for owners, _ in locks),
+        locks=owners.total(),
         locks_complete=all(complete for _, complete in locks),
-        locks_by=sum((owners for owners, _ in locks), Counter()),
-        claims=max(sum(claims), 0),
+        locks_by=owners,
+        claims=sum(claims),
         stats=TaskStats(*(sum(column) for column in zip(*(shard.stats for shard in counted), strict=True))),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Counts:
+class _Counts(NamedTuple):
     now_ms: int
     running: int
     stats: list[int]
-    queues: dict[str, tuple[int, int, int]]
+    queues: list[tuple[bytes, int, int, int]]
+    """Name, ready, delayed, dead."""
 
 
 async def _counts(store: Store, shard: int) -> _Counts:
-    queues: dict[str, tuple[int, int, int]] = {}
+    queues: list[tuple[bytes, int, int, int]] = []
     async for page in store.pages("task/counts", shard, queue="", limit=PAGE_QUEUES):
-        queues.update((queue.decode(), (ready, delayed, dead)) for queue, ready, delayed, dead in page.queues)
+        queues += page.queues
     return _Counts(page.now_ms, page.running, [int(count or 0) for count in page.stats], queues)
 
 
-async def _locks(store: Store, shard: int) -> tuple[Counter[str], bool]:
-    owners: Counter[str] = Counter()
+async def _locks(store: Store, shard: int) -> tuple[list[tuple[str, str, int]], bool]:
+    """Key, owner and fence of each lock that was looked at; and whether that was all of them."""
+    found: list[tuple[str, str, int]] = []
     looked = 0
     async for page in store.pages("lock/list", shard, owner="", limit=PAGE_LOCKS):
-        owners.update(owner.decode() for _, owner, _, _ in page.locks)
+        found += [(key.decode(), owner.decode(), fence) for key, owner, fence, _ in sifted(page.locks)]
         if (looked := looked + PAGE_LOCKS) >= MOST_LOCKS:
-            return owners, not page.cursor
-    return owners, True
+            return found, not page.cursor
+    return found, True
 
 
 async def _claims(store: Store, shard: int) -> int:
-    acquired, _, took_over, completed, failed, released, _, expired = await store.call("claim/stats", shard)
-    return int(acquired + took_over - completed - failed - released - expired)
+    """How many are live. What ran out stays where it is until somebody takes it over."""
+    now_ms, live = await store.server_ms(shard), store.keys.key(shard, "claim:live")
+    return int(await store.calls.wire(shard).command("ZCOUNT", live, f"({now_ms}", "(+inf"))

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from lockbeat import Lockbeat as Client
-from lockbeat.cli._jobs import _remark
-from lockbeat.cli._output import show
+from lockbeat.cli._output import Table
+from lockbeat.cli.commands.jobs import _remark
 from lockbeat.jobs import Job, LedgerEntry, Scheduler
 from lockbeat.triggers import AnyOf, At, Cron, Every
 
@@ -168,6 +168,41 @@ def late(store: str, raw: Any) -> tuple[str, int]:
     return store, slot
 
 
+def test_why_without_a_slot_means_the_newest_or_the_one_that_is_due(lockbeat: Lockbeat, jobs: str, late: tuple[str, int]) -> None:
+    store, slot = late
+    told = lockbeat("why", "tick", "--url", store)
+    assert (told.code, told.out) == (1, "")
+    assert told.err == lockbeat("why", "tick", slot, "--url", store).err
+    assert "is overdue by " in told.err
+    fire(store, slot, claim=True)
+    newest = lockbeat("ledger", "tick", "-n", "1", "--url", store, "--json").json[0]
+    assert lockbeat("why", "tick", "--url", store, "--json").json == newest
+    assert ": running; fired " in lockbeat("why", "tick", "--url", store).out
+    assert "has not come due: it is in " in lockbeat("why", "nightly", "--url", store).err
+    using(store, lambda lb: lb.jobs.put(Job.declare("past", At(datetime(2020, 1, 1, tzinfo=UTC)))))
+    assert "past has ended, and fired nothing" in lockbeat("why", "past", "--url", store).err
+
+
+def test_a_listing_leaves_out_what_can_not_be_read_and_names_it(lockbeat: Lockbeat, jobs: str, raw: Any) -> None:
+    async def take(lb: Client) -> None:
+        for key in "ab":
+            await lb.locks.try_acquire(key, "me", 60)
+            await lb.claims.acquire(key, "me", 60)
+
+    using(jobs, take)
+    key = "{lockbeat:0}:"
+    raw.hset(f"{key}job", "tick", "\x1b[2J")
+    raw.hset(f"{key}lock", "b", "\x1b[2J")
+    raw.hset(f"{key}claim", "default\udcffb".encode(errors="surrogateescape"), "\x1b[2J")
+    for command, entry in (("ls", "job 'tick' is left out: "), ("locks", "left out: "), ("claims", "left out: ")):
+        answer = lockbeat(command, "--url", jobs)
+        assert (answer.code, len(answer.out.splitlines())) == (0, 2), command
+        assert answer.err.startswith(f"lockbeat: {entry}")
+        assert answer.err.count("\n") == 1
+        assert len(lockbeat(command, "--url", jobs, "--json").json) == 1
+    assert "held: 0 tasks, 1 lock, 2 claims" in lockbeat("top", "--url", jobs).out
+
+
 def fire(store: str, slot: int, *, claim: bool) -> None:
     """Fire a slot into its queue, as an instance without a worker does; claim it, too."""
 
@@ -262,8 +297,7 @@ def test_a_slot_is_overdue_only_when_it_is_late(
         [told] = lockbeat("ls", "--url", store, "--json").json
         return told["overdue"], lockbeat("ls", "--url", store).out.splitlines()[1]
 
-    monkeypatch.setattr("lockbeat.cli._output.TOLERANCE", 60)
-    monkeypatch.setattr("lockbeat.cli._jobs.TOLERANCE", 60)
+    monkeypatch.setattr("lockbeat.cli.commands.jobs.TOLERANCE", 60)
     slot = using(store, lambda lb: put_off(lb, -1, -1))
     overdue, line = shown()
     assert (overdue, "  now  " in line) == (False, True), line
@@ -285,7 +319,7 @@ def test_at_80_columns_ls_keeps_what_matters(lockbeat: Lockbeat, late: tuple[str
         await lb.jobs.put(Job.declare("billing.nightly_report", report, jitter=60, timeout=30, catchup="skip", queue="reports"))
 
     using(store, more)
-    monkeypatch.setattr("lockbeat.cli._jobs.NEGLECTED", -1)
+    monkeypatch.setattr("lockbeat.cli.commands.jobs.NEGLECTED", -1)
     monkeypatch.setattr("lockbeat.cli._output.is_terminal", lambda: True)
     monkeypatch.setenv("COLUMNS", "80")
     out = lockbeat("ls", "--url", store).out
@@ -405,10 +439,14 @@ def test_on_a_narrow_terminal_columns_are_left_out_and_no_word_is_cut(
 ) -> None:
     monkeypatch.setattr("lockbeat.cli._output.is_terminal", lambda: True)
     monkeypatch.setenv("COLUMNS", "60")
-    rows = [
-        ["2026-11-22 09:03:35Z", "skipped", "host-4711-c0b3932f", "1795338215004781", "overlap: the one before had not ended"]
-    ]
-    show(("SLOT", "STATE", "BY", "FENCE", "REASON"), rows, spare=("FENCE", "BY"), wraps=("REASON",))
+    row = {
+        "SLOT": "2026-11-22 09:03:35Z",
+        "STATE": "skipped",
+        "BY": "host-4711-c0b3932f",
+        "FENCE": "1795338215004781",
+        "REASON": "overlap: the one before had not ended",
+    }
+    Table([row], spare=("FENCE", "BY"), wraps=("REASON",)).show()
     out = capsys.readouterr().out
     assert "FENCE" not in out
     assert max(map(len, out.splitlines())) <= 60

@@ -12,7 +12,7 @@ import typer
 
 from lockbeat import Beat, Claim
 from lockbeat import Lockbeat as Client
-from lockbeat.cli.commands.shared import app
+from lockbeat.cli._command import app
 from lockbeat.jobs import Job
 from lockbeat.triggers import Every
 from lockbeat.values.visible import UNSEEN, visible, visible_json
@@ -128,7 +128,7 @@ def test_no_command_carries_hostile_text_to_a_terminal(
     lockbeat: Lockbeat, store: str, hostile: dict[str, str], form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if form == "terminal":
-        for module in ("_output", "_doctor", "_app"):
+        for module in ("_output", "_app"):
             monkeypatch.setattr(f"lockbeat.cli.{module}.is_terminal", lambda: True)
         monkeypatch.setenv("COLUMNS", "250")
     there = typer.main.get_command(app).commands  # type: ignore[attr-defined]

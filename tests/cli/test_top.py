@@ -14,9 +14,12 @@ from typing import Any
 
 import pytest
 
+from lockbeat import Claim
 from lockbeat import Lockbeat as Client
 from lockbeat.embedded import EmbeddedServer
+from lockbeat.jobs import Job, Scheduler
 from lockbeat.monitor import Overview, TaskStats, overview
+from lockbeat.triggers import Every
 
 from .conftest import Lockbeat, left
 from .terminal import LINES, Terminal
@@ -84,6 +87,25 @@ def test_top_json(lockbeat: Lockbeat, busy: str) -> None:
     assert told["queues"][0] == {"queue": "default", "ready": 2, "delayed": 0, "running": 1, "dead": 0, "workers": 1}
     [instance] = told["instances"]
     assert (instance["owner"], instance["running"], instance["locks"], instance["concurrency"]) == ("host-1", 1, 1, 10)
+
+
+def test_what_is_held_counts_each_lease_once_and_no_claim_that_ran_out(lockbeat: Lockbeat, store: str) -> None:
+    async def hold(lb: Client) -> None:
+        await lb.jobs.put(Job.declare("tick", Every(0.05)))
+        while not (taken := await lb.tasks.claim("default", "host-1", 1, 60)):
+            await Scheduler(lb.store, lb.jobs, {}, None).tick(0)
+        assert taken[0].lock == "job:tick", "it is a lock as well"
+        await lb.locks.try_acquire("a", "host-1", 60)
+        await lb.claims.acquire("live", "host-1", 60)
+        claim = await lb.claims.acquire("past", "host-1", 0.001)
+        assert isinstance(claim, Claim)
+        while await lb.store.server_time() <= claim.expires_at:
+            await asyncio.sleep(0.001)
+
+    using(store, hold)
+    told = lockbeat("top", "--url", store, "--json").json
+    assert (told["running"], told["locks"], told["claims"]) == (1, 1, 1)
+    assert lockbeat("top", "--url", store).out.splitlines()[0].endswith("held: 1 task, 1 lock, 1 claim")
 
 
 def test_top_of_an_empty_store_writes_nothing(lockbeat: Lockbeat, store: str, raw: Any) -> None:

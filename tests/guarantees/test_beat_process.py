@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from lockbeat import LeaseLost, Lockbeat, LockbeatError, LockTimeout, Run
-from lockbeat.cli._leases import heard
+from lockbeat.cli.commands.leases import heard
 from lockbeat.leases import stall as stall_module
 from lockbeat.monitor import instances
 from lockbeat.process import blame
@@ -299,7 +299,7 @@ async def test_an_instance_whose_event_loop_stands_still_gives_all_its_leases_up
         await taken_over(lb, neighbour, stuck)
         [instance] = await instances(lb.store)
         assert instance.gave_up
-        assert instance.stuck is not None
+        assert instance.stuck_s is not None
         state = str(heard(instance, instance.seen_ms / 1000)[0])
         assert state.startswith("stuck ")
         assert state.endswith("gave its leases up")

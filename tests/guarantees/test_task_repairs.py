@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from lockbeat import Beat, Lockbeat, Run
-from lockbeat.cli import _leases
-from lockbeat.cli._store import Where
+from lockbeat.cli.commands import leases
 from lockbeat.monitor import instances
 from lockbeat.program import serving
 from lockbeat.store import results
@@ -483,7 +482,7 @@ async def test_the_slot_of_a_dead_instance_ends_though_a_key_of_its_lease_was_lo
 
 @only("valkey")
 async def test_release_all_of_an_owner_that_lives_leaves_the_lock_of_its_next_attempt(
-    lb: Lockbeat, raw: Any, url: str, namespace: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    lb: Lockbeat, raw: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once its task is free it begins the next attempt, at once."""
     task, following, release_all = await fired(lb, raw, overlap="skip", max_attempts=3, retry=None), [], Tasks.release_all
@@ -494,8 +493,7 @@ async def test_release_all_of_an_owner_that_lives_leaves_the_lock_of_its_next_at
         return count
 
     monkeypatch.setattr(Tasks, "release_all", and_claim)
-    await asyncio.to_thread(_leases.release_all, Where(url, namespace), task.owner, False)
-    assert capsys.readouterr().out == f"released 0 locks, 1 task and 0 claims of {task.owner}\n"
+    assert (await leases.release_all(lb, task.owner)).told == f"released 0 locks, 1 task and 0 claims of {task.owner}"
     [attempt] = following
     assert (attempt.id, attempt.attempt) == (task.id, 2)
     assert await lb.locks.owner("job:report") == task.owner

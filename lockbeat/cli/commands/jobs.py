@@ -1,80 +1,332 @@
-"""Commands about jobs and what became of their slots."""
+"""ls, next, ledger, why, delete: what is scheduled, and what became of it."""
 
 from __future__ import annotations
 
+import asyncio
+from datetime import datetime
 from typing import Annotated
 
 import typer
 
-from lockbeat.cli._store import Where
-from lockbeat.cli.commands.shared import LOOK, AsJson, JobName, Namespace, Url, Utc, app
+from lockbeat.cli._command import LOOK, JobName, command
+from lockbeat.cli._errors import Problem
+from lockbeat.cli._output import Answer, Cell, Table, clock, fields, first_line, iso, styled, zone_of
+from lockbeat.cli.commands.tasks import attempt_lines
+from lockbeat.client import Lockbeat
+from lockbeat.jobs import Job, JobState, LedgerEntry, Slot
+from lockbeat.monitor import instances
+from lockbeat.store import reasons
+from lockbeat.values.durations import brief, span
+
+ENTRY = "job slot task_id state reason code by fence attempt at started_at ended_at last_slot count attempts_made"
+OPTIONS = "queue overlap catchup window_ms jitter_ms timeout_ms max_attempts lease_ms priority keep limit description tags"
+"""What a job says beyond its trigger."""
+ABREAST = 200
+"""Ledgers asked for in one go."""
+TOLERANCE = 5.0
+"""Seconds, by the server's clock, within which a slot that has come due is not late: whoever fires it may be about to."""
+NEGLECTED = 30.0
+"""Seconds that a task may wait before `ls` says so."""
+MOST_MS = 253_402_300_800_000  # the year 10000
 
 
-@app.command("ls", rich_help_panel=LOOK)
-def ls(
+@command(LOOK)
+async def ls(
+    lb: Lockbeat,
     tag: Annotated[str | None, typer.Option(metavar="TAG", help="Only jobs with this tag.", show_default=False)] = None,
-    url: Url = None,
-    namespace: Namespace = "lockbeat",
-    utc: Utc = False,
-    as_json: AsJson = False,
-) -> None:
+) -> Answer:
     """List jobs: trigger, next slot, last outcome."""
-    from lockbeat.cli._jobs import list_jobs
+    now = await lb.store.server_time()  # before what it is compared with: a slot is not late because its job was read first
+    states = await lb.jobs.list(tag)
+    found = [*zip(states, await _latest(lb, states), strict=True)]
+    namespace = lb.store.keys.namespace
+    none = f"no jobs in namespace {namespace}: an instance declares its own when it starts (lockbeat run MODULE:BEAT)"
+    unserved = any(_is_overdue(state.next, now) for state in states) and await _nobody_schedules(lb)
+    rows: list[dict[str, Cell]] = [
+        {
+            "JOB": (state.job.name, "bold"),
+            "TRIGGER": str(state.job.trigger),
+            "NEXT SLOT": clock(state.next.slot_ms, now) if state.next else "ended",
+            "IN": _coming(state.next, now),
+            "LAST": _last(entry, now),
+            "LAST SLOT": clock(entry.slot_ms, now) if entry else "-",
+            "OVERLAP": state.job.overlap,
+            "FLAGS": _flags(state.job),
+        }
+        for state, entry in found
+    ]
+    return Answer(
+        [
+            {
+                "job": state.job.name,
+                "trigger": state.job.trigger.to_json(),
+                "schedule": str(state.job.trigger),
+                **fields(state, "next_slot due_at"),
+                "due_in": round(state.next.due_ms / 1000 - now, 3) if state.next else None,
+                "overdue": _is_overdue(state.next, now),
+                "open": state.open,
+                "counts": state.counts._asdict(),
+                "waiting_for_a_worker": _is_neglected(entry, now),
+                "last": entry and fields(entry, ENTRY),
+                **fields(state.job, OPTIONS),
+            }
+            for state, entry in found
+        ],
+        Table(
+            rows,
+            none=none if tag is None else f"no job in namespace {namespace} has the tag {tag}",
+            spare=("OVERLAP", "FLAGS", "LAST SLOT", "NEXT SLOT"),
+            wraps=("JOB", "TRIGGER", "FLAGS"),
+        ),
+        "no instance schedules; start one: lockbeat run MODULE:BEAT" if unserved else "",
+    )
 
-    list_jobs(Where(url, namespace), tag, as_json)
+
+async def _latest(lb: Lockbeat, states: list[JobState]) -> list[LedgerEntry | None]:
+    """The newest ledger entry of each job."""
+    found: list[LedgerEntry | None] = []
+    for start in range(0, len(states), ABREAST):
+        some = states[start : start + ABREAST]
+        pages = await asyncio.gather(*(lb.jobs.ledger(state.job.name, 1) for state in some))
+        found += [page[0] if page else None for page in pages]
+    return found
 
 
-@app.command("next", rich_help_panel=LOOK)
-def next_(
-    job: JobName,
-    n: Annotated[int, typer.Option("-n", metavar="N", min=1, max=10_000, help="How many.")] = 5,
-    url: Url = None,
-    namespace: Namespace = "lockbeat",
-    utc: Utc = False,
-    as_json: AsJson = False,
-) -> None:
+async def _nobody_schedules(lb: Lockbeat) -> bool:
+    return not any(instance.schedules for instance in await instances(lb.store))
+
+
+def _is_overdue(slot: Slot | None, now: float) -> bool:
+    return slot is not None and slot.due_ms / 1000 < now - TOLERANCE
+
+
+def _coming(slot: Slot | None, now: float) -> Cell:
+    if slot is None:
+        return "-"
+    return (_until(slot.due_ms, now), "red") if _is_overdue(slot, now) else _until(slot.due_ms, now)
+
+
+def _until(ms: float, now: float) -> str:
+    """How far off an instant is that ought to come: 0.4 s, now, overdue 9 m 33 s."""
+    left = ms / 1000 - now
+    if left >= 0:
+        return span(left)
+    return "now" if left > -TOLERANCE else f"overdue {span(-left)}"
+
+
+def _state(entry: LedgerEntry) -> str:
+    """The state for people: one that is fired either waits or runs."""
+    return entry.state if entry.state != "fired" else "waiting" if entry.started_ms is None else "running"
+
+
+def _is_neglected(entry: LedgerEntry | None, now: float) -> bool:
+    """Whether the job's task has found no worker for long."""
+    if entry is None or entry.at_ms is None:
+        return False
+    # In the place of earlier ones: no worker began those either.
+    return _state(entry) == "waiting" and (entry.code == reasons.TOOK_PLACE or now - entry.at_ms / 1000 > NEGLECTED)
+
+
+def _last(entry: LedgerEntry | None, now: float) -> Cell:
+    """What became of the last slot; what matters most of it where nobody runs the job."""
+    if _is_neglected(entry, now):
+        return "waiting for a worker", "red bold"
+    return styled(_state(entry)) if entry else "-"
+
+
+def _flags(job: Job) -> str:
+    """The options that are not as every job has them."""
+    flags = {
+        "catchup": job.catchup if job.catchup != "latest" else None,
+        "window": job.window_ms and f"{job.window_ms / 1000:g}s",
+        "jitter": job.jitter_ms and f"{job.jitter_ms / 1000:g}s",
+        "timeout": job.timeout_ms and f"{job.timeout_ms / 1000:g}s",
+        "attempts": job.max_attempts if job.max_attempts > 1 else None,
+        "queue": job.queue if job.queue != "default" else None,
+        "priority": job.priority,
+        "limit": job.limit,
+        "tags": ",".join(job.tags),
+    }
+    given = [f"{name}={value}" for name, value in flags.items() if value]
+    return " ".join([*given, *([repr(job.description)] if job.description else [])]) or "-"
+
+
+@command(LOOK, "next")
+async def next_slots(
+    lb: Lockbeat, job: JobName, n: Annotated[int, typer.Option("-n", metavar="N", min=1, max=10_000, help="How many.")] = 5
+) -> Answer:
     """Show a job's next slots."""
-    from lockbeat.cli._jobs import next_slots
+    now = await lb.store.server_time()
+    slots, coming = await lb.jobs.next(job, n), (await lb.jobs.get(job)).next
+    lines = []
+    for slot in slots:
+        slot_ms = round(slot.timestamp() * 1000)
+        # The next one may be held back by its jitter: then it is not late.
+        text = _until(coming.due_ms if coming is not None and coming.slot_ms == slot_ms else slot_ms, now)
+        lines.append(f"{clock(slot_ms)}  {'in ' * text[0].isdigit()}{text}")
+    return Answer([iso(slot) for slot in slots], lines or f"{job} has ended: no slot is left")
 
-    next_slots(Where(url, namespace), job, n, as_json)
 
-
-@app.command(rich_help_panel=LOOK)
-def ledger(
+@command(LOOK)
+async def ledger(
+    lb: Lockbeat,
     job: JobName,
     n: Annotated[int, typer.Option("-n", metavar="N", min=1, max=100_000, help="How many, the latest first.")] = 20,
-    url: Url = None,
-    namespace: Namespace = "lockbeat",
-    utc: Utc = False,
-    as_json: AsJson = False,
-) -> None:
+) -> Answer:
     """Show what became of a job's slots."""
-    from lockbeat.cli._jobs import show_ledger
+    coming, entries = (await lb.jobs.get(job)).next, await lb.jobs.ledger(job, n)
+    rows: list[dict[str, Cell]] = [
+        {
+            "SLOT": clock(entry.slot_ms),
+            "STATE": styled(_state(entry)),
+            "LATE": _late(entry),
+            "TOOK": _duration(entry),
+            "BY": entry.by if entry.by and _state(entry) != "waiting" else "-",
+            "FENCE": str(entry.fence or "-"),
+            "REASON": _remark(entry),
+        }
+        for entry in entries
+    ]
+    none = f"no slot of {job} has come due yet" if coming else _fired_nothing(job)
+    return Answer(
+        [fields(entry, ENTRY) for entry in entries], Table(rows, none, spare=("FENCE", "BY", "LATE"), wraps=("REASON",))
+    )
 
-    show_ledger(Where(url, namespace), job, n, as_json)
+
+def _fired_nothing(job: str) -> str:
+    return f"{job} has ended, and fired nothing: it was declared after its last slot"
 
 
-@app.command(rich_help_panel=LOOK)
-def why(
-    job: JobName,
-    slot: Annotated[str, typer.Argument(metavar="SLOT", help="2030-01-31T12:00:00, local or --utc; or ms.", show_default=False)],
-    url: Url = None,
-    namespace: Namespace = "lockbeat",
-    utc: Utc = False,
-    as_json: AsJson = False,
-) -> None:
+def _duration(entry: LedgerEntry) -> str:
+    if entry.started_ms is None or entry.ended_ms is None or entry.state == "lost":  # when it ended, nobody saw
+        return "-"
+    return brief(entry.ended_ms - entry.started_ms)
+
+
+def _late(entry: LedgerEntry) -> str:
+    """How long after the slot it was fired."""
+    if entry.at_ms is None or entry.state in ("missed", "skipped"):
+        return "-"
+    return brief(entry.at_ms - entry.slot_ms)
+
+
+def _task_at(task_id: str) -> str:
+    job, _, slot = task_id.rpartition("@")
+    return f"{job} at {clock(int(slot))}" if slot.isdecimal() and len(slot) < 16 else task_id
+
+
+def _note(entry: LedgerEntry) -> str:
+    """The reason's first line. Task ids and milliseconds are spelled out where they are ours."""
+    if entry.code is not None:
+        note = reasons.sentence(entry.code, entry.detail, task=_task_at, ms=brief)
+    else:
+        note = first_line(entry.reason)
+    if entry.state == "missed" and entry.count is not None and entry.count != 1:
+        some = f"{entry.count} slots" if entry.count > 0 else "all slots"
+        note = f"{some}, {clock(entry.slot_ms)} to {clock(entry.last_ms)}: {note}"
+    return note
+
+
+def _remark(entry: LedgerEntry) -> str:
+    """What the other columns of the ledger do not say."""
+    remarks = [f"in attempt {entry.attempt}"] if (entry.attempt or 0) > 1 else []
+    if _state(entry) == "waiting":
+        remarks.append(f"no worker has begun it{f'; fired by {entry.by}' if entry.by else ''}")
+    return ": ".join([*remarks, *filter(None, [_note(entry)])]) or "-"
+
+
+def _instant(text: str) -> int:
+    """An instant as people write it: ISO 8601, in the zone that tables show unless it says otherwise; or ms, as in a task id."""
+    if text.isascii() and text.isdigit() and len(text) > 8:
+        ms = int(text)
+    else:
+        try:
+            when = datetime.fromisoformat(text.strip())
+        except ValueError:
+            raise typer.BadParameter(f"{text!r} is no time; write it as 2030-01-31T12:00:00") from None
+        ms = round((when if when.tzinfo else zone_of(when)).timestamp() * 1000)
+    if not 0 <= ms < MOST_MS:  # also of a date that another zone moves over the edge
+        raise typer.BadParameter(f"{text!r} is no time between 1970 and the year 10000")
+    return ms
+
+
+SlotTime = Annotated[
+    int | None,
+    typer.Argument(
+        metavar="SLOT",
+        help="2030-01-31T12:00:00, local or --utc; or ms. Else the newest, or the one that is due.",
+        parser=_instant,
+        show_default=False,
+    ),
+]
+
+
+@command(LOOK)
+async def why(lb: Lockbeat, job: JobName, slot: SlotTime = None) -> Answer:
     """Say what became of one slot, and why."""
-    from lockbeat.cli._jobs import why as tell
+    state, now = await lb.jobs.get(job), await lb.store.server_time()
+    slot_ms = await _newest(lb, state, now) if slot is None else slot
+    entry = next(iter(await lb.jobs.ledger(job, 1, slot_ms + 1)), None)
+    if entry is None or max(entry.slot_ms, entry.last_ms or 0) < slot_ms:
+        raise Problem(await _untold(lb, state, slot_ms, entry, now))
+    attempts = [f"  {line}" for line in attempt_lines(entry.attempts_made)]
+    return Answer(fields(entry, ENTRY), [_told(entry, slot_ms), *attempts])
 
-    tell(Where(url, namespace), job, slot, as_json)
+
+async def _newest(lb: Lockbeat, state: JobState, now: float) -> int:
+    """The slot that is meant where none is named: the one that has come and is not fired, or else the newest in the ledger."""
+    coming, newest = state.next, await lb.jobs.ledger(state.job.name, 1)
+    if newest and (coming is None or coming.slot_ms > now * 1000):
+        return newest[0].last_ms or newest[0].slot_ms
+    if coming is None:
+        raise Problem(_fired_nothing(state.job.name))
+    return coming.slot_ms
 
 
-@app.command(rich_help_panel=LOOK)
-def delete(job: JobName, url: Url = None, namespace: Namespace = "lockbeat") -> None:
+async def _untold(lb: Lockbeat, state: JobState, slot_ms: int, before: LedgerEntry | None, now: float) -> str:
+    """Why the ledger says nothing of a slot. `before`: the entry before it."""
+    job, coming, at = state.job, state.next, clock(slot_ms)
+    if job.trigger.prev(slot_ms) != slot_ms:
+        near = " and ".join(clock(ms) for ms in (job.trigger.prev(slot_ms), job.trigger.next(slot_ms)) if ms is not None)
+        return f"{at} is no slot of {job.name} ({job.trigger}); the nearest: {near or 'none'}"
+    if slot_ms > now * 1000:
+        return f"{at} has not come due: it is in {span(slot_ms / 1000 - now)}"
+    if coming is not None and coming.slot_ms == slot_ms and not _is_overdue(coming, now):
+        held = coming.due_ms / 1000 - now
+        why = f"is held back by its jitter for another {span(held)}" if held > 0 else "has just come due, and is not fired yet"
+        return f"{at} of {job.name} {why}"
+    if coming is not None and coming.slot_ms <= slot_ms:
+        nobody = "; no instance schedules" if await _nobody_schedules(lb) else ""
+        return (
+            f"{at} of {job.name} is overdue by {span(now - slot_ms / 1000)}: no instance has fired it; "
+            f"when one does, catch-up {job.catchup} applies{nobody}"
+        )
+    if before is None and (entries := await lb.jobs.ledger(job.name, job.keep)):
+        return f"the ledger of {job.name} begins at {clock(entries[-1].slot_ms)}; it keeps {job.keep} entries"
+    return f"nothing is known of {at}: {job.name} was not declared then, or by another definition"
+
+
+def _told(entry: LedgerEntry, slot_ms: int) -> str:
+    """What became of a slot, in a sentence."""
+    late = f" {_late(entry)} late" if entry.at_ms is not None else ""
+    head = f"{entry.job} at {clock(slot_ms)}: {_state(entry)}"
+    if entry.state in ("skipped", "missed", "anchored"):
+        return f"{head}, {_note(entry)}"
+    if _state(entry) == "waiting":
+        return f"{head}, no worker has begun it; fired{late}{f', by {entry.by}' if entry.by else ''}"
+    head += f" in attempt {entry.attempt}" if (entry.attempt or 0) > 1 else ""
+    by = f", by {entry.by} with fence {entry.fence}" if entry.by else ""
+    took = f", took {_duration(entry)}" if _duration(entry) != "-" else ""
+    reason = f": {_note(entry)}" if entry.reason else ""
+    return f"{head}{reason}; fired{late}{by}{took}"
+
+
+@command(LOOK)
+async def delete(lb: Lockbeat, job: JobName) -> Answer:
     """Forget a job and its ledger.
 
     An instance that declares it in code does so again when it starts.
     """
-    from lockbeat.cli._jobs import delete_job
-
-    delete_job(Where(url, namespace), job)
+    if not await lb.jobs.delete(job):
+        raise Problem(f"no job named {job!r}")
+    return Answer({"job": job}, f"deleted {job} and its ledger")

@@ -1,47 +1,190 @@
-"""Commands about tasks, and about claims."""
+"""tasks, task, spawn, dead, redrive, cancel, retry, purge: what is in the queues, and what to do about it."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
+from lockbeat.cli._command import TASKS, Limit, OnlyQueue, Queue, TaskId, Yes, command, make_sure
+from lockbeat.cli._errors import Problem, Usage
+from lockbeat.cli._output import Answer, Cell, Table, ago, clock, fields, first_line, more_than, several, styled
 from lockbeat.cli._store import Where
-from lockbeat.cli.commands.shared import TASKS, AsJson, Attempts, Limit, Namespace, OnlyQueue, Queue, TaskId, Url, Utc, app
+from lockbeat.client import Lockbeat
+from lockbeat.monitor import MOST_FUNCTIONS, QueueLoad, instances, overview
+from lockbeat.store.records import Attempt
+from lockbeat.tasks import NewTask, TaskInfo
+from lockbeat.tasks.values import EndState, State
+from lockbeat.values.durations import brief, span
+from lockbeat.values.visible import visible, visible_json
+
+TASK = (
+    "task_id name queue state priority attempts max_attempts attempts_made spawned_at due_at started_at ended_at "
+    "owner fence expires_at params headers result failure"
+)
+LONG = 100
+"""Characters of JSON that are shown in one line."""
 
 
-@app.command(rich_help_panel=TASKS)
-def tasks(
+def queue_rows(queues: Sequence[QueueLoad]) -> list[dict[str, Cell]]:
+    return [
+        {
+            "QUEUE": (load.queue, "bold"),
+            # Nobody will begin them; unless a program of its own claims them, which says nothing of itself.
+            "READY": (str(load.ready), "yellow" if load.ready and not load.workers else ""),
+            "DELAYED": str(load.delayed),
+            "RUNNING": "?" if load.running is None else str(load.running),
+            "DEAD": (str(load.dead), "red bold" if load.dead else ""),
+            "WORKERS": str(load.workers),
+        }
+        for load in queues
+    ]
+
+
+@command(TASKS)
+async def tasks(
+    lb: Lockbeat,
     queue: OnlyQueue = None,
     state: Annotated[
-        str | None,
+        State | None,
         typer.Option(metavar="STATE", help="waiting, running, done, dead or cancelled ones only.", show_default=False),
     ] = None,
     limit: Limit = 20,
-    url: Url = None,
-    namespace: Namespace = "lockbeat",
-    as_json: AsJson = False,
-) -> None:
+) -> Answer:
     """List tasks; first how many each queue holds.
 
     Running ones come first, then those that wait, in the order in which they will be begun, then those that have ended. With
     --queue or --state, only the tasks.
     """
-    from lockbeat.cli._tasks import list_tasks
+    infos, seen = await lb.tasks.list(queue, state=state, limit=limit + 1), await overview(lb.store)
+    queues = [load for load in seen.queues if queue in (None, load.queue)]
+    none = " ".join(filter(None, ("no", state, "tasks", queue and f"in queue {queue}")))
+    told: list[str | Table] = [_table(infos[:limit], seen.at, none)]
+    if queues and queue is None and state is None:
+        told = [Table(queue_rows(queues)), "", *told]
+    return Answer(
+        {"queues": [fields(load) for load in queues], "tasks": _json(infos[:limit])},
+        told,
+        more_than(limit, infos),
+    )
 
-    list_tasks(Where(url, namespace), queue, state, limit, as_json)
+
+@command(TASKS)
+async def dead(lb: Lockbeat, queue: OnlyQueue = None, limit: Limit = 100) -> Answer:
+    """List dead tasks, the oldest first, and why."""
+    if queue is not None:
+        infos = await lb.tasks.dead(queue, limit + 1)
+    else:
+        infos = await lb.tasks.list(state="dead", limit=limit + 1)
+    shown = sorted(infos, key=lambda info: (info.queue, info.ended_at or 0))[:limit]
+    none = "no dead tasks" if queue is None else f"no dead tasks in queue {queue}"
+    return Answer(_json(shown), _table(shown, await lb.store.server_time(), none), more_than(limit, infos))
 
 
-@app.command(rich_help_panel=TASKS)
-def task(task_id: TaskId, url: Url = None, namespace: Namespace = "lockbeat", utc: Utc = False, as_json: AsJson = False) -> None:
+def _json(infos: Sequence[TaskInfo]) -> list[dict[str, Any]]:
+    return [fields(info, TASK) | {"queue": info.queue or None} for info in infos]
+
+
+def _table(infos: Sequence[TaskInfo], now: float, none: str) -> Table:
+    rows: list[dict[str, Cell]] = [
+        {
+            "TASK": (info.id, "bold"),
+            "NAME": info.name,
+            "QUEUE": info.queue or "-",
+            "STATE": styled(info.state),
+            "ATTEMPTS": f"{info.attempts}/{info.max_attempts}",
+            "WHEN": _when(info, now),
+            "OWNER": info.owner or "-",
+            "NOTE": _note(info, now),
+        }
+        for info in infos
+    ]
+    return Table(rows, none, spare=("OWNER", "ATTEMPTS", "QUEUE"), wraps=("NAME", "NOTE"))
+
+
+def _when(info: TaskInfo, now: float) -> str:
+    """The one time that matters in its state."""
+    if info.state == "waiting" and info.due_at is not None:
+        return f"due in {span(info.due_at - now)}" if info.due_at > now else f"due {ago(info.due_at, now)}"
+    if info.state == "running" and info.started_at is not None:
+        return f"begun {ago(info.started_at, now)}"
+    return f"ended {ago(info.ended_at, now)}" if info.ended_at is not None else "-"
+
+
+def _note(info: TaskInfo, now: float) -> str:
+    """What the other columns do not say."""
+    notes = []
+    if info.state == "running" and info.expires_at is not None and info.expires_at <= now:
+        notes.append(f"its lease expired {ago(info.expires_at, now)}")
+    if info.failure is not None and info.state != "done":
+        cancelled = info.state == "cancelled" and info.failure.type == "Cancelled"
+        notes.append(info.failure.message if cancelled else info.failure.summary)
+    return "; ".join(notes) or "-"
+
+
+@command(TASKS)
+async def task(lb: Lockbeat, task_id: TaskId) -> Answer:
     """Show all that is known of one task."""
-    from lockbeat.cli._tasks import show_task
+    info, now = await lb.tasks.get(task_id), await lb.store.server_time()
+    _, at, slot = info.id.rpartition("@")
+    facts: dict[str, str | None] = {
+        "task": info.id,
+        "name": info.name,
+        "slot": _instant(int(slot) / 1000, now) if at else None,
+        "queue": info.queue,
+        "state": f"{info.state}; begun {info.attempts} of {several(info.max_attempts, 'time')}",
+        "priority": str(info.priority),
+        "spawned": _instant(info.spawned_at, now),
+        "due": _instant(info.due_at, now),
+        "begun": _instant(info.started_at, now),
+        "ended": _instant(info.ended_at, now),
+        "owner": info.owner,
+        "fence": str(info.fence) if info.fence else None,
+        "lease": _instant(info.expires_at, now, "expires ", "expired "),
+        "params": _payload(info.params) if info.params is not None else None,
+        "headers": _payload(info.headers) if info.headers else None,
+        "attempts": "\n".join(attempt_lines(info.attempts_made)),
+        "result": _payload(info.result) if info.result is not None else None,
+        "failure": f"{info.failure.type}: {info.failure.message}" if info.failure else None,
+        "traceback": info.failure.traceback if info.failure else None,
+    }
+    lines = []
+    for label, text in facts.items():
+        for at_line, line in enumerate(text.strip().expandtabs(4).split("\n") if text else ()):
+            lines.append(f"{'' if at_line else label:<10}{line}".rstrip())
+    return Answer(_json([info])[0], lines)
 
-    show_task(Where(url, namespace), task_id, as_json)
+
+def _instant(when: float | None, now: float, coming: str = "", gone: str = "") -> str | None:
+    if when is None:
+        return None
+    near = f"in {span(when - now)}" if when > now else ago(when, now)
+    return f"{coming if when > now else gone}{clock(round(when * 1000))}, {near}"
 
 
-@app.command(rich_help_panel=TASKS)
+def _payload(value: Any) -> str:
+    text = visible_json(value)
+    return text if len(text) <= LONG else visible_json(value, indent=2)
+
+
+def attempt_lines(attempts: Sequence[Attempt]) -> list[str]:
+    """When each began, how long it took, who made it, and how it ended; of a single one all that is said already."""
+    lines = []
+    for one in attempts if len(attempts) > 1 else ():
+        # When a lost one ended, nobody saw.
+        took = f" after {brief(round((one.ended_at - one.started_at) * 1000))}" if one.ended_at and one.how != "lost" else ""
+        head = f"attempt {one.number} at {clock(round(one.started_at * 1000))} by {one.owner}, fence {one.fence}: {one.how}{took}"
+        lines.append(": ".join(filter(None, (head, first_line(one.error)))))
+    return lines
+
+
+@command(TASKS)
 def spawn(
+    where: Where,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of the function that is to run.", show_default=False)],
     params: Annotated[
         list[str] | None,
@@ -60,93 +203,124 @@ def spawn(
     header: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Goes with it; may be repeated.", show_default=False)
     ] = None,
-    url: Url = None,
-    namespace: Namespace = "lockbeat",
-    as_json: AsJson = False,
-) -> None:
+) -> Answer:
     """Put a task into a queue."""
-    from lockbeat.cli._tasks import spawn_task
+    new = NewTask(
+        name,
+        _params(name, params or []),
+        queue=queue,
+        delay=delay,
+        priority=priority,
+        max_attempts=max_attempts,
+        idempotency_key=key,
+        headers=dict(map(_header, header or ())),
+    )
 
-    options = {"queue": queue, "delay": delay, "priority": priority, "max_attempts": max_attempts, "idempotency_key": key}
-    spawn_task(Where(url, namespace), name, params or [], header or [], as_json, **options)
+    async def question(lb: Lockbeat) -> Answer:
+        [spawned], living = await lb.tasks.spawn_many([new]), await instances(lb.store)
+        serving = [instance for instance in living if queue in instance.queues]
+        remark, told = "", f"spawned {spawned.task_id}"
+        if not spawned.created:  # it may have ended long ago
+            told = f"{spawned.task_id} was there already, by the same key; it is at attempt {spawned.attempt}"
+        elif not serving:
+            remark = f"no instance serves queue {queue!r}"
+        elif not any(name in instance.tasks or len(instance.tasks) >= MOST_FUNCTIONS for instance in serving):
+            remark = f"no instance that serves queue {queue!r} has a task {name!r}"
+        return Answer(fields(spawned), told, remark)
+
+    return where.ask(question)
 
 
-@app.command(rich_help_panel=TASKS)
-def cancel(task_id: TaskId, url: Url = None, namespace: Namespace = "lockbeat") -> None:
+def _params(name: str, words: Sequence[str]) -> Any:
+    """The params as JSON. The shell takes text apart that is not quoted: several words are that mistake."""
+    if not words:
+        return None
+    text = sys.stdin.read() if list(words) == ["-"] else " ".join(words)
+    try:
+        if len(words) > 1:
+            raise ValueError("several arguments")
+        return json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as problem:
+        said = "nested too deeply" if isinstance(problem, RecursionError) else str(problem)
+        shown = visible(text if len(text) <= LONG else f"{text[:LONG]}...")
+        example = f'lockbeat spawn {shlex.quote(visible(name))} \'{{"to": "ann"}}\''
+        raise Usage(f"PARAMS: {shown} is not JSON ({said}); quote it for the shell: {example}") from None
+
+
+def _no_constant(word: str) -> Any:
+    raise ValueError(f"{word} is no JSON number")
+
+
+def _header(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise Usage(f"--header: {visible(text)!r} must be KEY=VALUE")
+    return key, value
+
+
+@command(TASKS)
+async def cancel(lb: Lockbeat, task_id: TaskId) -> Answer:
     """End a task that waits or runs."""
-    from lockbeat.cli._tasks import cancel_task
-
-    cancel_task(Where(url, namespace), task_id)
-
-
-@app.command(rich_help_panel=TASKS)
-def dead(
-    queue: OnlyQueue = None, limit: Limit = 100, url: Url = None, namespace: Namespace = "lockbeat", as_json: AsJson = False
-) -> None:
-    """List dead tasks, the oldest first, and why."""
-    from lockbeat.cli._tasks import list_dead
-
-    list_dead(Where(url, namespace), queue, limit, as_json)
+    if not await lb.tasks.cancel(task_id):
+        raise Problem(f"{task_id} had ended: {(await lb.tasks.get(task_id)).state}")
+    return Answer({"task_id": task_id}, f"cancelled {task_id}")
 
 
-@app.command(rich_help_panel=TASKS)
-def retry(task_id: TaskId, attempts: Attempts = 1, url: Url = None, namespace: Namespace = "lockbeat") -> None:
+@command(TASKS)
+async def retry(
+    lb: Lockbeat,
+    task_id: TaskId,
+    attempts: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="How many more.")] = 1,
+) -> Answer:
     """Let one dead task be tried again."""
-    from lockbeat.cli._tasks import retry_task
+    if not await lb.tasks.retry(task_id, attempts=attempts):
+        state = (await lb.tasks.get(task_id)).state
+        if state == "dead":  # of a slot, and purged, or of longer ago than a week
+            raise Problem(f"{task_id} can't be tried again: only the ledger still knows of it")
+        raise Problem(f"{task_id} is not dead but {state}")
+    told = f"{task_id} waits again, for up to {several(attempts, 'attempt')}"
+    return Answer({"task_id": task_id, "attempts": attempts}, told)
 
-    retry_task(Where(url, namespace), task_id, attempts)
 
-
-@app.command("redrive", rich_help_panel=TASKS)
-def redrive_(
+@command(TASKS)
+async def redrive(
+    lb: Lockbeat,
     queue: Queue = "default",
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="How many; else all.", show_default=False)] = None,
-    url: Url = None,
-    namespace: Namespace = "lockbeat",
-    as_json: AsJson = False,
-) -> None:
+) -> Answer:
     """Let a queue's dead tasks be tried again.
 
     The oldest first, each with all its attempts anew.
     """
-    from lockbeat.cli._tasks import redrive
+    count = await lb.tasks.redrive(queue, limit)
+    told = f"{several(count, 'dead task')} of queue {queue} wait{'s' * (count == 1)} again, with all attempts"
+    if not count:
+        others = [f"{load.queue} has {load.dead}" for load in (await overview(lb.store)).queues if load.dead]
+        told = f"no dead tasks in queue {queue}{'; ' * bool(others)}{', '.join(others)}"
+    return Answer({"queue": queue, "redriven": count}, told)
 
-    redrive(Where(url, namespace), queue, limit, as_json)
 
-
-@app.command("purge", rich_help_panel=TASKS)
-def purge_(
+@command(TASKS)
+def purge(
+    where: Where,
     queue: Queue = "default",
     state: Annotated[
-        str | None, typer.Option(metavar="STATE", help="Only done, dead or cancelled ones.", show_default=False)
+        EndState | None, typer.Option(metavar="STATE", help="Only done, dead or cancelled ones.", show_default=False)
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    url: Url = None,
-    namespace: Namespace = "lockbeat",
-    as_json: AsJson = False,
-) -> None:
+    yes: Yes = False,
+) -> Answer:
     """Forget a queue's tasks that have ended.
 
     Asks first, unless --yes.
     """
-    from lockbeat.cli._tasks import purge
-
-    purge(Where(url, namespace), queue, state, yes, as_json)
-
-
-@app.command(rich_help_panel=TASKS)
-def claims(
-    queue: Queue = "default",
-    limit: Annotated[int, typer.Option(metavar="N", min=1, max=9_999, help="How many at most.")] = 100,
-    stats: Annotated[bool, typer.Option("--stats", help="Instead: how often what happened, in all queues.")] = False,
-    url: Url = None,
-    namespace: Namespace = "lockbeat",
-    as_json: AsJson = False,
-) -> None:
-    """List a queue's claims that have not ended."""
-    from lockbeat.cli._claims import list_claims, show_stats
-
-    if stats:
-        show_stats(Where(url, namespace), as_json)
-    else:
-        list_claims(Where(url, namespace), queue, limit, as_json)
+    question = f"Forget the tasks of queue {queue} that are {state or 'done, dead or cancelled'}?"
+    if not yes and state in (None, "dead") and (gone := where.ask(lambda lb: lb.tasks.counts(queue)).dead):
+        question += (
+            f" {gone} of them {'is' if gone == 1 else 'are'} dead."
+            if state is None
+            else f" There {'is' if gone == 1 else 'are'} {gone}."
+        )
+    make_sure(yes, question, "nothing was forgotten", without_terminal="purge forgets tasks for good")
+    count = where.ask(lambda lb: lb.tasks.purge(queue, state=state))
+    told = f"forgot {several(count, (state or 'ended') + ' task')} of queue {queue}"
+    return Answer({"queue": queue, "state": state, "purged": count}, told)
