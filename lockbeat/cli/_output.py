@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
-from dataclasses import fields as fields_of
+from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
@@ -145,17 +144,22 @@ class Answer:
 
 
 def fields(thing: Any, names: str = "") -> dict[str, Any]:
-    """The attributes with these names, all those of a dataclass if none are given, as JSON has them: instants in ISO 8601."""
-    chosen = names.split() or [field.name for field in fields_of(thing)]
+    """The attributes with these names, all if none are given, as JSON has them: instants in ISO 8601."""
+    chosen = names.split() or _names(thing)
     return {name: _plain(getattr(thing, name), is_time=name == "at" or name.endswith("_at")) for name in chosen}
+
+
+def _names(thing: Any) -> tuple[str, ...]:
+    """Those of a named tuple's or a dataclass's fields; else none."""
+    return tuple(getattr(thing, "_fields", ()) or getattr(thing, "__dataclass_fields__", ()))
 
 
 def _plain(value: Any, *, is_time: bool) -> Any:
     if isinstance(value, datetime) or (is_time and value is not None):
         return iso(value)
-    if isinstance(value, tuple):
-        return [_plain(each, is_time=False) for each in value]
-    return fields(value) if is_dataclass(value) else value
+    if _names(value):
+        return fields(value)
+    return [_plain(each, is_time=False) for each in value] if isinstance(value, tuple) else value
 
 
 def iso(when: datetime | float) -> str:
