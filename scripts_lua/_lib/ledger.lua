@@ -34,24 +34,25 @@ local function ledger_drop(job, members)
   end
 end
 
--- Beyond `keep` entries a job's oldest go, in one run of eight: counting costs more than writing. What a clock that was set back
--- has left ahead of now is not counted.
-local grown = time[2] % 8 == 0 and {}  -- job -> {keep, its latest slot}
-if grown then
-  join({close = function()
-    for job, of in pairs(grown) do
-      scatter(q.order)
-      local low, high = '[' .. job .. '\255', '[' .. ledger_member(job, math.max(of[2], now))
-      local surplus = redis.call('ZLEXCOUNT', q.order.key, low, high) - of[1]
-      if surplus > 0 then ledger_drop(job, range(q.order, low, high, math.min(surplus, 100))) end
-    end
-  end})
-end
+-- Beyond `keep` entries a job's oldest go, at each eighth that is entered: counting costs more than writing. A hundred at most, whatever
+-- jobs they are of: many may have been told to keep less. What a clock that was set back has left ahead of now is not counted.
+local grown, turn = {}, time[2] % 8  -- job -> {keep, its latest slot}
+join({close = function()
+  local room = 100
+  for job, of in pairs(grown) do
+    scatter(q.order)
+    local low, high = '[' .. job .. '\255', '[' .. ledger_member(job, math.max(of[2], now))
+    local surplus = math.min(redis.call('ZLEXCOUNT', q.order.key, low, high) - of[1], room)
+    if surplus > 0 then ledger_drop(job, range(q.order, low, high, surplus)) end
+    room = room - math.max(surplus, 0)
+  end
+end})
 
 -- Enter a slot, whose record is in `task`.
 local function ledger_keep(job, slot, keep)
   enter(q.order, ledger_member(job, slot), 0)
-  if grown then grown[job] = {keep, math.max(slot, grown[job] and grown[job][2] or 0)} end
+  turn = turn + 1
+  if turn % 8 == 0 then grown[job] = {keep, math.max(slot, grown[job] and grown[job][2] or 0)} end
 end
 
 -- Enter what was not fired: `state` is skipped, missed or anchored.

@@ -44,14 +44,18 @@ local function forget(job)
     erase(q.counts, job)
   end
   if not open then ledger_drop(job, members) end
+  return #members
 end
 
 local rows, forgotten = {}, 0
 for _, job in ipairs(waiting) do
   local slot = read(s.slots, job)
   if slot and string.sub(slot, 1, 3) == '-1 ' then
-    if forgotten < 10 then forget(job) else enter(s.dues, job, now + 1000) end
-    forgotten = forgotten + 1
+    if forgotten < 100 then
+      forgotten = forgotten + 10 + forget(job)
+    else
+      enter(s.dues, job, now + 1000)
+    end
   elseif slot then
     enter(s.dues, job, now + hide)
     rows[#rows + 1] = job

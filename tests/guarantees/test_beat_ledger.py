@@ -345,6 +345,24 @@ async def test_it_keeps_as_many_entries_as_the_job_says(lb: Lockbeat, raw: Any) 
     assert 5 <= len(found) < 90  # old ones go in handfuls
 
 
+async def test_jobs_that_are_to_keep_less_forget_a_hundred_entries_a_run(lb: Lockbeat, raw: Any) -> None:
+    """However many they are: a run that forgot them all would stop the server for as long."""
+    jobs = [minutely(f"job {n}", overlap="allow", keep=1) for n in range(64)]
+    mine = [job for job in jobs if lb.jobs.shard_of(job.name) == 0][:16]
+    await lb.jobs.put(*mine)
+    order = lb.store.keys.key(0, "ledger:order")
+    raw.zadd(order, {job.name.encode() + b"\xff%015d" % at: 0 for job in mine for at in range(80)})
+    slot, dropped = await now_ms(lb), []
+    for back in range(4):
+        for job in mine:
+            await backdate(lb, raw, job.name, slot - back)
+        before = raw.zcard(order)
+        fired = await lb.store.call_many([shot(lb, job, slot - back) for job in mine], 0)
+        assert [reply.fired for reply in fired] == [results.WAITING] * len(mine)
+        dropped.append(before + len(mine) - raw.zcard(order))
+    assert dropped[0] == max(dropped) == 100, "two jobs are looked at, with eighty to forget each"
+
+
 @pytest.mark.parametrize("name", ["a@b", "ünïcode job", "new\nline", "{tag}", "x" * 1024])
 async def test_any_name_will_do(lb: Lockbeat, raw: Any, name: str) -> None:
     job, hands = minutely(name), Hands(name)
@@ -403,3 +421,21 @@ async def test_what_ends_after_its_job_was_deleted_leaves_no_counts(lb: Lockbeat
     assert await lb.tasks.complete(hands.tasks[0])
     assert raw.hlen(lb.store.keys.key(lb.jobs.shard_of("report"), "job:counts")) == 0
     assert raw.hlen(lb.store.keys.key(lb.jobs.shard_of("report"), "task")) == 0, "nor anything else"
+
+
+async def test_a_long_ledger_goes_with_its_job_a_hundred_entries_a_run(
+    lb: Lockbeat, raw: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await lb.jobs.put(minutely(keep=1000))
+    order = lb.store.keys.key(lb.jobs.shard_of("report"), "ledger:order")
+    raw.zadd(order, {b"report\xff%015d" % at: 0 for at in range(350)})
+    left, call = [], lb.store.call
+
+    async def noted(*name: Any, **args: Any) -> Any:
+        reply = await call(*name, **args)
+        left.append(raw.zcard(order))
+        return reply
+
+    monkeypatch.setattr(lb.store, "call", noted)
+    assert await lb.jobs.delete("report")
+    assert left == [250, 150, 50, 0]
