@@ -18,7 +18,7 @@ from lockbeat.errors import (
     UnknownTask,
 )
 from lockbeat.fences import FencedValue
-from lockbeat.jobs import Job, JobState, LedgerEntry, Slot
+from lockbeat.jobs import Change, Job, JobState, LedgerEntry, Resumed, Slot
 from lockbeat.leases.lease import Lease
 from lockbeat.locks import Lock, LockBackend
 from lockbeat.program import Beat
@@ -34,6 +34,7 @@ __all__ = [
     "Attempt",
     "Beat",
     "Busy",
+    "Change",
     "Claim",
     "ClaimBusy",
     "ClaimDone",
@@ -66,6 +67,7 @@ __all__ = [
     "LockbeatError",
     "NewTask",
     "NotDurable",
+    "Resumed",
     "Run",
     "Slot",
     "Spawned",

@@ -21,7 +21,7 @@ LOOKS = {
     *("locks.is_locked", "locks.owner", "locks.holder", "locks.list"),
     *("claims.owns", "claims.is_claimed", "claims.get", "claims.list", "claims.active", "claims.expired", "claims.stats"),
     *("tasks.get", "tasks.wait", "tasks.dead", "tasks.list", "tasks.counts", "tasks.queues", "tasks.spawn of a known key"),
-    *("jobs.get", "jobs.list", "jobs.next", "jobs.ledger", "fenced.get"),
+    *("jobs.get", "jobs.list", "jobs.next", "jobs.ledger", "jobs.changes", "fenced.get"),
 }
 """They answer what is so when they are answered, and change nothing."""
 
@@ -80,6 +80,11 @@ async def at_work(lb: Lockbeat, **options: Any) -> Any:
 
 async def several_dead(lb: Lockbeat) -> list[str]:
     return [await died(lb) for _ in range(3)]
+
+
+async def paused(lb: Lockbeat) -> None:
+    await lb.jobs.put(job())
+    assert await lb.jobs.pause("report", by="bob")
 
 
 async def held_lock(lb: Lockbeat) -> Any:
@@ -214,6 +219,12 @@ VERBS = {
     "jobs.list": Verb(lambda lb, _: lb.jobs.list(), [{}], lambda lb: lb.jobs.put(job())),
     "jobs.next": Verb(lambda lb, _: lb.jobs.next("report", 2), ["then", "then"], lambda lb: lb.jobs.put(job())),
     "jobs.ledger": Verb(lambda lb, _: lb.jobs.ledger("report"), [], lambda lb: lb.jobs.put(job())),
+    "jobs.pause": Verb(lambda lb, _: lb.jobs.pause("report", "why", by="alice"), True, lambda lb: lb.jobs.put(job())),
+    "jobs.pause what is paused": Verb(lambda lb, _: lb.jobs.pause("report", by="alice"), False, paused),
+    "jobs.resume": Verb(lambda lb, _: lb.jobs.resume("report", by="alice"), {"job": "report", "skipped": 0}, paused),
+    "jobs.resume what is not paused": Verb(lambda lb, _: lb.jobs.resume("report"), None, lambda lb: lb.jobs.put(job())),
+    "jobs.skip_next": Verb(lambda lb, _: lb.jobs.skip_next("report", 2, by="alice"), "then", lambda lb: lb.jobs.put(job())),
+    "jobs.changes": Verb(lambda lb, _: lb.jobs.changes("report"), [{"what": "pause", "by": "bob"}], paused),
     "jobs.delete": Verb(lambda lb, _: lb.jobs.delete("report"), True, lambda lb: lb.jobs.put(job())),
     "fenced.set": Verb(lambda lb, lease: lb.fenced.set("k", "v", fence=lease.fence), True, held),
     "fenced.delete": Verb(lambda lb, lease: lb.fenced.delete("k", fence=lease.fence), True, held),
@@ -252,7 +263,9 @@ async def look(lb: Lockbeat, room: str) -> list[Any]:
     if room in ("tasks", "jobs"):
         found.append(sorted(map(shape, await lb.tasks.list()), key=repr))
     if room == "jobs":
-        found += [(state.job.name, state.job.trigger, await ledger(lb, state.job.name)) for state in await lb.jobs.list()]
+        for state in await lb.jobs.list():
+            name = state.job.name
+            found.append((name, state.job.trigger, state.paused, await ledger(lb, name), await lb.jobs.changes(name)))
     if room == "claims":
         found += [await lb.claims.list(), await lb.claims.expired()]
         stats = await lb.claims.stats()

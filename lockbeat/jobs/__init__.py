@@ -1,5 +1,6 @@
 """Jobs: what is due when, as data in the store, and the scheduler that every instance runs."""
 
+from lockbeat.jobs.control import Change, Resumed
 from lockbeat.jobs.definition import Job, JobOptions, task_id
 from lockbeat.jobs.ledger import LedgerEntry
 from lockbeat.jobs.plan import MOST_COUNTED, Slot
@@ -8,11 +9,13 @@ from lockbeat.jobs.scheduler import Runner, Scheduler
 
 __all__ = [
     "MOST_COUNTED",
+    "Change",
     "Job",
     "JobOptions",
     "JobState",
     "Jobs",
     "LedgerEntry",
+    "Resumed",
     "Runner",
     "Scheduler",
     "Slot",

@@ -32,9 +32,9 @@ class LedgerEntry:
     started_ms: int | None = None
     ended_ms: int | None = None
     last_ms: int | None = None
-    """missed: the last slot that this entry stands for."""
+    """missed, skipped: the last slot that this entry stands for, where there may be several."""
     count: int | None = None
-    """missed: how many slots it stands for; -1: too many to count, or unknown."""
+    """missed, skipped: how many slots it stands for; -1: too many to count, or unknown."""
     code: str | None = None
     """The CODE of `reason`, see `lockbeat.store.reasons`; None: it has none, or an attempt's error is the reason."""
     detail: str = ""
@@ -49,7 +49,7 @@ class LedgerEntry:
 
     @property
     def last_slot(self) -> datetime | None:
-        """missed: the last slot that this entry stands for (aware, UTC)."""
+        """missed, skipped: the last slot that this entry stands for (aware, UTC)."""
         return None if self.last_ms is None else instant(self.last_ms)
 
     @property
@@ -76,7 +76,7 @@ class LedgerEntry:
         """From a row of `job/ledger`."""
         try:
             found = TaskRecord.of(record)
-            last, missed = found.last, found.policies if found.state == "missed" else {}
+            last, missed = found.last, found.policies if found.state in ("missed", "skipped") else {}
             error = Failure(**json.loads(failure)).text if failure else last.error if last else None
         except (ValueError, TypeError, RecursionError):
             return cls(job, slot_ms, "unknown", reasons.sentence(reasons.UNREADABLE), code=reasons.UNREADABLE)

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from lockbeat.errors import LockbeatError, StoreError, UnknownJob, Unreadable
+from lockbeat.errors import LockbeatError, StoreError, Unreadable
 from lockbeat.jobs import plan
+from lockbeat.jobs.control import Change, Control, paused_by
 from lockbeat.jobs.definition import READS, Job
 from lockbeat.jobs.ledger import LedgerEntry
 from lockbeat.jobs.plan import Slot
-from lockbeat.store import Store, reasons, results
-from lockbeat.store.keys import job_lock
+from lockbeat.store import reasons, results
 from lockbeat.store.records import JobCounts, JobLine, SlotLine
 from lockbeat.store.replies import sifted
 from lockbeat.store.rows import Row
@@ -45,11 +45,13 @@ class JobState:
 
     job: Job
     next: Slot | None
-    """Its next slot; None: it has ended."""
+    """The next slot that is to be fired; None: it has ended, or is paused until somebody resumes it."""
     open: str | None
     """The task that has not ended, under overlap `skip`."""
     counts: JobCounts
     """How often what became of its slots since it was declared, also of those that the ledger has forgotten."""
+    paused: Change | None = None
+    """By what it is paused; None: it is not."""
 
     @property
     def next_slot(self) -> datetime | None:
@@ -62,15 +64,8 @@ class JobState:
         return None if self.next is None else self.next.due_ms / 1000
 
 
-class Jobs:
+class Jobs(Control):
     """The jobs of a store."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def shard_of(self, name: str) -> int:
-        """Where a job lives with all that belongs to it: the shard of the lock that it holds while it runs."""
-        return self._store.shard_of(job_lock(name))
 
     async def put(self, *jobs: Job, since_ms: int = 0) -> dict[int, int]:
         """Declare jobs (`job/put`). Their slots begin after now; a known job keeps its slot unless its trigger changed.
@@ -158,7 +153,7 @@ class Jobs:
         check_name("name", name)
         states = await self._states(self.shard_of(name), [name], strict=True)
         if not states:
-            raise UnknownJob(f"no job named {name!r} in {self._store.connector.location}")
+            raise self._unknown(name)
         return states[0]
 
     async def _states(self, shard: int, names: Iterable[str], *, strict: bool = False) -> list[JobState]:
@@ -167,7 +162,7 @@ class Jobs:
         replies = await self._store.call_many([self._store.row["job/get"](job=name) for name in wanted], shard)
         for name, reply in zip(wanted, replies, strict=True):
             if reply:
-                definition, slot, opened, counted = (part.decode(errors="replace") for part in reply)
+                definition, slot, opened, counted = (part.decode(errors="replace") for part in reply[:4])
                 entry = "job"  # that is being read
                 try:
                     text = JobLine.of(definition).definition
@@ -178,6 +173,8 @@ class Jobs:
                     at = Slot(*SlotLine.of(slot)[:2]) if slot and slot[0] != "-" else None
                     entry = "job:counts"
                     counts = JobCounts.of(counted)
+                    entry = "job:paused"
+                    paused = paused_by(slot, reply.paused.decode("latin-1"))
                 except (LockbeatError, ValueError, KeyError, TypeError, IndexError, RecursionError) as problem:
                     unread: StoreError = (
                         Unreadable(self._store.keys.key(shard, entry), name)
@@ -188,7 +185,9 @@ class Jobs:
                         raise unread from None
                     log.warning("job %r is left out: %s", name, unread)
                     continue
-                states.append(JobState(job, at, opened or None, counts))
+                if paused is not None and at is not None:
+                    at = _after_pause(job, at, paused)
+                states.append(JobState(job, at, opened or None, counts, paused))
         return states
 
     async def list(self, tag: str | None = None) -> list[JobState]:
@@ -202,7 +201,7 @@ class Jobs:
         return sorted((state for state in found if tag is None or tag in state.job.tags), key=lambda state: state.job.name)
 
     async def next(self, name: str, n: int = 5) -> builtins.list[datetime]:
-        """The next `n` slots of a job, before jitter. Raises UnknownJob."""
+        """The next `n` slots of a job that are to be fired, before jitter. Raises UnknownJob."""
         whole("n", n, 1, 10_000)
         state = await self.get(name)
         if state.next is None:
@@ -235,3 +234,8 @@ class Jobs:
                 break
             before_ms = readable[-1][0]
         return [LedgerEntry.of(name, *row) for row in rows]
+
+
+def _after_pause(job: Job, at: Slot, paused: Change) -> Slot | None:
+    """The first slot that a paused job is to fire; None: none, until it is resumed."""
+    return None if paused.last_ms is None else plan.first(job, max(paused.last_ms, at.slot_ms - 1))

@@ -25,7 +25,7 @@ from lockbeat.leases.lease import monotonic
 from lockbeat.store import Store, messages, results
 from lockbeat.store.durable import Durability
 from lockbeat.store.keys import job_lock
-from lockbeat.store.records import JobLine, SlotLine
+from lockbeat.store.records import NEVER_MS, JobLine, SlotLine
 from lockbeat.store.rows import Row
 from lockbeat.store.scripts import load
 from lockbeat.store.wakeup import LOOK_IN_MEMORY, Wakeup, at_most
@@ -42,6 +42,8 @@ HIDE_MS = 300
 """If an instance dies between asking and firing, its handful is this much later."""
 LOOK_AGAIN = 60.0
 """Seconds. What is due is looked at this often though nobody rang: the bell of a job that was declared can be lost."""
+NEVER = f" {NEVER_MS} "
+"""In where a paused job stands."""
 WALK = 200
 """Jobs that one run of job/walk looks at."""
 WALK_AGAIN = 1.0, 10.0, 600.0
@@ -230,7 +232,10 @@ class Scheduler:
 
     async def _fire(self, shard: int, now_ms: int, rows: Sequence[bytes]) -> int:
         """Fire a handful. Returns the earliest due time of what follows, in ms; 0: nothing does."""
-        pairs = [(rows[at].decode(), rows[at + 1].decode()) for at in range(0, len(rows), 2)]
+        handed = [(rows[at].decode(), rows[at + 1].decode()) for at in range(0, len(rows), 2)]
+        pairs = [pair for pair in handed if NEVER not in pair[1]]
+        if len(pairs) < len(handed):
+            await self._jobs.resume_due(shard, (name for name, place in handed if NEVER in place), self._tell)
         known = await self._definitions(shard, pairs)
         shooting, stray = [], list[tuple[Job, str]]()
         most = load("beat/fire").most
@@ -247,6 +252,7 @@ class Scheduler:
                 raise result
         if stray:
             await self._jobs.stand_again(shard, stray, now_ms)
+        if stray or len(pairs) < len(handed):
             return now_ms
         return min((due_ms for due_ms in results if isinstance(due_ms, int) and due_ms), default=0)
 
@@ -266,10 +272,20 @@ class Scheduler:
                 else:
                     shots.append(_Shot(job, expected, rev, plan.of(job, slot_ms, now_ms)))
             except Exception:  # one job's trigger, or what the store says of it, must not stop the others
-                if monotonic() >= self._told.get(name, -math.inf) + REMIND:
-                    self._told[name] = monotonic()
+                if self._may_tell(name):
                     log.exception("could not work out what follows %r of job %r", expected, name)
         return shots, stray
+
+    def _may_tell(self, name: str) -> bool:
+        """Whether the log was not told of this job for a while."""
+        if monotonic() < self._told.get(name, -math.inf) + REMIND:
+            return False
+        self._told[name] = monotonic()
+        return True
+
+    def _tell(self, name: str, problem: Exception) -> None:
+        if self._may_tell(name):
+            log.error("the pause of job %r is over, but it can't be resumed: %s", name, problem)
 
     async def _shoot(self, shard: int, shots: Sequence[_Shot]) -> int:
         """Fire a chunk, and begin what was started in our name. Returns the earliest due time of what follows."""

@@ -46,6 +46,8 @@ KEYS = {
     "job:slot": "hash    job -> its next slot",
     "job:due": "zset    job by when to look at it next",
     "job:open": "hash    job -> its unfinished task, under overlap skip",
+    "job:paused": "hash    job -> why no slot of it is fired, until when, and who said so",
+    "job:changes": "hash    job -> who did what to it",
     "job:counts": "hash    job -> how often what became of its slots",
     # which slots are kept, see _lib/ledger
     "ledger:order": "zset    job and slot, in lexical order",

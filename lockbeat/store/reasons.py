@@ -14,6 +14,8 @@ SENTENCES: dict[str, str] = {
     "overlap_unread": "overlap: what is known of {task} can't be read",
     "lock_held": "overlap: the job's lock is held by {owner}",
     "lock_unread": "overlap: the job's lock can't be read",
+    "paused": "paused by {owner}",
+    "skip_next": "skipped on purpose by {owner}",
     "not_fired": "no instance fired it before the next was due",
     "late": "more than {ms} late, and catch-up is skip",
     "not_begun": "no worker began it before the next was due",

@@ -138,6 +138,10 @@ class LeaseLine(NamedTuple):
         return cls(int(fence), int(ttl), calls, "" if note == "-" else note, owner)
 
 
+NEVER_MS = 253_402_300_800_000
+"""When a paused job's slot is due: the year 10000."""
+
+
 class SlotLine(NamedTuple):
     """Where a job stands, as `job:slot` has it."""
 
@@ -147,6 +151,11 @@ class SlotLine(NamedTuple):
     rev: str
     rules: str
     """The version of the time zones' rules by which the slot was reckoned."""
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether its job is paused."""
+        return self.due_ms == NEVER_MS
 
     @classmethod
     def of(cls, text: str) -> SlotLine:
@@ -171,6 +180,24 @@ class JobLine(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.rev} {self.definition}"
+
+
+class ChangeLine(NamedTuple):
+    """What somebody did to a job, as `job:changes` has it; in `job:paused`: what paused it."""
+
+    what: str
+    at_ms: int
+    until_ms: int
+    """When the pause ends by itself; 0: it does not."""
+    by: str
+    why: str
+
+    @classmethod
+    def of(cls, text: str) -> ChangeLine:
+        """From "WHAT AT UNTIL ", BY and WHY, between them a byte 254, read as latin-1."""
+        head, by, why = text.split("\xfe")
+        what, at, ends, _ = head.split(" ")
+        return cls(what, int(at), int(ends), by.encode("latin-1").decode(), why.encode("latin-1").decode())
 
 
 class JobCounts(NamedTuple):

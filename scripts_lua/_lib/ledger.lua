@@ -63,15 +63,19 @@ local function ledger_tell(job, slot, state, code, detail, json, keep)
   ledger_keep(job, slot, keep)
 end
 
--- Slots that came due and were not fired, as one entry under the first of them. `count` -1: too many to count, or unknown. What is
+-- Slots that came due and were not fired (`state`: missed or skipped), as one entry under the first of them. `count` -1: too many to count, or unknown. What is
 -- known of one of them stays: since the clock was set back they may have come due twice.
-local function ledger_missed(job, first, last, count, code, detail, keep)
+local function ledger_several(job, state, first, last, count, code, detail, keep)
   while read(q.tasks, slot_id(job, first)) do
     if first >= last or count == 1 then return end
     first = first + 1
   end
-  ledger_tell(job, first, 'missed', code, detail, '{"last":' .. int(last) .. ',"count":' .. count .. '}', keep)
-  counted(job, 'missed', math.max(count, 1), true)
+  ledger_tell(job, first, state, code, detail, '{"last":' .. int(last) .. ',"count":' .. count .. '}', keep)
+  counted(job, state, math.max(count, 1), true)
+end
+
+local function ledger_missed(job, first, last, count, code, detail, keep)
+  ledger_several(job, 'missed', first, last, count, code, detail, keep)
 end
 
 -- What happened to a job besides its slots: under the moment itself, or the next that the ledger has free.

@@ -2,18 +2,22 @@
 --
 --   slots  hash  JOB -> "SLOT DUE REV RULES": its next slot; SLOT -1: it has ended, and is forgotten at DUE. '' -> "SEEN UNSURE SETTLED"
 --   dues   zset  JOB by when to look at it next
+--   paused hash  JOB -> the change by which it is paused, see _lib/pause; only where it is asked for
+-- A paused job's DUE is NEVER: nobody fires it then, also an instance that was told of its slot before, or knows of no pauses. `dues`
+-- has it at the end of its pause, and whoever is handed it there resumes it.
 -- Every job is in both, as it is in `defs` and in `order`: by that a loss shows. RULES: the version of the time zones' rules by which
 -- the slot was reckoned. SEEN: the latest time at which slots were placed or handed out; it lies ahead when the clock was set back.
 -- UNSURE: the store was seen in a later state before, and slots up to that time may have been fired by then. SETTLED: when SEEN was set
 -- back itself.
 -- needs: _lib/run _lib/results
 
+local NEVER = '253402300800000'  -- the year 10000
 local ENDED_MS = 7 * 86400 * 1000  -- a job that has ended is kept as long as a dead task
 local LIMIT_MS = 366 * 86400 * 1000  -- one that was fired as often as it is to be, longer: declared again it would begin anew
 
 -- The keys, and SEEN and UNSURE, of which SEEN is nil if it was lost, or no job was ever placed. `jobs`: read where these stand as well.
-local function schedule_of(defs, order, slots, dues, jobs)
-  local s = {defs = page(defs), order = index(order), slots = page(slots), dues = index(dues)}
+local function schedule_of(defs, order, slots, dues, jobs, paused)
+  local s = {defs = page(defs), order = index(order), slots = page(slots), dues = index(dues), paused = paused and page(paused)}
   local ids = {''}
   for i, job in ipairs(jobs or {}) do ids[i + 1] = job end
   gather(s.slots, ids)
@@ -32,16 +36,34 @@ local function schedule_see(s)
   schedule_note(s)
 end
 
+-- Until when a job is paused; 0: until it is resumed; nil: it is not. If it was lost where the job stands, its pause decides.
+local function schedule_until(s, job)
+  local line, place = read(s.paused, job), read(s.slots, job)
+  if place and string.match(place, '^%S+ (%S+)') ~= NEVER or not (place or line) then return nil end
+  return tonumber(string.match(line or '', '^%S+ %d+ (%d+) ') or '0')
+end
+
+-- When to look next at a job that stands at `place`.
+local function schedule_when(s, job, place)
+  local due = string.match(place, '^%S+ (%S+)')
+  local ends = due == NEVER and schedule_until(s, job) or 0
+  return ends > 0 and ends or tonumber(due)
+end
+
 -- It has no slot any more. `words`: "REV RULES".
 local function schedule_end(s, job, words, keep_ms)
   write(s.slots, job, '-1 ' .. int(now + keep_ms) .. ' ' .. words)
   enter(s.dues, job, now + keep_ms)
+  if s.paused and read(s.paused, job) then erase(s.paused, job) end
 end
 
+-- A paused job stays paused.
 local function schedule_place(s, job, slot, due, words)
   if slot < 0 then return schedule_end(s, job, words, ENDED_MS) end
-  write(s.slots, job, int(slot) .. ' ' .. int(due) .. ' ' .. words)
-  enter(s.dues, job, due)
+  local paused = s.paused and schedule_until(s, job)
+  local place = int(slot) .. ' ' .. (paused and NEVER or int(due)) .. ' ' .. words
+  write(s.slots, job, place)
+  enter(s.dues, job, paused and schedule_when(s, job, place) or due)
 end
 
 -- SET_BACK: the clock was set back since slots were placed; LOST: something was lost of what is known of the jobs; NO: all is well.

@@ -6,6 +6,8 @@
 -- KEYS[30] job:slot   hash    job -> "SLOT DUE REV RULES", see _lib/schedule
 -- KEYS[31] job:due    zset
 -- KEYS[32] epoch      string
+-- KEYS[33] job:paused   hash
+-- KEYS[34] job:changes  hash
 -- ARGV[1]  limit      int
 -- ARGV[2]  hide_ms    int     if the caller dies before it fires them, they come back after this time
 -- ARGV[3]  seen       str     what the call before returned as such; empty: there was none
@@ -17,7 +19,7 @@
 --
 -- Hiding only saves work: it is beat/fire that decides who fires. A store that knows less than its caller has lost what came
 -- after: a snapshot, or a failover. What was due by then may have been fired.
--- include: _lib/ledger _lib/schedule
+-- include: _lib/ledger _lib/pause
 
 local limit, hide = tonumber(ARGV[1]), tonumber(ARGV[2])
 local waiting = redis.call('ZRANGEBYSCORE', KEYS[31], '-inf', int(now), 'LIMIT', 0, limit)
@@ -42,6 +44,7 @@ local function forget(job)
     erase(s.slots, job)
     leave(s.dues, job)
     erase(q.counts, job)
+    pause_drop(page(KEYS[33]), page(KEYS[34]), job)
   end
   if not open then ledger_drop(job, members) end
   return #members

@@ -5,6 +5,7 @@
 -- KEYS[29] job:order  zset
 -- KEYS[30] job:slot   hash  job -> "SLOT DUE REV RULES", see _lib/schedule
 -- KEYS[31] job:due    zset
+-- KEYS[32] job:paused  hash  see _lib/pause: a paused job stays paused
 -- ARGV[1]  job        str
 -- ARGV[2]  expected   str   what the caller saw in job:slot; empty: nothing, it was lost
 -- ARGV[3]  slot       int   ms; -1: it has ended
@@ -20,8 +21,9 @@
 -- include: _lib/ledger _lib/schedule _lib/messages
 
 local jobs = column(8, 1)
-local s = schedule_of(KEYS[28], KEYS[29], KEYS[30], KEYS[31], jobs)
+local s = schedule_of(KEYS[28], KEYS[29], KEYS[30], KEYS[31], jobs, KEYS[32])
 gather(s.defs, jobs)
+gather(s.paused, jobs)
 if not s.seen then schedule_see(s) end
 say(q.bell, message_job())
 return each(8, function(i)

@@ -5,13 +5,15 @@
 -- KEYS[29] job:order  zset
 -- KEYS[30] job:slot   hash
 -- KEYS[31] job:due    zset
+-- KEYS[32] job:paused  hash
+-- KEYS[33] job:changes  hash
 -- ARGV[1]  job        str
 -- ARGV[2]  limit      int
 -- ARGV[3]  call       id    of this call; the same again is the same call, repeated
 --
 -- Returns  {existed, more}  more is 1 when ledger entries are left: ask again
 -- Under OOM: runs.
--- include: _lib/ending _lib/schedule
+-- include: _lib/ending _lib/pause
 
 local job, limit = ARGV[1], tonumber(ARGV[2])
 local s = schedule_of(KEYS[28], KEYS[29], KEYS[30], KEYS[31], {job})
@@ -21,6 +23,7 @@ leave(s.order, job)
 erase(s.slots, job)
 leave(s.dues, job)
 erase(q.counts, job)
+pause_drop(page(KEYS[32]), page(KEYS[33]), job)
 if existed then write(q.replies, ARGV[3], '1') end
 
 local function withdraw(id)

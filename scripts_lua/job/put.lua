@@ -6,6 +6,7 @@
 -- KEYS[30] job:slot    hash    job -> "SLOT DUE REV RULES", see _lib/schedule
 -- KEYS[31] job:due     zset
 -- KEYS[32] epoch       string  when this shard was first written to
+-- KEYS[33] job:paused  hash    see _lib/pause
 -- ARGV[1]  job         str
 -- ARGV[2]  rev         str     TRIGGER.REST, digests of the definition's parts
 -- ARGV[3]  definition  json
@@ -25,14 +26,16 @@
 -- FLUSHALL: it must not begin with that one.
 -- After FLUSHALL the first slot lies after now, whatever an instance remembers: another may have fired the one before.
 -- What came due in between goes into the ledger as unknown.
+-- A paused job stays paused. One that is new is not, whatever is left of an earlier one of its name.
 -- A definition that needs a newer version than the caller's stays as it is, whatever the caller declares: it begins with `"needs"`.
 -- include: _lib/ledger _lib/schedule _lib/messages
 
 local jobs = column(10, 1)
-local s = schedule_of(KEYS[28], KEYS[29], KEYS[30], KEYS[31], jobs)
+local s = schedule_of(KEYS[28], KEYS[29], KEYS[30], KEYS[31], jobs, KEYS[33])
 gather(s.defs, jobs)
 gather(s.order, jobs)
 gather(s.dues, jobs)
+gather(s.paused, jobs)
 local epoch = tonumber(redis.call('GET', KEYS[32]) or 'none')
 if not epoch then
   epoch = time[1] * 1000000 + time[2]
@@ -57,10 +60,15 @@ local out = each(10, function(i)
     if keeps then
       write(s.slots, job, (string.gsub(old, '^(%S+ %S+) %S+', '%1 ' .. rev)))
     elseif not known then
+      if not old and read(s.paused, job) then erase(s.paused, job) end
       schedule_place(s, job, slot, due, words)
       if since > 0 then ledger_missed(job, since, now, -1, REASON.EMPTIED, '', keep) end
     elseif old then
-      if was >= 0 and was <= now then ledger_missed(job, was, was, 1, REASON.TRIGGER_CHANGED, '', keep) end
+      if was >= 0 and was <= now and schedule_until(s, job) then
+        ledger_several(job, 'skipped', was, now, -1, REASON.PAUSED, 'somebody', keep)
+      elseif was >= 0 and was <= now then
+        ledger_missed(job, was, was, 1, REASON.TRIGGER_CHANGED, '', keep)
+      end
       schedule_place(s, job, slot, due, words)
     end
   end
@@ -74,7 +82,7 @@ local out = each(10, function(i)
     if slot >= 0 then ledger_lost(job, keep) end
   elseif keeps and not read(s.dues, job) then
     changed = true
-    enter(s.dues, job, tonumber((string.match(old, '^%S+ (%S+)'))))
+    enter(s.dues, job, schedule_when(s, job, old))
   end
   if counted_out(job, tonumber(ARGV[i + 9])) then schedule_end(s, job, words, LIMIT_MS) end
   return {code, epoch, astray and read(s.slots, job) or '', now}

@@ -4,6 +4,7 @@
 -- KEYS[2] job:order  zset
 -- KEYS[3] job:slot   hash  job -> "SLOT DUE REV RULES", see _lib/schedule
 -- KEYS[4] job:due    zset
+-- KEYS[5] job:paused  hash  see _lib/pause
 -- ARGV[1] after      str   the cursor of the page before; empty: the first page
 -- ARGV[2] limit      int   bounds the script's time; 0: the walk is over, and what the clock was set back by is settled
 --
@@ -13,7 +14,7 @@
 -- random at a time: whoever finds the store odd walks again).
 -- include: _lib/schedule
 
-local s, limit = schedule_of(KEYS[1], KEYS[2], KEYS[3], KEYS[4]), tonumber(ARGV[2])
+local s, limit = schedule_of(KEYS[1], KEYS[2], KEYS[3], KEYS[4], nil, KEYS[5]), tonumber(ARGV[2])
 if limit == 0 then
   if s.seen and s.seen > now then s.seen, s.unsure, s.settled = nil, 0, now end
   schedule_see(s)
@@ -27,10 +28,11 @@ local jobs = range(s.order, ARGV[1] == '' and '-' or '(' .. ARGV[1], '+', limit)
 local out = {now, #jobs == limit and jobs[limit] or ''}
 gather(s.defs, jobs)
 gather(s.slots, jobs)
+gather(s.paused, jobs)
 gather(s.dues, jobs)
 for _, job in ipairs(jobs) do
   local definition, slot, at = read(s.defs, job), read(s.slots, job), read(s.dues, job)
-  local due = slot and tonumber(string.match(slot, '^%S+ (%S+)'))
+  local due = slot and schedule_when(s, job, slot)
   -- It may be hidden for a moment, by one who is about to fire it.
   if due and (not at or at < due or at > math.max(due, now + 60000)) then enter(s.dues, job, due) end
   if not slot then leave(s.dues, job) end

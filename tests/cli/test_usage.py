@@ -15,9 +15,10 @@ from .conftest import Lockbeat, left
 Module = Callable[..., str]
 
 SERVING = ("run", "beat", "worker", "demo")
+CONTROL = ("pause", "resume", "skip-next", "changes")
 LOOKING = ("ls", "next", "ledger", "why", "delete", "locks", "release-all", "instances", "unlock")
 TENDING = ("tasks", "task", "spawn", "cancel", "dead", "retry", "redrive", "purge", "claims", "top")
-COMMANDS = (*SERVING, *LOOKING, *TENDING, "server", "doctor")
+COMMANDS = (*SERVING, *LOOKING, *CONTROL, *TENDING, "server", "doctor")
 
 
 def one_line(text: str) -> bool:
@@ -40,6 +41,10 @@ def one_line(text: str) -> bool:
         (["ls", "--url", "memory://"], "memory://"),
         (["ls", "--namespace", "a b", "--url", "STORE"], "namespace"),
         (["why", "job", "yesterday", "--url", "STORE"], "yesterday"),
+        (["pause", "--url", "STORE"], "say which: names of jobs, or --all, --queue QUEUE or --tag TAG"),
+        (["resume", "job", "--all", "--url", "STORE"], "(not both)"),
+        (["skip-next", "job", "-n", "0"], "-n"),
+        (["pause", "job", "--until", "soon", "--url", "STORE"], "'--until': 'soon' is no time"),
         (["run", "no_such_module:beat"], "no module named 'no_such_module'"),
         (["run", "no_such.module:beat"], "no_such"),
         (["run", "no/such/file.py:beat"], "no file"),
@@ -63,7 +68,7 @@ def test_a_wrong_call_is_one_line_and_exit_code_2(lockbeat: Lockbeat, store: str
     assert left(raw) == set()
 
 
-@pytest.mark.parametrize("args", [["next"], ["ledger"], ["delete"], ["why"]])
+@pytest.mark.parametrize("args", [["next"], ["ledger"], ["delete"], ["why"], *([command] for command in CONTROL)])
 def test_an_unknown_job_is_one_line_and_exit_code_1(lockbeat: Lockbeat, store: str, raw: Any, args: list[str]) -> None:
     answer = lockbeat(*args, "nobody", *(["2030-01-01T00:00:00"] if args == ["why"] else []), "--url", store)
     assert (answer.code, answer.out) == (1, "")

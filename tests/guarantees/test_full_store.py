@@ -68,6 +68,8 @@ PASSES: dict[str, Verb] = {
     "tasks.cancel": lambda lb, held: lb.tasks.cancel(held.task.id),
     "tasks.claim": lambda lb, _: lb.tasks.claim("default", "bob"),
     "tasks.purge": lambda lb, _: lb.tasks.purge("ended"),
+    "jobs.pause": lambda lb, _: lb.jobs.pause("report"),
+    "jobs.skip_next": lambda lb, _: lb.jobs.skip_next("report"),
     "jobs.delete": lambda lb, _: lb.jobs.delete("report"),
     "tasks.get": lambda lb, held: lb.tasks.get(held.task.id),
     "tasks.list": lambda lb, _: lb.tasks.list(),
@@ -78,6 +80,7 @@ REFUSED: dict[str, Verb] = {
     "claims.acquire": lambda lb, _: lb.claims.acquire("other", "alice", 30),
     "tasks.spawn": lambda lb, _: lb.tasks.spawn("job"),
     "jobs.put": lambda lb, _: lb.jobs.put(minutely("another")),
+    "jobs.resume": lambda lb, _: lb.jobs.resume("paused"),
     "fenced.set": lambda lb, held: lb.fenced.set("name", "value", fence=held.task.fence),
 }
 
@@ -98,7 +101,8 @@ async def test_in_a_full_store_what_is_held_is_kept_or_ended_and_nothing_new_is_
     assert isinstance(claim, Claim)
     held = Before(await begun(lb), claim)
     await lb.tasks.spawn("waiting")
-    await lb.jobs.put(minutely())
+    await lb.jobs.put(minutely(), minutely("paused"))
+    assert await lb.jobs.pause("paused")
     fill()
     if verb in PASSES:
         assert await PASSES[verb](lb, held)
@@ -109,6 +113,7 @@ async def test_in_a_full_store_what_is_held_is_kept_or_ended_and_nothing_new_is_
     assert await lb.locks.owner("other") is None
     assert not await lb.claims.is_claimed("other")
     assert len(await lb.tasks.list(state="waiting")) == 1
+    assert (await lb.jobs.get("paused")).paused
 
 
 async def test_in_a_full_store_the_keeper_goes_on_renewing(

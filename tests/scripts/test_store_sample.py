@@ -82,7 +82,7 @@ async def use_tasks(alice: Lockbeat, bob: Lockbeat) -> None:
 
 
 async def use_jobs(alice: Lockbeat, raw: Any, go_to: Any) -> None:
-    """One whose slot is done, one that runs, one that is tried again, and one whose next slot stands before it."""
+    """One whose slot is done, one that runs, one that is tried again, one whose next slot stands before it; and two paused."""
     jobs = [Job.declare(name, Every(10), max_attempts=2) for name in ("done", "running", "retried", "waiting")]
     await alice.jobs.put(*jobs)
     go_to(NOON + 10)
@@ -92,6 +92,9 @@ async def use_jobs(alice: Lockbeat, raw: Any, go_to: Any) -> None:
     assert set(by_job) == hands.names
     await alice.tasks.complete(by_job["done"])
     await alice.tasks.fail(by_job["retried"], "broken", NOON + 40)
+    await alice.jobs.put(*(Job.declare(name, Every(10)) for name in ("paused", "skipping")))
+    assert await alice.jobs.pause("paused", "the printer burns", by="bob")
+    await alice.jobs.skip_next("skipping", by="bob")
 
 
 def text_of(backend: Backend, namespace: str, instances: dict[str, str]) -> str:

@@ -13,7 +13,7 @@ from lockbeat.cli._errors import Problem
 from lockbeat.cli._output import Answer, Cell, Table, clock, fields, first_line, iso, styled, zone_of
 from lockbeat.cli.commands.tasks import attempt_lines
 from lockbeat.client import Lockbeat
-from lockbeat.jobs import Job, JobState, LedgerEntry, Slot
+from lockbeat.jobs import Change, Job, JobState, LedgerEntry, Slot
 from lockbeat.monitor import instances
 from lockbeat.store import reasons
 from lockbeat.values.durations import brief, span
@@ -46,12 +46,12 @@ async def ls(
         {
             "JOB": (state.job.name, "bold"),
             "TRIGGER": str(state.job.trigger),
-            "NEXT SLOT": clock(state.next.slot_ms, now) if state.next else "ended",
-            "IN": _coming(state.next, now),
+            "NEXT SLOT": clock(state.next.slot_ms, now) if state.next else "-" if state.paused else "ended",
+            "IN": ("paused", "yellow") if state.paused else _coming(state.next, now),
             "LAST": _last(entry, now),
             "LAST SLOT": clock(entry.slot_ms, now) if entry else "-",
             "OVERLAP": state.job.overlap,
-            "FLAGS": _flags(state.job),
+            "FLAGS": _paused(state.paused) if state.paused else _flags(state.job),
         }
         for state, entry in found
     ]
@@ -65,6 +65,7 @@ async def ls(
                 "due_in": round(state.next.due_ms / 1000 - now, 3) if state.next else None,
                 "overdue": _is_overdue(state.next, now),
                 **fields(state, "open counts"),
+                "paused": state.paused and fields(state.paused, "what at by reason until_at"),
                 "waiting_for_a_worker": _is_neglected(entry, now),
                 "last": entry and fields(entry, ENTRY),
                 **fields(state.job, OPTIONS),
@@ -150,20 +151,29 @@ def _flags(job: Job) -> str:
     return " ".join([*given, *([repr(job.description)] if job.description else [])]) or "-"
 
 
+def _paused(change: Change) -> str:
+    """By whom a job is paused, since when, until when, and why."""
+    what = "paused" if change.what == "pause" else "skipping"
+    until = f" until {clock(round(change.until_at * 1000))}" if change.until_at else ""
+    at = f" at {clock(round(change.at * 1000))}" if change.at else ""
+    return f"{what}{until}, by {change.by or 'somebody'}{at}{f': {change.reason}' if change.reason else ''}"
+
+
 @command(LOOK, "next")
 async def next_slots(
     lb: Lockbeat, job: JobName, n: Annotated[int, typer.Option("-n", metavar="N", min=1, max=10_000, help="How many.")] = 5
 ) -> Answer:
     """Show a job's next slots."""
     now = await lb.store.server_time()
-    slots, coming = await lb.jobs.next(job, n), (await lb.jobs.get(job)).next
+    slots, state = await lb.jobs.next(job, n), await lb.jobs.get(job)
+    coming, none = state.next, f"is {_paused(state.paused)}" if state.paused else "has ended: no slot is left"
     lines = []
     for slot in slots:
         slot_ms = round(slot.timestamp() * 1000)
         # The next one may be held back by its jitter: then it is not late.
         text = _until(coming.due_ms if coming is not None and coming.slot_ms == slot_ms else slot_ms, now)
         lines.append(f"{clock(slot_ms)}  {'in ' * text[0].isdigit()}{text}")
-    return Answer([iso(slot) for slot in slots], lines or f"{job} has ended: no slot is left")
+    return Answer([iso(slot) for slot in slots], lines or f"{job} {none}")
 
 
 @command(LOOK)
@@ -173,7 +183,7 @@ async def ledger(
     n: Annotated[int, typer.Option("-n", metavar="N", min=1, max=100_000, help="How many, the latest first.")] = 20,
 ) -> Answer:
     """Show what became of a job's slots."""
-    coming, entries = (await lb.jobs.get(job)).next, await lb.jobs.ledger(job, n)
+    state, entries = await lb.jobs.get(job), await lb.jobs.ledger(job, n)
     rows: list[dict[str, Cell]] = [
         {
             "SLOT": clock(entry.slot_ms),
@@ -186,7 +196,7 @@ async def ledger(
         }
         for entry in entries
     ]
-    none = f"no slot of {job} has come due yet" if coming else _fired_nothing(job)
+    none = f"no slot of {job} has come due yet" if state.next or state.paused else _fired_nothing(job)
     return Answer(
         [fields(entry, ENTRY) for entry in entries], Table(rows, none, spare=("FENCE", "BY", "LATE"), wraps=("REASON",))
     )
@@ -220,7 +230,7 @@ def _note(entry: LedgerEntry) -> str:
         note = reasons.sentence(entry.code, entry.detail, task=_task_at, ms=brief)
     else:
         note = first_line(entry.reason)
-    if entry.state == "missed" and entry.count is not None and entry.count != 1:
+    if entry.state in ("missed", "skipped") and entry.count is not None and entry.count != 1:
         some = f"{entry.count} slots" if entry.count > 0 else "all slots"
         note = f"{some}, {clock(entry.slot_ms)} to {clock(entry.last_ms)}: {note}"
     return note
@@ -234,7 +244,7 @@ def _remark(entry: LedgerEntry) -> str:
     return ": ".join([*remarks, *filter(None, [_note(entry)])]) or "-"
 
 
-def _instant(text: str) -> int:
+def instant_of(text: str) -> int:
     """An instant as people write it: ISO 8601, in the zone that tables show unless it says otherwise; or ms, as in a task id."""
     if text.isascii() and text.isdigit() and len(text) > 8:
         ms = int(text)
@@ -254,7 +264,7 @@ SlotTime = Annotated[
     typer.Argument(
         metavar="SLOT",
         help="2030-01-31T12:00:00, local or --utc; or ms. Else the newest, or the one that is due.",
-        parser=_instant,
+        parser=instant_of,
         show_default=False,
     ),
 ]
@@ -278,16 +288,18 @@ async def _newest(lb: Lockbeat, state: JobState, now: float) -> int:
     if newest and (coming is None or coming.slot_ms > now * 1000):
         return newest[0].last_ms or newest[0].slot_ms
     if coming is None:
-        raise Problem(_fired_nothing(state.job.name))
+        raise Problem(f"{state.job.name} is {_paused(state.paused)}" if state.paused else _fired_nothing(state.job.name))
     return coming.slot_ms
 
 
 async def _untold(lb: Lockbeat, state: JobState, slot_ms: int, before: LedgerEntry | None, now: float) -> str:
     """Why the ledger says nothing of a slot. `before`: the entry before it."""
-    job, coming, at = state.job, state.next, clock(slot_ms)
+    job, coming, paused, at = state.job, state.next, state.paused, clock(slot_ms)
     if job.trigger.prev(slot_ms) != slot_ms:
         near = " and ".join(clock(ms) for ms in (job.trigger.prev(slot_ms), job.trigger.next(slot_ms)) if ms is not None)
         return f"{at} is no slot of {job.name} ({job.trigger}); the nearest: {near or 'none'}"
+    if paused and slot_ms >= (paused.at or 0) * 1000 and (coming is None or slot_ms < coming.slot_ms):
+        return f"{at} is skipped if {job.name} is not resumed before: it is {_paused(paused)}"
     if slot_ms > now * 1000:
         return f"{at} has not come due: it is in {span(slot_ms / 1000 - now)}"
     if coming is not None and coming.slot_ms == slot_ms and not _is_overdue(coming, now):

@@ -1,0 +1,192 @@
+"""pause, resume, skip-next, changes: a person steps in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Any, TypeVar, cast
+
+import typer
+
+from lockbeat.cli._command import LOOK, JobName, command
+from lockbeat.cli._errors import Problem, Usage
+from lockbeat.cli._output import Answer, Table, clock, fields, iso, say, several
+from lockbeat.cli.commands.jobs import instant_of
+from lockbeat.client import Lockbeat
+from lockbeat.jobs import Change, JobState, Resumed
+from lockbeat.triggers import upcoming
+from lockbeat.values.durations import instant
+
+T = TypeVar("T")
+ABREAST = 200
+"""Jobs that are changed in one go."""
+CHANGE = "what at by reason until_at"
+
+Names = Annotated[list[str] | None, typer.Argument(metavar="[JOB]...", help="Names of jobs.", show_default=False)]
+Every = Annotated[bool, typer.Option("--all", help="Every job.")]
+OfQueue = Annotated[str | None, typer.Option("--queue", metavar="QUEUE", help="Every job of this queue.", show_default=False)]
+Tag = Annotated[str | None, typer.Option(metavar="TAG", help="Every job with this tag.", show_default=False)]
+Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="For those who look later.", show_default=False)]
+By = Annotated[str | None, typer.Option(metavar="NAME", help="Who does it; else your user name.", show_default=False)]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+Until = Annotated[
+    int | None,
+    typer.Option(metavar="TIME", help="2030-01-31T12:00:00, local or --utc; or ms.", parser=instant_of, show_default=False),
+]
+
+
+async def _chosen(
+    lb: Lockbeat, names: list[str] | None, every: bool, queue: str | None, tag: str | None, wanted: Callable[[JobState], bool]
+) -> list[JobState]:
+    """The jobs of those names, whatever they are; else those of the others that are wanted."""
+    if bool(names) == (every or queue is not None or tag is not None):
+        raise Usage(f"say which: names of jobs, or --all, --queue QUEUE or --tag TAG{' (not both)' * bool(names)}")
+    if names:
+        return [await lb.jobs.get(name) for name in dict.fromkeys(names)]
+    return [state for state in await lb.jobs.list(tag) if queue in (None, state.job.queue) and wanted(state)]
+
+
+async def _each(states: Sequence[JobState], do: Callable[[JobState], Awaitable[T]]) -> list[T]:
+    found: list[T] = []
+    for start in range(0, len(states), ABREAST):
+        found += await asyncio.gather(*map(do, states[start : start + ABREAST]))
+    return found
+
+
+@command(LOOK)
+async def pause(
+    lb: Lockbeat,
+    jobs: Names = None,
+    every: Every = False,
+    queue: OfQueue = None,
+    tag: Tag = None,
+    until: Until = None,
+    reason: Reason = None,
+    by: By = None,
+    dry_run: DryRun = False,
+) -> Answer:
+    """Fire no slot of jobs until they are resumed.
+
+    What runs goes on.
+    """
+    states = await _chosen(lb, jobs, every, queue, tag, lambda state: state.next is not None or state.paused is not None)
+    ends = None if until is None else instant(until)
+
+    async def one(state: JobState) -> tuple[str, bool]:
+        name, new = state.job.name, state.paused is None
+        return name, new if dry_run else await lb.jobs.pause(name, reason, ends, by=by)
+
+    done = await _each(states, one)
+    verb, ending = "would pause" if dry_run else "paused", f" until {clock(until)}" if until else ""
+    return Answer(
+        [{"job": name, "was_paused": not new, "until_at": ends and iso(ends), "dry_run": dry_run} for name, new in done],
+        [f"{verb} {name}{ending}{'' if new else ', which was paused before'}" for name, new in done] or "no job to pause",
+    )
+
+
+@command(LOOK)
+async def resume(
+    lb: Lockbeat,
+    as_json: bool,
+    jobs: Names = None,
+    every: Every = False,
+    queue: OfQueue = None,
+    tag: Tag = None,
+    catchup: Annotated[
+        str, typer.Option(metavar="HOW", help="The slots of the pause: `skip` them, or fire the `latest`.")
+    ] = "skip",
+    by: By = None,
+    dry_run: DryRun = False,
+) -> Answer:
+    """Let paused jobs go on.
+
+    It says first which slots are skipped, and which comes next.
+    """
+    states = await _chosen(lb, jobs, every, queue, tag, lambda state: state.paused is not None)
+    how = cast("Any", catchup)  # `resume` looks at it
+    would = [way for way in await _each(states, lambda one: lb.jobs.resume(one.job.name, how, dry_run=True)) if way]
+    if jobs and not would:
+        raise Problem(f"not paused: {', '.join(jobs)}")
+    done = would
+    if not dry_run:
+        for way in would:
+            if not as_json:
+                say(_told(way))
+        there = {way.job for way in would}
+        again = [state for state in states if state.job.name in there]
+        done = [way for way in await _each(again, lambda one: lb.jobs.resume(one.job.name, how, by=by)) if way]
+    lines = [_told(way) if dry_run else f"meanwhile {_told(way)}" for way in done if dry_run or way not in would]
+    return Answer(
+        [fields(way, "job skipped first_slot last_slot next_slot") | {"dry_run": dry_run} for way in done],
+        [
+            *lines,
+            f"{'would resume' if dry_run else 'resumed'} {several(len(done), 'job')}" if done else "no job is paused",
+        ],
+    )
+
+
+def _told(way: Resumed) -> str:
+    """How a job goes on."""
+    first, last, coming = (slot and clock(_ms(slot.timestamp())) for slot in (way.first_slot, way.last_slot, way.next_slot))
+    count = "all slots" if way.skipped < 0 else several(way.skipped, "slot")
+    skipped = f"{count} skipped, {first}{f' to {last}' * (first != last)}" if way.skipped else "no slot is skipped"
+    return f"{way.job}: {skipped}; {f'next is {coming}' if coming else 'none is left'}"
+
+
+@command(LOOK)
+async def skip_next(
+    lb: Lockbeat,
+    jobs: Names = None,
+    n: Annotated[int, typer.Option("-n", metavar="N", min=1, max=1000, help="How many slots of each.")] = 1,
+    every: Every = False,
+    queue: OfQueue = None,
+    tag: Tag = None,
+    reason: Reason = None,
+    by: By = None,
+    dry_run: DryRun = False,
+) -> Answer:
+    """Skip the next slots of jobs; `resume` takes it back."""
+
+    def has_slots(state: JobState) -> bool:
+        return state.next is not None and (state.paused is None or state.paused.what != "pause")
+
+    async def one(state: JobState) -> tuple[str, int]:
+        name = state.job.name
+        if not dry_run:
+            return name, _ms((await lb.jobs.skip_next(name, n, reason, by=by)).timestamp()) or 0
+        slots = upcoming(state.job.trigger, state.next.slot_ms - 1, n) if state.next and has_slots(state) else []
+        if not slots:
+            raise Problem(f"{name} has no slot to skip")
+        return name, slots[-1]
+
+    done = await _each(await _chosen(lb, jobs, every, queue, tag, has_slots), one)
+    what = f"{'would skip' if dry_run else 'skips'} {several(n, 'slot')} of"
+    return Answer(
+        [{"job": name, "last_slot": iso(instant(last)), "dry_run": dry_run} for name, last in done],
+        [f"{what} {name}, the last at {clock(last)}" for name, last in done] or "no job has a slot to skip",
+    )
+
+
+@command(LOOK)
+async def changes(lb: Lockbeat, job: JobName) -> Answer:
+    """Show who has paused, resumed or skipped a job."""
+    found = await lb.jobs.changes(job)
+    rows = [
+        {
+            "AT": clock(_ms(change.at)),
+            "WHAT": change.what.replace("_", "-"),
+            "BY": change.by or "-",
+            "UNTIL": clock(_ms(change.until_at)),
+            "REASON": _why(change),
+        }
+        for change in found
+    ]
+    return Answer([fields(change, CHANGE) for change in found], Table(rows, f"nobody has changed {job}", wraps=("REASON",)))
+
+
+def _why(change: Change) -> str:
+    return change.reason or ("its pause was over" if change.by is None else "-")
+
+
+def _ms(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1000)
