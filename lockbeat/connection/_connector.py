@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 import redis.asyncio
-from redis.asyncio.connection import AbstractConnection, Connection
+from redis.asyncio.connection import AbstractConnection
 from redis.crc import key_slot
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -186,10 +186,9 @@ class Connector:
     async def _owner_of_slot(self, key: bytes, timeout: float | None) -> AbstractConnection:
         # Nodes seen before come after the seeds: a cluster whose seeds have all moved away is still found.
         seeds = dict.fromkeys([*self.address.nodes, *self._seen_nodes])
-        node, self._seen_nodes = await _discovery.slot_owner(
-            seeds, key_slot(key), self._tcp_class(), self._settings(_NODE_TIMEOUT), self._silent
-        )
-        link = await _discovery.connected(self._to(node, self._settings(timeout)))
+        to_node = self._dial(self._settings(_NODE_TIMEOUT))
+        node, self._seen_nodes = await _discovery.slot_owner(seeds, key_slot(key), to_node, self._silent)
+        link = await _discovery.connected(self._dial(self._settings(timeout))(node))
         self.primary(key.decode()).is_at(node)
         return link
 
@@ -201,12 +200,12 @@ class Connector:
         """Where connections for `key` lead to; kept true as they are made."""
         return self._primaries.setdefault(key if self.address.kind == "cluster" else "", Primary())
 
-    async def _ask_all_sentinels(self, settings: dict[str, Any]) -> None:
+    async def _ask_all_sentinels(self, to_sentinel: _discovery.Dial) -> None:
         """Put those first that name the primary which most of them name; of two, the one that we did not have."""
         named: dict[tuple[str, int], list[tuple[str, int]]] = {}
         for sentinel in self.address.nodes:
             try:
-                node = await _discovery.master_address(sentinel, self.address.service or "", self._tcp_class(), settings)
+                node = await _discovery.master_address(sentinel, self.address.service or "", to_sentinel)
             except (RedisError, OSError):
                 continue
             named.setdefault(node, []).append(sentinel)
@@ -217,14 +216,14 @@ class Connector:
         self._doubted = False
 
     async def _primary_behind_sentinel(self, settings: dict[str, Any]) -> AbstractConnection:
-        address, asked = self.address, self._sentinel_settings()
+        address, to_sentinel, to_primary = self.address, self._dial(self._sentinel_settings()), self._dial(settings)
         if self._doubted:
-            await self._ask_all_sentinels(asked)
+            await self._ask_all_sentinels(to_sentinel)
         trouble: Exception | None = None
         for sentinel in _discovery.in_turn(address.nodes, self._silent):
             try:
-                node = await _discovery.master_address(sentinel, address.service or "", self._tcp_class(), asked)
-                link = await _discovery.connected(self._to(node, settings))
+                node = await _discovery.master_address(sentinel, address.service or "", to_sentinel)
+                link = await _discovery.connected(to_primary(node))
             except (RedisError, OSError) as error:
                 trouble = error
                 continue
@@ -272,18 +271,16 @@ class Connector:
             "socket_timeout": _SENTINEL_TIMEOUT,
         }
 
-    def _tcp_class(self) -> type[Connection]:
-        return redis.asyncio.SSLConnection if self.address.tls else redis.asyncio.Connection
-
-    def _to(self, node: tuple[str, int], settings: dict[str, Any]) -> Connection:
-        return self._tcp_class()(host=node[0], port=node[1], **settings)
+    def _dial(self, settings: dict[str, Any]) -> _discovery.Dial:
+        tcp_class = redis.asyncio.SSLConnection if self.address.tls else redis.asyncio.Connection
+        return lambda node: tcp_class(host=node[0], port=node[1], **settings)
 
     def _connection(self, settings: dict[str, Any]) -> AbstractConnection:
         if self._embedded is not None:
             return EmbeddedConnection(server=self._embedded, path=self._embedded.socket_path, **settings)
         if self.address.path is not None:
             return redis.asyncio.UnixDomainSocketConnection(path=self.address.path, **settings)
-        return self._to(self.address.nodes[0], settings)
+        return self._dial(settings)(self.address.nodes[0])
 
 
 def _keepalive_options() -> dict[int, int]:

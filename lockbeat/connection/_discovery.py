@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from redis.asyncio.connection import AbstractConnection, Connection
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 Node = tuple[str, int]
+Dial = Callable[[Node], AbstractConnection]
+"""Makes a connection to a node, which is yet to be connected."""
 
 
 async def connected(connection: AbstractConnection) -> AbstractConnection:
@@ -45,16 +47,19 @@ def in_turn(nodes: Iterable[Node], silent: dict[Node, float]) -> Iterator[Node]:
         yield node
 
 
-async def master_address(sentinel: Node, service: str, connection_class: type[Connection], settings: dict[str, Any]) -> Node:
-    """Whom one sentinel takes for the service's primary. Raises redis' ConnectionError when it knows none."""
-    host, port = sentinel
-    link = await connected(connection_class(host=host, port=port, **settings))
+async def _ask_node(node: Node, to: Dial, *command: str) -> Any:
+    link = await connected(to(node))
     try:
-        answer = await ask(link, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", service)
+        return await ask(link, *command)
     finally:
         await link.disconnect(nowait=True)
+
+
+async def master_address(sentinel: Node, service: str, to: Dial) -> Node:
+    """Whom one sentinel takes for the service's primary. Raises redis' ConnectionError when it knows none."""
+    answer = await _ask_node(sentinel, to, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", service)
     if answer is None:
-        raise RedisConnectionError(f"sentinel {host}:{port} knows no primary of service {service!r}")
+        raise RedisConnectionError(f"sentinel {sentinel[0]}:{sentinel[1]} knows no primary of service {service!r}")
     return _text(answer[0]), int(answer[1])
 
 
@@ -67,13 +72,7 @@ async def is_primary(connection: AbstractConnection) -> bool:
     return _text(role[0]) == "master"
 
 
-async def slot_owner(
-    seeds: Iterable[Node],
-    slot: int,
-    connection_class: type[Connection],
-    settings: dict[str, Any],
-    silent: dict[Node, float],
-) -> tuple[Node, list[Node]]:
+async def slot_owner(seeds: Iterable[Node], slot: int, to: Dial, silent: dict[Node, float]) -> tuple[Node, list[Node]]:
     """The primary that owns a slot, and all primaries, as the first seed that answers sees the cluster.
 
     Raises redis' ConnectionError when no seed answers or nobody owns the slot.
@@ -82,11 +81,7 @@ async def slot_owner(
     denials: list[RedisError] = []
     for host, port in in_turn(seeds, silent):
         try:
-            link = await connected(connection_class(host=host, port=port, **settings))
-            try:
-                ranges = await ask(link, "CLUSTER", "SLOTS")
-            finally:
-                await link.disconnect(nowait=True)
+            ranges = await _ask_node((host, port), to, "CLUSTER", "SLOTS")
         except (RedisError, OSError) as error:
             reasons.append(f"{host}:{port}: {error}")
             denials += [error] if isinstance(error, (AuthenticationError, NoPermissionError)) else []

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ssl
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from lockbeat.connection._url import Address
 from lockbeat.errors import InvalidURL
@@ -16,40 +17,34 @@ def check_files(address: Address) -> None:
     """Read what the URL's TLS options name. Raises InvalidURL with the option: Python itself does not say which file."""
     given = address.options
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    ca = {"cafile": given.get("ssl_ca_certs"), "capath": given.get("ssl_ca_path"), "cadata": given.get("ssl_ca_data")}
-    for option, (argument, value) in zip(("ssl_ca_certs", "ssl_ca_path", "ssl_ca_data"), ca.items(), strict=True):
-        if value is not None:
-            _try(option, value if argument != "cadata" else None, lambda a=argument, v=value: _load(context, a, v))
+    for option, argument in (("ssl_ca_certs", "cafile"), ("ssl_ca_path", "capath"), ("ssl_ca_data", "cadata")):
+        if option in given:
+            with _naming(option if option == "ssl_ca_data" else f"{option} {given[option]!r}"):
+                context.load_verify_locations(**{argument: given[option]})
+                if argument == "cafile" and not context.cert_store_stats()["x509"]:
+                    raise ValueError("it holds no certificate")
     certificate, key = given.get("ssl_certfile"), given.get("ssl_keyfile")
     if certificate is None and key is not None:
         raise InvalidURL("url", "has ssl_keyfile without ssl_certfile")
-    for option, path in (("ssl_certfile", certificate), ("ssl_keyfile", key)):
-        if path is not None:
-            _try(option, path, lambda p=path: open(p, "rb").close())
+    for option in ("ssl_certfile", "ssl_keyfile"):
+        if option in given:
+            with _naming(f"{option} {given[option]!r}"):
+                open(given[option], "rb").close()
     if certificate is not None:
-        pair = f"ssl_certfile {certificate!r} " + (f"and ssl_keyfile {key!r}" if key else "without an ssl_keyfile")
-        try:
+        with _naming(f"ssl_certfile {certificate!r} " + (f"and ssl_keyfile {key!r}" if key else "without an ssl_keyfile")):
             context.load_cert_chain(certificate, key, given.get("ssl_password") or _no_password)
-        except (OSError, ValueError) as problem:
-            raise InvalidURL("url", f"{pair} can't be used: {_words(problem)}") from problem
-
-
-def _load(context: ssl.SSLContext, argument: str, value: str) -> None:
-    context.load_verify_locations(**{argument: value})
-    if argument == "cafile" and not context.cert_store_stats()["x509"]:
-        raise ValueError("it holds no certificate")
 
 
 def _no_password() -> str:
     raise ValueError("the key needs a password: ssl_password")  # else OpenSSL asks for it on the terminal
 
 
-def _try(option: str, path: str | None, load: Any) -> None:
+@contextmanager
+def _naming(what: str) -> Iterator[None]:
     try:
-        load()
+        yield
     except (OSError, ValueError) as problem:
-        named = f" {path!r}" if path else ""
-        raise InvalidURL("url", f"{option}{named} can't be used: {_words(problem)}") from problem
+        raise InvalidURL("url", f"{what} can't be used: {_words(problem)}") from problem
 
 
 def _words(problem: Exception) -> str:
