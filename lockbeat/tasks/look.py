@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any, get_args
 
-from lockbeat.errors import InvalidArgument, TaskTimeout, UnknownTask, Unreadable
+from lockbeat.errors import TaskTimeout, UnknownTask, Unreadable
 from lockbeat.store import Store, messages, results
 from lockbeat.store.keys import shard_of_task
 from lockbeat.store.replies import sifted
 from lockbeat.tasks.values import STATES, Counts, EndState, State, TaskInfo
-from lockbeat.values.checks import whole
+from lockbeat.values.checks import one_of, whole
 from lockbeat.values.durations import Seconds, milliseconds, seconds
 from lockbeat.values.names import MAX_NAME_BYTES, check_name
 
@@ -159,14 +159,12 @@ class Look:
     async def purge(self, queue: str = "default", *, state: EndState | None = None) -> int:
         """Forget the tasks of a queue that have ended (`done`, `dead`, `cancelled`; None: all three); how many."""
         check_name("queue", queue)
-        if state is not None and state not in get_args(EndState):
-            raise InvalidArgument("state", f"must be one of {', '.join(get_args(EndState))}, not {state!r}")
+        if state is not None:
+            one_of("state", state, get_args(EndState))
         count = 0
         for shard in range(self._store.shards):
             # All are listed before any goes: these pages go by rank.
-            ended = [
-                info async for info in self._infos(shard, "ended", "") if info.queue == queue and state in (None, info.state)
-            ]
+            ended = [info async for info in self._infos(shard, "ended", queue, state)]
             rows = [self._store.row["task/purge"](id=info.id, state=state or "", call=self._store.new_call()) for info in ended]
             count += sifted(await self._store.call_many(rows, shard)).count(results.DONE)
         return count
@@ -182,8 +180,8 @@ class Look:
         """Up to `limit` tasks of a queue, or of all: running, then waiting in the order in which they are claimed, then ended."""
         if queue is not None:
             check_name("queue", queue)
-        if state is not None and state not in STATES:
-            raise InvalidArgument("state", f"must be one of {', '.join(STATES)}, not {state!r}")
+        if state is not None:
+            one_of("state", state, STATES)
         whole("limit", limit, 1, 1_000_000)
         return await self._gather(PLACES[state], queue or "", state, limit)
 
@@ -192,12 +190,11 @@ class Look:
         for place in places:
             for shard in range(self._store.shards):
                 count = 0
-                async for info in self._infos(shard, place, queue):
-                    if queue in ("", info.queue) and state in (None, info.state):
-                        found.setdefault(info.id, info)
-                        count += 1
-                        if count == limit:
-                            break
+                async for info in self._infos(shard, place, queue, state):
+                    found.setdefault(info.id, info)
+                    count += 1
+                    if count == limit:
+                        break
             if len(found) >= limit:
                 break
         return [*found.values()][:limit]
@@ -210,7 +207,7 @@ class Look:
             reply = await self._store.call("task/counts", shard, queue=queue, after="", limit=1)
             [(_, *counts)] = reply.queues
             ready, delayed, dead = ready + counts[0], delayed + counts[1], dead + counts[2]
-            running += sum(info.queue == queue for info in await self._running(shard))
+            running += len(await self._running(shard, queue))
         return Counts(ready, delayed, running, dead)
 
     async def queues(self) -> builtins.list[str]:
@@ -222,16 +219,15 @@ class Look:
             names.update(info.queue for info in await self._running(shard))
         return sorted(names)
 
-    async def _running(self, shard: int) -> builtins.list[TaskInfo]:
-        found = [info for place in PLACES["running"] for info in [one async for one in self._infos(shard, place, "")]]
-        return [info for info in found if info.state == "running"]
+    async def _running(self, shard: int, queue: str = "") -> builtins.list[TaskInfo]:
+        return [info for place in PLACES["running"] async for info in self._infos(shard, place, queue, "running")]
 
     async def _pages(self, shard: int, place: str, queue: str) -> AsyncIterator[builtins.list[str]]:
         async for page in self._store.pages("task/list", shard, place=place, queue=queue, limit=PAGE):
-            if page.ids:
-                yield [task_id.decode(errors="replace") for task_id in page.ids]
+            yield [task_id.decode(errors="replace") for task_id in page.ids]
 
-    async def _infos(self, shard: int, place: str, queue: str) -> AsyncIterator[TaskInfo]:
+    async def _infos(self, shard: int, place: str, queue: str, state: str | None) -> AsyncIterator[TaskInfo]:
+        """Tasks of a queue, or of all (""), in a state, or in any. Some places are of all queues."""
         async for ids in self._pages(shard, place, queue):
             replies = await self._store.call_many([self._store.row["task/get"](id=task_id) for task_id in ids], shard)
             for task_id, reply in zip(ids, replies, strict=True):
@@ -240,5 +236,6 @@ class Look:
                 except Unreadable as problem:
                     log.error("task %r is left out: %s", task_id, problem)
                     continue
-                if info is not None:  # else it has ended since it was listed
+                # None: it has ended since it was listed.
+                if info is not None and queue in ("", info.queue) and state in (None, info.state):
                     yield info
