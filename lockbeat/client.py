@@ -106,9 +106,7 @@ class Lockbeat:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        store, keeper = self._store, self._keeper
-        assert store is not None
-        assert keeper is not None
+        store, keeper = self.store, self.keeper
         try:
             await keeper.aclose()
         finally:

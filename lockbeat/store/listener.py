@@ -12,20 +12,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from redis.exceptions import RedisError
 
-from lockbeat.connection.outage import Outage
+from lockbeat.connection.outage import LONGEST_PAUSE, Outage, Pace
 from lockbeat.errors import LockbeatError, StoreUnavailable
 from lockbeat.store.link import Link, Subscribe
 from lockbeat.store.messages import Message, parse
 
 log = logging.getLogger("lockbeat")
 
-LONGEST_PAUSE = 2.0  # seconds between attempts to reconnect
 SETTLED = 10.0
 """Seconds. A subscription younger than that is not suspected."""
 
@@ -81,13 +79,13 @@ class Listener:
         channels: Sequence[str],
         subscribers: Subscribers,
         timeout: float,
-        outage: Outage | None = None,
+        outage: Outage,
     ) -> None:
         self._subscribe = subscribe
         self._subscribers = subscribers
         self._channels = channels
         self._timeout = timeout
-        self._outage = outage or Outage("its server")
+        self._outage = outage
         self._task: asyncio.Task[None] | None = None
         self._link: Link | None = None
         self._since = 0.0
@@ -119,18 +117,13 @@ class Listener:
             self._moved.set()
 
     async def _run(self) -> None:
-        loop, heard_before, pause = asyncio.get_running_loop(), False, 0.0
+        loop, pace = asyncio.get_running_loop(), Pace()
         while True:
             # Cleared before it connects: when calls move meanwhile, it may have found the server that they have left.
             self._moved.clear()
             link = await self._renew()
             if self._closed:  # redis-py connects by way of asyncio.wait_for, which can swallow a cancellation before Python 3.12
                 break
-            if link is not None:
-                self._since = loop.time()
-                if heard_before:
-                    self._subscribers.tell_gap()
-                heard_before = True
             moved = asyncio.ensure_future(self._moved.wait())
             try:
                 if link is not None:
@@ -139,11 +132,9 @@ class Listener:
                     self._note(self._link.ended.result())
                     self._link = None
                     self._subscribed.clear()
-                # One that lived for a while was no failure: the next is tried almost at once.
-                lived = link is not None and loop.time() > self._since + 2 * LONGEST_PAUSE
-                pause = 0.05 if lived else min(max(pause * 2, 0.05), LONGEST_PAUSE)
+                pace.lost(loop.time() - self._since if link is not None else 0.0, LONGEST_PAUSE)
                 if not moved.done():
-                    await asyncio.wait((moved,), timeout=pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnects
+                    await asyncio.wait((moved,), timeout=pace.wait())
             finally:
                 moved.cancel()
 
@@ -164,7 +155,9 @@ class Listener:
             return None
         if self._link is not None:
             self._link.close()
-        self._link = link
+        if self._since:
+            self._subscribers.tell_gap()
+        self._link, self._since = link, asyncio.get_running_loop().time()
         self._subscribed.set()
         if self._outage.away:
             self._outage.over(self)
