@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
@@ -19,18 +20,22 @@ STALE = 15.0
 
 
 class Pace:
-    """When one connection may be tried again: at once, or after a pause that grows, with jitter, while tries fail."""
+    """When what failed may be tried again: at once, or after a pause that grows, with jitter, while tries fail.
 
-    def __init__(self) -> None:
+    longest: seconds, the bound on a pause.
+    """
+
+    def __init__(self, longest: float = LONGEST_PAUSE) -> None:
+        self._longest = longest
         self._pause = 0.0
         self._not_before = 0.0
 
-    def failed(self, longest: float) -> None:
-        """A try failed. `longest`: seconds, a bound on the pause beside LONGEST_PAUSE."""
-        self._pause = min(max(2 * self._pause, SHORTEST_PAUSE), LONGEST_PAUSE, longest)
+    def failed(self, longest: float = math.inf) -> None:
+        """A try failed. `longest`: seconds, another bound."""
+        self._pause = min(max(2 * self._pause, SHORTEST_PAUSE), self._longest, longest)
         self._not_before = time.monotonic() + self._pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads reconnects
 
-    def lost(self, lasted: float, longest: float) -> None:
+    def lost(self, lasted: float, longest: float = math.inf) -> None:
         """A connection is gone that lasted for so many seconds. The first try after one that was steady is made at once."""
         if lasted >= STEADY:
             self._pause = self._not_before = 0.0

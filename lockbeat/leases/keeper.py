@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from lockbeat.connection import Connector
-from lockbeat.connection.outage import LONGEST_PAUSE, Pace
+from lockbeat.connection.outage import Pace
 from lockbeat.errors import LockbeatError, StoreUnavailable, Unreadable
 from lockbeat.leases.lease import Held
 from lockbeat.leases.stall import Stall
@@ -130,7 +130,7 @@ class Keeper:
                 asyncio.run(self._keep())
             except Exception:  # no file can be opened, or one of its own was closed by the program
                 log.exception("the keeper's event loop failed, and another takes its place")
-                pace.failed(LONGEST_PAUSE)
+                pace.failed()
                 time.sleep(pace.wait())
 
     async def _keep(self) -> None:

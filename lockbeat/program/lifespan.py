@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import anyio
 from anyio.abc import TaskStatus
 
+from lockbeat.connection.outage import REMIND, Pace
 from lockbeat.errors import InvalidArgument, InvalidType, LifespanError, StoreError, StoreUnavailable
 from lockbeat.leases.lease import monotonic
 
@@ -22,8 +22,6 @@ LONGEST_PAUSE = 5.0
 """Seconds between two tries to reach a store that was away when the beat was started, at most."""
 MOMENT = 1.0
 """Seconds that a block which does not wait for the store gives it."""
-SAID_AGAIN = 60.0
-"""Seconds after which it is said again that the store is away."""
 
 
 def check_lifespan(make: object) -> None:
@@ -52,16 +50,14 @@ async def entered(make: Callable[[Any], AbstractAsyncContextManager[Any]], beat:
         raise
     except Exception as problem:
         raise LifespanError("did not start", problem) from problem
+    error: BaseException | None = None
     try:
         yield state
-    except asyncio.CancelledError:
-        await _leave(context, None, seconds)
-        raise
     except BaseException as problem:
-        await _leave(context, problem, seconds)
+        error = None if isinstance(problem, asyncio.CancelledError) else problem
         raise
-    else:
-        await _leave(context, None, seconds)
+    finally:
+        await _leave(context, error, seconds)
 
 
 async def _leave(context: AbstractAsyncContextManager[Any], error: BaseException | None, seconds: float) -> None:
@@ -90,7 +86,7 @@ class Started(TaskStatus[None]):
 
 async def once_there(serve: Callable[[TaskStatus[None]], Awaitable[None]], told: TaskStatus[None]) -> None:
     """Serve as soon as the store can be reached, be it away when the beat is started. Nothing is given up, and nothing spins."""
-    pause, said_at = 0.1, float("-inf")
+    pace, said_at = Pace(LONGEST_PAUSE), float("-inf")
     while True:
         started = Started(told)
         try:
@@ -99,11 +95,11 @@ async def once_there(serve: Callable[[TaskStatus[None]], Awaitable[None]], told:
             if started.event.is_set():
                 raise
             # That it is away is said by its outage, once a minute; a refusal is not one.
-            if monotonic() - said_at >= (float("inf") if isinstance(problem, StoreUnavailable) else SAID_AGAIN):
+            if monotonic() - said_at >= (float("inf") if isinstance(problem, StoreUnavailable) else REMIND):
                 said_at = monotonic()
                 log.warning("can't serve yet, and go on trying: %s", problem)
-        await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads the tries of many instances
-        pause = min(pause * 2, LONGEST_PAUSE)
+        pace.failed()
+        await asyncio.sleep(pace.wait())
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from lockbeat.connection.outage import LONGEST_PAUSE, Outage, Pace
+from lockbeat.connection.outage import Outage, Pace
 from lockbeat.errors import LockbeatError, StoreUnavailable
 from lockbeat.store.link import Link, Subscribe
 from lockbeat.store.messages import Message, parse
@@ -132,7 +132,7 @@ class Listener:
                     self._note(self._link.ended.result())
                     self._link = None
                     self._subscribed.clear()
-                pace.lost(loop.time() - self._since if link is not None else 0.0, LONGEST_PAUSE)
+                pace.lost(loop.time() - self._since if link is not None else 0.0)
                 if not moved.done():
                     await asyncio.wait((moved,), timeout=pace.wait())
             finally:

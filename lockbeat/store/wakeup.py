@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import NoReturn
@@ -59,13 +58,13 @@ class Wakeup:
     ) -> NoReturn:
         """Take turns, and wait between them for as long as each says (None: for a ring), for at most `look` seconds.
 
-        Until cancelled: losing the store ends nothing, it is asked again after 0.1 s to `longest_pause`, and an error of ours
+        Until cancelled: losing the store ends nothing, it is asked again after 0.05 s to `longest_pause`, and an error of ours
         is logged. `doing` ("firing") and `blocked` ("can't ask what is due") are for the log, unless it is `told` of the outage.
 
         A turn that goes well soon after one that failed proves little: what can't be read in the store may stop every other turn.
         It is back when a turn has gone well a while after the last failure. Until then the log has one line a minute.
         """
-        pause = 0.1
+        pace = outage.Pace(longest_pause)
         failed_at: float | None = None
         told_at: float | None = None
         while True:
@@ -77,14 +76,14 @@ class Wakeup:
                 elif failed_at is not None:
                     if told_at is not None:
                         log.info("%s again", doing)
-                    pause, failed_at, told_at = 0.1, None, None
+                    pace, failed_at, told_at = outage.Pace(longest_pause), None, None
             except StoreError as problem:
                 failed_at = monotonic()
                 if tell and (isinstance(problem, NotDurable) or not told()):
                     told_at = failed_at
                     log.warning("%s: %s", blocked, problem)
-                again = pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries
-                pause = min(pause * 2, longest_pause)
+                pace.failed()
+                again = pace.wait()
             except Exception:
                 failed_at = monotonic()
                 if tell:

@@ -14,7 +14,7 @@ from lockbeat.errors import InvalidArgument, InvalidType, Unreadable
 from lockbeat.retry import MOST_ATTEMPTS, Exponential, Fixed, Retry
 from lockbeat.store import reasons
 from lockbeat.store.keys import job_lock
-from lockbeat.store.records import Attempt, LeaseLine, TaskRecord
+from lockbeat.store.records import Attempt, LeaseLine, TaskRecord, seconds_of
 from lockbeat.tasks.failure import Failure
 from lockbeat.values.checks import of_type, whole
 from lockbeat.values.durations import Seconds, milliseconds
@@ -331,10 +331,10 @@ class TaskInfo:
             priority=policies.get("priority", 0),
             attempts=record.attempts,
             max_attempts=record.max_attempts,
-            spawned_at=_seconds(record.spawned_ms),
-            due_at=_seconds(due_ms),
-            started_at=_seconds(record.began_ms),
-            ended_at=_seconds(record.ended_ms),
+            spawned_at=seconds_of(record.spawned_ms),
+            due_at=seconds_of(due_ms),
+            started_at=seconds_of(record.began_ms),
+            ended_at=seconds_of(record.ended_ms),
             owner=last.owner if last is not None else None,
             fence=last.fence if last is not None else None,
             expires_at=expires_ms / 1000 if held is not None else None,
@@ -357,7 +357,3 @@ def _failure(record: TaskRecord, told: Failure | None) -> Failure | None:
     if how == "cut":
         return Failure("CutShort", reasons.sentence(error or record.code))
     return told or (Failure("Error", error or "") if how == "failed" else None)
-
-
-def _seconds(ms: int) -> float | None:
-    return ms / 1000 if ms else None
