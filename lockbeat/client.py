@@ -88,7 +88,6 @@ class Lockbeat:
 
     @property
     def owner(self) -> str:
-        """This instance's name."""
         return self.store.owner
 
     async def __aenter__(self) -> Self:

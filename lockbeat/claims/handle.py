@@ -47,7 +47,6 @@ class ClaimHandle:
         claim: Claim | None = None,
         durability: Durability | None = None,
     ) -> None:
-        """`claim`: one that is there already, which the block is to hold."""
         check_place(key, queue)
         self._table = table
         self.key = key

@@ -77,7 +77,6 @@ class Table:
             raise
 
     async def renew(self, claim: Claim, lease_ms: int) -> int:
-        """`change` the time left."""
         return await self.change("claim/renew", claim, lease_ms=lease_ms, lease=lease_ms / 1000)
 
     def undo(self, script: str, claim: Claim, *, lasts: float, **args: Any) -> None:
@@ -148,7 +147,6 @@ class Table:
         return ClaimStats(acquired + contended + took_over, acquired, contended, took_over, *others)
 
     async def _from_all(self, one_shard: Callable[[int], Awaitable[builtins.list[T]]]) -> builtins.list[T]:
-        """What all shards have, in the order of the shards."""
         return [one for several in await self._store.on_every_shard(one_shard) for one in several]
 
     def _claim(self, shard: int, row: Any) -> Claim:

@@ -104,13 +104,11 @@ class ClaimStats:
 
 
 def check_place(key: object, queue: object) -> None:
-    """Raises InvalidArgument for what can't be the key and queue of a claim."""
     check_name("key", key)
     check_name("queue", queue)
 
 
 def check_claim(claim: Claim) -> Claim:
-    """Raises InvalidArgument for what is no claim."""
     of_type("claim", claim, Claim, "a Claim, as acquire returns it")
     check_place(claim.key, claim.queue)
     check_name("owner", claim.owner)

@@ -120,7 +120,6 @@ class Connector:
 
     @property
     def kind(self) -> Kind:
-        """standalone, sentinel, cluster, embedded or memory."""
         return self.address.kind
 
     @property
@@ -130,7 +129,6 @@ class Connector:
 
     @property
     def embedded(self) -> EmbeddedServer | None:
-        """The server behind `embedded://`; None for every other store."""
         return self._embedded
 
     async def aclose(self) -> None:

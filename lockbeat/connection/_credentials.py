@@ -16,7 +16,6 @@ class Credentials(CredentialProvider):
         self._provider = provider
 
     async def get_credentials_async(self) -> Any:
-        """Ask the provider, for each new connection. Raises StoreUnavailable when it fails."""
         provider = self._provider
         try:
             if hasattr(provider, "get_credentials_async"):
@@ -27,7 +26,6 @@ class Credentials(CredentialProvider):
 
 
 def check_provider(provider: Any) -> Any:
-    """Raises InvalidType for what is none."""
     if provider is not None and not callable(getattr(provider, "get_credentials", None)):
         raise InvalidType("credential_provider", f"must have get_credentials(), as redis-py's, not be {type(provider).__name__}")
     return provider

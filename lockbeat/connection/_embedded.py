@@ -20,7 +20,6 @@ class EmbeddedConnection(redis.asyncio.UnixDomainSocketConnection):
         super().__init__(**settings)
 
     async def connect(self) -> None:
-        """Connect; start the server and connect again when that fails."""
         try:
             await super().connect()  # type: ignore[no-untyped-call]
         except RedisConnectionError:

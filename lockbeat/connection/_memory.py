@@ -28,7 +28,6 @@ def memory_server(name: str | None) -> FakeServer:
 
 
 def client(server: FakeServer) -> FakeAsyncRedis:
-    """An asyncio client of it: bytes in, bytes out."""
     made: FakeAsyncRedis = _fakeredis().FakeAsyncRedis(server=server, decode_responses=False, protocol=2)
     return made
 

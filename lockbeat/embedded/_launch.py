@@ -83,7 +83,6 @@ class ServerProcess:
         self._log_file = directory / "server.log"
 
     def answers(self) -> bool:
-        """Whether a server is up and has its data."""
         return ask(self.socket_path, "PING") == b"+PONG"
 
     def ensure_running(self, *, persist: bool) -> None:

@@ -34,7 +34,6 @@ class Watch:
         self.joined = -1
 
     def run(self) -> None:
-        """Look, until the server has ended."""
         while True:
             if self.link is None:
                 time.sleep(min(self.pause, 1.0))

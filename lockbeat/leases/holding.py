@@ -67,7 +67,6 @@ class Holding:
             self.lost, self.unnoticed = OVERDUE, True  # found while the block kept the event loop from being told
 
     def drop(self) -> None:
-        """Renew the lease no longer."""
         self._keeper.drop(self._held)
 
     def too_late(self, asked_at: float) -> bool:

@@ -79,7 +79,6 @@ class Keeper:
         self._stall.sign = None
 
     def hold(self, held: Held) -> None:
-        """Renew this lease from now on."""
         self._held[held] = asyncio.get_running_loop()
         self._busy = True
         if held.renew_at < self._wakes_at:

@@ -36,8 +36,6 @@ def releasing(store: Store, key: str, owner: str, token: str) -> Row:
 
 @dataclass(slots=True, eq=False)
 class Waiter:
-    """One caller that waits for one lock."""
-
     key: str
     token: str
     row: Row
@@ -59,8 +57,6 @@ class _Room:
 
 
 class WaitingRoom:
-    """Delivers hand-offs to the waiters of this process."""
-
     def __init__(self, store: Store) -> None:
         self._store = store
         self._rooms: dict[str, _Room] = {}

@@ -12,12 +12,10 @@ from typing import Any
 
 
 def frame_of(thread: int) -> FrameType | None:
-    """The frame that a thread runs; None when it has ended."""
     return sys._current_frames().get(thread)
 
 
 def stack_of(thread: int) -> str:
-    """A thread's stack, the innermost call last."""
     frame = frame_of(thread)
     return "(it has ended)" if frame is None else "".join(traceback.format_stack(frame)).rstrip()
 

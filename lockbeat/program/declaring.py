@@ -146,12 +146,10 @@ class Declared:
         return getattr(function, "__name__", repr(function))
 
     def _queues(self) -> list[str]:
-        """Where what it declares puts its tasks."""
         queues = [self.queue, *(job.queue for job in self.declared.values()), *(of["queue"] for of in self._tasks.values())]
         return [*dict.fromkeys(queues)]
 
     def _leases_ms(self) -> list[int]:
-        """What its jobs and tasks say of theirs."""
         leases = [job.lease_ms for job in self.declared.values()]
         return leases + [milliseconds("lease", lease) for of in self._tasks.values() if (lease := of.get("lease"))]
 

@@ -73,7 +73,6 @@ class Serving:
         return self._worker.abandoned
 
     async def run(self, task_status: TaskStatus[None]) -> None:
-        """Serve until cancelled; then shut down."""
         store = self._store
         try:
             for shard in range(store.shards):

@@ -51,7 +51,6 @@ class Durability:
 
     @property
     def timeout_ms(self) -> int:
-        """`timeout` in whole milliseconds."""
         return milliseconds("timeout", self.timeout, most=LONGEST)
 
     @property
@@ -229,7 +228,6 @@ class DurableWire:
         self._probed = self._wire.line
 
     async def aclose(self) -> None:
-        """Wait for the replies on their way, within the timeout, and hang up."""
         self._closed = True
         queue, self._queue = self._queue, deque()
         for call in queue:

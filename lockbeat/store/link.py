@@ -123,8 +123,6 @@ def over_connection(connect: Callable[[], Awaitable[Any]], probe: Callable[[], N
 
 
 class _InMemory:
-    """A subscription of a fakeredis client, for `memory://`."""
-
     def __init__(self, pubsub: Any, tell: Tell) -> None:
         self._pubsub = pubsub
         self._tell = tell

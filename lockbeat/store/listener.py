@@ -52,7 +52,6 @@ class Subscribers:
         return end
 
     def tell(self, channel: str, payload: bytes) -> None:
-        """A message has arrived."""
         message = parse(payload)
         for heard in [*self._heard.get(channel, ())]:
             try:
@@ -62,7 +61,6 @@ class Subscribers:
                 log.exception("%r was not seen to", message)
 
     def tell_gap(self) -> None:
-        """Messages may have been lost."""
         for told in [*self._gaps]:
             try:
                 told()

@@ -14,8 +14,6 @@ from lockbeat.store.wire import Wire
 
 
 class MemoryWire(Wire):
-    """A wire over a fakeredis client."""
-
     def __init__(self, client: Any, timeout: float) -> None:
         super().__init__(self._never, timeout)
         self._client = client

@@ -102,7 +102,6 @@ class TaskRecord:
 
     @property
     def last(self) -> Attempt | None:
-        """Its latest attempt."""
         return self.made[-1] if self.made else None
 
     @property

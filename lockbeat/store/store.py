@@ -160,7 +160,6 @@ class Store:
             log.error("the store has %d shards by now, this instance works on %d: restart it", found, self.shards)
 
     def shard_of(self, name: str) -> int:
-        """The shard that `name` lives in."""
         return shard_of(name, self.shards)
 
     def new_call(self) -> str:
@@ -291,7 +290,6 @@ class Store:
         return int((await self._open(shard, look=True)).now_ms)
 
     async def server_time(self) -> float:
-        """The server's clock, in seconds since the Unix epoch."""
         return await self.server_ms(0) / 1000
 
     def check_loop(self) -> None:

@@ -42,7 +42,6 @@ class Look:
         self._unlisten: Callable[[], None] = lambda: None
 
     def shard_of(self, task_id: str) -> int:
-        """Where a task lives."""
         return shard_of_task(task_id, self._store.shards)
 
     async def _by_id(self, script: str, task_id: str, **args: Any) -> bool:
