@@ -52,7 +52,7 @@ class Player:
 
         Those that a proxy breaks, and those that the client gives up: a test that was stopped for a moment missed a reply.
         """
-        return sum(max(wire._lines - 1, 0) for wire in self.lb.store.calls._wires.values())
+        return sum(max(wire._lines - 1, 0) for wire in self.lb.store._wires.values())
 
     async def run(self, run: Awaitable[T], loss: float = 0.2) -> T:
         """Await a call; perhaps it loses its reply, or is cancelled once it has begun."""

@@ -155,7 +155,7 @@ async def test_the_socket_of_a_redis_py_connection_can_be_taken_over(backend: Ba
 
 @REAL
 async def test_plain_commands_travel_in_order_with_the_scripts(lb: Lockbeat) -> None:
-    wire = lb.store.calls.wire(0)
+    wire = lb.store.wire(0)
     acquired = asyncio.create_task(lb.locks.try_acquire("k", "alice", 30))
     await asyncio.sleep(0)
     key = Keys(lb.store.keys.namespace).key(0, "lock")
@@ -253,7 +253,7 @@ async def test_nothing_is_sent_while_nothing_is_asked(server: Server, namespace:
 
 async def test_memory_calls_never_overtake_each_other(namespace: str) -> None:
     async with Lockbeat(f"memory://{namespace}", namespace=namespace) as lb:
-        wire = lb.store.calls.wire(0)
+        wire = lb.store.wire(0)
         order: list[str] = []
         for n in range(20):
             row = lb.store.row["lock/is_locked"](key=str(n))

@@ -89,7 +89,7 @@ class Pottery(Contender):
 class WirePings(Contender):
     def pair(self, key: str) -> Pair:
         assert self.lb is not None
-        wire = self.lb.store.calls.wire(0)
+        wire = self.lb.store.wire(0)
 
         async def pair() -> None:
             await wire.command("PING")

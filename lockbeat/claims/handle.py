@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from operator import attrgetter
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,6 +19,11 @@ from lockbeat.values.names import check_name
 from lockbeat.values.payloads import dump
 
 log = logging.getLogger("lockbeat")
+
+
+def _of_the_claim(name: str, doc: str) -> Any:
+    """A property of the handle that is its claim's. Raises LockbeatError before there is one."""
+    return property(attrgetter(f"claim.{name}"), doc=doc)
 
 
 class ClaimHandle:
@@ -70,35 +76,12 @@ class ClaimHandle:
             raise LockbeatError(f"{self.key!r} is not claimed yet: use `async with`")
         return self._claim
 
-    @property
-    def fence(self) -> int:
-        """Grows with each new claim of the key; hand it to whatever the work writes to."""
-        return self.claim.fence
-
-    @property
-    def attempt(self) -> int:
-        """1 for new work; one more after a failure, and after an attempt that ran out."""
-        return self.claim.attempt
-
-    @property
-    def expires_at(self) -> float:
-        """When it would have ended without renewal: seconds since the epoch, by the server's clock."""
-        return self.claim.expires_at
-
-    @property
-    def outcome(self) -> str:
-        """ "acquired", or "took_over" from `previous_owner`."""
-        return self.claim.outcome
-
-    @property
-    def previous_owner(self) -> str | None:
-        """Who had it, and let it run out."""
-        return self.claim.previous_owner
-
-    @property
-    def last_error(self) -> Any:
-        """How the last attempt failed that did, if one has."""
-        return self.claim.last_error
+    fence: int = _of_the_claim("fence", "Grows with each new claim of the key; hand it to whatever the work writes to.")
+    attempt: int = _of_the_claim("attempt", "1 for new work; one more after a failure, and after an attempt that ran out.")
+    expires_at: float = _of_the_claim("expires_at", "When it would have ended unrenewed: epoch seconds, by the server's clock.")
+    outcome: str = _of_the_claim("outcome", '"acquired", or "took_over" from `previous_owner`.')
+    previous_owner: str | None = _of_the_claim("previous_owner", "Who had it, and let it run out.")
+    last_error: Any = _of_the_claim("last_error", "How the last attempt failed that did, if one has.")
 
     @property
     def lost(self) -> bool:

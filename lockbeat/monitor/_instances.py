@@ -74,7 +74,7 @@ async def instances(store: Store) -> list[Instance]:
 
 async def engine(store: Store) -> str:
     """The server's name and version, as it says: Valkey 9.0.1."""
-    info = fields(await store.calls.wire(0).command("INFO", "server"))
+    info = fields(await store.wire(0).command("INFO", "server"))
     return f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {info.get('redis_version', '?')}"
 
 

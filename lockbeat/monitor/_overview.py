@@ -156,4 +156,4 @@ async def _locks(store: Store, shard: int) -> tuple[list[tuple[str, str, int]], 
 async def _claims(store: Store, shard: int) -> int:
     """How many are live. What ran out stays where it is until somebody takes it over."""
     now_ms, live = await store.server_ms(shard), store.keys.key(shard, "claim:live")
-    return int(await store.calls.wire(shard).command("ZCOUNT", live, f"({now_ms}", "(+inf"))
+    return int(await store.wire(shard).command("ZCOUNT", live, f"({now_ms}", "(+inf"))

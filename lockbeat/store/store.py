@@ -42,7 +42,7 @@ def _note(done: asyncio.Future[Any]) -> None:
         log.debug("could not take back a call: %s", done.exception())
 
 
-class Store:
+class Store(Calls):
     """What the layers above share: calls to scripts, notifications, this instance's name.
 
     Made by `Store.open`; `aclose` gives everything back.
@@ -51,23 +51,14 @@ class Store:
     speaks = FORMAT
 
     def __init__(self, connector: Connector, keys: Keys, owner: str, shards: int, timeout: float) -> None:
+        super().__init__(connector, keys, timeout, self._follow)
         self.connector = connector
-        self.keys = keys
         self.owner = owner
         self.shards = shards
-        self.timeout = timeout
         self.loop = asyncio.get_running_loop()
         self._generation = forks.generation
         forks.keep_from_children(self.loop)
-        self.calls = Calls(connector, keys, timeout, self._follow)
         self.row = row
-        self.call = self.calls.call
-        self.call_row = self.calls.call_row
-        self.call_many = self.calls.call_many
-        self.call_named = self.calls.call_named
-        self.call_durably = self.calls.call_durably
-        self.call_many_durably = self.calls.call_many_durably
-        self.submit = self.calls.submit
         self._undoing: set[asyncio.Task[Any]] = set()
         self.closing = asyncio.Event()
         """Set when the store is about to be closed."""
@@ -138,11 +129,11 @@ class Store:
 
     async def _open(self, shard: int, shards: int = 0, *, look: bool = False) -> Any:
         """`store/open`; with `look`, nothing is written. Raises StoreFormatError."""
-        reply = await self.calls.call("store/open", shard, shards=shards, format=0 if look else self.speaks)
+        reply = await self.call("store/open", shard, shards=shards, format=0 if look else self.speaks)
         if reply.format not in (0, self.speaks):
             where = f"{self.connector.location}, namespace {self.keys.namespace!r},"
             problem = StoreFormatError(where, reply.format, self.speaks)
-            self.calls.refuse(problem)
+            self.refuse(problem)
             raise problem
         return reply
 
@@ -173,16 +164,16 @@ class Store:
         `durably`: the earlier one was a durable call, which travels on another connection: let those on their way there be
         executed first.
         """
-        before = self.calls.unanswered(shard) if durably else None
+        before = self.unanswered(shard) if durably else None
         if before:
             return self.settle(self._undo_after(set(before), row, shard, lasts))
-        future = self.calls.submit(row, shard, last=True, lasts=lasts)
+        future = self.submit(row, shard, last=True, lasts=lasts)
         future.add_done_callback(_note)
         return future
 
     async def _undo_after(self, before: set[asyncio.Future[Any]], row: Row, shard: int, lasts: float) -> Any:
         await asyncio.wait(before)
-        return await self.calls.submit(row, shard, last=True, lasts=lasts)
+        return await self.submit(row, shard, last=True, lasts=lasts)
 
     def settle(self, undoing: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run what takes something back, though its caller has gone. `aclose` waits for it, for the timeout."""
@@ -229,7 +220,7 @@ class Store:
         """The replies of a script that lists in pages: `after` is the `cursor` of the reply before, empty in the last one."""
         after: str | bytes = ""
         while True:
-            page = await self.calls.call(name, shard, after=after, **args)
+            page = await self.call(name, shard, after=after, **args)
             yield page
             if not (after := page.cursor):
                 return
@@ -243,7 +234,7 @@ class Store:
 
     async def listening(self, shard: int) -> None:
         """Wait until messages from scripts on `shard` reach this instance. Raises StoreUnavailable."""
-        place = self.calls.place(shard)
+        place = self.place(shard)
         listener = self._listeners.get(place)
         if listener is None:
             channels = self.channel, *self._bells(place)
@@ -254,7 +245,7 @@ class Store:
 
     def unheard(self, shard: int) -> None:
         """A script on `shard` has met nobody on our channel: perhaps we listen to a server that it does not run on."""
-        if (listener := self._listeners.get(self.calls.place(shard))) is not None:
+        if (listener := self._listeners.get(self.place(shard))) is not None:
             listener.doubt()
 
     def _follow(self, place: int) -> None:
@@ -283,7 +274,7 @@ class Store:
             if not done.cancelled() and done.exception() is None and done.result() == 0:
                 self._follow(place)
 
-        self.calls.wire(place).command("PUBLISH", self.channel, "").add_done_callback(counted)
+        self.wire(place).command("PUBLISH", self.channel, "").add_done_callback(counted)
 
     async def server_ms(self, shard: int) -> int:
         """The clock of a shard's server, in ms since the Unix epoch."""
@@ -307,5 +298,5 @@ class Store:
             await asyncio.wait(self._undoing, timeout=self.timeout)
             for task in self._undoing:
                 task.cancel()
-        await self.calls.aclose()
+        await super().aclose()
         await self.connector.aclose()

@@ -362,7 +362,7 @@ async def cancel_everywhere(url: str, namespace: str, durability: Durability, *,
 
 async def idle(lb: Lockbeat) -> None:
     """Nothing is on its way."""
-    durable = lb.store.calls._durable.values()
+    durable = lb.store._durable.values()
     await wait_until(lambda: not lb.store._undoing and not any(wire._working for wire in durable), "nothing is on its way")
 
 
@@ -389,7 +389,7 @@ async def test_closing_waits_for_what_takes_back_a_call_that_is_on_its_way(pair:
         await lb.locks.try_acquire("warm", "alice", 30, durability=ONE)
         pair.primary.freeze()
         task = asyncio.create_task(lb.locks.try_acquire("k", "alice", 30, durability=ONE))
-        await wait_until(lambda: lb.store.calls.unanswered(0), "it was sent")
+        await wait_until(lambda: lb.store.unanswered(0), "it was sent")
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         lb.store.loop.call_later(0.05, pair.primary.thaw)
@@ -458,7 +458,7 @@ async def test_a_connection_that_breaks_before_anything_was_answered_has_no_line
 ) -> None:
     async with Lockbeat(lossy.url, namespace=namespace) as lb:
         assert await lb.locks.try_acquire("warm", "alice", 30, durability=ONE)
-        wire = lb.store.calls._durable[0]._wire
+        wire = lb.store._durable[0]._wire
         line = wire.line
         assert line is not None
         lossy.vanish()
@@ -486,7 +486,7 @@ async def test_a_script_that_the_server_forgot_is_not_acknowledged_before_it_ran
 async def test_waiting_longer_than_the_clients_timeout_is_not_an_outage(pair: Pair, namespace: str) -> None:
     async with Lockbeat(pair.primary.url, namespace=namespace, timeout=1) as lb:
         task = await waiting(pair, lb)
-        wire = lb.store.calls._durable[0]._wire
+        wire = lb.store._durable[0]._wire
         line = wire.line
         assert line is not None
         await asyncio.sleep(1.5)

@@ -228,7 +228,7 @@ async def test_who_was_passed_over_finds_out_and_listens_where_the_calls_go(
 
 
 async def in_queue(lb: Lockbeat, count: int) -> bool:
-    reply = await lb.store.calls.wire(0).command("ZCARD", lb.store.keys.key(0, "lock:queue"))
+    reply = await lb.store.wire(0).command("ZCARD", lb.store.keys.key(0, "lock:queue"))
     return bool(reply == count)
 
 

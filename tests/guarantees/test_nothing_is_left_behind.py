@@ -100,7 +100,7 @@ async def meet(fault: str, lossy: Proxy, pair: Pair, lb: Lockbeat) -> None:
     if fault == "store away":
         await wait_until(lambda: lb.store.connector.outage.away, "they found nobody")
     elif fault == "store hung":
-        await wait_until(lambda: lb.store.calls.wire(0).line is None, "they had no answer")
+        await wait_until(lambda: lb.store.wire(0).line is None, "they had no answer")
     else:
         await wait_until(lambda: lossy.lost, "they were executed, and are not answered")
     if fault in ("line down", "failover"):
@@ -130,7 +130,7 @@ async def left(other: Lockbeat) -> list[str]:
     found += [f"task {info.state}" for info in await other.tasks.list() if info.state != "waiting"]
     found += [f"spawned {info.id}" for info in await other.tasks.list() if info.queue == "durable"]
     queue = other.store.keys.key(0, "lock:queue")
-    found += [f"waiter {place!r}" for place in await other.store.calls.wire(0).command("ZRANGE", queue, "0", "-1")]
+    found += [f"waiter {place!r}" for place in await other.store.wire(0).command("ZRANGE", queue, "0", "-1")]
     return found
 
 
@@ -275,7 +275,7 @@ async def test_calls_to_be_taken_back_are_bounded(lossy: Proxy, namespace: str, 
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
-        wire = lb.store.calls.wire(0)
+        wire = lb.store.wire(0)
         await wait_until(lambda: lb.store.connector.outage.away, "the line is down")
         assert len(wire._waiting) == 3
         await lossy.listen()

@@ -202,7 +202,7 @@ async def test_waiters_that_give_up_before_their_line_is_lost_have_no_line_each_
 ) -> None:
     async with proxy(backend.servers[0].port) as store, Lockbeat(store.url, namespace=namespace) as lb:
         async with waiting(lb):
-            line = lb.store.calls.wire(0).line
+            line = lb.store.wire(0).line
             assert line is not None
             store.vanish()
             lb.locks._room._on_gap()

@@ -367,13 +367,13 @@ class TasksFollowTheModel(RuleBasedStateMachine):
         self.server = memory_server(name)
         self.lb = Lockbeat(f"memory://{name}", namespace="model")
         self.run(self.lb.__aenter__())
-        store, load = self.lb.store, self.lb.store.calls._load
-        store.calls._load = lambda name: unhurried(load(name))  # type: ignore[method-assign]
+        store, load = self.lb.store, self.lb.store._load
+        store._load = lambda name: unhurried(load(name))  # type: ignore[method-assign]
         self.send, self.send_many, self.submit, self.undone = store.call_row, store.call_many, store.submit, store.undo
-        store.call = self.call
-        store.call_row = self.call_row
-        store.call_many = self.call_many
-        store.submit = self.claims
+        store.call = self.call  # type: ignore[method-assign]
+        store.call_row = self.call_row  # type: ignore[method-assign]
+        store.call_many = self.call_many  # type: ignore[method-assign]
+        store.submit = self.claims  # type: ignore[method-assign]
         store.undo = self.undo  # type: ignore[method-assign]
         self.calls: list[Row] = []
         self.attempts: list[Task] = []

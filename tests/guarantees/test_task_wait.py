@@ -15,7 +15,7 @@ async def waits(lb: Lockbeat, task_id: str) -> asyncio.Task[str]:
     """Someone who waits for it, and is in the store's book."""
     waiting = asyncio.create_task(state_at_end(lb, task_id))
     key = lb.store.keys.key(lb.tasks.shard_of(task_id), "task:awaited")
-    while not await lb.store.calls.wire(lb.tasks.shard_of(task_id)).command("ZCARD", key):
+    while not await lb.store.wire(lb.tasks.shard_of(task_id)).command("ZCARD", key):
         await asyncio.sleep(0.002)
     return waiting
 

@@ -120,8 +120,8 @@ async def test_a_short_row_in_a_shared_run_is_refused_and_shifts_nobodys_argumen
     await asyncio.sleep(0)  # they are waiting to be sent
     short: Any = ("k", "bob", "token", 30_000, 1)
     with pytest.raises(TypeError, match="lock/try_acquire can't be called with"):
-        store.calls._targets["lock/try_acquire", store.shard_of("k")][0].submit(
-            store.calls._targets["lock/try_acquire", store.shard_of("k")][1], short
+        store._targets["lock/try_acquire", store.shard_of("k")][0].submit(
+            store._targets["lock/try_acquire", store.shard_of("k")][1], short
         )
     with pytest.raises(TypeError, match=r"lock/try_acquire\(\) missing 1 required keyword-only argument: 'channel'"):
         await store.call("lock/try_acquire", 0, key="k", owner="bob", token="t", ttl_ms=30_000, reentrant=1)
