@@ -13,6 +13,7 @@ from lockbeat.jobs import Job, LedgerEntry
 from lockbeat.triggers import Cron, Every
 
 from .conftest import Start, wait_until
+from .terminal import Terminal
 
 JOBS = {
     job.name: job for job in (Job.declare("a", Every(1)), Job.declare("b", Cron("*/2 * * * * *")), Job.declare("slow", Every(2)))
@@ -108,6 +109,19 @@ def test_a_short_demo_is_sound_and_leaves_nothing_behind(start: Start, tmp_path:
     rows = process.out.partition("\nslot ")[2].partition("\n\n")[0].splitlines()[1:]
     assert len([row for row in rows if not row[8:].startswith(".")]) == 8, "a row for each second"
     assert list(temp.iterdir()) == []
+
+
+def test_on_a_terminal_the_demo_shows_how_things_stand_until_it_is_interrupted() -> None:
+    with Terminal("demo") as terminal:
+        terminal.says("all alive, ")
+        terminal.says("lock job:backup  ")
+        terminal.says(" fired")
+        terminal.says("missed 0")
+        terminal.says("kill -9 ")
+        terminal.types("\x03")
+        assert terminal.ends() == 130
+    assert terminal.said.endswith("lockbeat: interrupted; the instances and the store are ended\r\n")
+    assert terminal.said.rindex("\x1b[?25h") > terminal.said.rindex("\x1b[?25l"), "the cursor is back"
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")

@@ -4,7 +4,7 @@ jobs     what the instances run; it notes its doings in a file, past the store
 _cast    the instances: processes
 _story   what is done to them, and when
 _check   holds what happened against what was due
-_stage   what is known at a moment, for _plain and _screen to show
+_stage   what is known at a moment, for _display to show
 """
 
 from lockbeat.cli.demo._story import show_demo

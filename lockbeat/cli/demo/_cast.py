@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -26,13 +25,13 @@ class Member:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
-    def pid(self) -> int:
+    def process(self) -> subprocess.Popen[bytes]:
         assert self._process is not None
-        return self._process.pid
+        return self._process
 
     @property
-    def log(self) -> Path:
-        return self._directory / f"{self.name}.log"
+    def pid(self) -> int:
+        return self.process.pid
 
     def start(self) -> None:
         """A new process: a new instance to the store, whatever its letter."""
@@ -42,7 +41,7 @@ class Member:
             jobs.EFFECTS: str(self._directory / "effects.jsonl"),
             "PYTHONPATH": os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH")))),
         }
-        with self.log.open("ab") as log:
+        with self._log.open("ab") as log:
             # A process group of its own keeps the terminal's Ctrl-C from it; a session of its own would keep a frozen
             # one frozen for ever if the demo was killed, since the kernel wakes only those that lose their parent's session.
             self._process = subprocess.Popen(  # noqa: S603 - this very Python
@@ -55,43 +54,29 @@ class Member:
             )
         self.condition = "starting"
 
-    def kill(self) -> None:
-        """SIGKILL: no goodbye."""
-        self._signal(signal.SIGKILL)
-        self._gone()
-        self.condition = "killed"
-
-    def freeze(self) -> None:
-        """SIGSTOP: as a paused virtual machine, or a long garbage collection."""
-        self._signal(signal.SIGSTOP)
-        self.condition = "frozen"
-
-    def thaw(self) -> None:
-        """SIGCONT: it goes on as if no time had passed."""
-        self._signal(signal.SIGCONT)
-        self.condition = "alive"
-
-    def terminate(self) -> None:
-        """SIGTERM: shut down in order."""
-        self._signal(signal.SIGTERM)
-
-    def exit_code(self) -> int | None:
-        """How it ended; None while it runs."""
-        return None if self._process is None else self._process.poll()
-
     def end(self) -> None:
-        """Gone when this returns, whatever state it was in."""
-        if self._process is not None and self._process.poll() is None:
-            self._signal(signal.SIGKILL)  # also ends a frozen one
-        self._gone()
-
-    def _gone(self) -> None:
+        """SIGKILL: no goodbye. It is gone when this returns, whatever state it was in."""
         if self._process is not None:
+            self._process.kill()
             self._process.wait()
             if self._process.stdin is not None:
                 self._process.stdin.close()
 
-    def _signal(self, number: int) -> None:
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(number)
+    def freeze(self) -> None:
+        """SIGSTOP: as a paused virtual machine, or a long garbage collection."""
+        self.process.send_signal(signal.SIGSTOP)
+        self.condition = "frozen"
+
+    def thaw(self) -> None:
+        """SIGCONT: it goes on as if no time had passed."""
+        self.process.send_signal(signal.SIGCONT)
+        self.condition = "alive"
+
+    def last_words(self) -> str:
+        """The end of its log."""
+        lines = self._log.read_text(errors="replace").splitlines()
+        return " | ".join(line.strip() for line in lines[-3:] if line.strip()) or "its log is empty"
+
+    @property
+    def _log(self) -> Path:
+        return self._directory / f"{self.name}.log"

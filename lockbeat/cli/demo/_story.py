@@ -6,23 +6,18 @@ import asyncio
 import contextlib
 import math
 import shutil
-import signal
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
-from rich.console import Console
-
-from lockbeat.cli._errors import Problem, only_error
+from lockbeat.cli._errors import Problem, only_error, until_signalled
 from lockbeat.cli._output import complain, is_terminal
 from lockbeat.cli._store import quiet
 from lockbeat.cli.demo import jobs
 from lockbeat.cli.demo._cast import Member
 from lockbeat.cli.demo._check import Effect, Verdict, judge, read_effects
-from lockbeat.cli.demo._plain import Plain
-from lockbeat.cli.demo._screen import Screen
+from lockbeat.cli.demo._display import Display
 from lockbeat.cli.demo._stage import Blow, Stage, slot_name
 from lockbeat.client import Lockbeat
 from lockbeat.monitor import engine, instances
@@ -34,36 +29,36 @@ LOOK_BACK = 20
 START_TIMEOUT, STOP_TIMEOUT = 30.0, 15.0
 
 
-class Display(Protocol):
-    """Shows the stage."""
-
-    def open(self) -> None: ...
-    def update(self) -> None: ...
-    def close(self) -> None: ...
-    def end(self, verdict: Verdict) -> None: ...
-
-
 def show_demo(seconds: float, count: int) -> int:
     """Run it; the exit code: 1 when a slot was missed or doubled."""
     directory = Path(tempfile.mkdtemp(prefix="lockbeat-demo-"))
     url = f"embedded://{directory}/store"
-    members = [Member(chr(ord("A") + at), directory, url) for at in range(count)]
-    stage = Stage(members, seconds, url)
-    display = Screen(stage, Console(highlight=False)) if is_terminal() else Plain(stage)
+    stage = Stage([Member(chr(ord("A") + at), directory, url) for at in range(count)], seconds)
+    display = Display(stage, live=is_terminal())
     try:
         with quiet():
-            return asyncio.run(_until_signalled(_Story(stage, display, directory, url).play))
+            return asyncio.run(_until_signalled(_Story(stage, display, directory, url)))
     except BaseExceptionGroup as group:
         raise only_error(group) from None
-    except _Interrupted as interrupted:
-        display.close()
-        complain("interrupted; the instances and the store are ended")
-        return 128 + interrupted.number
     finally:
         display.close()
-        for member in members:
+        for member in stage.members:
             member.end()
         _remove(directory)
+
+
+async def _until_signalled(story: _Story) -> int:
+    """A signal cancels the story, so that what it started is ended."""
+    with until_signalled() as ended:
+        playing = asyncio.ensure_future(story.play())
+        await asyncio.wait({playing, ended}, return_when=asyncio.FIRST_COMPLETED)
+        if not ended.done():
+            return playing.result()
+        playing.cancel()
+        await asyncio.wait({playing})
+    story.display.close()
+    complain("interrupted; the instances and the store are ended")
+    return 128 + ended.result()
 
 
 def _remove(directory: Path) -> None:
@@ -75,41 +70,12 @@ def _remove(directory: Path) -> None:
         time.sleep(0.1)
 
 
-class _Interrupted(Exception):
-    """A signal asked the demo to end."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-async def _until_signalled(play: Callable[[], Awaitable[int]]) -> int:
-    """SIGINT and SIGTERM cancel the play, so that what it started is ended. Raises _Interrupted then."""
-    loop = asyncio.get_running_loop()
-    received: list[int] = []
-    playing = asyncio.ensure_future(play())
-
-    def stop(number: int) -> None:
-        if not received:
-            playing.cancel()
-        received.append(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, stop, number)
-    try:
-        return await playing
-    except asyncio.CancelledError:
-        if not received:
-            raise
-        raise _Interrupted(received[0]) from None
-
-
 class _Story:
     """One performance."""
 
     def __init__(self, stage: Stage, display: Display, directory: Path, url: str) -> None:
+        self.display = display
         self._stage = stage
-        self._display = display
         self._effects = directory / "effects.jsonl"
         self._read_to = 0
         self._killed: set[int] = set()
@@ -120,7 +86,7 @@ class _Story:
         stage = self._stage
         async with Lockbeat(self._url) as self._lb:
             try:
-                self._display.open()
+                self.display.open()
                 async with asyncio.TaskGroup() as group:
                     watching = group.create_task(self._watch())
                     await self._act()
@@ -129,17 +95,22 @@ class _Story:
                 # Before the store, which its last user ends; an interrupted demo does not wait for them.
                 for member in stage.members:
                     member.end()
-            await self._look_left_behind()
+            stage.left_behind += [f"the lock {lease.key}" for lease in await self._lb.locks.list()]
+            # Who could not say goodbye is forgotten in 30 s.
+            left = [instance.owner for instance in await instances(self._lb.store) if instance.pid not in self._killed]
+            stage.left_behind += [f"the instance {owner}" for owner in left]
             verdict = await self._judge()
-        self._display.end(verdict)
+        self.display.end(verdict)
         return 0 if verdict.sound and not stage.left_behind else 1
 
     # -- what is done
 
     async def _act(self) -> None:
         stage, length = self._stage, self._stage.seconds
-        count = len(stage.members)
-        stage.tell(f"starting {count} instances of {len(stage.job_names)} jobs on an embedded {await engine(self._lb.store)}")
+        stage.tell(
+            f"starting {len(stage.members)} instances of {len(stage.job_names)} jobs "
+            f"on an embedded {await engine(self._lb.store)}"
+        )
         for member in stage.members:
             member.start()
         for member in stage.members:
@@ -165,7 +136,7 @@ class _Story:
         stage.tell(f"SIGCONT to {frozen.name} after {frozen_for:.1f} s{held}", "bright_blue")
 
         await self._at(begins + length + 0.3)
-        await self._until(self._settled, 3.0)
+        await self._until(self._is_settled, 3.0)
         await self._stop()
 
     async def _strike(self, verb: str) -> Member:
@@ -179,48 +150,44 @@ class _Story:
             return found if 0.3 < time.time() % 1 < 0.8 else None
 
         await self._until(lambda: holder() is not None, min(stage.seconds * 0.15, 3.0))
-        target = holder()
-        held = target is not None
-        target = target or next(member for member in stage.members if member.condition == "alive")
-        pid, holding = target.pid, f", which holds the lock {job_lock(jobs.SLOW)}" if held else ""
+        holds = holder()
+        target = holds or next(member for member in stage.members if member.condition == "alive")
+        whom = f"{target.name} (pid {target.pid}){f', which holds the lock {job_lock(jobs.SLOW)}' if holds else ''}"
         if verb == "freeze":
             target.freeze()
-            stage.tell(f"SIGSTOP to {target.name} (pid {pid}){holding}", "bold bright_blue")
+            stage.tell(f"SIGSTOP to {whom}", "bold bright_blue")
         else:
-            target.kill()
-            self._killed.add(pid)
-            stage.tell(f"kill -9 {target.name} (pid {pid}){holding}", "bold red")
-        stage.blows.append(Blow(verb, target, time.time(), held))
+            self._killed.add(target.pid)
+            target.end()
+            target.condition = "killed"
+            stage.tell(f"kill -9 {whom}", "bold red")
+        stage.blows.append(Blow(verb, target, time.time(), holds is not None))
         return target
 
     async def _stop(self) -> None:
         stage, started = self._stage, time.monotonic()
         stage.tell("time is up: SIGTERM to all; what runs may end")
         for member in stage.members:
-            member.terminate()
-        await self._until(lambda: all(member.exit_code() is not None for member in stage.members), STOP_TIMEOUT)
+            member.process.terminate()
+        await self._until(lambda: all(member.process.poll() is not None for member in stage.members), STOP_TIMEOUT)
         stage.shut_down_took = time.monotonic() - started
         for member in stage.members:
-            code = member.exit_code()
-            member.condition = "stopped"
+            code, member.condition = member.process.poll(), "stopped"
             if code != 0:
                 how = "did not end by itself" if code is None else f"ended with code {code}"
                 stage.left_behind.append(f"{member.name} {how}")
         self._read_effects()
-        self._display.update()
+        self.display.update()
 
     async def _alive(self, member: Member) -> None:
         """Wait until the store knows it."""
-        stage, deadline = self._stage, time.monotonic() + START_TIMEOUT
-        while True:
-            for instance in await instances(self._lb.store):
-                if instance.pid == member.pid:
-                    stage.letters[instance.owner] = member.name
-                    member.condition = "alive"
-                    return
-            if member.exit_code() is not None or time.monotonic() > deadline:
-                raise Problem(f"instance {member.name} did not come up: {_tail(member.log)}")
+        deadline = time.monotonic() + START_TIMEOUT
+        while not (owners := [each.owner for each in await instances(self._lb.store) if each.pid == member.pid]):
+            if member.process.poll() is not None or time.monotonic() > deadline:
+                raise Problem(f"instance {member.name} did not come up: {member.last_words()}")
             await asyncio.sleep(0.02)
+        self._stage.letters[owners[0]] = member.name
+        member.condition = "alive"
 
     # -- what is seen
 
@@ -228,30 +195,24 @@ class _Story:
         stage, looks = self._stage, 0
         while True:
             self._read_effects()
-            found = await self._lb.locks.list()
-            lock = next((lease for lease in found if lease.key == job_lock(jobs.SLOW)), None)
-            stage.lock = lock
+            stage.lock = next((lease for lease in await self._lb.locks.list() if lease.key == job_lock(jobs.SLOW)), None)
             if looks % 3 == 0:
                 await self._read_ledger()
             for member in stage.members:
-                if member.condition in ("alive", "frozen") and stage.shut_down_took is None:
-                    self._check_alive(member)
-            self._display.update()
+                running = member.condition in ("alive", "frozen") and stage.shut_down_took is None
+                if running and member.process.poll() not in (None, 0):
+                    raise Problem(f"instance {member.name} ended by itself: {member.last_words()}")
+            self.display.update()
             looks += 1
             await asyncio.sleep(FRAME)
 
-    def _check_alive(self, member: Member) -> None:
-        if member.exit_code() not in (None, 0):
-            raise Problem(f"instance {member.name} ended by itself: {_tail(member.log)}")
-
     def _read_effects(self) -> None:
-        stage = self._stage
         with contextlib.suppress(FileNotFoundError), self._effects.open("rb") as file:
             file.seek(self._read_to)
             whole, end, _ = file.read().rpartition(b"\n")
             self._read_to += len(whole) + len(end)
             for effect in read_effects(whole.decode()):
-                stage.effects.append(effect)
+                self._stage.effects.append(effect)
                 self._note(effect)
 
     def _note(self, effect: Effect) -> None:
@@ -261,10 +222,8 @@ class _Story:
             for blow in stage.blows:
                 if effect.job == jobs.SLOW and blow.held and blow.taken_over is None and effect.at > blow.at:
                     blow.taken_over = effect
-                    gap = effect.at - blow.at
-                    stage.tell(
-                        f"{effect.by} takes over {job_lock(jobs.SLOW)} {gap:.1f} s after the {blow.verb}, fence {effect.fence}"
-                    )
+                    after = f"{effect.at - blow.at:.1f} s after the {blow.verb}, fence {effect.fence}"
+                    stage.tell(f"{effect.by} takes over {job_lock(jobs.SLOW)} {after}")
         elif effect.what == "cut":
             stage.cut.add(effect.key)
             stage.tell(f"{effect.by} finds its lease lost: its {effect.job} is cancelled", "bright_blue")
@@ -272,28 +231,16 @@ class _Story:
     async def _read_ledger(self, entries: int = LOOK_BACK) -> None:
         stage = self._stage
         pages = await asyncio.gather(*(self._lb.jobs.ledger(name, entries) for name in stage.job_names))
-        for page in pages:
-            for entry in reversed(page):
-                key = (entry.job, entry.slot_ms)
-                before = stage.ledger.get(key)
-                stage.ledger[key] = entry
-                if entry.state == "lost" and (before is None or before.state != "lost") and stage.t0_ms:
-                    stage.tell(f"the ledger on {slot_name(key)}: lost, {entry.reason}", "red")
+        for entry in (entry for page in pages for entry in reversed(page)):
+            key = (entry.job, entry.slot_ms)
+            before, stage.ledger[key] = stage.ledger.get(key), entry
+            if entry.state == "lost" and (before is None or before.state != "lost") and stage.t0_ms:
+                stage.tell(f"the ledger on {slot_name(key)}: lost, {entry.reason}", "red")
 
-    def _settled(self) -> bool:
+    def _is_settled(self) -> bool:
         """Whether all that was due has begun, or is known not to."""
         stage, now_ms = self._stage, time.time() * 1000
         return all(stage.cell(key, now_ms) != "waiting" for key in stage.due(stage.t1_ms))
-
-    # -- the end
-
-    async def _look_left_behind(self) -> None:
-        stage = self._stage
-        stage.lock = None
-        stage.left_behind += [f"the lock {lease.key}" for lease in await self._lb.locks.list()]
-        for instance in await instances(self._lb.store):
-            if instance.pid not in self._killed:  # who could not say goodbye is forgotten in 30 s
-                stage.left_behind.append(f"the instance {instance.owner}")
 
     async def _judge(self) -> Verdict:
         stage = self._stage
@@ -309,11 +256,3 @@ class _Story:
         deadline = time.monotonic() + timeout
         while not condition() and time.monotonic() < deadline:  # noqa: ASYNC110 - processes and files ring no bell
             await asyncio.sleep(0.02)
-
-
-def _tail(log: Path) -> str:
-    try:
-        lines = log.read_text(errors="replace").splitlines()
-    except OSError:
-        return "it left no log"
-    return " | ".join(line.strip() for line in lines[-3:] if line.strip()) or "its log is empty"
