@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -65,6 +65,8 @@ class Hands:
     def starting(self, shard: int, call: str, jobs: Sequence[Job]) -> Iterator[Hands]:
         self.here = [number < self.places and job.name in self.names for number, job in enumerate(jobs)]
         yield self
+
+    burst = nullcontext[None]
 
     def begin(self, task: Task) -> None:
         self.places -= 1

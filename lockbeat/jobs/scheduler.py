@@ -75,6 +75,10 @@ class Runner(Protocol):
         """How many more attempts it would take now."""
         ...
 
+    def burst(self) -> AbstractContextManager[None]:
+        """Slots are being fired: what they start goes first."""
+        ...
+
     def starting(self, shard: int, call: str, jobs: Sequence[Job]) -> AbstractContextManager[Starting]:
         """Places for the first attempts of these jobs while a call is on its way that fires them."""
         ...
@@ -85,6 +89,7 @@ class _Nobody:
 
     room = MOST
     here: Sequence[bool] = ()
+    burst = nullcontext[None]
 
     def starting(self, shard: int, call: str, jobs: Sequence[Job]) -> AbstractContextManager[Starting]:
         self.here = [False] * len(jobs)
@@ -170,7 +175,7 @@ class Scheduler:
         self._handed[shard] = handed
         if rows:
             # Whatever becomes of us: what has been fired in our name must reach the worker, or be given back by it.
-            with anyio.CancelScope(shield=True):
+            with self._runner.burst(), anyio.CancelScope(shield=True):
                 planned_ms = await self._fire(shard, now_ms, rows)
             next_ms = min(next_ms or planned_ms, planned_ms or next_ms)
         if len(rows) >= 2 * handful or (odd and await self._walk(shard, odd)):

@@ -266,8 +266,11 @@ class Tasks(Spawning):
         It is accepted after the lease expired, while nobody took the task over, and again from the same attempt. False: the
         attempt is not the newest, or the task was cancelled.
         """
-        row = self._store.row["task/complete"](**_attempt(task), result="" if result is None else dump("result", result))
-        return bool(await self._store.call_row(row, task.shard) == results.DONE)
+        return bool(await self._store.call_row(self.completing(task, result), task.shard) == results.DONE)
+
+    def completing(self, task: Task, result: Any = None) -> Row:
+        """The call that `complete` makes."""
+        return self._store.row["task/complete"](**_attempt(task), result="" if result is None else dump("result", result))
 
     async def fail(self, task: Task, error: Any, retry_at: datetime | float | None = None) -> Failed:
         """The attempt failed: the task is tried again, or is dead when its attempts are used up (`task/fail`).

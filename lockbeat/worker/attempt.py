@@ -34,7 +34,10 @@ BLAMED = "what it started raised SystemExit or KeyboardInterrupt"
 class Attempt:
     """One attempt: its lease, and why it is to stop, if it is."""
 
-    __slots__ = ("_grace", "abandoned", "ended", "function", "held", "problem", "result", "runner", "running", "stopped", "task")
+    __slots__ = (
+        *("_grace", "abandoned", "began", "ended", "function", "held", "limit"),
+        *("problem", "result", "runner", "running", "stopped", "task"),
+    )
 
     def __init__(self, task: Task, function: Function, asked_at: float, grace: float) -> None:
         self.task = task
@@ -44,6 +47,8 @@ class Attempt:
         self.held.taken(asked_at)
         self.held.overrun = self._overrun
         self._grace = grace
+        self.began = 0.0  # monotonic
+        self.limit: asyncio.TimerHandle | None = None  # when its max_duration should be over
         self.runner: asyncio.Task[None] | None = None
         self.running = False
         self.abandoned = False
@@ -92,16 +97,23 @@ class Attempt:
         """Run the function. What went wrong; None: nothing, and `result` is what it returned."""
         loop, task = asyncio.get_running_loop(), self.task
         timeout_ms = task.timeout_ms or self.function.timeout_ms
-        if monotonic() >= self.held.trusted_until:
+        self.began = monotonic()
+        if self.began >= self.held.trusted_until:
             self.stop(LOST)  # the process was frozen, or the answer came late: it may be another's by now
         if timeout_ms:
-            self.held.until = monotonic() + timeout_ms / 1000 + self._grace
+            self.held.until = self.began + timeout_ms / 1000 + self._grace
         timer = loop.call_later(timeout_ms / 1000, self.stop, TIMED_OUT) if timeout_ms else None
         try:
             if self.stopped is not None:
                 return Failure("Cancelled", "it was not begun")
             self.running = True
-            self.result = await self._call()
+            blame.set(self._blame)
+            call = self.function.with_run(self._run)
+            if self.function.is_async:
+                with forks.OnlyTheParentReturns():
+                    self.result = await call()
+            else:
+                self.result = await self._in_thread(call)
         except (asyncio.CancelledError, LeaseLost) as problem:
             if isinstance(problem, LeaseLost) and problem.key != task.id:
                 return self._failed(problem)  # of another lease, that the function held
@@ -142,13 +154,7 @@ class Attempt:
             self.stopped = BLAMED
             self.runner.cancel()
 
-    async def _call(self) -> Any:
-        function = self.function
-        blame.set(self._blame)
-        call = function.with_run(self._run)
-        if function.is_async:
-            with forks.OnlyTheParentReturns():
-                return await call()
+    async def _in_thread(self, call: Callable[[], Any]) -> Any:
         thread = _in_thread(self.task.id, partial(contextvars.copy_context().run, call))
         try:
             result = await asyncio.shield(thread)

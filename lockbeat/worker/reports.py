@@ -4,37 +4,124 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from lockbeat.errors import ScriptError, StoreError
 from lockbeat.leases.keeper import CANCELLED
 from lockbeat.leases.lease import monotonic
 from lockbeat.process.logs import log
+from lockbeat.store import Store, results
 from lockbeat.tasks import Failure, Tasks
 from lockbeat.values.payloads import dump
 from lockbeat.worker.attempt import LOST, SHUT_DOWN, Attempt, fields
 
 OUTCOME_PATIENCE = 30.0
 """Seconds for which an outcome that the store does not take is offered again."""
+ENDS_WAIT, NEXT_HANDFUL, LOOK_AGAIN = 0.05, 0.005, 0.005
+"""Seconds for which what has succeeded is not ended while slots are being fired: those of a burst begin first, and are less late.
+Seconds after which the next handful of a burst would be on its way; and between two looks whether it is."""
 
 
 class Reports:
-    """Ends attempts in the store. `wake` is called with a shard on which there may be something to claim."""
+    """Ends attempts in the store. `wake` is called with a shard on which there may be something to claim; `ended`, with each
+    attempt when the store knows how it ended, or will not be told.
+    """
 
-    def __init__(self, tasks: Tasks, wake: Callable[[int], None]) -> None:
+    def __init__(self, store: Store, tasks: Tasks, wake: Callable[[int], None], ended: Callable[[Attempt], None]) -> None:
+        self._store, self._loop = store, store.loop
         self._tasks = tasks
         self._wake = wake
-        self.stopping = False
-        """The instance shuts down: it does not wait for a store that is away."""
+        self._ended = ended
+        self._stopping = False
+        self._done: list[Attempt] = []  # succeeded, and not told yet
+        self._tell_by = 0.0  # the loop's time, as the next
+        self._fired_at = -math.inf
+        self._firing = 0  # handfuls, each of another shard
         self.completed = 0
         """Attempts that ended well, since it started."""
         self.failed = 0
         """Attempts that ended otherwise."""
 
+    def shut_down(self) -> None:
+        """From now on nothing waits: neither for a burst to begin, nor for a store that is away."""
+        self._stopping = True
+
+    # -- those that succeeded, many at a time
+
+    @contextmanager
+    def burst(self) -> Iterator[None]:
+        """Slots are being fired."""
+        self._firing += 1
+        try:
+            yield
+        finally:
+            self._firing -= 1
+            self._fired_at = self._loop.time()
+
+    def _wait(self) -> bool:
+        """Whether what is being fired is to begin first."""
+        return (self._firing > 0 or self._loop.time() < self._fired_at + NEXT_HANDFUL) and not self._stopping
+
+    def done(self, attempt: Attempt) -> None:
+        """Complete an attempt: now, or when the slots that are being fired have begun."""
+        attempt.runner = None
+        if not self._wait():
+            self._complete(attempt)
+            return
+        self._done.append(attempt)
+        if len(self._done) == 1:
+            self._tell_by = self._loop.time() + ENDS_WAIT
+            self._loop.call_later(LOOK_AGAIN, self._tell)
+
+    def _tell(self) -> None:
+        if self._wait() and self._loop.time() < self._tell_by:
+            self._loop.call_later(LOOK_AGAIN, self._tell)
+            return
+        done, self._done = self._done, []
+        for attempt in done:
+            self._complete(attempt)
+
+    def _complete(self, attempt: Attempt) -> None:
+        row = self._tasks.completing(attempt.task, self._result(attempt))
+        try:
+            telling = self._store.submit(row, attempt.task.shard)
+        except StoreError:  # closed
+            self._again(attempt)
+        else:
+            telling.add_done_callback(partial(self._told, attempt))
+
+    def _told(self, attempt: Attempt, telling: asyncio.Future[int]) -> None:
+        if telling.cancelled() or telling.exception() is not None or telling.result() != results.DONE:
+            self._again(attempt)
+        else:
+            self.completed += 1
+            self._ended(attempt)
+
+    def _again(self, attempt: Attempt) -> None:
+        """The store has not taken the outcome, or refused it. Offer it again, patiently."""
+        attempt.runner = self._loop.create_task(self.report(attempt, None), name=attempt.task.id)
+
+    # -- each by itself
+
     async def report(self, attempt: Attempt, failure: Failure | None) -> None:
-        """Tell the store how an attempt ended, and the log what is worth a line. Raises StoreError: its outcome is lost."""
+        """Tell the store how an attempt ended, and the log what is worth a line."""
+        task = attempt.task
+        try:
+            await self._report(attempt, failure)
+        except StoreError as problem:
+            log.error("the outcome of %s is lost: %s", task.id, problem, extra=fields(task))
+            self._wake(task.shard)  # its lease stands until it ends: a claim says when, and takes it back then
+        except asyncio.CancelledError:
+            pass  # the worker is closed, its grace is over: release_all has the last word
+        finally:
+            self._ended(attempt)
+
+    async def _report(self, attempt: Attempt, failure: Failure | None) -> None:
         task = attempt.task
         if failure is None and attempt.stopped != CANCELLED:
             self.completed += 1
@@ -93,7 +180,7 @@ class Reports:
                 return await report()
             except StoreError as problem:
                 # What can't be read seldom heals by itself.
-                if self.stopping or (not left if isinstance(problem, ScriptError) else monotonic() > until):
+                if self._stopping or (not left if isinstance(problem, ScriptError) else monotonic() > until):
                     raise
                 left -= 1
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads retries

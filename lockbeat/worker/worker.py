@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 
 from lockbeat.errors import StoreError
 from lockbeat.jobs import Job
@@ -17,7 +16,7 @@ from lockbeat.store import Store, messages, results
 from lockbeat.store.durable import Durability
 from lockbeat.store.wakeup import LOOK_IN_MEMORY, Wakeup
 from lockbeat.tasks import NOT_DURABLE_MS, Claimed, Task, Tasks
-from lockbeat.worker.attempt import SHUT_DOWN, Attempt, fields
+from lockbeat.worker.attempt import SHUT_DOWN, Attempt
 from lockbeat.worker.functions import Function
 from lockbeat.worker.passing import Passing
 from lockbeat.worker.reports import Reports
@@ -31,11 +30,6 @@ SWEEP = 1.0
 """Seconds between looks at what time has brought while there is no room for more."""
 LOOK_AFTER = 20.0
 """Seconds. Looks again after this time though nobody rang: a message can be lost with the instance that was to send it."""
-
-
-ENDS_WAIT, NEXT_HANDFUL = 0.1, 0.005
-"""Seconds for which what has run is not ended while slots are being fired: those of a burst begin first, and are less late. And
-seconds after which the next handful of a burst would have been fired."""
 
 
 class Starting:
@@ -85,17 +79,16 @@ class Worker:
         self._strangers: set[str] = set()  # functions that others have: older or newer code, another program
         self._free = concurrency
         self._freed = Wakeup()  # a place
-        self._firing = 0  # calls on their way
-        self._fired = asyncio.Event()  # all that was due, or ends have waited long enough
-        self._fired.set()
-        self._burst_over: asyncio.TimerHandle | None = None
         self._claiming: set[asyncio.Future[Claimed]] = set()
         self._stopping = False
         self._passing = Passing()
         self._next = asyncio.Lock()  # held by the shard whose turn it is to take what room there is
         self._turns: defaultdict[int, int] = defaultdict(int)  # of the queues, shard by shard
         self._wakeups: dict[int, list[Wakeup]] = {}
-        self.reports = Reports(tasks, self.wake)
+        self._idle = asyncio.Event()  # a shutdown, and all that ran has ended
+        self.reports = Reports(store, tasks, self.wake, self._ended)
+        self.burst = self.reports.burst
+        """While slots are being fired, what has run is not ended: those of a burst begin first."""
         self.abandoned: list[str] = []
         """The tasks whose functions a shutdown left running."""
 
@@ -108,7 +101,7 @@ class Worker:
         self._free += places
         self._freed.ring()
 
-    @contextmanager
+    @contextlib.contextmanager
     def starting(self, shard: int, call: str, jobs: Sequence[Job]) -> Iterator[Starting]:
         """Places for the first attempts of jobs that a call fires, as far as there is room and this program has them.
 
@@ -121,28 +114,14 @@ class Worker:
         leases_ms = [job.lease_ms for job, mine in zip(jobs, here, strict=True) if mine]
         with self._places(shard, call, len(leases_ms), min(leases_ms, default=0)) as starting:
             starting.here = here
-            self._fires(1)
             try:
                 yield starting
             except StoreError:
                 self._tasks.reply_lost(shard, self._store.owner, [call] if leases_ms else ())
                 self.wake(shard)
                 raise
-            finally:
-                self._fires(-1)
 
-    def _fires(self, calls: int) -> None:
-        """So many calls that fire have left, or are answered."""
-        self._firing += calls
-        if self._burst_over is not None:
-            self._burst_over.cancel()
-        if not self._firing:
-            self._burst_over = self._store.loop.call_later(NEXT_HANDFUL, self._fired.set)
-        elif self._fired.is_set():
-            self._fired.clear()
-            self._store.loop.call_later(ENDS_WAIT, self._fired.set)
-
-    @contextmanager
+    @contextlib.contextmanager
     def _places(self, shard: int, call: str, places: int, lease_ms: int) -> Iterator[Starting]:
         """Keep places for what a call is about to start, and have the keeper renew that until each attempt is looked after alone.
 
@@ -160,11 +139,6 @@ class Worker:
         finally:
             self._keeper.drop(held)
             self._give_places(starting.left)
-
-    @property
-    def running(self) -> int:
-        """Attempts that are running now."""
-        return len(self._attempts)
 
     def _begin(self, task: Task, held: Held) -> None:
         """Run an attempt that was started in this instance's name, in a place kept for it. `held`: what has renewed it since."""
@@ -277,32 +251,30 @@ class Worker:
         self._tasks.give_back(task)
 
     async def _execute(self, attempt: Attempt) -> None:
-        task = attempt.task
-        began = monotonic() if log.isEnabledFor(logging.DEBUG) else None
-        limit = None if task.ends_in is None else self._store.loop.call_later(task.ends_in, self._ask, attempt)
-        place = 1
+        if attempt.task.ends_in is not None:
+            attempt.limit = self._store.loop.call_later(attempt.task.ends_in, self._ask, attempt)
         try:
             failure = await attempt.outcome()
-            # The next may begin: it is claimed in the same write that reports the end of this one.
-            self._give_places(place)
-            place = 0
-            if not self._fired.is_set():
-                await self._fired.wait()
-            await self.reports.report(attempt, failure)
-        except StoreError as problem:
-            log.error("the outcome of %s is lost: %s", task.id, problem, extra=fields(task))
-            self.wake(task.shard)  # its lease stands until it ends: a claim says when, and takes it back then
-        except asyncio.CancelledError:
-            pass  # the worker is closed, its grace is over: release_all has the last word
+        except BaseException:  # Ctrl-C, in a program that leaves it to Python
+            self._ended(attempt)
+            raise
         finally:
-            if began is not None:
-                log.debug("ended %s in %.0f ms", task.id, (monotonic() - began) * 1000)
-            if limit is not None:
-                limit.cancel()
-            self._keeper.drop(attempt.held)
-            del self._attempts[task]
-            if place:
-                self._give_places(place)
+            # The next may begin: it is claimed in the same write that reports the end of this one.
+            self._give_places(1)
+        if failure is None and attempt.stopped != CANCELLED:
+            self.reports.done(attempt)
+        else:
+            await self.reports.report(attempt, failure)
+
+    def _ended(self, attempt: Attempt) -> None:
+        """The store knows how it ended, or will not be told."""
+        log.debug("ended %s in %.0f ms", attempt.task.id, (monotonic() - attempt.began) * 1000)
+        if attempt.limit is not None:
+            attempt.limit.cancel()
+        self._keeper.drop(attempt.held)
+        del self._attempts[attempt.task]
+        if self._stopping and not self._attempts:
+            self._idle.set()
 
     def _ask(self, attempt: Attempt) -> None:
         """It was perhaps cancelled, or its max_duration should be over: the script says so, by the server's clock."""
@@ -316,28 +288,27 @@ class Worker:
 
     async def drain(self, grace: float) -> None:
         """Stop claiming, let what runs end within `grace` seconds, cancel the rest and give it back."""
-        self._stopping = self.reports.stopping = True
+        self._stopping = True
         self._freed.ring()
         if self._claiming:  # what they claim is given back, before release_all takes it for begun
             await asyncio.wait(self._claiming, timeout=self._store.timeout)
         for shard in range(self._store.shards):
             self._store.settle(self._tasks.find_lost(shard, self._store.owner, "", self._lease_ms))
+        self.reports.shut_down()
         await self._wait_for_attempts(grace)
         for attempt in list(self._attempts.values()):
             attempt.stop(SHUT_DOWN)
         await self._wait_for_attempts(self._store.timeout)
         for attempt in list(self._attempts.values()):
-            log.error(
-                "%s still runs and can't be stopped; its lease is left to expire",
-                attempt.task.id,
-                extra={"stacks": attempt.stack()},
-            )
-            attempt.abandoned = True
-            self.abandoned.append(attempt.task.id)
+            if not attempt.ended:
+                said = "%s still runs and can't be stopped; its lease is left to expire"
+                log.error(said, attempt.task.id, extra={"stacks": attempt.stack()})
+                attempt.abandoned = True
+                self.abandoned.append(attempt.task.id)
             if attempt.runner is not None:
                 attempt.runner.cancel()
 
     async def _wait_for_attempts(self, seconds: float) -> None:
-        runners = [attempt.runner for attempt in self._attempts.values() if attempt.runner is not None]
-        if runners:
-            await asyncio.wait(runners, timeout=seconds)
+        if self._attempts:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), seconds)

@@ -17,6 +17,7 @@ from lockbeat import Beat, Exponential, Fixed, Lockbeat, Run
 from lockbeat.errors import InvalidArgument
 from lockbeat.jobs import LedgerEntry
 from lockbeat.leases.lease import Held
+from lockbeat.store.rows import Row
 from lockbeat.tasks import Task, Tasks
 from lockbeat.worker import Worker
 from tests.beats import Beats, client_of, eventually, ledger, overdue, scheduler, states
@@ -500,15 +501,16 @@ async def test_what_a_burst_fires_begins_before_what_it_ran_is_ended(
     lb: Lockbeat, beats: Beats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the last of a burst would be late by the bookkeeping of all before it."""
-    monkeypatch.setattr("lockbeat.worker.worker.ENDS_WAIT", 3600)
+    monkeypatch.setattr("lockbeat.worker.reports.ENDS_WAIT", 3600)
+    monkeypatch.setattr("lockbeat.worker.reports.NEXT_HANDFUL", 1)
     order: list[str] = []
-    complete = Tasks.complete
+    completing = Tasks.completing
 
-    async def ended(self: Tasks, task: Task, result: Any = None) -> bool:
+    def ended(self: Tasks, task: Task, result: Any = None) -> Row:
         order.append("ended")
-        return await complete(self, task, result)
+        return completing(self, task, result)
 
-    monkeypatch.setattr(Tasks, "complete", ended)
+    monkeypatch.setattr(Tasks, "completing", ended)
     beat, when = beats(concurrency=1000), datetime.now(UTC) + timedelta(seconds=3)
 
     async def job() -> None:
@@ -520,3 +522,38 @@ async def test_what_a_burst_fires_begins_before_what_it_ran_is_ended(
     async with beat.lifespan():
         await wait_until(lambda: order.count("ended") == 200, "all have ended")
     assert order == ["began"] * 200 + ["ended"] * 200
+
+
+@pytest.fixture
+def firing_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever an attempt has succeeded, further slots are being fired."""
+    monkeypatch.setattr("lockbeat.worker.reports.NEXT_HANDFUL", 3600)
+    monkeypatch.setattr("lockbeat.worker.reports.LOOK_AGAIN", 0.01)
+
+
+@pytest.mark.usefixtures("firing_without_end")
+async def test_a_burst_without_end_does_not_keep_what_it_ran_from_being_ended(lb: Lockbeat, beats: Beats) -> None:
+    beat = beats()
+
+    @beat.every(0.5, name="quick")
+    async def quick() -> None: ...
+
+    async with beat.lifespan():
+        await ends(lb, "quick", "done")
+
+
+@pytest.mark.usefixtures("firing_without_end")
+async def test_what_waits_for_a_burst_to_begin_is_ended_by_the_shutdown(
+    lb: Lockbeat, beats: Beats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lockbeat.worker.reports.ENDS_WAIT", 3600)
+    beat, ran = beats(grace=1), []
+
+    @beat.every(0.5, name="quick", lease=3600)
+    async def quick() -> None:
+        ran.append(1)
+
+    async with beat.lifespan():
+        await wait_until(lambda: ran, "it ran")
+    assert (await states(lb, "quick")).count("done") == 1
+    assert not await lb.locks.list()
