@@ -28,6 +28,8 @@ STEP_MS = 200
 """By so much a server's clock goes ahead of ours when it is set, and not because an answer took long."""
 SWEEP = 1.0
 """Seconds between looks at what time has brought while there is no room for more."""
+MEND, MENDED = 60.0, 50
+"""Seconds between looks at whether tasks stand where their records say; and how many such a look picks, at random."""
 LOOK_AFTER = 20.0
 """Seconds. Looks again after this time though nobody rang: a message can be lost with the instance that was to send it."""
 
@@ -85,6 +87,7 @@ class Worker:
         self._next = asyncio.Lock()  # held by the shard whose turn it is to take what room there is
         self._turns: defaultdict[int, int] = defaultdict(int)  # of the queues, shard by shard
         self._wakeups: dict[int, list[Wakeup]] = {}
+        self._mend_at: dict[int, float] = {}
         self._idle = asyncio.Event()  # a shutdown, and all that ran has ended
         self.reports = Reports(store, tasks, self.wake, self._ended)
         self.burst = self.reports.burst
@@ -212,6 +215,7 @@ class Worker:
             self._note_clock(shard, clock)
             for task in tasks:
                 self._begin_claimed(task, starting)
+        await self._mend(shard)
         return self._passing.claimed(shard, after, 0 if len(tasks) == limit else wake)
 
     async def _sweep(self) -> None:
@@ -222,6 +226,14 @@ class Worker:
                 shard, self._queues, self._store.owner, 0, CLAIM_LEASE_MS, memory="sweep", clock_ms=clock_ms
             )
             self._note_clock(shard, (await claim).clock)
+
+    async def _mend(self, shard: int) -> None:
+        """Look now and then whether tasks were lost from where they stand; as long as one was, again."""
+        if monotonic() < self._mend_at.setdefault(shard, monotonic() + MEND):
+            return
+        self._mend_at[shard] = monotonic() + MEND
+        while mended := await self._store.call("task/mend", shard, limit=MENDED):
+            log.warning("the store had lost %d tasks from where they stand: put right", mended)
 
     def _clock_ms(self, shard: int) -> int:
         """What the server's clock should show by now; 0: not known yet."""

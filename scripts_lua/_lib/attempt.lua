@@ -58,7 +58,8 @@ local function task_start(id, record, owner, call, lease_ms)
   local before = t == q.locks and attempt_hand_on(t, key, held)
   if before then return nil, before end
   local fence = mint(q.fence)
-  record.state, record.attempts, record.began, record.seq, record.code, record.detail = 'running', record.attempts + 1, now, 0, '-', ''
+  record.state, record.attempts, record.began, record.seq = 'running', record.attempts + 1, now, 0
+  record_says(record)
   local longest = not job_of(id) and policies(id, record).max_duration_ms
   if (record.attempts == 1 and record.till > 0) or (longest and (record.attempts == 1 or record.till == 0)) then
     task_until(id, record, longest and now + longest or 0)

@@ -29,7 +29,8 @@ end
 local function task_end(id, record, state, code, detail)
   local word = state == 'stopping' and 'cancelled' or state
   if state == 'dead' then word = last_try(record).how == 'lost' and 'lost' or 'failed' end
-  record.state, record.ended, record.code, record.detail = state, now, code or '-', detail or ''
+  record.state, record.ended = state, now
+  record_says(record, code, detail)
   tally(q.stats, word)
   if state == 'done' and record.attempts > 1 then erase(q.failures, id) end
   task_announce(id)
@@ -37,7 +38,7 @@ local function task_end(id, record, state, code, detail)
   local job, slot = job_of(id)
   if job then
     if read(q.open, job) == id then erase(q.open, job) end
-    counted(job, word)
+    if record.code ~= REASON.JOB_DELETED then counted(job, word) end
     if state ~= 'dead' and state ~= 'stopping' then return slot_write(id, job, slot, record) end
     if state == 'dead' and not read(q.order, ledger_member(job, slot)) then return task_forget(id, record) end
   end
@@ -143,7 +144,7 @@ local function task_failed(id, record, how, code, error, retry_at)
     return RESULT.CANCELLED
   end
   tally(q.stats, 'retried')
-  record.code, record.detail = code or '-', ''
+  record_says(record, code)
   task_queue(id, record, due)
   return due
 end

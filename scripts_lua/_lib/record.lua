@@ -11,7 +11,7 @@
 -- JSON      name, queue, policies: what is not decided by every time; empty: a slot that has ended, and can't be retried
 --
 -- The newest attempt says who may end the task: its lease says only until when it is trusted.
--- needs: _lib/task
+-- needs: _lib/task _lib/reasons
 
 local MOST_TRIES, MOST_ERROR = 10, 500
 
@@ -62,6 +62,11 @@ local function task_read(id)
   if not record then unreadable(q.tasks.key, id) end
   if record.ended > now + SET_BACK_MS and record_set_back then record_set_back(id, record) end
   return record
+end
+
+-- Why it is as it is. That its job was deleted stays: what becomes of it is nothing to a job that is declared by that name since.
+local function record_says(record, code, detail)
+  if record.code ~= REASON.JOB_DELETED then record.code, record.detail = code or '-', detail or '' end
 end
 
 local function task_write(id, record)

@@ -28,9 +28,13 @@ if existed then write(q.replies, ARGV[3], '1') end
 
 local function withdraw(id)
   local record = task_read(id)
-  if not record or record.state ~= 'waiting' then return end
-  task_unqueue(id, record)
-  task_end(id, record, 'cancelled', REASON.JOB_DELETED)
+  if record and record.state == 'waiting' then
+    task_unqueue(id, record)
+    task_end(id, record, 'cancelled', REASON.JOB_DELETED)
+  elseif record and record.state == 'running' then
+    record_says(record, REASON.JOB_DELETED)
+    task_write(id, record)
+  end
 end
 local open = read(q.open, job)
 if open then withdraw(open) end

@@ -423,6 +423,31 @@ async def test_what_ends_after_its_job_was_deleted_leaves_no_counts(lb: Lockbeat
     assert raw.hlen(lb.store.keys.key(lb.jobs.shard_of("report"), "task")) == 0, "nor anything else"
 
 
+@pytest.mark.parametrize("ends", ["done", "failed", "cancelled", "tried again"])
+async def test_what_a_deleted_job_left_running_is_not_counted_by_one_of_its_name(lb: Lockbeat, raw: Any, ends: str) -> None:
+    job, hands = minutely(overlap="allow", max_attempts=2, retry=None), Hands("report")
+    slot = await overdue(lb, raw, job)
+    assert await tick(lb, job, hands) == 1
+    assert await lb.jobs.delete("report")
+    await lb.jobs.put(job)
+    await backdate(lb, raw, "report", slot + 1)
+    assert await tick(lb, job, hands) == 1
+    old, new = hands.tasks
+    if ends == "cancelled":
+        assert await lb.tasks.cancel(old.id)
+    elif ends != "done":
+        assert await lb.tasks.fail(old, "no luck")
+        [old] = await lb.tasks.claim("default", "w", 10)
+    if ends == "failed":
+        assert (await lb.tasks.fail(old, "no luck")).outcome == "dead_lettered"
+    elif ends != "cancelled":
+        assert await lb.tasks.complete(old)
+    assert (await lb.jobs.get("report")).counts == JobCounts(fired=1)
+    assert await lb.tasks.complete(new)
+    assert (await lb.jobs.get("report")).counts == JobCounts(fired=1, done=1)
+    assert await states(lb, "report") == ["done"]
+
+
 async def test_a_long_ledger_goes_with_its_job_a_hundred_entries_a_run(
     lb: Lockbeat, raw: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
