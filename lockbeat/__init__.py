@@ -1,8 +1,10 @@
 """Periodic work that fires exactly when it is due and only once, however many instances run it."""
 
+from lockbeat.calendars import Calendar, CalendarEntry
 from lockbeat.claims import Busy, Claim, ClaimHandle, ClaimStats, Done, Gate
 from lockbeat.client import Lockbeat
 from lockbeat.errors import (
+    CalendarInUse,
     ClaimBusy,
     ClaimDone,
     ClaimRefused,
@@ -15,6 +17,7 @@ from lockbeat.errors import (
     StoreFormatError,
     StoreUnavailable,
     TaskTimeout,
+    UnknownCalendar,
     UnknownTask,
 )
 from lockbeat.fences import FencedValue
@@ -34,6 +37,9 @@ __all__ = [
     "Attempt",
     "Beat",
     "Busy",
+    "Calendar",
+    "CalendarEntry",
+    "CalendarInUse",
     "Change",
     "Claim",
     "ClaimBusy",
@@ -76,5 +82,6 @@ __all__ = [
     "Task",
     "TaskInfo",
     "TaskTimeout",
+    "UnknownCalendar",
     "UnknownTask",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, Self
 
+from lockbeat.calendars import Calendars
 from lockbeat.claims import Claims
 from lockbeat.claims.table import Table
 from lockbeat.connection import check_provider, parse_url
@@ -58,7 +59,7 @@ class Lockbeat:
         self._keeper: Keeper | None = None
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("claims", "fenced", "jobs", "locks", "tasks"):
+        if name in ("calendars", "claims", "fenced", "jobs", "locks", "tasks"):
             raise LockbeatError("not connected: use `async with Lockbeat(...) as lb:`")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
@@ -100,6 +101,7 @@ class Lockbeat:
         self.locks = Locks(store, self._keeper)
         self.claims = Claims(Table(store, self._keeper))
         self.fenced = Fenced(store)
+        self.calendars = Calendars(store)
         self.tasks = Tasks(store)
         self.jobs = Jobs(store)
         return self

@@ -21,9 +21,12 @@ LockbeatError
 ├── TaskError
 │   ├── UnknownTask (LookupError)  no task of that id in the store
 │   └── TaskTimeout (TimeoutError) `timeout` ran out before the task ended
-└── JobError
-    ├── DuplicateJob (ValueError)  two jobs of one name in one program
-    └── UnknownJob (LookupError)   no job of that name in the store
+├── JobError
+│   ├── DuplicateJob (ValueError)  two jobs of one name in one program
+│   └── UnknownJob (LookupError)   no job of that name in the store
+└── CalendarError
+    ├── UnknownCalendar (LookupError)  no calendar of that name in the store
+    └── CalendarInUse              jobs exclude by it: `.jobs`
 """
 
 from __future__ import annotations
@@ -232,3 +235,21 @@ class DuplicateJob(JobError, ValueError):
 
 class UnknownJob(JobError, LookupError):
     """The store has no job of that name."""
+
+
+class CalendarError(LockbeatError):
+    """Something is wrong with a calendar."""
+
+
+class UnknownCalendar(CalendarError, LookupError):
+    """The store has no calendar of that name."""
+
+
+class CalendarInUse(CalendarError):
+    """Jobs exclude by the calendar, so it was not deleted: change them, or delete it with `force=True`."""
+
+    def __init__(self, name: str, jobs: list[str]) -> None:
+        several = ", ".join(jobs[:3]) + (f" and {len(jobs) - 3} more" if len(jobs) > 3 else "")
+        super().__init__(f"calendar {name!r} is in use: {several} {'exclude' if len(jobs) > 1 else 'excludes'} by it")
+        self.name = name
+        self.jobs = jobs

@@ -8,7 +8,7 @@ import re
 import pytest
 
 import lockbeat
-from lockbeat import claims, errors, fences, jobs, tasks
+from lockbeat import calendars, claims, errors, fences, jobs, tasks
 
 INTERNAL = {"Claimed", "Row"}  # between the tasks and the worker
 
@@ -20,6 +20,9 @@ def test_the_package_exports_these_names_and_no_others() -> None:
         "Attempt",
         "Beat",
         "Busy",
+        "Calendar",
+        "CalendarEntry",
+        "CalendarInUse",
         "Change",
         "Claim",
         "ClaimBusy",
@@ -62,13 +65,23 @@ def test_the_package_exports_these_names_and_no_others() -> None:
         "Task",
         "TaskInfo",
         "TaskTimeout",
+        "UnknownCalendar",
         "UnknownTask",
     ]
 
 
 def test_what_the_verbs_answer_can_be_imported() -> None:
     """And so can be named in annotations."""
-    for kind in (lockbeat.locks.Locks, claims.Claims, tasks.Tasks, jobs.Jobs, fences.Fenced, lockbeat.Lockbeat, lockbeat.Beat):
+    for kind in (
+        lockbeat.locks.Locks,
+        claims.Claims,
+        tasks.Tasks,
+        jobs.Jobs,
+        calendars.Calendars,
+        fences.Fenced,
+        lockbeat.Lockbeat,
+        lockbeat.Beat,
+    ):
         for name, verb in inspect.getmembers(kind, inspect.isfunction):
             if not name.startswith("_"):
                 answer = str(inspect.signature(verb).return_annotation)

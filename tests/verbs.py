@@ -22,6 +22,7 @@ LOOKS = {
     *("claims.owns", "claims.is_claimed", "claims.get", "claims.list", "claims.active", "claims.expired", "claims.stats"),
     *("tasks.get", "tasks.wait", "tasks.dead", "tasks.list", "tasks.counts", "tasks.queues", "tasks.spawn of a known key"),
     *("jobs.get", "jobs.list", "jobs.next", "jobs.ledger", "jobs.changes", "fenced.get"),
+    *("calendars.get", "calendars.list", "calendars.users"),
 }
 """They answer what is so when they are answered, and change nothing."""
 
@@ -46,6 +47,10 @@ class Verb:
 def job(period: float = 86_400 * 365, **options: Any) -> Job:
     """One whose slots are far away."""
     return Job.declare("report", Every(period, datetime.fromisoformat("2000-01-01T00:00Z")), **options)
+
+
+def kept(lb: Lockbeat, day: str = "2030-12-25") -> Awaitable[Any]:
+    return lb.calendars.put("holidays", [f"{day} Christmas"])
 
 
 def held(lb: Lockbeat, owner: str = "alice") -> Awaitable[Any]:
@@ -107,6 +112,7 @@ async def all_back(lb: Lockbeat, _: Any) -> None:
         await lb.tasks.release(task)
 
 
+CHRISTMAS = {"name": "holidays", "entries": [{"first": "2030-12-25", "last": "2030-12-25", "name": "Christmas"}]}
 ALICES, BOBS = {"key": "k", "owner": "alice"}, {"key": "k", "owner": "bob"}
 VERBS = {
     "locks.try_acquire": Verb(lambda lb, _: held(lb), ALICES, ends=()),
@@ -226,6 +232,13 @@ VERBS = {
     "jobs.skip_next": Verb(lambda lb, _: lb.jobs.skip_next("report", 2, by="alice"), "then", lambda lb: lb.jobs.put(job())),
     "jobs.changes": Verb(lambda lb, _: lb.jobs.changes("report"), [{"what": "pause", "by": "bob"}], paused),
     "jobs.delete": Verb(lambda lb, _: lb.jobs.delete("report"), True, lambda lb: lb.jobs.put(job())),
+    "calendars.put": Verb(lambda lb, _: kept(lb), CHRISTMAS),
+    "calendars.put another's": Verb(lambda lb, _: kept(lb), CHRISTMAS, lambda lb: kept(lb, "2031-12-25")),
+    "calendars.put the same": Verb(lambda lb, _: kept(lb), CHRISTMAS, kept),
+    "calendars.get": Verb(lambda lb, _: lb.calendars.get("holidays"), CHRISTMAS, kept),
+    "calendars.list": Verb(lambda lb, _: lb.calendars.list(), [CHRISTMAS], kept),
+    "calendars.users": Verb(lambda lb, _: lb.calendars.users("holidays"), [], kept),
+    "calendars.delete": Verb(lambda lb, _: lb.calendars.delete("holidays"), True, kept),
     "fenced.set": Verb(lambda lb, lease: lb.fenced.set("k", "v", fence=lease.fence), True, held),
     "fenced.delete": Verb(lambda lb, lease: lb.fenced.delete("k", fence=lease.fence), True, held),
     "fenced.check": Verb(lambda lb, lease: lb.fenced.check("k", lease.fence), True, held),
@@ -266,6 +279,8 @@ async def look(lb: Lockbeat, room: str) -> list[Any]:
         for state in await lb.jobs.list():
             name = state.job.name
             found.append((name, state.job.trigger, state.paused, await ledger(lb, name), await lb.jobs.changes(name)))
+    if room == "calendars":
+        found.append(await lb.calendars.list())
     if room == "claims":
         found += [await lb.claims.list(), await lb.claims.expired()]
         stats = await lb.claims.stats()

@@ -22,6 +22,7 @@ for commands in (
     "serve",
     "jobs",
     "control",
+    "calendars",
     "leases",
     "top",
     "tasks",

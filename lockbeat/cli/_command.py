@@ -55,7 +55,7 @@ def _of_a_store(
     """The options of each command that asks a store."""
 
 
-def command(panel: str, name: str = "") -> Callable[[Command], Command]:
+def command(panel: str, name: str = "", of: typer.Typer = app) -> Callable[[Command], Command]:
     """Declare a command that asks a store: its options, and that its Answer is shown, come with it.
 
     A coroutine function is given the open store, with its own options. A plain one is given `Where` the store is, to ask it
@@ -80,7 +80,7 @@ def command(panel: str, name: str = "") -> Callable[[Command], Command]:
 
         shared = inspect.signature(_of_a_store, eval_str=True).parameters.values()
         run.__signature__ = inspect.Signature([*own[bool(wants_json) :], *shared])  # type: ignore[attr-defined]
-        app.command(name or function.__name__.replace("_", "-"), rich_help_panel=panel)(run)
+        of.command(name or function.__name__.replace("_", "-"), rich_help_panel=panel)(run)
         return function
 
     return declare

@@ -49,6 +49,9 @@ KEYS = {
     "job:paused": "hash    job -> why no slot of it is fired, until when, and who said so",
     "job:changes": "hash    job -> who did what to it",
     "job:counts": "hash    job -> how often what became of its slots",
+    # days on which jobs don't fire, see _lib/calendar
+    "calendar": "hash    calendar -> where its days come from",
+    "calendar:days": "hash    calendar -> its days",
     # which slots are kept, see _lib/ledger
     "ledger:order": "zset    job and slot, in lexical order",
     # tasks, see _lib/task

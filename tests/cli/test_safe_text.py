@@ -57,6 +57,7 @@ def hostile(store: str) -> dict[str, str]:
             info = {"pid": 1, "host": EVIL, "schedules": True, "queues": [QUEUE], "jobs": 1, "concurrency": 1, "tasks": [NAME]}
             await lb.store.call("beat/heartbeat", 0, owner=OWNER, info=json.dumps(info), ttl_ms=60_000)
             await lb.locks.try_acquire(KEY, OWNER, 60)
+            await lb.calendars.put("evil", {"2030-01-01": EVIL})
             claim = await lb.claims.acquire(KEY, OWNER, lease=60, queue=QUEUE)
             assert isinstance(claim, Claim)
             await lb.claims.fail(claim, raised())
@@ -82,6 +83,8 @@ COMMANDS: dict[str, list[list[str]]] = {
     "next": [[JOB], [EVIL], [f"{EVIL}\udcff"]],
     "ledger": [[JOB], [EVIL]],
     "why": [[JOB, "SLOT"], [JOB, "1000000000000"], [JOB, EVIL], [EVIL, "SLOT"]],
+    "calendars": [[]],
+    "calendar": [["evil"], [EVIL], ["put", "evil", f"2030-01-01 {EVIL}"], ["put", EVIL, EVIL], ["put", "x", "--ics", EVIL]],
     "locks": [[], ["--owner", OWNER], ["--owner", EVIL]],
     "instances": [[]],
     "top": [["--once"]],

@@ -37,7 +37,7 @@ CANCELLED = [
 def test_the_table_has_every_verb(lb: Lockbeat) -> None:
     public = {
         f"{room}.{name}"
-        for room in ("locks", "claims", "tasks", "jobs", "fenced")
+        for room in ("locks", "claims", "tasks", "jobs", "calendars", "fenced")
         for kind in type(getattr(lb, room)).__mro__
         for name, value in vars(kind).items()
         if callable(value) and not name.startswith("_") and name not in NOT_VERBS
@@ -53,6 +53,8 @@ async def others(lb: Lockbeat, room: str, times: int) -> None:
             assert await lb.locks.release("k", owner)
         if room == "claims" and isinstance(claim := await lb.claims.acquire("k", owner), Claim) and not last:
             assert await (lb.claims.fail(claim, "theirs") if n % 2 else lb.claims.release(claim))
+        if room == "calendars":
+            await lb.calendars.put("holidays", [f"203{n % 10}-01-01 theirs"])
         if room == "tasks":
             owner = owner if n else "alice"  # her calls are told apart, too
             for task in await lb.tasks.claim("default", owner, 10, 30):

@@ -71,6 +71,8 @@ PASSES: dict[str, Verb] = {
     "jobs.pause": lambda lb, _: lb.jobs.pause("report"),
     "jobs.skip_next": lambda lb, _: lb.jobs.skip_next("report"),
     "jobs.delete": lambda lb, _: lb.jobs.delete("report"),
+    "calendars.delete": lambda lb, _: lb.calendars.delete("holidays"),
+    "calendars.get": lambda lb, _: lb.calendars.get("holidays"),
     "tasks.get": lambda lb, held: lb.tasks.get(held.task.id),
     "tasks.list": lambda lb, _: lb.tasks.list(),
 }
@@ -81,6 +83,7 @@ REFUSED: dict[str, Verb] = {
     "tasks.spawn": lambda lb, _: lb.tasks.spawn("job"),
     "jobs.put": lambda lb, _: lb.jobs.put(minutely("another")),
     "jobs.resume": lambda lb, _: lb.jobs.resume("paused"),
+    "calendars.put": lambda lb, _: lb.calendars.put("other", ["2030-12-25"]),
     "fenced.set": lambda lb, held: lb.fenced.set("name", "value", fence=held.task.fence),
 }
 
@@ -103,6 +106,7 @@ async def test_in_a_full_store_what_is_held_is_kept_or_ended_and_nothing_new_is_
     await lb.tasks.spawn("waiting")
     await lb.jobs.put(minutely(), minutely("paused"))
     assert await lb.jobs.pause("paused")
+    await lb.calendars.put("holidays", ["2030-12-25"])
     fill()
     if verb in PASSES:
         assert await PASSES[verb](lb, held)
@@ -114,6 +118,7 @@ async def test_in_a_full_store_what_is_held_is_kept_or_ended_and_nothing_new_is_
     assert not await lb.claims.is_claimed("other")
     assert len(await lb.tasks.list(state="waiting")) == 1
     assert (await lb.jobs.get("paused")).paused
+    assert [calendar.name for calendar in await lb.calendars.list()] == ["holidays"]
 
 
 async def test_in_a_full_store_the_keeper_goes_on_renewing(

@@ -30,6 +30,7 @@ KINDS = list(dict.fromkeys(everyone()))
 def example(kind: type[LockbeatError]) -> LockbeatError:
     """An instance, whatever the constructor takes."""
     values = {"float": 1.5, "int": 7, "str": "words\nand more", "BaseException": ValueError("inner"), "Any": {"a": [1, None]}}
+    values["list[str]"] = ["words", "and more"]
     args: list[Any] = []
     named: dict[str, Any] = {}
     if not inspect.isfunction(kind.__init__):
