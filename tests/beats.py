@@ -44,6 +44,8 @@ def shot(lb: Lockbeat, job: Job, slot: int, /, **changes: Any) -> Row:
         "call": lb.store.new_call(),
         "lease_ms": 0,
         "limit": job.limit or 0,
+        "buffer": job.buffer,
+        "cap": job.cap if job.catchup == "all" else 0,
     }
     return lb.store.row["beat/fire"](**(given | changes))
 

@@ -19,8 +19,8 @@ from lockbeat.values.checks import one_of, whole
 from lockbeat.values.durations import Seconds, milliseconds
 from lockbeat.values.names import check_name
 
-Overlap = Literal["skip", "allow"]
-Catchup = Literal["latest", "skip"]
+Overlap = Literal["skip", "allow", "buffer_one", "buffer_all", "cancel_other"]
+Catchup = Literal["latest", "skip", "all"]
 
 
 class JobOptions(TypedDict, total=False):
@@ -40,6 +40,8 @@ class JobOptions(TypedDict, total=False):
     start: datetime | None
     end: datetime | None
     limit: int | None
+    buffer: int
+    cap: int
     description: str
     tags: Sequence[str]
 
@@ -47,7 +49,10 @@ class JobOptions(TypedDict, total=False):
 READS = 2
 """The version of definitions that is read here. One that begins with a higher `"needs"` holds what decides the job's slots and is
 unknown here. Any other field that is unknown decides none, and is carried along.
-2 has `gap` and `fold`, `AnyOf` and `Between`, and `limit`."""
+2 has `gap` and `fold`, `AnyOf` and `Between`, `limit`, and all of overlap and catch-up but what 1 has."""
+AS_EVER = {"overlap": ("skip", "allow"), "catchup": ("latest", "skip"), "limit": (None,)}
+"""What versions that read 1 have of these options."""
+MOST_WAIT = 1000
 LONGEST_DESCRIPTION = 1000
 MOST_TAGS = 50
 SKIP_WINDOW = 10.0
@@ -67,9 +72,10 @@ class Job:
     trigger: Trigger
     queue: str = "default"
     overlap: Overlap = "skip"
-    """When a slot comes due while the job's last task has not ended: `skip` it (the ledger says so), or `allow` both."""
+    """When a slot comes due while the job's last task has not ended: `skip` it (the ledger says so), `allow` both, let one
+    (`buffer_one`) or several (`buffer_all`) wait for its end, or cancel what runs (`cancel_other`)."""
     catchup: Catchup = "latest"
-    """After an outage: fire the `latest` slot that came due, or `skip` it if it is more than `window` late."""
+    """After an outage: fire the `latest` slot that came due, `skip` it if it is more than `window` late, or fire `all`."""
     window_ms: int | None = None
     """Fire a slot only within this time; None: 10 s under `skip`, without limit under `latest`."""
     jitter_ms: int = 0
@@ -86,6 +92,10 @@ class Job:
     """Ledger entries to keep."""
     limit: int | None = None
     """After how many slots that were fired the job has ended; None: never."""
+    buffer: int = 100
+    """How many slots may wait under overlap `buffer_all`; what comes due beyond is skipped."""
+    cap: int = 100
+    """How many slots wait under catch-up `all`; the oldest beyond are missed."""
     description: str = ""
     """What it is for, for people."""
     tags: tuple[str, ...] = ()
@@ -111,6 +121,12 @@ class Job:
         whole("max_attempts", self.max_attempts, 1, MOST_ATTEMPTS)
         whole("priority", self.priority, -49, 49)
         whole("keep", self.keep, 1, 100_000)
+        whole("buffer", self.buffer, 1, MOST_WAIT)
+        whole("cap", self.cap, 1, MOST_WAIT)
+        if self.buffer != 100 and self.overlap != "buffer_all":
+            raise InvalidArgument("buffer", f"is for overlap 'buffer_all', not {self.overlap!r}")
+        if self.cap != 100 and self.catchup != "all":
+            raise InvalidArgument("cap", f"is for catch-up 'all', not {self.catchup!r}")
         if self.limit is not None:
             whole("limit", self.limit, 1, 1_000_000_000)
 
@@ -159,7 +175,7 @@ class Job:
     def definition(self) -> str:
         """The job as JSON, as the store keeps it."""
         options, carried = _options_text(self.retry, *_options(self)), f",{self.carried}" if self.carried else ""
-        needs = max(self.trigger.needs, 1 if self.limit is None else 2)
+        needs = max(self.trigger.needs, *(1 if getattr(self, name) in known else 2 for name, known in AS_EVER.items()))
         said = f'"needs":{needs},' if needs > 1 else ""
         return f'{{{said}"trigger":{_trigger_text(self.trigger)},{options}{carried}}}'
 
@@ -208,7 +224,7 @@ class Job:
 
 _OPTIONS = tuple(sorted({one.name for one in fields(Job)} - {"name", "trigger", "retry", "carried"}))
 _options = attrgetter(*_OPTIONS)
-_LATER = {one.name: one.default for one in fields(Job) if one.name in ("limit", "description", "tags")}
+_LATER = {one.name: one.default for one in fields(Job) if one.name in ("limit", "buffer", "cap", "description", "tags")}
 # A hundred thousand jobs have a few thousand triggers, and next to all of them the same options.
 
 

@@ -81,7 +81,7 @@ class LedgerEntry:
         except (ValueError, TypeError, RecursionError):
             return cls(job, slot_ms, "unknown", reasons.sentence(reasons.UNREADABLE), code=reasons.UNREADABLE)
         state = found.slot_state
-        fired = found.code in (reasons.FIRED, reasons.TOOK_PLACE)
+        fired = found.code in (reasons.FIRED, reasons.TOOK_PLACE, reasons.BUFFERED)
         why = reasons.sentence(found.code, found.detail) if found.code else error if state in ("failed", "retrying") else None
         return cls(
             job,

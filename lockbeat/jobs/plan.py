@@ -66,7 +66,9 @@ def again(job: Job, slot_ms: int, now_ms: int, rules: str = UNKNOWN) -> tuple[Sl
 
 
 def of(job: Job, slot_ms: int, now_ms: int) -> Plan:
-    """What to fire when `slot_ms` has come due by `now_ms`, and what follows."""
+    """What to fire when `slot_ms` has come due by `now_ms`: the latest slot, under catch-up `all` the first that is within `cap`
+    and window. And what follows.
+    """
     trigger = job.trigger
     following = trigger.next(slot_ms)
     if following is None or following > now_ms:
@@ -77,10 +79,25 @@ def of(job: Job, slot_ms: int, now_ms: int) -> Plan:
         # The latest slot is held back still: it is the next, and the one before it is to be fired.
         following, latest = latest, max(trigger.prev(latest - 1) or slot_ms, slot_ms)
         count = None if count is None else count - 1
+    if job.catchup == "all":
+        latest, following = _first_of_all(job, slot_ms, latest, now_ms, following)
+        rest = trigger.count(slot_ms, latest, MOST_COUNTED)
+        count = None if count is None or rest is None else rest + 1
     if latest == slot_ms:
         return Plan(slot_ms, slot_ms, slot_ms, 0, _slot(job, following))
     last_missed = max(trigger.prev(latest - 1) or slot_ms, slot_ms)
     return Plan(latest, slot_ms, last_missed, -1 if count is None else count - 1, _slot(job, following))
+
+
+def _first_of_all(job: Job, slot_ms: int, latest: int, now_ms: int, following: int | None) -> tuple[int, int | None]:
+    """Of what came due from `slot_ms` to `latest` the first that is within cap and window; and the slot after it."""
+    oldest = now_ms - job.fires_within_ms if job.fires_within_ms >= 0 else slot_ms
+    for _ in range(job.cap - 1):
+        before = max(job.trigger.prev(latest - 1) or slot_ms, slot_ms)
+        if before >= latest or before < oldest:
+            break
+        latest, following = before, latest
+    return latest, following
 
 
 def _slot(job: Job, slot_ms: int | None) -> Slot | None:

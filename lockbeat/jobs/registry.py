@@ -47,11 +47,13 @@ class JobState:
     next: Slot | None
     """The next slot that is to be fired; None: it has ended, or is paused until somebody resumes it."""
     open: str | None
-    """The task that has not ended, under overlap `skip`."""
+    """The task that has not ended, unless overlap is `allow`."""
     counts: JobCounts
     """How often what became of its slots since it was declared, also of those that the ledger has forgotten."""
     paused: Change | None = None
     """By what it is paused; None: it is not."""
+    in_line: int = 0
+    """How many slots wait for that task to end: under overlap `buffer_one`, `buffer_all`, `cancel_other`, and catch-up `all`."""
 
     @property
     def next_slot(self) -> datetime | None:
@@ -162,7 +164,8 @@ class Jobs(Control):
         replies = await self._store.call_many([self._store.row["job/get"](job=name) for name in wanted], shard)
         for name, reply in zip(wanted, replies, strict=True):
             if reply:
-                definition, slot, opened, counted = (part.decode(errors="replace") for part in reply[:4])
+                opened, *in_line = reply.open.split(b"\xff")
+                definition, slot, _, counted = (part.decode(errors="replace") for part in reply[:4])
                 entry = "job"  # that is being read
                 try:
                     text = JobLine.of(definition).definition
@@ -187,7 +190,7 @@ class Jobs(Control):
                     continue
                 if paused is not None and at is not None:
                     at = _after_pause(job, at, paused)
-                states.append(JobState(job, at, opened or None, counts, paused))
+                states.append(JobState(job, at, opened.decode() or None, counts, paused, len(in_line)))
         return states
 
     async def list(self, tag: str | None = None) -> list[JobState]:

@@ -342,6 +342,8 @@ class Scheduler:
             call=call,
             lease_ms=job.lease_ms if here else 0,
             limit=job.limit or 0,
+            buffer=job.buffer,
+            cap=job.cap if job.catchup == "all" else 0,
         )
 
     async def _shots(self, shard: int, rows: Sequence[Row]) -> tuple[Sequence[Any], bool]:
@@ -407,6 +409,6 @@ def _first_attempt(job: Job, slot_ms: int, shard: int, owner: str, fence: int, e
         asked_at=asked_at,
         slot_ms=slot_ms,
         job=job.name,
-        lock=job_lock(job.name) if job.overlap == "skip" else "",
+        lock=job_lock(job.name) if job.overlap != "allow" else "",
         timeout_ms=job.timeout_ms,
     )

@@ -45,7 +45,7 @@ KEYS = {
     "job:order": "zset    job, in lexical order",
     "job:slot": "hash    job -> its next slot",
     "job:due": "zset    job by when to look at it next",
-    "job:open": "hash    job -> its unfinished task, under overlap skip",
+    "job:open": "hash    job -> its unfinished task and the slots in line behind it, unless overlap is allow",
     "job:paused": "hash    job -> why no slot of it is fired, until when, and who said so",
     "job:changes": "hash    job -> who did what to it",
     "job:counts": "hash    job -> how often what became of its slots",

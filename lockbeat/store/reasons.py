@@ -12,6 +12,9 @@ from typing import Final
 SENTENCES: dict[str, str] = {
     "overlap": "overlap: {task} had not ended",
     "overlap_unread": "overlap: what is known of {task} can't be read",
+    "overtaken": "overlap: {task} took its place",
+    "buffered": "overlap: it waits for the one before to end",
+    "buffer_full": "overlap: {number} others wait already",
     "lock_held": "overlap: the job's lock is held by {owner}",
     "lock_unread": "overlap: the job's lock can't be read",
     "paused": "paused by {owner}",
@@ -42,6 +45,7 @@ SENTENCES: dict[str, str] = {
 }
 
 # Those that Python decides by.
+BUFFERED: Final = "buffered"
 FIRED: Final = "fired"
 TOOK_PLACE: Final = "took_place"
 CLOCK_SET_BACK: Final = "clock_set_back"
@@ -65,6 +69,7 @@ def sentence(
         {
             "task": task(detail),
             "owner": detail,
+            "number": detail,
             "ms": ms(int(detail)) if detail.isdecimal() else detail,
             "slot": slot,
             "versions": f"{then} then, {now} now" if then != now else f"{now} now",

@@ -1,5 +1,5 @@
 -- _lib/ending: how a task ends, or is tried again.
--- needs: _lib/attempt _lib/counts _lib/ledger _lib/messages _lib/reasons _lib/results
+-- needs: _lib/attempt _lib/counts _lib/line _lib/messages _lib/reasons _lib/results
 
 -- Read what ending these tasks needs, all at once.
 local function ending_gather(ids)
@@ -37,7 +37,7 @@ local function task_end(id, record, state, code, detail)
   task_until(id, record, 0)
   local job, slot = job_of(id)
   if job then
-    if read(q.open, job) == id then erase(q.open, job) end
+    if state ~= 'stopping' then line_leave(job, id) end
     if record.code ~= REASON.JOB_DELETED then counted(job, word) end
     if state ~= 'dead' and state ~= 'stopping' then return slot_write(id, job, slot, record) end
     if state == 'dead' and not read(q.order, ledger_member(job, slot)) then return task_forget(id, record) end
@@ -74,7 +74,7 @@ local function task_reopen(id, record, due)
   local job = job_of(id)
   if job then
     counted(job, last_try(record).how == 'lost' and 'lost' or 'failed', -1)
-    if policies(id, record).overlap == 'skip' and not read(q.open, job) then write(q.open, job, id) end
+    if policies(id, record).overlap ~= 'allow' and not read(q.open, job) then write(q.open, job, id) end
   end
   tally(q.stats, 'redriven')
   task_queue(id, record, due)
@@ -94,7 +94,10 @@ local function task_stopped(id, record)
   local job, slot = job_of(id)
   try_end(record, 'cancelled')
   record.state = 'cancelled'
-  if job then return slot_write(id, job, slot, record) end
+  if job then
+    line_leave(job, id)
+    return slot_write(id, job, slot, record)
+  end
   task_write(id, record)
 end
 
@@ -104,10 +107,10 @@ local function task_limit(record)
 end
 
 -- End a task that waits or runs. A running attempt keeps its lease until its body has stopped: so long nothing starts beside it.
-local function task_cancel(id, record, code)
+local function task_cancel(id, record, code, detail)
   local runs = record.state == 'running'
   if not runs then task_unqueue(id, record) end
-  task_end(id, record, runs and 'stopping' or 'cancelled', code)
+  task_end(id, record, runs and 'stopping' or 'cancelled', code, detail)
   if runs then say(q.bell, message_cancel(id)) end
 end
 
@@ -159,28 +162,31 @@ local function task_lost(id, record, code, retry_at)
   if record.state == 'running' then task_failed(id, record, 'lost', code, nil, retry_at) end
 end
 
--- Under overlap skip, at the next slot: the job's unfinished task makes way, unless it runs or is to be tried again. Returns whether
--- it does not; or false, and the place in the queue of one that no worker had begun: the latest slot is to run, and not the one that
--- waited longest.
-local function task_make_way(id, owner)
+-- A task that waits, and in no queue: one of those keys was evicted, or deleted by hand. Nobody would ever claim it, and its job would
+-- fire no more.
+local function task_queue_again(id, record)
+  local ready, delayed = places_of(id, record)
+  if not read(q.ready, ready) and not read(q.delayed, delayed) then task_queue(id, record, math.max(record.due, now)) end
+end
+
+-- The job's unfinished task, at its next slot, as it is; nil: it has ended.
+local function task_unfinished(id, owner)
   local record = task_read(id)
-  if not record then return false end
-  if record.state == 'waiting' and record.tries == '' then
-    task_unqueue(id, record)
-    task_end(id, record, 'missed', REASON.NOT_BEGUN)
-    return false, record.due
-  end
-  if record.state == 'waiting' then
-    -- In no queue: one of those keys was evicted, or deleted by hand. Nobody would ever claim it, and the job would fire no more.
-    local ready, delayed = places_of(id, record)
-    if not read(q.ready, ready) and not read(q.delayed, delayed) then task_queue(id, record, math.max(record.due, now)) end
-    return true
-  end
-  if record.state ~= 'running' then return false end
+  if not record then return nil end
+  if record.state == 'waiting' then return record end
+  if record.state ~= 'running' and record.state ~= 'stopping' then return nil end
   local lease = attempt_lease(id, record)
-  if lease and (lease.live or lease.owner == owner) then return true end
+  if lease and (lease.live or lease.owner == owner) then return record end
   -- The sweep has too much to do; or keys were evicted, or deleted by hand, and nothing else will ever end it.
   task_lost(id, record, lease and REASON.EXPIRED or REASON.LEASE_DELETED)
   record = task_read(id)
-  return record ~= nil and record.state == 'waiting'
+  return record and record.state == 'waiting' and record or nil
+end
+
+-- One that no worker has begun gives way: the latest slot is to run, and not the one that waited longest. Returns its place in the queue.
+local function task_give_way(id, record)
+  local place = record.due
+  task_unqueue(id, record)
+  task_end(id, record, 'missed', REASON.NOT_BEGUN)
+  return place
 end

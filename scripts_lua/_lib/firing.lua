@@ -14,7 +14,7 @@ local function firing_gather(jobs, slots, overlaps)
   gather(q.counts, jobs)
   gather(q.open, guarded)
   lease_gather(q.locks, locks)
-  for _, job in ipairs(guarded) do ids[#ids + 1] = read(q.open, job) end
+  for _, job in ipairs(guarded) do ids[#ids + 1] = line_of(job) end
   gather(q.tasks, ids)
 end
 
@@ -58,13 +58,58 @@ local function firing_skipped(job, slot, code, detail, keep)
   counted(job, 'skipped', 1, true)
 end
 
--- Under overlap skip: the job's unfinished task makes way, or keeps the slot from being fired: returns why. Else nil, nil and the place in the
--- queue of one that no worker had begun.
-local function firing_overlap(job, owner)
-  local open = read(q.open, job)
+-- Nobody has begun these slots of a job, and none will be, for `id` takes their place.
+local function firing_overtaken(job, slots, id)
+  for _, slot in ipairs(slots) do
+    local waits = slot_id(job, slot)
+    local record = task_read(waits)
+    if record and record.state == 'waiting' then
+      task_end(waits, record, 'skipped', REASON.OVERTAKEN, id)
+    else
+      line_leave(job, waits)
+    end
+  end
+end
+
+-- A slot whose job has an unfinished task. Returns nil: it is fired now, and, if a task that no worker had begun gave way, its place in the
+-- queue; WAITS: in line; or the CODE and detail of why it is skipped. `due`: when the slot was to be fired. `buffer`: so many may wait in
+-- line under buffer_all. `cap`: so many under catch-up all; 0: another.
+local WAITS = 'waits'
+local function firing_overlap(job, id, due, owner, overlap, buffer, cap)
+  local open, slots = line_of(job)
   if not open then return nil end
-  local busy, unread, place = attempt(task_make_way, open, owner)
+  local record, unread = attempt(task_unfinished, open, owner)
   if unread then return REASON.OVERLAP_UNREAD, open end
-  if busy then return REASON.OVERLAP, open end
-  return nil, nil, place
+  if not record then
+    line_leave(job, open)
+    if not read(q.open, job) then return nil end
+    return firing_overlap(job, id, due, owner, overlap, buffer, cap)  -- of the next in line, of which there are fewer now
+  end
+  local fresh = record.state == 'waiting' and record.tries == ''
+  local stays = not fresh or overlap == 'buffer_all' or cap > 0
+  if stays and record.state == 'waiting' then task_queue_again(open, record) end
+
+  -- What came due before the unfinished one was fired did so in an outage, or behind one that did: it is caught up, in its turn.
+  if cap > 0 and (#slots > 0 or fresh or record.spawned >= due) then
+    while #slots >= cap do
+      local oldest = slot_id(job, slots[1])
+      local waits = task_read(oldest)
+      if waits and waits.state == 'waiting' then task_end(oldest, waits, 'missed', REASON.NOT_BEGUN) else line_leave(job, oldest) end
+      open, slots = line_of(job)
+    end
+    return WAITS
+  end
+  if overlap == 'buffer_all' then
+    if #slots >= buffer then return REASON.BUFFER_FULL, int(buffer) end
+    return WAITS
+  end
+  if overlap == 'skip' and not fresh and record.state ~= 'stopping' then return REASON.OVERLAP, open end
+  firing_overtaken(job, slots, id)
+  if fresh then return nil, task_give_way(open, record) end
+  if overlap == 'skip' then return nil end
+  if overlap == 'cancel_other' and record.state ~= 'stopping' then
+    task_cancel(open, record, REASON.OVERTAKEN, id)
+    if record.state == 'cancelled' then return nil end  -- it waited to be tried again
+  end
+  return WAITS
 end

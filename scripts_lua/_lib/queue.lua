@@ -58,7 +58,7 @@ local function queue_begin(id, record, owner, call, lease_ms)
     return nil
   end
   local said, job, slot = policies(id, record), job_of(id)
-  local window, fresh = said.window_ms or -1, record.tries == ''
+  local window, fresh = said.window_ms or -1, record.tries == '' and record.code ~= REASON.BUFFERED
   record.seq = 0
   if fresh and window >= 0 and slot and now - slot > window then
     task_end(id, record, 'missed', REASON.NOT_BEGUN_WITHIN, int(window))
@@ -69,8 +69,10 @@ local function queue_begin(id, record, owner, call, lease_ms)
   if fresh then
     task_end(id, record, 'skipped', REASON.LOCK_HELD, holder)
   else
-    -- It is tried again: skipped, it could not be a second time. As the job's unfinished one it lets no further slot go before it.
-    write(q.open, job, id)
+    -- It is tried again, or had its turn: skipped, it could not be a second time. As the job's unfinished one it lets no further slot
+    -- go before it.
+    local _, slots = line_of(job)
+    line_lead(job, id, slots)
     task_queue(id, record, now + HELD_MS)
   end
 end

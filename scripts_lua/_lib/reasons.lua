@@ -5,6 +5,9 @@
 local REASON = {
   OVERLAP = 'overlap',                    -- ID: the job's task ID had not ended
   OVERLAP_UNREAD = 'overlap_unread',      -- ID: of the job's task ID something can't be read
+  OVERTAKEN = 'overtaken',                -- ID: under overlap buffer_one or cancel_other the later slot's task ID took its place
+  BUFFERED = 'buffered',                  -- OWNER: fired by OWNER, it waits in line for the one before to end
+  BUFFER_FULL = 'buffer_full',            -- NUMBER: so many wait in line, and more may not
   LOCK_HELD = 'lock_held',                -- OWNER: somebody else holds the job's lock
   LOCK_UNREAD = 'lock_unread',            -- the job's lock can't be read
   PAUSED = 'paused',                      -- OWNER: the job was paused, by OWNER and for the reason behind a colon

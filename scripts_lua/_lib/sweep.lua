@@ -85,7 +85,7 @@ local function sweep_deleted(t, key)
   local id = key
   if t == q.locks then
     local job = string.match(key, '^job:([^\255]*)$')
-    id = job and read(q.open, job)
+    id = job and line_of(job)
   end
   local record = id and task_read(id)
   if record and (record.state == 'running' or record.state == 'stopping') and not attempt_lease(id, record) then

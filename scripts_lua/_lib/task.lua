@@ -6,7 +6,7 @@
 -- KEYS[4]  task:lease    hash    an attempt is leased, see _lib/attempt and _lib/lease
 -- KEYS[5]  task:live     zset
 -- KEYS[6]  task:owned    zset
--- KEYS[7]  job:open      hash    JOB -> ID of its unfinished task, under overlap skip
+-- KEYS[7]  job:open      hash    JOB -> ID of its unfinished task, and the SLOTs in line behind it, see _lib/line; none under overlap allow
 -- KEYS[8]  ledger:order  zset    see _lib/ledger
 -- KEYS[9]  fence         string  the last fence of this shard
 -- KEYS[10] lock          hash    the locks: an attempt of a job is leased there, as `job:NAME`, unless its overlap is allow

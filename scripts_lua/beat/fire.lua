@@ -15,13 +15,15 @@
 -- ARGV[8]  next       str   what job:slot is to say; empty: the job has ended
 -- ARGV[9]  next_due   int   ms; when to look at the job next
 -- ARGV[10] record     text  of the task: "MAX JSON"
--- ARGV[11] overlap    str   skip or allow
+-- ARGV[11] overlap    str   skip, allow, buffer_one, buffer_all or cancel_other
 -- ARGV[12] keep       int   ledger entries of the job to keep
 -- ARGV[13] owner      str   of the attempt
 -- ARGV[14] call       id    of this call; the same again is the same call, repeated
 -- ARGV[15] lease_ms   int   start it here at once, under such a lease; 0: let any worker claim it
 -- ARGV[16] limit      int   after so many slots that were fired it has ended; 0: never
--- Batch: ARGV[1..16] repeat, one group a call, at most 64 a run.
+-- ARGV[17] buffer     int   so many slots may wait in line under overlap buffer_all
+-- ARGV[18] cap        int   so many under catch-up all; 0: under another
+-- Batch: ARGV[1..18] repeat, one group a call, at most 64 a run.
 --
 -- Returns  {fired, fence, expires_at_ms, now_ms}
 --          fired STARTED: run it; WAITING: it waits in its queue; NO: not due yet, another came first, or the ledger says why
@@ -32,14 +34,14 @@
 -- include: _lib/firing
 
 -- A slot must not be skipped for a task whose instance is dead; what this one has begun it takes back when it claims.
-task_sweep(20, false, {ids = {}, count = 0, process = string.match(ARGV[#ARGV - 2], '^[^.]*%.')})
+task_sweep(20, false, {ids = {}, count = 0, process = string.match(ARGV[#ARGV - 4], '^[^.]*%.')})
 
-local jobs = column(16, 1)
+local jobs = column(18, 1)
 local s = schedule_of(KEYS[28], KEYS[29], KEYS[30], KEYS[31], jobs)
-firing_gather(jobs, column(16, 3), column(16, 11))
+firing_gather(jobs, column(18, 3), column(18, 11))
 local NOT = {RESULT.NO, 0, 0, now}
 
-local out = each(16, function(i)
+local out = each(18, function(i)
   local job, expected, slot, text, overlap, keep = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 9], ARGV[i + 10], tonumber(ARGV[i + 11])
   local owner, call, lease_ms = ARGV[i + 12], ARGV[i + 13], tonumber(ARGV[i + 14])
   local id = slot_id(job, slot)
@@ -48,7 +50,8 @@ local out = each(16, function(i)
     local mine = firing_repeated(id, owner, call)
     return mine and {RESULT.STARTED, mine.fence, mine.expires, now} or NOT
   end
-  if tonumber(string.match(expected, '^%-?%d+ (%-?%d+) ')) > now then return NOT end
+  local expected_due = tonumber(string.match(expected, '^%-?%d+ (%-?%d+) '))
+  if expected_due > now then return NOT end
 
   local limit = tonumber(ARGV[i + 15])
   if counted_out(job, limit) then
@@ -58,26 +61,33 @@ local out = each(16, function(i)
   firing_move_on(s, job, expected, ARGV[i + 7], tonumber(ARGV[i + 8]))
   local first, last, count, window = tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4]), tonumber(ARGV[i + 5]), tonumber(ARGV[i + 6])
   if firing_missed(s, job, slot, id, first, last, count, window, keep) then return NOT end
-  local code, detail, place
-  if overlap ~= 'allow' then code, detail, place = firing_overlap(job, owner) end
+  local code, detail
+  if overlap ~= 'allow' then
+    code, detail = firing_overlap(job, id, math.max(slot, expected_due), owner, overlap, tonumber(ARGV[i + 16]), tonumber(ARGV[i + 17]))
+  end
   local record, lease = record_new(text, slot), nil
   if not code and lease_ms > 0 then
     local unread, holder
     lease, unread, holder = attempt(task_start, id, record, owner, call, lease_ms)
     if not lease then code, detail = unread and REASON.LOCK_UNREAD or REASON.LOCK_HELD, holder or '' end
   end
-  if code then
+  if code and code ~= WAITS then
     firing_skipped(job, slot, code, detail, keep)
     return NOT
   end
-  if not lease then
+  if code then
+    record.code, record.detail = REASON.BUFFERED, owner
+    task_write(id, record)
+    line_join(job, slot)
+  elseif not lease then
+    local place = detail
     record.code, record.detail = place and REASON.TOOK_PLACE or REASON.FIRED, owner
     task_queue(id, record, math.min(place or slot, slot))
   end
   tally(q.stats, 'spawned')
   counted(job, 'fired', 1, true)
   if counted_out(job, limit) then firing_ended(s, job, expected) end
-  if overlap ~= 'allow' then write(q.open, job, id) end
+  if overlap ~= 'allow' and not code then write(q.open, job, id) end
   ledger_keep(job, slot, keep)
   return lease and {RESULT.STARTED, lease.fence, lease.expires, now} or {RESULT.WAITING, 0, 0, now}
 end)

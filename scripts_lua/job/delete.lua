@@ -36,9 +36,10 @@ local function withdraw(id)
     task_write(id, record)
   end
 end
-local open = read(q.open, job)
+local open, slots = line_of(job)
+erase(q.open, job)  -- first, or whoever ends lets the next in line go
 if open then withdraw(open) end
-erase(q.open, job)
+for _, slot in ipairs(slots) do withdraw(slot_id(job, slot)) end
 local members = range(q.order, '[' .. job .. '\255', '(' .. job .. '\255\255', limit)
 for _, id in ipairs(ledger_ids(job, members)) do withdraw(id) end
 ledger_drop(job, members)

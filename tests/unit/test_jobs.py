@@ -100,6 +100,80 @@ def test_a_plan_of_a_cron_line_loses_no_slot(start: int, minutes: int) -> None:
     assert planned.next.slot_ms == trigger.next(planned.fire)
 
 
+@given(
+    period=st.integers(1, 50),
+    jitter=st.integers(0, 60),
+    late=st.integers(0, 3000),
+    cap=st.integers(1, 20),
+    window=st.none() | st.integers(1, 500),
+)
+@settings(max_examples=300, deadline=None)
+def test_catching_up_fires_the_newest_that_cap_and_window_allow_each_once_the_oldest_first(
+    period: int, jitter: int, late: int, cap: int, window: int | None
+) -> None:
+    made = job(Every(period), jitter=jitter, catchup="all", cap=cap, window=window)
+    at: Slot | None = plan.first(made, 0)
+    assert at is not None
+    now = at.due_ms + late * S // 7
+    due_by_now = [slot for slot in range(at.slot_ms, now + 1, period * S) if plan.due(made, slot, slot + period * S) <= now]
+    fired, missed = [], 0
+    while at is not None and at.due_ms <= now:
+        planned = plan.of(made, at.slot_ms, now)
+        fired.append(planned.fire)
+        missed += planned.count
+        if planned.count:
+            assert (planned.first, planned.last) == (at.slot_ms, planned.fire - period * S)
+        at = planned.next
+    within = [slot for slot in due_by_now if window is None or now - slot <= made.fires_within_ms]
+    assert fired == (within or due_by_now[-1:])[-cap:], "the latest is for the script to refuse"
+    assert missed == len(due_by_now) - len(fired) or missed == -1
+    assert at is not None
+    assert at.slot_ms == due_by_now[-1] + period * S
+
+
+@pytest.mark.parametrize("count", [999, 5000])
+def test_catching_up_after_a_long_outage_takes_no_walk_over_all_of_it(count: int) -> None:
+    planned = plan.of(job(catchup="all", cap=3), 10 * S, 10 * S * count)
+    assert planned.fire == 10 * S * (count - 2)
+    assert (planned.first, planned.last) == (10 * S, 10 * S * (count - 3))
+    assert planned.count == (count - 3 if count < MOST_COUNTED else -1)
+    assert planned.next == Slot(10 * S * (count - 1), 10 * S * (count - 1))
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"overlap": "buffer"}, "overlap: must be one of"),
+        ({"catchup": "none"}, "catchup: must be one of"),
+        ({"buffer": 5}, "buffer: is for overlap 'buffer_all', not 'skip'"),
+        ({"buffer": 0, "overlap": "buffer_all"}, "buffer: "),
+        ({"buffer": 1001, "overlap": "buffer_all"}, "buffer: "),
+        ({"cap": 5}, "cap: is for catch-up 'all', not 'latest'"),
+        ({"cap": 0, "catchup": "all"}, "cap: "),
+        ({"cap": "5", "catchup": "all"}, "cap: "),
+    ],
+)
+def test_policies_that_mean_nothing_are_refused(options: dict[str, Any], problem: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=problem):
+        job(**options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"overlap": "buffer_one"},
+        {"overlap": "buffer_all", "buffer": 5},
+        {"overlap": "cancel_other"},
+        {"catchup": "all", "cap": 5},
+        {"limit": 3},
+    ],
+)
+def test_policies_that_older_versions_lack_are_left_to_newer_ones(options: dict[str, Any]) -> None:
+    made = job(**options)
+    assert made.definition.startswith('{"needs":2,"trigger":')
+    assert Job.from_definition("job", made.definition) == made
+
+
 def test_the_first_slot_lies_after_now() -> None:
     assert plan.first(job(), 10 * S) == Slot(20 * S, 20 * S)
     assert plan.first(job(), 10 * S - 1) == Slot(10 * S, 10 * S)

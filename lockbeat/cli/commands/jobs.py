@@ -19,7 +19,9 @@ from lockbeat.store import reasons
 from lockbeat.values.durations import brief, span
 
 ENTRY = "job slot task_id state reason code by fence attempt at started_at ended_at last_slot count attempts_made"
-OPTIONS = "queue overlap catchup window_ms jitter_ms timeout_ms max_attempts lease_ms priority keep limit description tags"
+OPTIONS = (
+    "queue overlap catchup window_ms jitter_ms timeout_ms max_attempts lease_ms priority keep limit buffer cap description tags"
+)
 """What a job says beyond its trigger."""
 ABREAST = 200
 """Ledgers asked for in one go."""
@@ -64,7 +66,7 @@ async def ls(
                 **fields(state, "next_slot due_at"),
                 "due_in": round(state.next.due_ms / 1000 - now, 3) if state.next else None,
                 "overdue": _is_overdue(state.next, now),
-                **fields(state, "open counts"),
+                **fields(state, "open in_line counts"),
                 "paused": state.paused and fields(state.paused, "what at by reason until_at"),
                 "waiting_for_a_worker": _is_neglected(entry, now),
                 "last": entry and fields(entry, ENTRY),
@@ -121,7 +123,7 @@ def _state(entry: LedgerEntry) -> str:
 
 def _is_neglected(entry: LedgerEntry | None, now: float) -> bool:
     """Whether the job's task has found no worker for long."""
-    if entry is None or entry.at_ms is None:
+    if entry is None or entry.at_ms is None or entry.code == reasons.BUFFERED:
         return False
     # In the place of earlier ones: no worker began those either.
     return _state(entry) == "waiting" and (entry.code == reasons.TOOK_PLACE or now - entry.at_ms / 1000 > NEGLECTED)
@@ -144,6 +146,8 @@ def _flags(job: Job) -> str:
         "attempts": job.max_attempts if job.max_attempts > 1 else None,
         "queue": job.queue if job.queue != "default" else None,
         "priority": job.priority,
+        "buffer": job.buffer if job.buffer != 100 else None,
+        "cap": job.cap if job.cap != 100 else None,
         "limit": job.limit,
         "tags": ",".join(job.tags),
     }

@@ -1,0 +1,59 @@
+-- _lib/line: the slots of a job that wait in line, each for the one before to end: under overlap buffer_one, buffer_all, cancel_other,
+-- and under catch-up all.
+--
+--   open  hash  JOB -> ID of its unfinished task, and behind it the SLOTs in line, the oldest first, each after a byte 255
+-- The task of a slot in line waits in no queue; it is put there when the job's unfinished task has ended, and its lease is gone.
+-- needs: _lib/ledger
+
+-- The job's unfinished task, or nil; and the slots in line.
+local function line_of(job)
+  local text, slots = read(q.open, job), {}
+  if not text then return nil, slots end
+  local at = string.find(text, '\255', 1, true)
+  if not at then return text, slots end
+  for slot in string.gmatch(string.sub(text, at), '\255(%d+)') do slots[#slots + 1] = slot end
+  return string.sub(text, 1, at - 1), slots
+end
+
+-- From here on `id` is the job's unfinished task.
+local function line_lead(job, id, slots)
+  write(q.open, job, #slots == 0 and id or id .. '\255' .. table.concat(slots, '\255'))
+end
+
+local function line_has(job, slot)
+  local _, slots = line_of(job)
+  for _, waits in ipairs(slots) do
+    if tonumber(waits) == slot then return true end
+  end
+  return false
+end
+
+-- One more waits, behind all others.
+local function line_join(job, slot)
+  local open, slots = line_of(job)
+  slots[#slots + 1] = int(slot)
+  line_lead(job, open, slots)
+end
+
+-- This task of the job has ended. If it was the unfinished one, the first in line takes its place, and goes to its queue.
+local function line_leave(job, id)
+  local open, slots = line_of(job)
+  if open ~= id then
+    for at, slot in ipairs(slots) do
+      if slot_id(job, slot) == id then
+        table.remove(slots, at)
+        return line_lead(job, open, slots)
+      end
+    end
+    return
+  end
+  while slots[1] do
+    local following = slot_id(job, table.remove(slots, 1))
+    local record = task_read(following)
+    if record and record.state == 'waiting' then
+      line_lead(job, following, slots)
+      return task_queue(following, record, record.due)
+    end
+  end
+  erase(q.open, job)
+end
