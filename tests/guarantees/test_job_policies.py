@@ -434,3 +434,23 @@ async def test_a_dead_slot_that_is_retried_does_not_run_beside_the_line(lb: Lock
 
     await eventually(claimed, "it is tried again")
     assert [task.id for task in found] == [first.id]
+
+
+async def test_a_line_that_was_lost_from_the_store_still_runs_one_after_the_other(lb: Lockbeat, raw: Any) -> None:
+    made, first = await line(lb, raw, 2)
+    assert await lb.store.call("task/mend", made.shard, limit=100) == 0, "in line a task stands where it should"
+    raw.delete(lb.store.keys.key(made.shard, "job:open"))
+    assert await lb.store.call("task/mend", made.shard, limit=100) == 2
+    ran = [first]
+
+    async def claimed() -> bool:
+        found = await made.claim()
+        assert len(found) <= 1
+        ran.extend(found)
+        return bool(found)
+
+    for _ in range(2):
+        assert await made.claim() == [], "the one before has the job's lock"
+        await lb.tasks.complete(ran[-1])
+        await eventually(claimed, "the next has its turn")
+    assert len({task.id for task in ran}) == 3
