@@ -121,21 +121,17 @@ class NewTask:
     @cached_property
     def policies(self) -> dict[str, Any]:
         """What its record says of it, and scripts read."""
-        data: dict[str, Any] = {
+        data = {
             "name": self.name,
             "queue": self.queue,
             "priority": self.priority,
             "retention_ms": milliseconds("retention", self.retention, least=0),
+            "retry": None if self.retry is None else self.retry.to_json(),
+            "lease_ms": None if self.lease is None else milliseconds("lease", self.lease, least=0.1),
+            "max_delay_ms": self.max_delay_ms or None,
+            "max_duration_ms": None if self.max_duration is None else milliseconds("max_duration", self.max_duration),
         }
-        if self.retry is not None:
-            data["retry"] = self.retry.to_json()
-        if self.lease is not None:
-            data["lease_ms"] = milliseconds("lease", self.lease, least=0.1)
-        if self.max_delay is not None:
-            data["max_delay_ms"] = self.max_delay_ms
-        if self.max_duration is not None:
-            data["max_duration_ms"] = milliseconds("max_duration", self.max_duration)
-        return data
+        return {name: value for name, value in data.items() if value is not None}
 
     def record(self, unconfirmed: str = "") -> str:
         """What `task/spawn` makes the record from: `MAX_ATTEMPTS JSON`. unconfirmed: the call to confirm it; empty: none."""
