@@ -250,6 +250,8 @@ def shape(value: Any) -> Any:
     """The same without what differs from call to call."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        value = value._asdict()
     if isinstance(value, dict):
         return {name: shape(one) for name, one in value.items() if name not in DIFFERS}
     if isinstance(value, (list, tuple)):
