@@ -12,7 +12,7 @@ import pytest
 
 from lockbeat import LeaseLost, Lockbeat
 from lockbeat.leases.keeper import GONE, OVERDUE, Keeper
-from lockbeat.leases.lease import Held, monotonic
+from lockbeat.leases.lease import NOBODY, Held, Holder, monotonic
 from lockbeat.store.scripts import load
 from tests.conftest import Backend, Connect, only, wait_until
 from tests.keeping import hurry, renewed
@@ -24,7 +24,7 @@ def keeper_of(lb: Lockbeat) -> Keeper:
     return lb._keeper
 
 
-class Holder:
+class Locked(Holder):
     """Takes a lock and gives it to the keeper, as a handle does; remembers what it is told."""
 
     def __init__(self, lb: Lockbeat, key: str, ttl: float) -> None:
@@ -33,17 +33,20 @@ class Holder:
         self.token = lb.store.new_call()
         self.shard = lb.store.shard_of(key)
 
+    def on_lost(self, reason: str) -> None:
+        self.told.append(reason)
+
     async def hold(self) -> None:
         store, asked_at, ttl_ms = self.lb.store, monotonic(), round(self.ttl * 1000)
         args: dict[str, Any] = {"key": self.key, "owner": self.lb.owner, "token": self.token, "ttl_ms": ttl_ms}
         assert (await store.call("lock/try_acquire", self.shard, reentrant=0, channel="", **args)).fence
-        self.held = Held(store.row["lock/renew"](**args), self.shard, self.ttl, 0.0, self.told.append)
+        self.held = Held(store.row["lock/renew"](**args), self.shard, self.ttl, 0.0, self)
         self.held.taken(asked_at)
         keeper_of(self.lb).hold(self.held)
 
 
-async def holders(lb: Lockbeat, count: int, ttl: float) -> list[Holder]:
-    made = [Holder(lb, f"k{n}", ttl) for n in range(count)]
+async def holders(lb: Lockbeat, count: int, ttl: float) -> list[Locked]:
+    made = [Locked(lb, f"k{n}", ttl) for n in range(count)]
     await asyncio.gather(*(holder.hold() for holder in made))
     return made
 
@@ -116,7 +119,7 @@ async def test_a_tick_is_over_by_the_next_renewal_or_deadline(lb: Lockbeat) -> N
     """So a loss is told by the deadline: the thread sleeps no longer than this."""
     keeper = Keeper(lb.store.connector, lb.store.keys, 1)
     row = lb.store.row["lock/renew"](key="k", owner="o", token="-", ttl_ms=30_000)
-    leases = [Held(row, 0, 30, 0.0, lambda reason: None) for _ in range(3)]
+    leases = [Held(row, 0, 30, 0.0, NOBODY) for _ in range(3)]
     first, second, last = leases
     for held in leases:
         held.taken(monotonic())

@@ -40,7 +40,7 @@ class ClaimHolding(Holding):
             if not told:
                 self.lost, self.unnoticed = None, False
 
-    def _on_lost(self, reason: str) -> None:
+    def on_lost(self, reason: str) -> None:
         if reason == GONE and self._verbs:
             # A renewal overtook the answer of a verb, perhaps; but never wait for it longer than the lease is trusted.
             self._gone = reason
@@ -50,4 +50,4 @@ class ClaimHolding(Holding):
 
     def _tell(self, reason: str) -> None:
         if self.lost is None:  # once: each cancelling is one that the exit has to take back
-            super()._on_lost(reason)
+            super().on_lost(reason)

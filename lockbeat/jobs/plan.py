@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lockbeat.jobs.definition import Job
 from lockbeat.store import reasons
@@ -13,15 +14,14 @@ MOST_COUNTED = 1000
 """Missed slots are counted up to here; a longer outage says "too many to count"."""
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(NamedTuple):
     """A slot, and when it is to be fired: later than the slot by its jitter."""
 
     slot_ms: int
     due_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Plan:
     """One slot to fire; those before it, from `first` to `last`, that are missed; and the next one."""
 

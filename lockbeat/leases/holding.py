@@ -8,13 +8,13 @@ from typing import Any
 
 from lockbeat.errors import LeaseLost
 from lockbeat.leases.keeper import OVERDUE, Keeper
-from lockbeat.leases.lease import Held, monotonic
+from lockbeat.leases.lease import Held, Holder, monotonic
 from lockbeat.store.rows import Row
 
 log = logging.getLogger("lockbeat")
 
 
-class Holding:
+class Holding(Holder):
     """A lease from the entry of a block to its exit. Renewed by the keeper; when it is lost, the block is cancelled.
 
     Begins when made, in the task that runs the block. At the exit `leave`, then give the lease back unless it is `lost`,
@@ -36,7 +36,7 @@ class Holding:
         self.unnoticed = False
         """Lost, and the block got to its end without an await at which it could have been told."""
         self._keeper = keeper
-        self._held = Held(row, shard, ttl, 0.0, self._on_lost)
+        self._held = Held(row, shard, ttl, 0.0, self)
         self._held.taken(asked_at)
         self._task: asyncio.Task[Any] | None = asyncio.current_task()
         self._cancelling = self._task.cancelling() if self._task is not None else 0
@@ -96,7 +96,7 @@ class Holding:
                 row.key,
             )
 
-    def _on_lost(self, reason: str) -> None:
+    def on_lost(self, reason: str) -> None:
         if self._task is not None and not self._over:
             self.lost = reason
             self._task.cancel()

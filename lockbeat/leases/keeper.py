@@ -172,8 +172,7 @@ class Keeper:
                 self._lost(held, OVERDUE)
                 continue
             if now >= held.until:
-                if held.overrun is not None:
-                    held.overrun(self._stall.where())
+                held.holder.on_overrun(self._stall.where())
                 self._lost(held, OVERRUN)
                 continue
             if (trusted_for := held.trusted_until - held.asked_at) < shortest:
@@ -229,7 +228,7 @@ class Keeper:
     def _tell(self, held: Held, reason: str, loop: asyncio.AbstractEventLoop | None) -> None:
         if loop is not None:
             try:
-                loop.call_soon_threadsafe(held.lost, reason)
+                loop.call_soon_threadsafe(held.holder.on_lost, reason)
             except RuntimeError:
                 pass  # that loop has ended, and its holder with it
 

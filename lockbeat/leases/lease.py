@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -29,6 +28,21 @@ def margin(ttl: float) -> float:
     return min(ttl * 0.05, 1.0)
 
 
+class Holder:
+    """Whose lease it is, and what that is told by the keeper."""
+
+    __slots__ = ()
+
+    def on_lost(self, reason: str) -> None:
+        """Once, in the event loop that holds the lease."""
+
+    def on_overrun(self, blocks: str) -> None:
+        """Its time, `Held.until`, is over. Called in the keeper's thread, with what blocks the event loop, if anything does."""
+
+
+NOBODY = Holder()
+
+
 @dataclass(slots=True, eq=False)
 class Held:
     """A lease of this process, as the keeper looks after it.
@@ -41,15 +55,12 @@ class Held:
     shard: int
     ttl: float
     trusted_until: float
-    lost: Callable[[str], None] = field(repr=False)
-    """Called once, in the event loop that holds the lease, with the reason."""
+    holder: Holder = field(repr=False)
     renew_at: float = 0.0
     asked_at: float = 0.0
     """Monotonic time before the request that took or last renewed it."""
     until: float = float("inf")
     """Not renewed after this, in monotonic seconds: its holder should have ended long before."""
-    overrun: Callable[[str], None] | None = field(default=None, repr=False)
-    """Called in the keeper's thread when `until` has come, with what blocks the event loop, if anything does."""
 
     def taken(self, asked_at: float, ttl: float | None = None) -> None:
         """The server granted the lease, or renewed it, in answer to a request sent at `asked_at` (monotonic)."""

@@ -201,7 +201,7 @@ class Beat(Declared):
     def _program(self, state: object) -> Program:
         return Program(
             self.declared,
-            {name: replace(function, state=state) for name, function in self._functions.items()},
+            {name: function if state is None else replace(function, state=state) for name, function in self._functions.items()},
             self.task_names,
             self._only or self._queues(),
             self.concurrency,

@@ -15,7 +15,7 @@ from typing import Any
 
 from lockbeat.errors import LeaseLost
 from lockbeat.leases.keeper import CANCELLED, OVERRUN
-from lockbeat.leases.lease import Held, monotonic
+from lockbeat.leases.lease import Held, Holder, monotonic
 from lockbeat.process import forks
 from lockbeat.process.blame import blame, heard
 from lockbeat.process.stacks import stack_of, stack_of_task
@@ -31,7 +31,7 @@ LOST, TIMED_OUT, SHUT_DOWN = "its lease is lost", "timed out", "the instance is 
 BLAMED = "what it started raised SystemExit or KeyboardInterrupt"
 
 
-class Attempt:
+class Attempt(Holder):
     """One attempt: its lease, and why it is to stop, if it is."""
 
     __slots__ = (
@@ -43,9 +43,8 @@ class Attempt:
         self.task = task
         self.function = function
         renewal = row["task/renew"](id=task.id, owner=task.owner, fence=task.fence, lease_ms=task.lease_ms, lock=task.lock)
-        self.held = Held(renewal, task.shard, task.lease_ms / 1000, 0.0, self._lost)
+        self.held = Held(renewal, task.shard, task.lease_ms / 1000, 0.0, self)
         self.held.taken(asked_at)
-        self.held.overrun = self._overrun
         self._grace = grace
         self.began = 0.0  # monotonic
         self.limit: asyncio.TimerHandle | None = None  # when its max_duration should be over
@@ -58,14 +57,14 @@ class Attempt:
         self.problem: BaseException | None = None
         """What the function raised, for the log."""
 
-    def _overrun(self, blocks: str) -> None:
+    def on_overrun(self, blocks: str) -> None:
         """Called in the keeper's thread, for the event loop may be what is stuck."""
         if self.stopped is not None or not blocks:  # it was told to stop, so the loop has turned
             blocks = self.stack()
         said = "%s (%s) still runs %g s after its timeout: its lease is let go, and it may be begun again beside it"
         log.error(said, self.task.id, self.task.name, self._grace, extra={"stacks": blocks})
 
-    def _lost(self, reason: str) -> None:
+    def on_lost(self, reason: str) -> None:
         if reason == OVERRUN and self.stopped is not None and not self.ended:
             self.stopped = LOST  # whatever it was told to stop for, its end is not its own to report any more
         self.stop(CANCELLED if reason == CANCELLED else LOST)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from lockbeat.errors import StoreError
 from lockbeat.jobs import Job
 from lockbeat.leases.keeper import CANCELLED, Keeper
-from lockbeat.leases.lease import Held, monotonic
+from lockbeat.leases.lease import NOBODY, Held, monotonic
 from lockbeat.process.logs import log
 from lockbeat.store import Store, messages, results
 from lockbeat.store.durable import Durability
@@ -132,7 +132,7 @@ class Worker:
         """
         self._free -= places
         row = self._store.row["task/renew_call"](owner=self._store.owner, call=call, lease_ms=lease_ms)
-        held = Held(row, shard, lease_ms / 1000, 0.0, lambda reason: None)
+        held = Held(row, shard, lease_ms / 1000, 0.0, NOBODY)
         held.taken(monotonic())
         starting = Starting(self._begin, lambda task: self._tasks.give_back(task, NOT_DURABLE_MS), held, places)
         if places:
@@ -284,6 +284,7 @@ class Worker:
         if attempt.limit is not None:
             attempt.limit.cancel()
         self._keeper.drop(attempt.held)
+        attempt.held.holder = NOBODY  # a circle: what is in one stays until Python's collector comes by
         del self._attempts[attempt.task]
         if self._stopping and not self._attempts:
             self._idle.set()

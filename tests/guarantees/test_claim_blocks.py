@@ -119,7 +119,7 @@ async def test_a_block_that_swallows_the_cancelling_does_not_complete(lb: Lockbe
         async with lb.claims.hold("k", hold=30):
             held = kept(lb)
             lb.keeper.drop(held)
-            asyncio.get_running_loop().call_soon(held.lost, OVERDUE)
+            asyncio.get_running_loop().call_soon(held.holder.on_lost, OVERDUE)
             try:
                 await asyncio.sleep(60)
             except asyncio.CancelledError:
@@ -281,10 +281,10 @@ async def test_a_renewal_that_overtakes_the_answer_of_a_verb_is_no_loss(lb: Lock
         await asyncio.sleep(0)
         lb.keeper.drop(held)
         if told:
-            held.lost(GONE)
+            held.holder.on_lost(GONE)
         await verb
         if not told:
-            held.lost(GONE)
+            held.holder.on_lost(GONE)
         await asyncio.sleep(0.05)
         assert not claim.lost
     assert (await lb.claims.stats()).completed == 1
@@ -306,7 +306,7 @@ async def test_a_claim_found_gone_while_a_verb_is_under_way_is_lost_unless_that_
                 await asyncio.sleep(0)
                 held = kept(lb)
                 lb.keeper.drop(held)
-                held.lost(GONE)
+                held.holder.on_lost(GONE)
                 try:
                     with contextlib.suppress(StoreError):
                         await verb
@@ -325,7 +325,7 @@ async def test_a_claim_that_a_block_finishes_as_it_is_cancelled_for_a_loss_is_to
         async with lb.claims.hold("k") as claim:
             held = kept(lb)
             lb.keeper.drop(held)
-            asyncio.get_running_loop().call_soon(held.lost, OVERDUE)
+            asyncio.get_running_loop().call_soon(held.holder.on_lost, OVERDUE)
             try:
                 await asyncio.sleep(60)
             finally:

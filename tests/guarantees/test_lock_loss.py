@@ -12,7 +12,7 @@ import pytest
 
 from lockbeat import LeaseLost, Lockbeat
 from lockbeat.leases.keeper import GONE, OVERDUE
-from lockbeat.leases.lease import Held
+from lockbeat.leases.lease import NOBODY, Held
 from lockbeat.store.rows import Row
 from tests.conftest import Connect, only, wait_until
 from tests.keeping import hurry, kept, renewed
@@ -20,7 +20,7 @@ from tests.servers import Server
 
 
 def test_trust_ends_before_the_lease_and_counts_from_before_the_request() -> None:
-    held = Held(Row(), 0, 30.0, 0.0, lambda reason: None)
+    held = Held(Row(), 0, 30.0, 0.0, NOBODY)
     held.taken(100.0)
     assert held.trusted_until == 100 + 30 - 1  # no more than a second's margin
     held.ttl = 2.0
