@@ -17,10 +17,10 @@ from lockbeat.values.visible import visible
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-JobName = Annotated[str, typer.Argument(metavar="JOB", help="Name of the job.", show_default=False)]
-Owner = Annotated[str, typer.Argument(metavar="OWNER", help="As `locks` or `instances` shows it.", show_default=False)]
-TaskId = Annotated[str, typer.Argument(metavar="TASK", help="Its id, as `tasks` shows it.", show_default=False)]
-OnlyQueue = Annotated[str | None, typer.Option("--queue", metavar="QUEUE", help="Only of this queue.", show_default=False)]
+JobName = Annotated[str, typer.Argument(metavar="JOB", help="Name of the job.")]
+Owner = Annotated[str, typer.Argument(metavar="OWNER", help="As `locks` or `instances` shows it.")]
+TaskId = Annotated[str, typer.Argument(metavar="TASK", help="Its id, as `tasks` shows it.")]
+OnlyQueue = Annotated[str | None, typer.Option("--queue", metavar="QUEUE", help="Only of this queue.")]
 Queue = Annotated[str, typer.Option("--queue", metavar="QUEUE", help="The queue.")]
 Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, max=100_000, help="How many at most.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -40,11 +40,7 @@ app = typer.Typer(
 def _of_a_store(
     url: Annotated[
         str | None,
-        typer.Option(
-            metavar="URL",
-            help="The store; else $LOCKBEAT_URL (for passwords: `ps` shows options), else embedded://.",
-            show_default=False,
-        ),
+        typer.Option(metavar="URL", help="The store; else $LOCKBEAT_URL (for passwords: `ps` shows options), else embedded://."),
     ] = None,
     namespace: Annotated[str, typer.Option(metavar="NAME", help="The part of the store to look at.")] = "lockbeat",
     utc: Annotated[

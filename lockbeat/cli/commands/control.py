@@ -22,17 +22,14 @@ ABREAST = 200
 """Jobs that are changed in one go."""
 CHANGE = "what at by reason until_at"
 
-Names = Annotated[list[str] | None, typer.Argument(metavar="[JOB]...", help="Names of jobs.", show_default=False)]
+Names = Annotated[list[str] | None, typer.Argument(metavar="[JOB]...", help="Names of jobs.")]
 Every = Annotated[bool, typer.Option("--all", help="Every job.")]
-OfQueue = Annotated[str | None, typer.Option("--queue", metavar="QUEUE", help="Every job of this queue.", show_default=False)]
-Tag = Annotated[str | None, typer.Option(metavar="TAG", help="Every job with this tag.", show_default=False)]
-Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="For those who look later.", show_default=False)]
-By = Annotated[str | None, typer.Option(metavar="NAME", help="Who does it; else your user name.", show_default=False)]
+OfQueue = Annotated[str | None, typer.Option("--queue", metavar="QUEUE", help="Every job of this queue.")]
+Tag = Annotated[str | None, typer.Option(metavar="TAG", help="Every job with this tag.")]
+Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="For those who look later.")]
+By = Annotated[str | None, typer.Option(metavar="NAME", help="Who does it; else your user name.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
-Until = Annotated[
-    int | None,
-    typer.Option(metavar="TIME", help="2030-01-31T12:00:00, local or --utc; or ms.", parser=instant_of, show_default=False),
-]
+Until = Annotated[int | None, typer.Option(metavar="TIME", help="2030-01-31T12:00:00, local or --utc; or ms.", parser=instant_of)]
 
 
 async def _chosen(

@@ -35,7 +35,7 @@ MOST_MS = 253_402_300_800_000  # the year 10000
 @command(LOOK)
 async def ls(
     lb: Lockbeat,
-    tag: Annotated[str | None, typer.Option(metavar="TAG", help="Only jobs with this tag.", show_default=False)] = None,
+    tag: Annotated[str | None, typer.Option(metavar="TAG", help="Only jobs with this tag.")] = None,
 ) -> Answer:
     """List jobs: trigger, next slot, last outcome."""
     now = await lb.store.server_time()  # before what it is compared with: a slot is not late because its job was read first
@@ -269,7 +269,6 @@ SlotTime = Annotated[
         metavar="SLOT",
         help="2030-01-31T12:00:00, local or --utc; or ms. Else the newest, or the one that is due.",
         parser=instant_of,
-        show_default=False,
     ),
 ]
 

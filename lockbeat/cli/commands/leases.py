@@ -25,7 +25,7 @@ INSTANCE = "owner host pid schedules queues jobs concurrency seen_at stuck_s gav
 @command(LOOK)
 async def locks(
     lb: Lockbeat,
-    owner: Annotated[str | None, typer.Option(metavar="OWNER", help="Only of this owner.", show_default=False)] = None,
+    owner: Annotated[str | None, typer.Option(metavar="OWNER", help="Only of this owner.")] = None,
 ) -> Answer:
     """List the locks that are held: owner, fence, expiry."""
     leases, now = await lb.locks.list(owner), await lb.store.server_time()
@@ -47,7 +47,7 @@ async def locks(
 @command(LOOK)
 def unlock(
     where: Where,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the lock, as `locks` shows it.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the lock, as `locks` shows it.")],
     yes: Yes = False,
 ) -> Answer:
     """Give back one lock, whoever holds it.

@@ -26,35 +26,24 @@ def _declare(name: str, says: str, *, schedule: bool, work: bool) -> None:
 
     def serve(
         target: Annotated[
-            str,
-            typer.Argument(
-                metavar="MODULE:BEAT", help="The Beat: app.jobs:beat, path/jobs.py:beat, app:make().", show_default=False
-            ),
+            str, typer.Argument(metavar="MODULE:BEAT", help="The Beat: app.jobs:beat, path/jobs.py:beat, app:make().")
         ],
         factory: Annotated[
             bool, typer.Option("--factory", help="BEAT is a function that makes it, as MODULE:FACTORY() says, too.")
         ] = False,
         queue: Annotated[
-            list[str] | None,
-            typer.Option(metavar="QUEUE", help="Run tasks of this queue only; may be repeated.", show_default=False),
+            list[str] | None, typer.Option(metavar="QUEUE", help="Run tasks of this queue only; may be repeated.")
         ] = None,
         concurrency: Annotated[
-            int | None,
-            typer.Option(
-                metavar="N", min=1, max=10_000, help="How many tasks run at once; else the beat's own.", show_default=False
-            ),
+            int | None, typer.Option(metavar="N", min=1, max=10_000, help="How many tasks run at once; else the beat's own.")
         ] = None,
         url: Annotated[
             str | None,
             typer.Option(
-                metavar="URL",
-                help="The store, instead of the beat's own and $LOCKBEAT_URL. `ps` shows it: no passwords.",
-                show_default=False,
+                metavar="URL", help="The store, instead of the beat's own and $LOCKBEAT_URL. `ps` shows it: no passwords."
             ),
         ] = None,
-        namespace: Annotated[
-            str | None, typer.Option(metavar="NAME", help="Instead of the beat's own.", show_default=False)
-        ] = None,
+        namespace: Annotated[str | None, typer.Option(metavar="NAME", help="Instead of the beat's own.")] = None,
         verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more, on stderr.")] = False,
     ) -> None:
         beat = load_beat(target, factory=factory)
@@ -146,12 +135,8 @@ def _log_to_stderr(verbose: int) -> None:
 
 @app.command(rich_help_panel=STORE)
 def server(
-    path: Annotated[
-        Path | None, typer.Argument(metavar="[PATH]", help="Its directory; else one a user.", show_default=False)
-    ] = None,
-    port: Annotated[
-        int | None, typer.Option(metavar="PORT", min=1, max=65535, help="Also listen on 127.0.0.1.", show_default=False)
-    ] = None,
+    path: Annotated[Path | None, typer.Argument(metavar="[PATH]", help="Its directory; else one a user.")] = None,
+    port: Annotated[int | None, typer.Option(metavar="PORT", min=1, max=65535, help="Also listen on 127.0.0.1.")] = None,
 ) -> None:
     """Keep the embedded store up until SIGTERM."""
     try:

@@ -50,8 +50,7 @@ async def tasks(
     lb: Lockbeat,
     queue: OnlyQueue = None,
     state: Annotated[
-        State | None,
-        typer.Option(metavar="STATE", help="waiting, running, done, dead or cancelled ones only.", show_default=False),
+        State | None, typer.Option(metavar="STATE", help="waiting, running, done, dead or cancelled ones only.")
     ] = None,
     limit: Limit = 20,
 ) -> Answer:
@@ -185,24 +184,18 @@ def attempt_lines(attempts: Sequence[Attempt]) -> list[str]:
 @command(TASKS)
 def spawn(
     where: Where,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the function that is to run.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the function that is to run.")],
     params: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="PARAMS", help='JSON, quoted for the shell: \'{"to": "ann"}\'; -: from stdin.', show_default=False
-        ),
+        list[str] | None, typer.Argument(metavar="PARAMS", help='JSON, quoted for the shell: \'{"to": "ann"}\'; -: from stdin.')
     ] = None,
     queue: Queue = "default",
     delay: Annotated[float, typer.Option(metavar="S", help="Seconds before which nobody begins it.")] = 0,
     priority: Annotated[int, typer.Option(metavar="N", min=-49, max=49, help="The higher, the sooner.")] = 0,
     max_attempts: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Then it is dead.")] = 5,
     key: Annotated[
-        str | None,
-        typer.Option(metavar="KEY", help="Idempotency key: the same in a queue names the same task.", show_default=False),
+        str | None, typer.Option(metavar="KEY", help="Idempotency key: the same in a queue names the same task.")
     ] = None,
-    header: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Goes with it; may be repeated.", show_default=False)
-    ] = None,
+    header: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Goes with it; may be repeated.")] = None,
 ) -> Answer:
     """Put a task into a queue."""
     new = NewTask(
@@ -286,7 +279,7 @@ async def retry(
 async def redrive(
     lb: Lockbeat,
     queue: Queue = "default",
-    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="How many; else all.", show_default=False)] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="How many; else all.")] = None,
 ) -> Answer:
     """Let a queue's dead tasks be tried again.
 
@@ -304,9 +297,7 @@ async def redrive(
 def purge(
     where: Where,
     queue: Queue = "default",
-    state: Annotated[
-        EndState | None, typer.Option(metavar="STATE", help="Only done, dead or cancelled ones.", show_default=False)
-    ] = None,
+    state: Annotated[EndState | None, typer.Option(metavar="STATE", help="Only done, dead or cancelled ones.")] = None,
     yes: Yes = False,
 ) -> Answer:
     """Forget a queue's tasks that have ended.
