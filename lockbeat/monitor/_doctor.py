@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lockbeat.connection import Connector
-from lockbeat.errors import ScriptError, StoreError, StoreFormatError, StoreUnavailable
+from lockbeat.errors import ScriptError, StoreError, StoreFormatError
 from lockbeat.monitor._instances import fields
-from lockbeat.monitor._server import Finding, Said, Server, denied, told
+from lockbeat.monitor._server import Finding, Said, Server, checked, denied, told
 from lockbeat.store.calls import Calls
 from lockbeat.store.keys import FORMAT, Keys
+from lockbeat.store.wire import Wire
 
 MOST_SERVERS = 32
 """Shards whose servers are looked at; each takes a connection."""
@@ -26,8 +27,9 @@ async def examine(connector: Connector, namespace: str, timeout: float) -> list[
         if isinstance(problem := await told(calls.wire(0).command("PING")), StoreError) and not denied(problem):
             raise problem
         first = await Server(connector, keys, 0, calls.wire(0)).read_info()
-        if (role := first.role()).state == "fail":
-            return [first.version(), role]  # the rest would only tell of a server that can't be the store
+        findings = await first.identify()
+        if "fail" in [finding.state for finding in findings]:
+            return findings  # the rest would only tell of a server that can't be the store
         counted = await first.ask("GET", keys.key(0, "shards"))
         # That we may not read it is for the check of rights to say.
         shards = 1 if isinstance(counted, StoreError) else int(counted or 1)
@@ -35,9 +37,7 @@ async def examine(connector: Connector, namespace: str, timeout: float) -> list[
         for shard in range(min(shards, MOST_SERVERS)):
             server = await Server(connector, keys, shard, calls.wire(shard)).read_info()
             servers.setdefault(server.info.get("run_id", ""), server)
-        findings = []
-        if connector.embedded is not None:
-            findings.append(_embedded(connector.embedded.directory))
+        findings = [] if connector.embedded is None else [_embedded(connector.embedded.directory)]
         for server in servers.values():
             found = await server.examine()
             if len(servers) > 1:
@@ -45,11 +45,11 @@ async def examine(connector: Connector, namespace: str, timeout: float) -> list[
                 found = [replace(finding, says=f"{where}: {finding.says}") for finding in found]
             findings += found
         findings += [
-            Finding("shards", *await _spread(first, shards)),
-            format_ := Finding("format", *await _format(calls, keys, shards)),
+            await checked("shards", _spread(calls.wire(0), connector.kind, shards)),
+            format_ := await checked("format", _format(calls, keys, shards)),
         ]
         if format_.state != "fail":
-            findings.append(Finding("jobs", *await _overdue(calls, keys, shards)))
+            findings.append(await checked("jobs", _overdue(calls, keys, shards)))
         return findings
     finally:
         await calls.aclose()
@@ -59,12 +59,10 @@ async def _format(calls: Calls, keys: Keys, shards: int) -> Said:
     """Whether this version reads the keys as those who wrote them."""
     found = set()
     for shard in range(shards):
-        opened = await told(calls.call("store/open", shard, shards=0, format=0))
-        if isinstance(opened, ScriptError):
-            return "fail", str(opened)
-        if isinstance(opened, StoreError):
-            return "unknown", f"which format the store is in can't be read: {opened}"
-        found.add(opened.format)
+        try:
+            found.add((await calls.call("store/open", shard, shards=0, format=0)).format)
+        except ScriptError as problem:
+            return "fail", str(problem)
     if strange := found - {0, FORMAT}:
         says, _, remedy = str(StoreFormatError(f"namespace {keys.namespace!r}", strange.pop(), FORMAT)).rpartition(": ")
         return "fail", says, remedy
@@ -74,23 +72,16 @@ async def _format(calls: Calls, keys: Keys, shards: int) -> Said:
 async def _overdue(calls: Calls, keys: Keys, shards: int) -> Said:
     """Whether jobs are overdue: by their slots, for one that is handed out again and again is hidden each time."""
     late: list[tuple[float, str]] = []
-    try:
-        for shard in range(shards):
-            wire = calls.wire(shard)
-            seconds, microseconds = await wire.command("TIME")
-            now_ms = int(seconds) * 1000 + int(microseconds) // 1000
-            names = await wire.command(
-                "ZRANGEBYSCORE", keys.key(shard, "job:due"), "-inf", str(now_ms + 1000), "LIMIT", "0", "1000"
-            )
-            slots = await wire.command("HMGET", keys.key(shard, "job:slot"), *names) if names else []
-            for name, slot in zip(names, slots, strict=True):
-                words = slot.split() if slot else []
-                if len(words) > 1 and words[0] != b"-1" and int(words[1]) < now_ms - OVERDUE_MS:
-                    late.append(((now_ms - int(words[1])) / 1000, name.decode(errors="replace")))
-    except StoreUnavailable:
-        raise
-    except (StoreError, ValueError) as problem:
-        return "unknown", f"whether jobs are overdue can't be read: {problem}"
+    for shard in range(shards):
+        wire = calls.wire(shard)
+        seconds, microseconds = await wire.command("TIME")
+        now_ms = int(seconds) * 1000 + int(microseconds) // 1000
+        names = await wire.command("ZRANGEBYSCORE", keys.key(shard, "job:due"), "-inf", str(now_ms + 1000), "LIMIT", "0", "1000")
+        slots = await wire.command("HMGET", keys.key(shard, "job:slot"), *names) if names else []
+        for name, slot in zip(names, slots, strict=True):
+            words = slot.split() if slot else []
+            if len(words) > 1 and words[0] != b"-1" and words[1].isdigit() and int(words[1]) < now_ms - OVERDUE_MS:
+                late.append(((now_ms - int(words[1])) / 1000, name.decode(errors="replace")))
     if not late:
         return "ok", "none is overdue"
     by, name = max(late)
@@ -107,15 +98,12 @@ def _embedded(directory: object) -> Finding:
     )
 
 
-async def _spread(server: Server, shards: int) -> Said:
+async def _spread(wire: Wire, kind: str, shards: int) -> Said:
     """How the shards lie on the servers."""
     several = f"{shards} shard{'s' * (shards != 1)}"
-    if server.connector.kind != "cluster":
+    if kind != "cluster":
         return "ok", f"{several} on one server"
-    reply = await server.ask("CLUSTER", "INFO")
-    if isinstance(reply, StoreError):
-        return "unknown", f"{several}; the server does not tell the cluster's state: {reply}"
-    state = fields(reply)
+    state = fields(await wire.command("CLUSTER", "INFO"))
     primaries = int(state.get("cluster_size", "0"))
     if state.get("cluster_state") != "ok":
         return "fail", f"the cluster is {state.get('cluster_state')}: slots are without an owner", "see CLUSTER NODES"

@@ -55,6 +55,14 @@ async def told(asked: Awaitable[T]) -> T | StoreError:
         return problem
 
 
+async def checked(check: str, asked: Awaitable[Said]) -> Finding:
+    """What a check found; where the server refuses what it asks, that is unknown."""
+    said = await told(asked)
+    return (
+        Finding(check, "unknown", f"the server does not tell: {said}") if isinstance(said, StoreError) else Finding(check, *said)
+    )
+
+
 class Server:
     """One primary of the store."""
 
@@ -76,17 +84,19 @@ class Server:
         self.info = fields(reply) if isinstance(reply, bytes) else {}
         return self
 
+    async def identify(self) -> list[Finding]:
+        return [await checked("server", self._version()), await checked("role", self._role())]
+
     async def examine(self) -> list[Finding]:
         return [
-            self.version(),
-            self.role(),
-            Finding("rights", *await self._rights()),
-            Finding("scripts", *await self._scripts()),
-            Finding("eviction", *await self._eviction()),
-            Finding("persistence", *await self._persistence()),
-            Finding("replication", *await self._replication()),
-            Finding("clock", *await self._clock()),
-            Finding("latency", *await self._latency()),
+            *await self.identify(),
+            await checked("rights", self._rights()),
+            await checked("scripts", self._scripts()),
+            await checked("eviction", self._eviction()),
+            await checked("persistence", self._persistence()),
+            await checked("replication", self._replication()),
+            await checked("clock", self._clock()),
+            await checked("latency", self._latency()),
         ]
 
     async def _setting(self, name: str) -> str | None:
@@ -94,10 +104,7 @@ class Server:
         reply = await self.ask("CONFIG", "GET", name)
         return reply[1].decode() if isinstance(reply, list) and len(reply) == 2 else None
 
-    def version(self) -> Finding:
-        return Finding("server", *self._version())
-
-    def _version(self) -> Said:
+    async def _version(self) -> Said:
         info = self.info
         if "valkey_version" in info:
             return "ok", f"Valkey {info['valkey_version']}"
@@ -111,10 +118,7 @@ class Server:
             return "warn", f"Redis {version} is older than any tested with", NEWER
         return "ok", f"Redis {version}"
 
-    def role(self) -> Finding:
-        return Finding("role", *self._role())
-
-    def _role(self) -> Said:
+    async def _role(self) -> Said:
         if self.info.get("role") == "slave":
             remedy = "name the primary, or its sentinels: redis+sentinel://HOST:PORT/SERVICE"
             return "fail", "a replica, which takes no writes", remedy
@@ -249,12 +253,10 @@ class Server:
         best, offset = float("inf"), 0.0
         for _ in range(7):
             before, began = time.time(), time.monotonic()
-            reply = await self.ask("TIME")
+            seconds, micros = await self._wire.command("TIME")
             took = time.monotonic() - began
-            if isinstance(reply, StoreError):
-                return "unknown", f"the server does not tell the time: {reply}"
             if took < best:
-                best, offset = took, before + took / 2 - int(reply[0]) - int(reply[1]) / 1e6
+                best, offset = took, before + took / 2 - int(seconds) - int(micros) / 1e6
         if abs(offset) <= best / 2 + 0.001:
             return "ok", "this machine's clock agrees with the server's, as far as can be told"
         by = f"{abs(offset) * 1000:.0f} ms" if abs(offset) < 10 else f"{abs(offset):.0f} s"
@@ -265,8 +267,7 @@ class Server:
         times = []
         for _ in range(PINGS):
             began = time.monotonic()
-            if isinstance(reply := await self.ask("PING"), StoreError):
-                return "unknown", f"PING is forbidden: {reply}"
+            await self._wire.command("PING")
             times.append(time.monotonic() - began)
         median = statistics.median(times) * 1000
         said = f"a round trip takes {median:.2f} ms (median of {PINGS})"
