@@ -18,7 +18,7 @@ from lockbeat.cli._output import complain, is_terminal, show_utc
 from lockbeat.errors import InvalidArgument, LockbeatError
 from lockbeat.values.visible import visible
 
-for commands in (
+for commands in [
     "serve",
     "jobs",
     "control",
@@ -28,7 +28,7 @@ for commands in (
     "tasks",
     "claims",
     "doctor",
-):  # in the order in which `--help` lists them
+]:  # in the order in which `--help` lists them
     import_module(f"lockbeat.cli.commands.{commands}")
 
 

@@ -164,8 +164,11 @@ def _plain(value: Any, *, is_time: bool) -> Any:
 
 def iso(when: datetime | float) -> str:
     """An instant in ISO 8601, UTC, to the millisecond."""
-    moment = when if isinstance(when, datetime) else datetime.fromtimestamp(round(when, 3), UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return _moment(when).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _moment(when: datetime | float) -> datetime:
+    return when if isinstance(when, datetime) else datetime.fromtimestamp(round(when, 3), UTC)
 
 
 def several(count: int, noun: str) -> str:
@@ -182,18 +185,16 @@ def first_line(text: str | None) -> str:
     return next(iter((text or "").strip().splitlines()), "")
 
 
-def clock(ms: int | None, now: float | None = None) -> str:
+def clock(at: datetime | float | None, now: float | None = None) -> str:
     """An instant for people: in the zone of this machine, or UTC by --utc; milliseconds only where there are some.
 
     On a terminal without the date, where `now` (seconds) is given and within half a day.
     """
-    if ms is None:
+    if at is None:
         return "-"
-    when = datetime.fromtimestamp(ms // 1000, UTC).astimezone(_zone)
-    fraction = f".{ms % 1000:03}" if ms % 1000 else ""
-    offset = when.isoformat()[19:]
-    text = f"{when:%Y-%m-%d %H:%M:%S}{fraction}{'Z' if offset == '+00:00' else offset}"
-    near = now is not None and is_terminal() and abs(ms / 1000 - now) < 43_200
+    when = _moment(at).astimezone(_zone)
+    text = when.isoformat(" ", "milliseconds" if when.microsecond >= 1000 else "seconds").replace("+00:00", "Z")
+    near = now is not None and is_terminal() and abs(when.timestamp() - now) < 43_200
     return text.partition(" ")[2] if near else text
 
 

@@ -9,7 +9,7 @@ import logging
 import re
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,10 +20,21 @@ from lockbeat.client import Lockbeat
 from lockbeat.connection import Address, parse_url
 from lockbeat.errors import ScriptError, StoreError, StoreFormatError, StoreUnavailable
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 TIMEOUT = 3.0
 """Seconds: a person waits for the answer."""
+ABREAST = 200
+"""Of many calls, how many are on their way at a time."""
+
+
+async def each(things: Sequence[S], ask: Callable[[S], Awaitable[T]]) -> list[T]:
+    """What is answered of each, in order; many at a time."""
+    found: list[T] = []
+    for start in range(0, len(things), ABREAST):
+        found += await asyncio.gather(*map(ask, things[start : start + ABREAST]))
+    return found
 
 
 class _LeftOut(logging.Handler):

@@ -13,6 +13,7 @@ from lockbeat.client import Lockbeat
 from lockbeat.values.durations import span
 from lockbeat.values.visible import visible_json
 
+CLAIM = "key queue owner fence attempt expires_at previous_owner last_error"
 MOST_EXPIRED = 1_000
 """Of all queues; the oldest."""
 
@@ -49,13 +50,7 @@ async def claims(
     others = 0 if found else _claimed(await lb.claims.stats())
     return Answer(
         [
-            {
-                **fields(claim, "key queue"),
-                "state": _state(claim, now),
-                **fields(claim, "owner fence attempt expires_at"),
-                "expires_in": round(claim.expires_at - now, 3),
-                **fields(claim, "previous_owner last_error"),
-            }
+            {"state": _state(claim, now), "expires_in": round(claim.expires_at - now, 3), **fields(claim, CLAIM)}
             for claim in found[:limit]
         ],
         Table(

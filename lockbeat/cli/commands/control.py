@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any, TypeVar, cast
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, Any, cast
 
 import typer
 
 from lockbeat.cli._command import LOOK, JobName, command
 from lockbeat.cli._errors import Problem, Usage
 from lockbeat.cli._output import Answer, Table, clock, fields, iso, say, several
+from lockbeat.cli._store import each
 from lockbeat.cli.commands.jobs import instant_of
 from lockbeat.client import Lockbeat
 from lockbeat.jobs import Change, JobState, Resumed
 from lockbeat.triggers import upcoming
 from lockbeat.values.durations import instant
 
-T = TypeVar("T")
-ABREAST = 200
-"""Jobs that are changed in one go."""
 CHANGE = "what at by reason until_at"
 
 Names = Annotated[list[str] | None, typer.Argument(metavar="[JOB]...", help="Names of jobs.")]
@@ -41,13 +39,6 @@ async def _chosen(
     if names:
         return [await lb.jobs.get(name) for name in dict.fromkeys(names)]
     return [state for state in await lb.jobs.list(tag) if queue in (None, state.job.queue) and wanted(state)]
-
-
-async def _each(states: Sequence[JobState], do: Callable[[JobState], Awaitable[T]]) -> list[T]:
-    found: list[T] = []
-    for start in range(0, len(states), ABREAST):
-        found += await asyncio.gather(*map(do, states[start : start + ABREAST]))
-    return found
 
 
 @command(LOOK)
@@ -73,8 +64,8 @@ async def pause(
         name, new = state.job.name, state.paused is None
         return name, new if dry_run else await lb.jobs.pause(name, reason, ends, by=by)
 
-    done = await _each(states, one)
-    verb, ending = "would pause" if dry_run else "paused", f" until {clock(until)}" if until else ""
+    done = await each(states, one)
+    verb, ending = "would pause" if dry_run else "paused", f" until {clock(ends)}" if ends else ""
     return Answer(
         [{"job": name, "was_paused": not new, "until_at": ends and iso(ends), "dry_run": dry_run} for name, new in done],
         [f"{verb} {name}{ending}{'' if new else ', which was paused before'}" for name, new in done] or "no job to pause",
@@ -101,7 +92,7 @@ async def resume(
     """
     states = await _chosen(lb, jobs, every, queue, tag, lambda state: state.paused is not None)
     how = cast("Any", catchup)  # `resume` looks at it
-    would = [way for way in await _each(states, lambda one: lb.jobs.resume(one.job.name, how, dry_run=True)) if way]
+    would = [way for way in await each(states, lambda one: lb.jobs.resume(one.job.name, how, dry_run=True)) if way]
     if jobs and not would:
         raise Problem(f"not paused: {', '.join(jobs)}")
     done = would
@@ -111,7 +102,7 @@ async def resume(
                 say(_told(way))
         there = {way.job for way in would}
         again = [state for state in states if state.job.name in there]
-        done = [way for way in await _each(again, lambda one: lb.jobs.resume(one.job.name, how, by=by)) if way]
+        done = [way for way in await each(again, lambda one: lb.jobs.resume(one.job.name, how, by=by)) if way]
     lines = [_told(way) if dry_run else f"meanwhile {_told(way)}" for way in done if dry_run or way not in would]
     return Answer(
         [fields(way, "job skipped first_slot last_slot next_slot") | {"dry_run": dry_run} for way in done],
@@ -124,7 +115,7 @@ async def resume(
 
 def _told(way: Resumed) -> str:
     """How a job goes on."""
-    first, last, coming = (slot and clock(_ms(slot.timestamp())) for slot in (way.first_slot, way.last_slot, way.next_slot))
+    first, last, coming = (slot and clock(slot) for slot in (way.first_slot, way.last_slot, way.next_slot))
     count = "all slots" if way.skipped < 0 else several(way.skipped, "slot")
     skipped = f"{count} skipped, {first}{f' to {last}' * (first != last)}" if way.skipped else "no slot is skipped"
     return f"{way.job}: {skipped}; {f'next is {coming}' if coming else 'none is left'}"
@@ -147,19 +138,19 @@ async def skip_next(
     def has_slots(state: JobState) -> bool:
         return state.next is not None and (state.paused is None or state.paused.what != "pause")
 
-    async def one(state: JobState) -> tuple[str, int]:
+    async def one(state: JobState) -> tuple[str, datetime]:
         name = state.job.name
         if not dry_run:
-            return name, _ms((await lb.jobs.skip_next(name, n, reason, by=by)).timestamp()) or 0
+            return name, await lb.jobs.skip_next(name, n, reason, by=by)
         slots = upcoming(state.job.trigger, state.next.slot_ms - 1, n) if state.next and has_slots(state) else []
         if not slots:
             raise Problem(f"{name} has no slot to skip")
-        return name, slots[-1]
+        return name, instant(slots[-1])
 
-    done = await _each(await _chosen(lb, jobs, every, queue, tag, has_slots), one)
+    done = await each(await _chosen(lb, jobs, every, queue, tag, has_slots), one)
     what = f"{'would skip' if dry_run else 'skips'} {several(n, 'slot')} of"
     return Answer(
-        [{"job": name, "last_slot": iso(instant(last)), "dry_run": dry_run} for name, last in done],
+        [{"job": name, "last_slot": iso(last), "dry_run": dry_run} for name, last in done],
         [f"{what} {name}, the last at {clock(last)}" for name, last in done] or "no job has a slot to skip",
     )
 
@@ -170,10 +161,10 @@ async def changes(lb: Lockbeat, job: JobName) -> Answer:
     found = await lb.jobs.changes(job)
     rows = [
         {
-            "AT": clock(_ms(change.at)),
+            "AT": clock(change.at),
             "WHAT": change.what.replace("_", "-"),
             "BY": change.by or "-",
-            "UNTIL": clock(_ms(change.until_at)),
+            "UNTIL": clock(change.until_at),
             "REASON": _why(change),
         }
         for change in found
@@ -183,7 +174,3 @@ async def changes(lb: Lockbeat, job: JobName) -> Answer:
 
 def _why(change: Change) -> str:
     return change.reason or ("its pause was over" if change.by is None else "-")
-
-
-def _ms(seconds: float | None) -> int | None:
-    return None if seconds is None else round(seconds * 1000)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime
 from typing import Annotated
 
@@ -11,6 +10,7 @@ import typer
 from lockbeat.cli._command import LOOK, JobName, command
 from lockbeat.cli._errors import Problem
 from lockbeat.cli._output import Answer, Cell, Table, clock, fields, first_line, iso, styled, zone_of
+from lockbeat.cli._store import each
 from lockbeat.cli.commands.tasks import attempt_lines
 from lockbeat.client import Lockbeat
 from lockbeat.jobs import Change, Job, JobState, LedgerEntry, Slot
@@ -23,8 +23,6 @@ OPTIONS = (
     "queue overlap catchup window_ms jitter_ms timeout_ms max_attempts lease_ms priority keep limit buffer cap description tags"
 )
 """What a job says beyond its trigger."""
-ABREAST = 200
-"""Ledgers asked for in one go."""
 TOLERANCE = 5.0
 """Seconds, by the server's clock, within which a slot that has come due is not late: whoever fires it may be about to."""
 NEGLECTED = 30.0
@@ -40,7 +38,8 @@ async def ls(
     """List jobs: trigger, next slot, last outcome."""
     now = await lb.store.server_time()  # before what it is compared with: a slot is not late because its job was read first
     states = await lb.jobs.list(tag)
-    found = [*zip(states, await _latest(lb, states), strict=True)]
+    pages = await each(states, lambda state: lb.jobs.ledger(state.job.name, 1))
+    found = [(state, page[0] if page else None) for state, page in zip(states, pages, strict=True)]
     namespace = lb.store.keys.namespace
     none = f"no jobs in namespace {namespace}: an instance declares its own when it starts (lockbeat run MODULE:BEAT)"
     unserved = any(_is_overdue(state.next, now) for state in states) and await _nobody_schedules(lb)
@@ -48,10 +47,10 @@ async def ls(
         {
             "JOB": (state.job.name, "bold"),
             "TRIGGER": str(state.job.trigger),
-            "NEXT SLOT": clock(state.next.slot_ms, now) if state.next else "-" if state.paused else "ended",
-            "IN": ("paused", "yellow") if state.paused else _coming(state.next, now),
+            "NEXT SLOT": clock(state.next_slot, now) if state.next else "-" if state.paused else "ended",
+            "IN": ("paused", "yellow") if state.paused else _until(state.due_at, now),
             "LAST": _last(entry, now),
-            "LAST SLOT": clock(entry.slot_ms, now) if entry else "-",
+            "LAST SLOT": clock(entry.slot, now) if entry else "-",
             "OVERLAP": state.job.overlap,
             "FLAGS": _paused(state.paused) if state.paused else _flags(state.job),
         }
@@ -84,16 +83,6 @@ async def ls(
     )
 
 
-async def _latest(lb: Lockbeat, states: list[JobState]) -> list[LedgerEntry | None]:
-    """The newest ledger entry of each job."""
-    found: list[LedgerEntry | None] = []
-    for start in range(0, len(states), ABREAST):
-        some = states[start : start + ABREAST]
-        pages = await asyncio.gather(*(lb.jobs.ledger(state.job.name, 1) for state in some))
-        found += [page[0] if page else None for page in pages]
-    return found
-
-
 async def _nobody_schedules(lb: Lockbeat) -> bool:
     return not any(instance.schedules for instance in await instances(lb.store))
 
@@ -102,18 +91,13 @@ def _is_overdue(slot: Slot | None, now: float) -> bool:
     return slot is not None and slot.due_ms / 1000 < now - TOLERANCE
 
 
-def _coming(slot: Slot | None, now: float) -> Cell:
-    if slot is None:
-        return "-"
-    return (_until(slot.due_ms, now), "red") if _is_overdue(slot, now) else _until(slot.due_ms, now)
-
-
-def _until(ms: float, now: float) -> str:
+def _until(due_at: float | None, now: float) -> tuple[str, str]:
     """How far off an instant is that ought to come: 0.4 s, now, overdue 9 m 33 s."""
-    left = ms / 1000 - now
-    if left >= 0:
-        return span(left)
-    return "now" if left > -TOLERANCE else f"overdue {span(-left)}"
+    if due_at is None:
+        return "-", ""
+    if due_at < now:
+        return (f"overdue {span(now - due_at)}", "red") if now - due_at > TOLERANCE else ("now", "")
+    return span(due_at - now), ""
 
 
 def _state(entry: LedgerEntry) -> str:
@@ -158,8 +142,8 @@ def _flags(job: Job) -> str:
 def _paused(change: Change) -> str:
     """By whom a job is paused, since when, until when, and why."""
     what = "paused" if change.what == "pause" else "skipping"
-    until = f" until {clock(round(change.until_at * 1000))}" if change.until_at else ""
-    at = f" at {clock(round(change.at * 1000))}" if change.at else ""
+    until = f" until {clock(change.until_at)}" if change.until_at else ""
+    at = f" at {clock(change.at)}" if change.at else ""
     return f"{what}{until}, by {change.by or 'somebody'}{at}{f': {change.reason}' if change.reason else ''}"
 
 
@@ -170,13 +154,12 @@ async def next_slots(
     """Show a job's next slots."""
     now = await lb.store.server_time()
     slots, state = await lb.jobs.next(job, n), await lb.jobs.get(job)
-    coming, none = state.next, f"is {_paused(state.paused)}" if state.paused else "has ended: no slot is left"
+    none = f"is {_paused(state.paused)}" if state.paused else "has ended: no slot is left"
     lines = []
     for slot in slots:
-        slot_ms = round(slot.timestamp() * 1000)
         # The next one may be held back by its jitter: then it is not late.
-        text = _until(coming.due_ms if coming is not None and coming.slot_ms == slot_ms else slot_ms, now)
-        lines.append(f"{clock(slot_ms)}  {'in ' * text[0].isdigit()}{text}")
+        text, _ = _until(state.due_at if slot == state.next_slot else slot.timestamp(), now)
+        lines.append(f"{clock(slot)}  {'in ' * text[0].isdigit()}{text}")
     return Answer([iso(slot) for slot in slots], lines or f"{job} {none}")
 
 
@@ -190,7 +173,7 @@ async def ledger(
     state, entries = await lb.jobs.get(job), await lb.jobs.ledger(job, n)
     rows: list[dict[str, Cell]] = [
         {
-            "SLOT": clock(entry.slot_ms),
+            "SLOT": clock(entry.slot),
             "STATE": styled(_state(entry)),
             "LATE": _late(entry),
             "TOOK": _duration(entry),
@@ -225,7 +208,7 @@ def _late(entry: LedgerEntry) -> str:
 
 def _task_at(task_id: str) -> str:
     job, _, slot = task_id.rpartition("@")
-    return f"{job} at {clock(int(slot))}" if slot.isdecimal() and len(slot) < 16 else task_id
+    return f"{job} at {clock(int(slot) / 1000)}" if slot.isdecimal() and len(slot) < 16 else task_id
 
 
 def _note(entry: LedgerEntry) -> str:
@@ -236,7 +219,7 @@ def _note(entry: LedgerEntry) -> str:
         note = first_line(entry.reason)
     if entry.state in ("missed", "skipped") and entry.count is not None and entry.count != 1:
         some = f"{entry.count} slots" if entry.count > 0 else "all slots"
-        note = f"{some}, {clock(entry.slot_ms)} to {clock(entry.last_ms)}: {note}"
+        note = f"{some}, {clock(entry.slot)} to {clock(entry.last_slot)}: {note}"
     return note
 
 
@@ -297,9 +280,9 @@ async def _newest(lb: Lockbeat, state: JobState, now: float) -> int:
 
 async def _untold(lb: Lockbeat, state: JobState, slot_ms: int, before: LedgerEntry | None, now: float) -> str:
     """Why the ledger says nothing of a slot. `before`: the entry before it."""
-    job, coming, paused, at = state.job, state.next, state.paused, clock(slot_ms)
+    job, coming, paused, at = state.job, state.next, state.paused, clock(slot_ms / 1000)
     if job.trigger.prev(slot_ms) != slot_ms:
-        near = " and ".join(clock(ms) for ms in (job.trigger.prev(slot_ms), job.trigger.next(slot_ms)) if ms is not None)
+        near = " and ".join(clock(ms / 1000) for ms in (job.trigger.prev(slot_ms), job.trigger.next(slot_ms)) if ms is not None)
         return f"{at} is no slot of {job.name} ({job.trigger}); the nearest: {near or 'none'}"
     if paused and slot_ms >= (paused.at or 0) * 1000 and (coming is None or slot_ms < coming.slot_ms):
         return f"{at} is skipped if {job.name} is not resumed before: it is {_paused(paused)}"
@@ -316,14 +299,14 @@ async def _untold(lb: Lockbeat, state: JobState, slot_ms: int, before: LedgerEnt
             f"when one does, catch-up {job.catchup} applies{nobody}"
         )
     if before is None and (entries := await lb.jobs.ledger(job.name, job.keep)):
-        return f"the ledger of {job.name} begins at {clock(entries[-1].slot_ms)}; it keeps {job.keep} entries"
+        return f"the ledger of {job.name} begins at {clock(entries[-1].slot)}; it keeps {job.keep} entries"
     return f"nothing is known of {at}: {job.name} was not declared then, or by another definition"
 
 
 def _told(entry: LedgerEntry, slot_ms: int) -> str:
     """What became of a slot, in a sentence."""
     late = f" {_late(entry)} late" if entry.at_ms is not None else ""
-    head = f"{entry.job} at {clock(slot_ms)}: {_state(entry)}"
+    head = f"{entry.job} at {clock(slot_ms / 1000)}: {_state(entry)}"
     if entry.state in ("skipped", "missed", "anchored"):
         return f"{head}, {_note(entry)}"
     if _state(entry) == "waiting":

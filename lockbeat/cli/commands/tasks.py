@@ -162,7 +162,7 @@ def _instant(when: float | None, now: float, coming: str = "", gone: str = "") -
     if when is None:
         return None
     near = f"in {span(when - now)}" if when > now else ago(when, now)
-    return f"{coming if when > now else gone}{clock(round(when * 1000))}, {near}"
+    return f"{coming if when > now else gone}{clock(when)}, {near}"
 
 
 def _payload(value: Any) -> str:
@@ -176,7 +176,7 @@ def attempt_lines(attempts: Sequence[Attempt]) -> list[str]:
     for one in attempts if len(attempts) > 1 else ():
         # When a lost one ended, nobody saw.
         took = f" after {brief(round((one.ended_at - one.started_at) * 1000))}" if one.ended_at and one.how != "lost" else ""
-        head = f"attempt {one.number} at {clock(round(one.started_at * 1000))} by {one.owner}, fence {one.fence}: {one.how}{took}"
+        head = f"attempt {one.number} at {clock(one.started_at)} by {one.owner}, fence {one.fence}: {one.how}{took}"
         lines.append(": ".join(filter(None, (head, first_line(one.error)))))
     return lines
 
@@ -232,16 +232,12 @@ def _params(name: str, words: Sequence[str]) -> Any:
     try:
         if len(words) > 1:
             raise ValueError("several arguments")
-        return json.loads(text, parse_constant=_no_constant)
+        return json.loads(text)
     except (ValueError, RecursionError) as problem:
         said = "nested too deeply" if isinstance(problem, RecursionError) else str(problem)
         shown = visible(text if len(text) <= LONG else f"{text[:LONG]}...")
         example = f'lockbeat spawn {shlex.quote(visible(name))} \'{{"to": "ann"}}\''
         raise Usage(f"PARAMS: {shown} is not JSON ({said}); quote it for the shell: {example}") from None
-
-
-def _no_constant(word: str) -> Any:
-    raise ValueError(f"{word} is no JSON number")
 
 
 def _header(text: str) -> tuple[str, str]:

@@ -97,7 +97,7 @@ def _title(seen: Overview, location: str) -> str:
     locks = several(seen.locks, "lock") if seen.locks_complete else f"more than {seen.locks} locks"
     instances = several(len(seen.instances), "instance")
     held = f"{instances}; held: {several(seen.running, 'task')}, {locks}, {several(seen.claims, 'claim')}"
-    return f"{clock(round(seen.at) * 1000)}  {location}  {held}"
+    return f"{clock(round(seen.at))}  {location}  {held}"
 
 
 def _tables(seen: Overview, rates: dict[str, float] | None) -> Iterator[Table]:
