@@ -18,17 +18,8 @@ from lockbeat.cli._output import complain, is_terminal, show_utc
 from lockbeat.errors import InvalidArgument, LockbeatError
 from lockbeat.values.visible import visible
 
-for commands in [
-    "serve",
-    "jobs",
-    "control",
-    "calendars",
-    "leases",
-    "top",
-    "tasks",
-    "claims",
-    "doctor",
-]:  # in the order in which `--help` lists them
+# In the order in which `--help` lists them.
+for commands in ("serve", "jobs", "control", "calendars", "leases", "top", "tasks", "claims", "doctor"):
     import_module(f"lockbeat.cli.commands.{commands}")
 
 

@@ -30,7 +30,7 @@ class _OrShow(TyperGroup):
 one = typer.Typer(cls=_OrShow)
 app.add_typer(one, name="calendar", rich_help_panel=LOOK, help="Show, put or delete a calendar: `calendar NAME` shows it.")
 
-CalendarName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the calendar.", show_default=False)]
+CalendarName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the calendar.")]
 
 
 def _document(calendar: Calendar, jobs: list[str]) -> dict[str, Any]:
@@ -91,7 +91,7 @@ async def show(lb: Lockbeat, name: CalendarName) -> Answer:
     return Answer(
         _document(calendar, jobs),
         [
-            f"{name}: {_source(calendar)}, put {clock(round(calendar.put_at * 1000))}",
+            f"{name}: {_source(calendar)}, put {clock(calendar.put_at)}",
             f"  known until {calendar.until}{': it is over, and its jobs fire every day' if over else ''}",
             f"  excluded by: {', '.join(jobs) or 'no job'}",
             *(f"  {entry}" for entry in calendar.entries),
@@ -108,18 +108,13 @@ async def put(
         typer.Argument(
             metavar="[DATES]...",
             help="2026-12-25, 2026-12-24..2027-01-01 or, with a name, '2026-12-25 Christmas'.",
-            show_default=False,
         ),
     ] = None,
-    ics: Annotated[
-        str | None, typer.Option("--ics", metavar="FILE", help="Whole-day events of an iCalendar file.", show_default=False)
-    ] = None,
-    country: Annotated[
-        str | None, typer.Option("--country", metavar="CODE", help="Public holidays: DE, or DE-BY.", show_default=False)
-    ] = None,
+    ics: Annotated[str | None, typer.Option("--ics", metavar="FILE", help="Whole-day events of an iCalendar file.")] = None,
+    country: Annotated[str | None, typer.Option("--country", metavar="CODE", help="Public holidays: DE, or DE-BY.")] = None,
     years: Annotated[
         str | None,
-        typer.Option(metavar="YEARS", help="2026 or 2026-2028; else this year and the two after it.", show_default=False),
+        typer.Option(metavar="YEARS", help="2026 or 2026-2028; else this year and the two after it."),
     ] = None,
 ) -> Answer:
     """Keep a calendar, in the place of the one of that name."""
