@@ -121,7 +121,7 @@ NEEDED = ["~{lockbeat:*", "&{lockbeat*", "+@all"]
         (["~{lockbeat:*", "resetchannels", "+@all"], "&{lockbeat*"),
         (["%R~{lockbeat:*", "&{lockbeat*", "+@all"], "~{lockbeat:*"),
         (["%W~{lockbeat:*", "&{lockbeat*", "+@all"], "~{lockbeat:*"),
-        ([*NEEDED, "-time", "-hkeys"], "+time"),
+        ([*NEEDED, "-time", "-hvals"], "+time"),
         (["~{lockbeat:*", "resetchannels", "+@all", "-evalsha"], "+evalsha &{lockbeat*"),
     ],
 )
