@@ -42,6 +42,7 @@ class JobOptions(TypedDict, total=False):
     limit: int | None
     buffer: int
     cap: int
+    pause_after: int | None
     description: str
     tags: Sequence[str]
 
@@ -49,10 +50,11 @@ class JobOptions(TypedDict, total=False):
 READS = 2
 """The version of definitions that is read here. One that begins with a higher `"needs"` holds what decides the job's slots and is
 unknown here. Any other field that is unknown decides none, and is carried along.
-2 has `gap` and `fold`, `AnyOf` and `Between`, `limit`, and all of overlap and catch-up but what 1 has."""
-AS_EVER = {"overlap": ("skip", "allow"), "catchup": ("latest", "skip"), "limit": (None,)}
+2 has `gap` and `fold`, `AnyOf` and `Between`, `limit`, `pause_after`, and all of overlap and catch-up but what 1 has."""
+AS_EVER = {"overlap": ("skip", "allow"), "catchup": ("latest", "skip"), "limit": (None,), "pause_after": (None,)}
 """What versions that read 1 have of these options."""
 MOST_WAIT = 1000
+MOST_FAILURES = 100
 LONGEST_DESCRIPTION = 1000
 MOST_TAGS = 50
 SKIP_WINDOW = 10.0
@@ -96,6 +98,8 @@ class Job:
     """How many slots may wait under overlap `buffer_all`; what comes due beyond is skipped."""
     cap: int = 100
     """How many slots wait under catch-up `all`; the oldest beyond are missed."""
+    pause_after: int | None = None
+    """After how many failures in a row the job is paused, until somebody resumes it; None: never."""
     description: str = ""
     """What it is for, for people."""
     tags: tuple[str, ...] = ()
@@ -129,6 +133,10 @@ class Job:
             raise InvalidArgument("cap", f"is for catch-up 'all', not {self.catchup!r}")
         if self.limit is not None:
             whole("limit", self.limit, 1, 1_000_000_000)
+        if self.pause_after is not None:
+            whole("pause_after", self.pause_after, 1, MOST_FAILURES)
+            if self.keep < self.pause_after:
+                raise InvalidArgument("pause_after", f"needs a ledger of as many entries, and keep is {self.keep}")
 
     @classmethod
     def declare(
@@ -224,7 +232,9 @@ class Job:
 
 _OPTIONS = tuple(sorted({one.name for one in fields(Job)} - {"name", "trigger", "retry", "carried"}))
 _options = attrgetter(*_OPTIONS)
-_LATER = {one.name: one.default for one in fields(Job) if one.name in ("limit", "buffer", "cap", "description", "tags")}
+_LATER = {
+    one.name: one.default for one in fields(Job) if one.name in ("limit", "buffer", "cap", "pause_after", "description", "tags")
+}
 # A hundred thousand jobs have a few thousand triggers, and next to all of them the same options.
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from lockbeat.errors import LockbeatError, StoreError, Unreadable
 from lockbeat.jobs import plan
-from lockbeat.jobs.control import Change, Control, paused_by
+from lockbeat.jobs.control import PAUSE, Change, Control, Standing, paused_by
 from lockbeat.jobs.definition import READS, Job
 from lockbeat.jobs.ledger import LedgerEntry
 from lockbeat.jobs.plan import Slot
@@ -34,6 +34,7 @@ log = logging.getLogger("lockbeat")
 PAGE = 500
 DELETED = 100
 """Entries of a ledger that one run of job/delete forgets, with their tasks; keeps it under 5 ms."""
+PAGES_OF_FAILURES = 10
 NAMES = 200  # that one run of job/get takes
 ABREAST = 16
 """Runs of job/put that are on their way at a time."""
@@ -237,6 +238,37 @@ class Jobs(Control):
                 break
             before_ms = readable[-1][0]
         return [LedgerEntry.of(name, *row) for row in rows]
+
+    async def pause_failing(self, job: Job, place: str) -> bool:
+        """Pause a job whose last `pause_after` tasks failed, or were lost, since it was last resumed; whether they did.
+
+        place: where it stands, as `job:slot` has it. If it has moved on meanwhile, it is not paused.
+        """
+        if job.pause_after is None or not await self._has_failed(job.name, job.pause_after):
+            return False
+        why = f"{job.pause_after} failures in a row" if job.pause_after > 1 else "a failure"
+        done = await self._pause(job.name, PAUSE, 0, why, "pause_after", Standing(job, job.rev, place, ""))
+        if done == results.DONE:
+            log.error("job %r is paused: %s; when they are seen to: lockbeat resume %s", job.name, why, job.name)
+        return True
+
+    async def _has_failed(self, name: str, times: int) -> bool:
+        """Whether the latest tasks of a job failed, so often. What was skipped or cancelled, or has not ended, is passed over."""
+        resumed_at = next((change.at or 0 for change in await self.changes(name) if change.what == "resume"), 0)
+        before_ms = 0
+        for _ in range(PAGES_OF_FAILURES):
+            page = await self.ledger(name, times + 20, before_ms)
+            for entry in page:
+                failed = entry.state in ("failed", "lost")
+                if entry.state == "done" or (failed and (entry.ended_at or 0) <= resumed_at):
+                    return False
+                times -= failed
+                if times == 0:
+                    return True
+            if not page:
+                break
+            before_ms = page[-1].slot_ms
+        return False
 
 
 def _after_pause(job: Job, at: Slot, paused: Change) -> Slot | None:

@@ -242,6 +242,8 @@ class Scheduler:
         if len(pairs) < len(handed):
             await self._jobs.resume_due(shard, (name for name, place in handed if NEVER in place), self._tell)
         known = await self._definitions(shard, pairs)
+        failing = await self._pause_failing([(known[name], place) for name, place in pairs if name in known])
+        pairs = [pair for pair in pairs if pair[0] not in failing]
         shooting, stray = [], list[tuple[Job, str]]()
         most = load("beat/fire").most
         for start in range(0, len(pairs), most):
@@ -260,6 +262,20 @@ class Scheduler:
         if stray or len(pairs) < len(handed):
             return now_ms
         return min((due_ms for due_ms in results if isinstance(due_ms, int) and due_ms), default=0)
+
+    async def _pause_failing(self, standing: Sequence[tuple[Job, str]]) -> set[str]:
+        """Pause those of these jobs that have failed too often: their names."""
+        asked = [(job, place) for job, place in standing if job.pause_after is not None]
+        found = await asyncio.gather(*(self._jobs.pause_failing(job, place) for job, place in asked), return_exceptions=True)
+        failing = set[str]()
+        for (job, _), told in zip(asked, found, strict=True):
+            if isinstance(told, Unreadable):  # it is fired: what can't be read is no failure
+                log.error("could not find out whether job %r has failed too often: %s", job.name, told)
+            elif isinstance(told, BaseException):
+                raise told
+            elif told:
+                failing.add(job.name)
+        return failing
 
     def _aim(
         self, now_ms: int, pairs: Sequence[tuple[str, str]], known: Mapping[str, Job]

@@ -43,7 +43,7 @@ class Declared:
         gap, fold: what becomes of a fixed local time that a clock change skips or repeats, see `Cron`.
         name: the job's; None: the function's.
         options: overlap, catchup, window, jitter, timeout, max_attempts, retry, lease, queue, priority, keep, start, end,
-            limit, buffer, cap, description, tags: the fields of `lockbeat.jobs.Job`.
+            limit, buffer, cap, pause_after, description, tags: the fields of `lockbeat.jobs.Job`.
 
         Raises: InvalidTrigger for a line or zone that can't be read. InvalidArgument for another option. DuplicateJob for a name
         that this beat has.

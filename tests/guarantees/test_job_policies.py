@@ -454,3 +454,96 @@ async def test_a_line_that_was_lost_from_the_store_still_runs_one_after_the_othe
         await lb.tasks.complete(ran[-1])
         await eventually(claimed, "the next has its turn")
     assert len({task.id for task in ran}) == 3
+
+
+class Failing:
+    """A job whose slots come due, one after the other, and end as they are told to."""
+
+    def __init__(self, lb: Lockbeat, raw: Any, job: Job) -> None:
+        self.lb, self.raw, self.job = lb, raw, job
+        self.line = Line(lb, job)
+
+    async def slot(self, *ends: str) -> list[str]:
+        """So many slots; what became of each: how it ended, or that it was not fired."""
+        found = []
+        for end in ends:
+            if (await self.lb.jobs.get(self.job.name)).paused is not None:
+                found.append("paused")
+                continue
+            await self.line.fire(self.raw)
+            tasks = await self.line.claim()
+            for task in tasks:
+                if end == "lost":
+                    await self.lb.tasks.release_all("alice")
+                elif end == "cancelled":
+                    await self.lb.tasks.cancel(task.id)
+                    await self.lb.tasks.release(task, begun=True)
+                else:
+                    await (self.lb.tasks.complete(task) if end == "done" else self.lb.tasks.fail(task, "broken"))
+            found.append(end if tasks else "not fired")
+        return found
+
+
+async def failing(lb: Lockbeat, raw: Any, **options: Any) -> Failing:
+    far = datetime.fromtimestamp(await lb.store.server_time() + 3600, UTC).replace(microsecond=0)
+    job = Job.declare("job", Every(7200, far), **({"pause_after": 3} | options))
+    await lb.jobs.put(job)
+    return Failing(lb, raw, job)
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        "failed failed failed !",
+        "failed lost failed !",
+        "failed failed done failed failed done",
+        "failed failed done failed failed failed !",
+        "failed failed cancelled failed !",
+        "failed cancelled failed done failed",
+    ],
+)
+async def test_so_many_failures_in_a_row_pause_a_job(lb: Lockbeat, raw: Any, ends: str) -> None:
+    made, told = await failing(lb, raw), ends.replace("!", "not fired paused")
+    asked = ends.replace("!", "done done").split(" ")
+    assert await made.slot(*asked) == re.findall("not fired|[a-z]+", told)
+    paused = (await lb.jobs.get("job")).paused
+    if "!" in ends:
+        assert paused is not None
+        assert (paused.what, paused.by, paused.reason, paused.until_at) == ("pause", "pause_after", "3 failures in a row", None)
+    else:
+        assert paused is None
+
+
+@pytest.mark.parametrize("catchup", ["skip", "latest"])
+async def test_a_job_that_was_resumed_may_fail_as_often_again(lb: Lockbeat, raw: Any, catchup: Any) -> None:
+    made = await failing(lb, raw)
+    assert (await made.slot(*["failed"] * 4))[-1] == "not fired"
+    assert await lb.jobs.resume("job", catchup, by="Ada") is not None
+    await until(lb, await lb.store.server_time() + 0.01)
+    if catchup == "latest":
+        await scheduler(lb, made.job).tick(made.line.shard)
+        [task] = await made.line.claim()
+        await lb.tasks.fail(task, "still broken")
+    else:
+        assert await made.slot("failed") == ["failed"]
+    assert await made.slot("failed", "failed", "failed", "done") == ["failed", "failed", "not fired", "paused"]
+    assert [change.what for change in await lb.jobs.changes("job")] == ["pause", "resume", "pause"]
+
+
+async def test_a_job_that_has_moved_on_is_not_paused_by_who_saw_it_before(
+    lb: Lockbeat, raw: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = await failing(lb, raw, pause_after=1)
+    assert await made.slot("failed") == ["failed"]
+    assert await lb.jobs.pause_failing(made.job, "1 1 1.1 -")
+    assert (await lb.jobs.get("job")).paused is None
+    assert await made.slot("failed", "failed") == ["not fired", "paused"]
+    assert "job 'job' is paused: a failure; when" in caplog.text
+
+
+def test_pause_after_needs_as_many_entries() -> None:
+    with pytest.raises(ValueError, match="pause_after: needs a ledger of as many entries, and keep is 2"):
+        Job.declare("job", Every(7), pause_after=3, keep=2)
+    with pytest.raises(ValueError, match="pause_after: "):
+        Job.declare("job", Every(7), pause_after=0)
+    assert Job.declare("job", Every(7), pause_after=3).definition.startswith('{"needs":2')

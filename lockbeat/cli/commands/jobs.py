@@ -19,9 +19,8 @@ from lockbeat.store import reasons
 from lockbeat.values.durations import brief, span
 
 ENTRY = "job slot task_id state reason code by fence attempt at started_at ended_at last_slot count attempts_made"
-OPTIONS = (
-    "queue overlap catchup window_ms jitter_ms timeout_ms max_attempts lease_ms priority keep limit buffer cap description tags"
-)
+OPTIONS = "queue overlap buffer catchup cap window_ms jitter_ms timeout_ms max_attempts lease_ms priority keep limit pause_after"
+TOLD = "description tags"
 """What a job says beyond its trigger."""
 TOLERANCE = 5.0
 """Seconds, by the server's clock, within which a slot that has come due is not late: whoever fires it may be about to."""
@@ -69,7 +68,7 @@ async def ls(
                 "paused": state.paused and fields(state.paused, "what at by reason until_at"),
                 "waiting_for_a_worker": _is_neglected(entry, now),
                 "last": entry and fields(entry, ENTRY),
-                **fields(state.job, OPTIONS),
+                **fields(state.job, f"{OPTIONS} {TOLD}"),
             }
             for state, entry in found
         ],
@@ -133,6 +132,7 @@ def _flags(job: Job) -> str:
         "buffer": job.buffer if job.buffer != 100 else None,
         "cap": job.cap if job.cap != 100 else None,
         "limit": job.limit,
+        "pause_after": job.pause_after,
         "tags": ",".join(job.tags),
     }
     given = [f"{name}={value}" for name, value in flags.items() if value]
