@@ -135,3 +135,17 @@ async def test_a_node_that_hangs_is_not_asked_first_again(backend: Backend) -> N
         async with asyncio.timeout(4):  # it would be given up after 5 s
             connection = await connector.dedicated_for_key("k")
         await connection.disconnect(nowait=True)
+
+
+@only("memory", "valkey")
+async def test_a_claim_that_was_long_in_coming_is_trusted_from_when_it_was_renewed(
+    lb: Lockbeat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted from its first try, it would have run out by our clock when its block begins."""
+    began = monotonic()
+    moments = iter([began - 25, began])  # when it was asked for, and when it was answered
+    monkeypatch.setattr("lockbeat.claims.handle.monotonic", lambda: next(moments, monotonic()))
+    async with lb.claims.hold("k", lease=30) as claim:
+        assert claim._holding is not None
+        assert claim._holding._held.asked_at == began
+        assert claim._holding.trusted_until > monotonic() + 20
