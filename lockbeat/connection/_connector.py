@@ -18,7 +18,6 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from lockbeat.connection import _discovery, _memory, _tls
 from lockbeat.connection._credentials import Credentials, check_provider
-from lockbeat.connection._embedded import EmbeddedConnection
 from lockbeat.connection._url import Address, Kind, parse_url
 from lockbeat.connection.outage import Outage
 from lockbeat.errors import InvalidArgument, MissingExtra
@@ -31,6 +30,21 @@ if TYPE_CHECKING:
 _CONNECT_TIMEOUT = 5.0  # s to open a socket and shake hands
 _SENTINEL_TIMEOUT = 1.0  # s for one sentinel: the next one is asked sooner than a primary is given up
 _NODE_TIMEOUT = 5.0  # s for what a cluster node knows of the others
+
+
+class _EmbeddedConnection(redis.asyncio.UnixDomainSocketConnection):
+    """Brings a dead embedded server back before giving up: its users are the only ones who can."""
+
+    def __init__(self, *, server: EmbeddedServer, **settings: Any) -> None:
+        self._server = server
+        super().__init__(**settings)
+
+    async def connect(self) -> None:
+        try:
+            await super().connect()  # type: ignore[no-untyped-call]
+        except RedisConnectionError:
+            await anyio.to_thread.run_sync(self._server.ensure_running, abandon_on_cancel=True)
+            await super().connect()  # type: ignore[no-untyped-call]
 
 
 class Primary:
@@ -275,7 +289,7 @@ class Connector:
 
     def _connection(self, settings: dict[str, Any]) -> AbstractConnection:
         if self._embedded is not None:
-            return EmbeddedConnection(server=self._embedded, path=self._embedded.socket_path, **settings)
+            return _EmbeddedConnection(server=self._embedded, path=self._embedded.socket_path, **settings)
         if self.address.path is not None:
             return redis.asyncio.UnixDomainSocketConnection(path=self.address.path, **settings)
         return self._dial(settings)(self.address.nodes[0])
