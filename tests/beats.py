@@ -129,6 +129,15 @@ async def overdue(lb: Lockbeat, raw: Any, job: Job, back: int = 0) -> int:
     return slot
 
 
+async def fired(lb: Lockbeat, raw: Any, **options: Any) -> Task:
+    """An attempt of a job's slot, which this client has started."""
+    job, hands = minutely(**options), Hands("report")
+    await overdue(lb, raw, job)
+    await scheduler(lb, job, runner=hands).tick(lb.jobs.shard_of(job.name))
+    [task] = hands.tasks
+    return task
+
+
 async def ledger(lb: Lockbeat, name: str) -> list[LedgerEntry]:
     """A job's ledger, oldest first."""
     return (await lb.jobs.ledger(name, 1000))[::-1]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 import time_machine
 
-from lockbeat import Lockbeat
-from lockbeat.tasks import Task
-from tests.conftest import Backend
+from lockbeat import Lockbeat, Run
+from lockbeat.tasks import Task, TaskInfo
+from tests.conftest import PATIENCE, Backend
 
 T = TypeVar("T")
 
@@ -57,6 +58,37 @@ async def died(lb: Lockbeat, **options: Any) -> str:
 
 async def state(lb: Lockbeat, task_id: str) -> str:
     return str((await lb.tasks.get(task_id)).state)
+
+
+async def end_of(lb: Lockbeat, task_id: str, timeout: float = PATIENCE) -> TaskInfo:
+    """What became of a task, once it has ended."""
+    deadline = time.monotonic() + timeout
+    while (info := await lb.tasks.get(task_id)).state in ("waiting", "running"):
+        assert time.monotonic() < deadline, f"it never ended within {timeout:g} s: {info}"
+        await asyncio.sleep(0.01)
+    return info
+
+
+async def is_leased(lb: Lockbeat, raw: Any, task_id: str) -> bool:
+    """Whether an attempt still keeps its lease, be the task cancelled or not."""
+    return bool(raw.hexists(lb.store.keys.key(lb.tasks.shard_of(task_id), "task:lease"), task_id))
+
+
+async def no_lease(lb: Lockbeat, raw: Any, task_id: str) -> None:
+    """Wait until none keeps its lease."""
+    deadline = time.monotonic() + PATIENCE
+    while await is_leased(lb, raw, task_id):
+        assert time.monotonic() < deadline, f"the lease of {task_id} never goes"
+        await asyncio.sleep(0.01)
+
+
+def either(kind: str, body: Callable[[Run], Any]) -> Callable[[Run], Any]:
+    """The body as a function of that kind: plain, which runs in a thread, or async."""
+
+    async def function(run: Run) -> Any:
+        return body(run)
+
+    return body if kind == "plain" else function
 
 
 async def cancelled_after(steps: int, call: Coroutine[Any, Any, T]) -> T | None:

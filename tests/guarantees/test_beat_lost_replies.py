@@ -8,8 +8,7 @@ import pytest
 
 from lockbeat import Fixed, Lockbeat
 from lockbeat.store.scripts import load
-from lockbeat.tasks import Task
-from tests.beats import Hands, ledger, minutely, overdue, scheduler, states, tasks_of
+from tests.beats import Hands, fired, ledger, minutely, overdue, scheduler, states, tasks_of
 from tests.conftest import only
 from tests.proxy import Proxy
 
@@ -20,15 +19,6 @@ def lose(lossy: Proxy, script: str, times: int) -> None:
     """Lose the next replies of a script."""
     sha, source = load(script).sha.encode(), load(script).source.encode()
     lossy.lose_reply(lambda data: sha in data or source[-200:] in data, times)
-
-
-async def fired(client: Lockbeat, raw: Any, **options: Any) -> Task:
-    """An attempt that this client has started."""
-    job, hands = minutely(**options), Hands("report")
-    await overdue(client, raw, job)
-    await scheduler(client, job, runner=hands).tick(0)
-    [task] = hands.tasks
-    return task
 
 
 @pytest.mark.parametrize("times", [1, 3])

@@ -27,9 +27,8 @@ from tests import servers
 from tests.beats import eventually, states
 from tests.conftest import needs, wait_until
 from tests.guarantees.conftest import Pair, started
-from tests.guarantees.test_worker_tasks import end_of
 from tests.proxy import proxy
-from tests.tasks import until
+from tests.tasks import end_of, until
 
 ROOT = Path(__file__).parents[2]
 ONE = Durability(replicas=1, timeout=20)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 import pytest
@@ -14,22 +13,13 @@ from lockbeat.monitor import instances
 from lockbeat.program import serving
 from lockbeat.store import results
 from lockbeat.store.rows import Row
-from lockbeat.tasks import NewTask, Task, TaskInfo, Tasks
+from lockbeat.tasks import NewTask, Task, Tasks
 from lockbeat.worker import worker as worker_module
-from tests.beats import Beats, Hands, eventually, minutely, overdue, scheduler, states
-from tests.conftest import PATIENCE, only, wait_until
-from tests.tasks import NOON, claim_one, stopped
+from tests.beats import Beats, Hands, eventually, fired, minutely, overdue, scheduler, states
+from tests.conftest import only, wait_until
+from tests.tasks import NOON, claim_one, end_of, stopped
 
 here_and_there = only("memory", "valkey")
-
-
-async def end_of(lb: Lockbeat, task_id: str, timeout: float = PATIENCE) -> TaskInfo:
-    """What became of a task, once it has ended."""
-    deadline = time.monotonic() + timeout
-    while (info := await lb.tasks.get(task_id)).state in ("waiting", "running"):
-        assert time.monotonic() < deadline, f"it never ended within {timeout:g} s: {info}"
-        await asyncio.sleep(0.01)
-    return info
 
 
 # -- beats that share a Lockbeat
@@ -71,15 +61,6 @@ async def test_an_instance_of_two_beats_lives_as_long_as_one_of_them_serves(lb: 
 
 
 # -- repeated calls
-
-
-async def fired(lb: Lockbeat, raw: Any, **options: Any) -> Task:
-    """An attempt of the task of a slot."""
-    job, hands = minutely(**options), Hands("report")
-    await overdue(lb, raw, job)
-    await scheduler(lb, job, runner=hands).tick(0)
-    [task] = hands.tasks
-    return task
 
 
 @here_and_there

@@ -22,8 +22,8 @@ from lockbeat.tasks import NewTask
 from lockbeat.worker import worker as worker_module
 from tests.beats import Beats, eventually
 from tests.conftest import Backend, Connect, chosen, only, wait_until
-from tests.guarantees.test_worker_tasks import end_of
 from tests.servers import Server
+from tests.tasks import end_of
 
 # -- turns
 
