@@ -92,6 +92,11 @@ async def paused(lb: Lockbeat) -> None:
     assert await lb.jobs.pause("report", by="bob")
 
 
+async def triggered(lb: Lockbeat) -> None:
+    await paused(lb)
+    assert (await lb.jobs.trigger("report", by="bob")).created
+
+
 async def held_lock(lb: Lockbeat) -> Any:
     async with lb.lock("k", ttl=30) as lease:
         return lease
@@ -230,6 +235,8 @@ VERBS = {
     "jobs.resume": Verb(lambda lb, _: lb.jobs.resume("report", by="alice"), {"job": "report", "skipped": 0}, paused),
     "jobs.resume what is not paused": Verb(lambda lb, _: lb.jobs.resume("report"), None, lambda lb: lb.jobs.put(job())),
     "jobs.skip_next": Verb(lambda lb, _: lb.jobs.skip_next("report", 2, by="alice"), "then", lambda lb: lb.jobs.put(job())),
+    "jobs.trigger": Verb(lambda lb, _: lb.jobs.trigger("report", {"n": 7}, by="alice"), {"created": True}, paused),
+    "jobs.trigger what has not ended": Verb(lambda lb, _: lb.jobs.trigger("report", by="alice"), {"created": False}, triggered),
     "jobs.changes": Verb(lambda lb, _: lb.jobs.changes("report"), [{"what": "pause", "by": "bob"}], paused),
     "jobs.delete": Verb(lambda lb, _: lb.jobs.delete("report"), True, lambda lb: lb.jobs.put(job())),
     "calendars.put": Verb(lambda lb, _: kept(lb), CHRISTMAS),

@@ -9,10 +9,11 @@ from __future__ import annotations
 import getpass
 import logging
 import os
+import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from lockbeat.errors import InvalidArgument, LockbeatError, StoreError, UnknownJob, Unreadable
 from lockbeat.jobs import plan
@@ -22,11 +23,13 @@ from lockbeat.store import Store, results
 from lockbeat.store.keys import job_lock
 from lockbeat.store.records import ChangeLine, JobLine, SlotLine
 from lockbeat.store.rows import Row
+from lockbeat.tasks import Spawned
 from lockbeat.triggers import missed, upcoming
 from lockbeat.triggers.rules import rules_version
 from lockbeat.values.checks import of_type, one_of, whole
 from lockbeat.values.durations import instant
 from lockbeat.values.names import check_name
+from lockbeat.values.payloads import dump
 
 log = logging.getLogger("lockbeat")
 
@@ -42,7 +45,7 @@ class Change:
     """What somebody did to a job, and when. Of a paused job: the change by which it is paused."""
 
     what: str
-    """pause, skip_next or resume."""
+    """pause, skip_next, resume or trigger."""
     at: float | None
     """Seconds since the Unix epoch, by the server's clock; None: that was lost from the store."""
     by: str | None
@@ -203,6 +206,51 @@ class Control:
             first, last = (instant(way.first_ms), instant(way.last_ms)) if way.skipped else (None, None)
             return Resumed(name, way.skipped, first, last, None if way.next is None else instant(way.next.slot_ms))
 
+    async def trigger(
+        self,
+        name: str,
+        params: Any = None,
+        *,
+        overlap: Literal["allow"] | None = None,
+        reason: str | None = None,
+        by: str | None = None,
+    ) -> Spawned:
+        """Have a job's function run now, beside its slots (`job/trigger`): the task, JOB!ID. It does so for a paused job, too.
+
+        Unless the job's overlap is `allow`, nothing is triggered while a task of it has not ended: `created` is False then, and
+        `task_id` is that task. To slots that come due before the run has ended it is such a task, too.
+
+        params: what its `run.params` is to be, JSON. overlap: "allow": run beside whatever runs of it; None: as the job has it.
+        reason, by: as for `pause`.
+
+        Raises: UnknownJob. InvalidArgument and InvalidType for params that are no JSON.
+        """
+        if overlap is not None:
+            one_of("overlap", overlap, ("allow",))
+        check_name("name", name)
+        payload = "" if params is None else f'{{"params":{dump("params", params)},"headers":{{}}}}'
+        why = "" if reason is None else check_name("reason", reason, MOST_WORDS)
+        who, task_id = _who(by), f"{name}!{secrets.token_hex(6)}"
+        while True:
+            known = await self._standing(name)
+            said, found = await self._store.call(
+                "job/trigger",
+                self.shard_of(name),
+                job=name,
+                rev=known.rev,
+                id=task_id,
+                record=known.job.triggered(overlap),
+                overlap=overlap or known.job.overlap,
+                payload=payload,
+                owner=self._store.owner,
+                by=who,
+                why=why,
+            )
+            if said == results.UNKNOWN:
+                raise self._unknown(name)
+            if said != results.TOO_LATE:
+                return Spawned(found.decode(), 1, said == results.DONE)
+
     async def changes(self, name: str) -> list[Change]:
         """Who has done what to a job, the latest first: the last fifty (`job/changes`). Raises UnknownJob."""
         check_name("name", name)
@@ -250,11 +298,11 @@ class Control:
         if done == results.UNKNOWN:
             raise self._unknown(name)
         if done == results.FINISHED:
-            raise LockbeatError(f"job {name!r} has ended: it has no slot left")
+            raise LockbeatError(f"job {name!r} has no slot left")
         return done
 
     def _resuming(self, known: Standing, way: Way, by: str) -> Row:
-        following = way.next or Slot(-1, -1)
+        following = way.next or plan.none(known.job)
         return self._store.row["job/resume"](
             job=known.job.name,
             expected=known.place,

@@ -57,6 +57,8 @@ MOST_WAIT = 1000
 MOST_FAILURES = 100
 LONGEST_DESCRIPTION = 1000
 MOST_TAGS = 50
+TRIGGERED_MS = 7 * 86_400_000
+"""For how long it is known what became of a run that was triggered."""
 SKIP_WINDOW = 10.0
 """Seconds that a slot may be late under catch-up `skip` before it counts as missed: a take-over is no outage."""
 
@@ -210,6 +212,13 @@ class Job:
             record["window_ms"] = self.fires_within_ms
         if self.timeout_ms:
             record["timeout_ms"] = self.timeout_ms
+        return f"{self.max_attempts} {json.dumps(record, separators=(',', ':'))}"
+
+    def triggered(self, overlap: str | None) -> str:
+        """What a run of it carries that was triggered, as `record`. It is no slot's: `of` says whose it is."""
+        record = json.loads(self.record.partition(" ")[2])
+        record |= {"of": record.pop("job"), "overlap": overlap or self.overlap, "retention_ms": TRIGGERED_MS}
+        record.pop("window_ms", None)
         return f"{self.max_attempts} {json.dumps(record, separators=(',', ':'))}"
 
     @classmethod

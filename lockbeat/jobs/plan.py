@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from lockbeat.jobs.definition import Job
 from lockbeat.store import reasons
-from lockbeat.triggers import isoformat, jitter_ms, missed
+from lockbeat.store.records import NEVER_MS
+from lockbeat.triggers import ByHand, isoformat, jitter_ms, missed
 from lockbeat.triggers.rules import UNKNOWN, rules_version
 
 MOST_COUNTED = 1000
@@ -36,6 +37,11 @@ class Plan:
 def due(job: Job, slot_ms: int, next_ms: int | None) -> int:
     """When a slot is to be fired: itself plus its jitter."""
     return slot_ms + (jitter_ms(job.name, slot_ms, job.jitter_ms, next_ms) if job.jitter_ms else 0)
+
+
+def none(job: Job) -> Slot:
+    """Where a job stands that has no slot: it has ended, and is forgotten in a while; or it never has one, and is kept."""
+    return Slot(-1, NEVER_MS if isinstance(job.trigger, ByHand) else -1)
 
 
 def first(job: Job, after_ms: int) -> Slot | None:

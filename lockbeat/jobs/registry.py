@@ -110,7 +110,7 @@ class Jobs(Control):
         return epoch
 
     def _row(self, job: Job, now_ms: int, since_ms: int) -> Row:
-        first = plan.first(job, now_ms) or Slot(-1, -1)
+        first = plan.first(job, now_ms) or plan.none(job)
         return self._store.row["job/put"](
             job=job.name,
             rev=job.rev,
@@ -134,7 +134,7 @@ class Jobs(Control):
             else:
                 again = plan.first(job, now_ms), "", ""
             if again is not None:
-                slot, code, detail = again[0] or Slot(-1, -1), again[1], again[2]
+                slot, code, detail = again[0] or plan.none(job), again[1], again[2]
                 row = self._store.row["job/anchor"](
                     job=job.name,
                     expected=stands,

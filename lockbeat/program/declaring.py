@@ -9,7 +9,7 @@ from typing import Any, TypeVar, Unpack, cast, overload
 from lockbeat.errors import DuplicateJob, InvalidArgument, UnknownTask
 from lockbeat.jobs import Job, JobOptions
 from lockbeat.tasks import NewTask, SpawnOptions, TaskOptions
-from lockbeat.triggers import At, Cron, Every, Trigger
+from lockbeat.triggers import At, ByHand, Cron, Every, Trigger
 from lockbeat.triggers.cron import Fold, Gap
 from lockbeat.values.durations import Seconds, milliseconds
 from lockbeat.values.names import check_name
@@ -63,9 +63,20 @@ class Declared:
         """`@beat.at(datetime(..., tzinfo=UTC))`: once; not at all if that is past when the job is first declared."""
         return self._declare(At(when), name, options)
 
-    def job(self, trigger: Trigger, *, name: str | None = None, **options: Unpack[JobOptions]) -> Callable[[F], F]:
-        """`@beat.job(AnyOf(Cron("0 9 * * *"), Every(3600)))`: by a trigger that was made before. Options as for `cron`."""
-        return self._declare(trigger, name, options)
+    @overload
+    def job(self, function: F, /) -> F: ...
+    @overload
+    def job(
+        self, trigger: Trigger | None = None, /, *, name: str | None = None, **options: Unpack[JobOptions]
+    ) -> Callable[[F], F]: ...
+    def job(self, trigger: Any = None, /, *, name: str | None = None, **options: Unpack[JobOptions]) -> Any:
+        """`@beat.job(AnyOf(Cron("0 9 * * *"), Every(3600)))`: by a trigger that was made before. Options as for `cron`.
+
+        `@beat.job`: it has no slots, and runs when somebody triggers it (`lb.jobs.trigger`), with `run.params`.
+        """
+        if trigger is None or isinstance(trigger, Trigger):
+            return self._declare(trigger or ByHand(), name, options)
+        return self._declare(ByHand(), name, options)(trigger)
 
     def _declare(self, trigger: Trigger, name: str | None, options: JobOptions) -> Callable[[F], F]:
         # Options are wrong or right before there is a function: said on the decorator's own line.

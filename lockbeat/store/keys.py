@@ -75,6 +75,7 @@ KEYS = {
 }
 
 _TAG = re.compile(r"[0-9a-f]{3}")
+_ID = re.compile(r"[0-9a-f]+")
 _NAMESPACE = re.compile(r"[A-Za-z0-9._:/-]{1,64}")
 
 
@@ -109,9 +110,12 @@ def queue_tag(queue: str) -> str:
 
 
 def shard_of_task(task_id: str, shards: int) -> int:
-    """The shard that a task lives in: that of a slot with its job, one that was spawned with its queue."""
+    """The shard that a task lives in: that of a slot or of a triggered run with its job, one that was spawned with its queue."""
     job, at, slot = task_id.rpartition("@")
     if at and slot.lstrip("-").isdigit():
+        return shard_of(job_lock(job), shards)
+    job, bang, rest = task_id.rpartition("!")
+    if bang and _ID.fullmatch(rest):
         return shard_of(job_lock(job), shards)
     tag = task_id.partition("-")[0]
     return int(tag, 16) % shards if _TAG.fullmatch(tag) else shard_of(task_id, shards)

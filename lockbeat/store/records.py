@@ -138,7 +138,7 @@ class LeaseLine(NamedTuple):
 
 
 NEVER_MS = 253_402_300_800_000
-"""When a paused job's slot is due: the year 10000."""
+"""When a paused job's slot is due, and one that has no slots: the year 10000."""
 
 
 class SlotLine(NamedTuple):
@@ -154,7 +154,7 @@ class SlotLine(NamedTuple):
     @property
     def is_paused(self) -> bool:
         """Whether its job is paused."""
-        return self.due_ms == NEVER_MS
+        return self.due_ms == NEVER_MS and self.slot_ms >= 0
 
     @classmethod
     def of(cls, text: str) -> SlotLine:

@@ -176,9 +176,9 @@ class Task:
     asked_at: float = field(repr=False)
     """Monotonic time before the request that claimed it."""
     slot_ms: int = field(repr=False)
-    """The slot of its job; of a spawned task: when it was due."""
+    """The slot of its job; of a spawned task and a triggered run: when it was due."""
     job: str = ""
-    """The job whose slot this is; empty: it was spawned."""
+    """The job whose slot this is, or that was triggered; empty: it was spawned."""
     lock: str = field(default="", repr=False)
     """The job's lock that goes with the attempt; empty: none."""
     timeout_ms: int | None = field(default=None, repr=False)
@@ -190,13 +190,19 @@ class Task:
         """`id`, as it is called where it is the id of something else's task."""
         return self.id
 
+    @property
+    def keeps_result(self) -> bool:
+        """Whether anybody can ask for what it returned: the ledger has no results."""
+        return not self.job or not self.id.startswith(f"{self.job}@")
+
     @classmethod
     def of(cls, row: list[Any], now_ms: int, owner: str, shard: int, lease_ms: int, asked_at: float) -> Task:
         """From a row of `task/claim`."""
         task_id, most, text, attempt, fence, expires_ms, due_ms, until_ms, payload = row
         policies = json.loads(text)
         data = load(payload, "task:params", task_id.decode()) if payload else {}
-        job = policies.get("job", "")
+        slot_of = policies.get("job", "")
+        job = slot_of or policies.get("of", "")
         return cls(
             id=task_id.decode(),
             name=policies["name"],
@@ -211,7 +217,7 @@ class Task:
             shard=shard,
             lease_ms=policies.get("lease_ms", lease_ms),
             asked_at=asked_at,
-            slot_ms=int(task_id.rpartition(b"@")[2]) if job else due_ms,
+            slot_ms=int(task_id.rpartition(b"@")[2]) if slot_of else due_ms,
             job=job,
             lock=job_lock(job) if job and policies.get("overlap") != "allow" else "",
             timeout_ms=policies.get("timeout_ms"),

@@ -1,4 +1,4 @@
-"""When a job is due: `Cron`, `Every`, `At`, `AnyOf` of them, and what can be asked of them. Pure: no clock, no store."""
+"""When a job is due: `Cron`, `Every`, `At`, `AnyOf` of them, `ByHand`; and what can be asked of them. No clock, no store."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from .any_of import AnyOf
 from .at import At
 from .base import EPOCH, Missed, Trigger, isoformat, jitter_ms, missed, upcoming
 from .between import Between, between
+from .by_hand import ByHand
 from .cron import Cron
 from .every import Every
 
@@ -18,6 +19,7 @@ __all__ = [
     "AnyOf",
     "At",
     "Between",
+    "ByHand",
     "Cron",
     "Every",
     "Missed",
@@ -90,6 +92,7 @@ _READERS: dict[str, tuple[dict[str, type], dict[str, type], Callable[[Mapping[st
     "any_of": ({"triggers": list}, {}, _any_of),
     "at": ({"when_ms": int}, {}, _at),
     "between": ({"trigger": dict}, {"start_ms": int, "end_ms": int}, _between),
+    "by_hand": ({}, {}, lambda _data, _depth: ByHand()),
     "cron": ({"expression": str, "timezone": str}, {"gap": str, "fold": str}, _cron),
     "every": ({"period_ms": int, "anchor_ms": int}, {}, _every),
 }

@@ -160,7 +160,7 @@ class Reports:
 
     def _result(self, attempt: Attempt) -> Any:
         """What it returned, if the store can keep it. The work is done: doing it again for want of a result would be worse."""
-        if attempt.task.job or attempt.result is None:
+        if attempt.result is None or not attempt.task.keeps_result:
             return None
         try:
             dump("result", attempt.result)

@@ -5,8 +5,8 @@ local KEPT_MS = 7 * 86400 * 1000  -- the keys of the locks outlive an attempt by
 
 -- The table, the key and the note of its lease. A job's attempt is leased as the lock `job:NAME`, which keeps other slots off.
 local function attempt_place(id, record)
-  local job, slot = job_of(id)
-  if job and not string.find(record.json, '"overlap":"allow"', 1, true) then return q.locks, 'job:' .. job, int(slot) end
+  local job, note = guard_of(id)
+  if job and not string.find(record.json, '"overlap":"allow"', 1, true) then return q.locks, 'job:' .. job, note end
   return q.leases, id, '-'
 end
 
@@ -16,7 +16,7 @@ local function attempt_gather(ids, waiting)
   local keys, jobs = {}, {}
   for _, id in ipairs(ids) do
     local text = q.tasks.seen[id]
-    local job = text and job_of(id)
+    local job = text and guard_of(id)
     if job and not string.find(text, '"overlap":"allow"', 1, true) then
       jobs[#jobs + 1] = 'job:' .. job
     elseif text and not waiting then

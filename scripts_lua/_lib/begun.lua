@@ -12,7 +12,7 @@ local function task_begun_by(owner, calls, after, most_ms)
       lease_gather(t, keys)
       for _, key in ipairs(keys) do
         local lease = attempt(lease_read, t, key)
-        local id = lease and (t == q.leases and key or task_of(key, lease))
+        local id = lease and (t == q.leases and key or lease_task(key, lease))
         local record = id and calls[lease.calls] and lease.live and lease.owner == owner and attempt(task_read, id)
         if record and record.state == 'running' and last_try(record).fence == lease.fence then
           found[#found + 1] = {id, record, lease, t, key}

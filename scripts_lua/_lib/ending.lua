@@ -6,9 +6,9 @@ local function ending_gather(ids)
   attempt_gather(ids)
   local jobs, members = {}, {}
   for _, id in ipairs(ids) do
-    local job, slot = job_of(id)
-    if job then
-      jobs[#jobs + 1] = job
+    local job, slot = guard_of(id), select(2, job_of(id))
+    if job then jobs[#jobs + 1] = job end
+    if slot then
       members[#members + 1] = ledger_member(job, slot)
     end
   end
@@ -35,9 +35,9 @@ local function task_end(id, record, state, code, detail)
   if state == 'done' and record.attempts > 1 then erase(q.failures, id) end
   task_announce(id)
   task_until(id, record, 0)
-  local job, slot = job_of(id)
+  local guard, job, slot = guard_of(id), job_of(id)
+  if guard and state ~= 'stopping' then line_leave(guard, id) end
   if job then
-    if state ~= 'stopping' then line_leave(job, id) end
     if record.code ~= REASON.JOB_DELETED then counted(job, word) end
     if state ~= 'dead' and state ~= 'stopping' then return slot_write(id, job, slot, record) end
     if state == 'dead' and not read(q.order, ledger_member(job, slot)) then return task_forget(id, record) end
@@ -74,8 +74,9 @@ local function task_reopen(id, record, due)
   local job = job_of(id)
   if job then
     counted(job, last_try(record).how == 'lost' and 'lost' or 'failed', -1)
-    if policies(id, record).overlap ~= 'allow' and not read(q.open, job) then write(q.open, job, id) end
   end
+  local guard = guard_of(id)
+  if guard and policies(id, record).overlap ~= 'allow' and not read(q.open, guard) then write(q.open, guard, id) end
   tally(q.stats, 'redriven')
   task_queue(id, record, due)
 end
@@ -94,10 +95,9 @@ local function task_stopped(id, record)
   local job, slot = job_of(id)
   try_end(record, 'cancelled')
   record.state = 'cancelled'
-  if job then
-    line_leave(job, id)
-    return slot_write(id, job, slot, record)
-  end
+  local guard = guard_of(id)
+  if guard then line_leave(guard, id) end
+  if job then return slot_write(id, job, slot, record) end
   task_write(id, record)
 end
 

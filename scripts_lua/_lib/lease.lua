@@ -72,3 +72,9 @@ local function lease_keep(records, live, owned, until_ms, horizon)
   for _, key in ipairs({records, live, owned}) do redis.call('PEXPIREAT', key, int(horizon)) end
   return horizon
 end
+
+-- The task whose attempt has the lock of its job: JOB@SLOT, or JOB!ID of one that was triggered. nil: it is nobody's attempt.
+local function lease_task(key, lease)
+  if lease.note == '-' then return nil end
+  return string.match(key, '^job:([^\255]*)') .. (string.sub(lease.note, 1, 1) == '!' and '' or '@') .. lease.note
+end

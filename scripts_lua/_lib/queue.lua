@@ -57,7 +57,7 @@ local function queue_begin(id, record, owner, call, lease_ms)
     task_cancel(id, record, task_limit(record))
     return nil
   end
-  local said, job, slot = policies(id, record), job_of(id)
+  local said, _, slot = policies(id, record), job_of(id)
   local window, fresh = said.window_ms or -1, record.tries == '' and record.code ~= REASON.BUFFERED
   record.seq = 0
   if fresh and window >= 0 and slot and now - slot > window then
@@ -66,11 +66,12 @@ local function queue_begin(id, record, owner, call, lease_ms)
   end
   local lease, holder = task_start(id, record, owner, call, said.lease_ms or lease_ms)
   if lease then return lease end
-  if fresh then
+  if fresh and slot then
     task_end(id, record, 'skipped', REASON.LOCK_HELD, holder)
   else
-    -- It is tried again, or had its turn: skipped, it could not be a second time. As the job's unfinished one it lets no further slot
-    -- go before it.
+    -- It is tried again, was triggered, or had its turn: skipped, it could not be a second time. As the job's unfinished one it lets
+    -- no further slot go before it.
+    local job = guard_of(id)
     local _, slots = line_of(job)
     line_lead(job, id, slots)
     task_queue(id, record, now + HELD_MS)

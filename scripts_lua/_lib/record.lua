@@ -27,6 +27,19 @@ local function job_of(id)
   return known[1], known[2]
 end
 
+-- The job whose lock its attempts take unless overlap is allow, and the NOTE of their leases: of a slot's task, and of one that was
+-- triggered (JOB!ID). nil: it was spawned.
+local function guard_of(id)
+  local job, slot = job_of(id)
+  if job then return job, int(slot) end
+  local known = slots_of[id]
+  if known.guard == nil then
+    local guard, note = string.match(id, '^(.*)(!%x+)$')
+    known.guard, known.note = guard or false, note
+  end
+  return known.guard or nil, known.note
+end
+
 local function record_parse(text)
   local state, attempts, max, spawned, due, seq, till, began, ended, code, detail, at =
     string.match(text, '^(%l+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) ([^ \255]+) ([^\255]*)\255()')

@@ -39,7 +39,7 @@ end
 -- Until when a job is paused; 0: until it is resumed; nil: it is not. If it was lost where the job stands, its pause decides.
 local function schedule_until(s, job)
   local line, place = read(s.paused, job), read(s.slots, job)
-  if place and string.match(place, '^%S+ (%S+)') ~= NEVER or not (place or line) then return nil end
+  if place and string.match(place, '^%d+ (%S+)') ~= NEVER or not (place or line) then return nil end
   return tonumber(string.match(line or '', '^%S+ %d+ (%d+) ') or '0')
 end
 
@@ -57,9 +57,9 @@ local function schedule_end(s, job, words, keep_ms)
   if s.paused and read(s.paused, job) then erase(s.paused, job) end
 end
 
--- A paused job stays paused.
+-- SLOT -1 and DUE NEVER: it never has one, and is not forgotten. A paused job stays paused.
 local function schedule_place(s, job, slot, due, words)
-  if slot < 0 then return schedule_end(s, job, words, ENDED_MS) end
+  if slot < 0 and due < tonumber(NEVER) then return schedule_end(s, job, words, ENDED_MS) end
   local paused = s.paused and schedule_until(s, job)
   local place = int(slot) .. ' ' .. (paused and NEVER or int(due)) .. ' ' .. words
   write(s.slots, job, place)

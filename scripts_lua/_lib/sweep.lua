@@ -15,11 +15,6 @@ end
 -- What a run of the sweep has met: entries that can't be read, whether something is left to do, and attempts that it spared.
 local swept = {strange = {}, backlog = false, spared = false}
 
--- Of the lease that stands under `key` of the locks: the task. nil: a lock.
-local function task_of(key, lease)
-  return lease.note ~= '-' and string.match(key, '^job:([^\255]*)') .. '@' .. lease.note or nil
-end
-
 -- Whether the clock may have been set back: the last fence says how far it was then. What only renewed meanwhile left no fence, so
 -- that every eighth run looks anyhow.
 local function set_back()
@@ -101,7 +96,7 @@ local function sweep_attempts(t, most, aside, spares)
       return sweep_deleted(t, key)
     end
     if lease.live then return end
-    local id = t == q.leases and key or task_of(key, lease)
+    local id = t == q.leases and key or lease_task(key, lease)
     if not id then return lease_drop(t, key, lease) end  -- a lock
     local mine = spares.ids[id] or (spares.process and string.sub(lease.calls, 1, #spares.process) == spares.process)
     if mine then

@@ -26,8 +26,8 @@ if place == 'running' or place == 'jobs' or place == 'ended' then
   local leases = place == 'jobs' and #ids > 0 and redis.call('HMGET', KEYS[6], unpack(ids))
   for i, id in ipairs(ids) do
     local lease = leases and lease_parse(leases[i] or '', now)
-    if lease and lease.note ~= '-' then
-      out[#out + 1] = string.match(id, '^job:([^\255]*)') .. '@' .. lease.note
+    if lease then
+      out[#out + 1] = lease_task(id, lease)
     elseif not leases then
       out[#out + 1] = id
     end

@@ -23,7 +23,7 @@ local released, more, handled, left = 0, 0, 0, {}
 local function take_back(t, key)
   local lease = lease_read(t, key)
   if not lease or lease.owner ~= owner then return leave(t.owned, owner .. '\255' .. key) end
-  local id = t == q.leases and key or task_of(key, lease)
+  local id = t == q.leases and key or lease_task(key, lease)
   if not id then return end  -- a lock, which ends by verbs of its own
   local record = task_read(id)
   handled = handled + 1

@@ -28,7 +28,7 @@ return each(5, function(i)
   local t, key = q.leases, id
   if lock ~= '' then t, key = q.locks, lock end
   local lease, record = lease_read(t, key), task_read(id)
-  if not lease or (lock ~= '' and lease.note ~= string.match(id, '[^@]*$')) then
+  if not lease or (lock ~= '' and lease_task(key, lease) ~= id) then
     return record and (record.state == 'cancelled' or record.state == 'stopping') and RESULT.CANCELLED or RESULT.EXPIRED
   end
   if lease.owner ~= owner or lease.fence ~= fence then return RESULT.NOT_YOURS end

@@ -11,7 +11,7 @@ import pytest
 
 from lockbeat import Lockbeat as Client
 from lockbeat.jobs import Job
-from lockbeat.triggers import At, Every
+from lockbeat.triggers import At, ByHand, Every
 
 from .conftest import Lockbeat
 from .test_look import using
@@ -125,9 +125,35 @@ def test_what_can_not_be_paused_is_one_line(lockbeat: Lockbeat, jobs: str) -> No
 
     using(jobs, end)
     ended = lockbeat("pause", "past", "--url", jobs)
-    assert (ended.code, ended.err) == (1, "lockbeat: job 'past' has ended: it has no slot left\n")
+    assert (ended.code, ended.err) == (1, "lockbeat: job 'past' has no slot left\n")
     early = lockbeat("pause", "a", "--until", "2020-01-01", "--utc", "--url", jobs)
     assert (early.code, early.err) == (2, "lockbeat: until: is over by the server's clock: 2020-01-01 00:00:00+00:00\n")
     odd = lockbeat("resume", "a", "--catchup", "some", "--url", jobs)
     assert (odd.code, "catchup: must be one of" in odd.err) == (2, True)
     assert lockbeat("changes", "a", "--url", jobs).out == "nobody has changed a\n"
+
+
+def test_a_job_is_triggered(said: Say, lockbeat: Lockbeat, jobs: str) -> None:
+    answer = lockbeat("trigger", "a", '{"customer": 7}', "--url", jobs)
+    found = re.fullmatch(r"triggered (a![0-9a-f]+)\n", answer.out)
+    assert found
+    assert (answer.code, answer.err) == (0, "lockbeat: no instance serves queue 'x'\n")
+    task = said("task", found[1], "--json")
+    assert (task["name"], task["params"], task["state"]) == ("a", {"customer": 7}, "waiting")
+    again = lockbeat("trigger", "a", "--url", jobs)
+    assert (again.code, again.out) == (1, "")
+    assert again.err == f"lockbeat: nothing was triggered: {found[1]} has not ended; --overlap allow runs beside it\n"
+    beside = lockbeat("trigger", "a", "--overlap", "allow", "--reason", "now", "--by", "anna", "--url", jobs, "--json")
+    assert beside.json["task_id"].startswith("a!")
+    assert [(one["what"], one["reason"]) for one in said("changes", "a", "--json")] == [("trigger", "now"), ("trigger", None)]
+
+
+def test_a_job_without_a_trigger_is_shown_as_one(said: Say, lockbeat: Lockbeat, jobs: str) -> None:
+    async def declare(lb: Client) -> None:
+        await lb.jobs.put(Job.declare("d", ByHand()))
+
+    using(jobs, declare)
+    assert said("ls").splitlines()[4].split()[:5] == ["d", "by", "hand", "-", "-"]
+    assert said("next", "d") == "d has no slots: it runs when it is triggered\n"
+    assert said("ledger", "d") == "no slot of d has come due yet\n"
+    assert lockbeat("pause", "d", "--url", jobs).err == "lockbeat: job 'd' has no slot left\n"

@@ -15,7 +15,7 @@ from .conftest import Lockbeat, left
 Module = Callable[..., str]
 
 SERVING = ("run", "beat", "worker", "demo")
-CONTROL = ("pause", "resume", "skip-next", "changes")
+CONTROL = ("pause", "resume", "skip-next", "trigger", "changes")
 LOOKING = ("calendars", "calendar", "ls", "next", "ledger", "why", "delete", "locks", "release-all", "instances", "unlock")
 TENDING = ("tasks", "task", "spawn", "cancel", "dead", "retry", "redrive", "purge", "claims", "top")
 COMMANDS = (*SERVING, *LOOKING, *CONTROL, *TENDING, "server", "doctor")
@@ -45,6 +45,7 @@ def one_line(text: str) -> bool:
         (["resume", "job", "--all", "--url", "STORE"], "(not both)"),
         (["skip-next", "job", "-n", "0"], "-n"),
         (["pause", "job", "--until", "soon", "--url", "STORE"], "'--until': 'soon' is no time"),
+        (["trigger", "job", "{foreign", "--url", "STORE"], "PARAMS: {foreign is not JSON"),
         (["run", "no_such_module:beat"], "no module named 'no_such_module'"),
         (["run", "no_such.module:beat"], "no_such"),
         (["run", "no/such/file.py:beat"], "no file"),

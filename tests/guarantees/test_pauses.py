@@ -12,7 +12,7 @@ import pytest
 from lockbeat import Beat, Lockbeat
 from lockbeat.errors import InvalidArgument, InvalidType, LockbeatError, UnknownJob, Unreadable
 from lockbeat.jobs import Change, Job, Resumed
-from lockbeat.jobs.control import MOST_SKIPPED
+from lockbeat.jobs.control import MOST_SKIPPED, way_on
 from lockbeat.store import results
 from lockbeat.store.records import NEVER_MS, SlotLine
 from lockbeat.triggers import At, Cron, Every
@@ -336,7 +336,7 @@ async def test_an_ended_job_is_forgotten_with_its_log(lb: Lockbeat, raw: Any) ->
         resumed = await lb.jobs.resume("report", by="anna")
         assert resumed == Resumed("report", 1, at(10), at(10), None)
         assert [line[0] for line in await told(lb)] == ["skipped"]
-        with pytest.raises(LockbeatError, match="has ended"):
+        with pytest.raises(LockbeatError, match="has no slot left"):
             await lb.jobs.pause("report")
         to(NOON + 7 * 86_400 + 20)
         await fleet.turn()
@@ -425,6 +425,22 @@ async def test_many_callers_at_once_pause_once_and_resume_once(lb: Lockbeat, con
     assert [one.skipped for one in resumed] == [4]
     assert [(entry.state, entry.count) for entry in await ledger(lb, "report")] == [("skipped", 4)]
     assert (await lb.jobs.get("report")).counts.skipped == 4
+
+
+async def test_a_resume_that_was_worked_out_before_the_pause_was_changed_is_refused(lb: Lockbeat) -> None:
+    """Also that of an instance that found its time over, by itself: the script judges that, too."""
+    await lb.jobs.put(minutely())
+    await lb.jobs.pause("report", until=instant(await now_ms(lb) + 3_600_000))
+    known, shard = await lb.jobs._standing("report"), lb.jobs.shard_of("report")
+    way = way_on(known.job, known.place, await now_ms(lb), "skip")
+    by_itself, by_anna = (lb.jobs._resuming(known, way, by) for by in ("", "anna"))
+    assert await lb.store.call_row(by_itself, shard) == results.TOO_LATE
+    assert await lb.jobs.pause("report", "longer") is False
+    assert await lb.store.call_row(by_anna, shard) == results.TOO_LATE
+    again = await lb.jobs._standing("report")
+    await lb.jobs.put(minutely(priority=3))
+    assert await lb.store.call_row(lb.jobs._resuming(again, way, "anna"), shard) == results.TOO_LATE, "its definition was changed"
+    assert (await lb.jobs.get("report")).paused
 
 
 async def test_two_who_skip_at_once_skip_two(lb: Lockbeat, connect: Connect) -> None:

@@ -14,6 +14,7 @@ from lockbeat import Every, Lockbeat
 from lockbeat.jobs import Job
 from lockbeat.store.keys import FORMAT, KEYS
 from lockbeat.tasks import Task
+from lockbeat.triggers import ByHand
 from lockbeat.triggers.rules import rules_version
 from tests.beats import Hands, scheduler
 from tests.claims import acquired
@@ -83,7 +84,7 @@ async def use_tasks(alice: Lockbeat, bob: Lockbeat) -> None:
 
 
 async def use_jobs(alice: Lockbeat, raw: Any, go_to: Any) -> None:
-    """One whose slot is done, one that runs, one that is tried again, one whose next slot stands before it; and two paused."""
+    """One whose slot is done, one that runs, one that is tried again, one that waits; two paused; one that was triggered."""
     jobs = [Job.declare(name, Every(10), max_attempts=2) for name in ("done", "running", "retried", "waiting")]
     await alice.jobs.put(*jobs)
     go_to(NOON + 10)
@@ -96,6 +97,8 @@ async def use_jobs(alice: Lockbeat, raw: Any, go_to: Any) -> None:
     await alice.jobs.put(*(Job.declare(name, Every(10)) for name in ("paused", "skipping")))
     assert await alice.jobs.pause("paused", "the printer burns", by="bob")
     await alice.jobs.skip_next("skipping", by="bob")
+    await alice.jobs.put(Job.declare("by hand", ByHand()))
+    await alice.jobs.trigger("by hand", {"customer": 7}, by="bob")
 
 
 def text_of(backend: Backend, namespace: str, instances: dict[str, str]) -> str:
@@ -110,6 +113,7 @@ def text_of(backend: Backend, namespace: str, instances: dict[str, str]) -> str:
         line = re.sub(
             PACKED, lambda at: f"{at[1]}<NOON{int(at[2]) - round(NOON * 1000):+}>", line.replace(rules_version(), "RULES")
         )
+        line = re.sub(r"(?<=by hand!)[0-9a-f]+", "ID", line)
         line = re.sub(FENCE + r"(?=\w)", lambda fence: f"<F{fences.index(fence[0]) + 1}>", line)
         line = re.sub(FENCE, lambda fence: f"F{fences.index(fence[0]) + 1}", line)
         return re.sub(r"19[23]\d{10}", lambda at: f"NOON{int(at[0]) - round(NOON * 1000):+}", line)

@@ -63,8 +63,8 @@ def test_a_trigger_survives_json(trigger: Trigger) -> None:
     [
         (None, "trigger: must be a JSON object, not NoneType"),
         ("* * * * *", "trigger: must be a JSON object, not str"),
-        ({}, "trigger: unknown type None; known: any_of, at, between, cron, every"),
-        ({"type": "moon"}, "trigger: unknown type 'moon'; known: any_of, at, between, cron, every"),
+        ({}, "trigger: unknown type None; known: any_of, at, between, by_hand, cron, every"),
+        ({"type": "moon"}, "trigger: unknown type 'moon'; known: any_of, at, between, by_hand, cron, every"),
         ({"type": ["cron"]}, "trigger: unknown type ['cron']"),
         ({"type": "cron"}, "trigger: 'cron' has the fields expression, timezone"),
         ({"type": "cron", "expression": "* * * * *"}, "trigger: 'cron' has the fields expression, timezone"),

@@ -1,4 +1,4 @@
-"""pause, resume, skip-next, changes: a person steps in."""
+"""pause, resume, skip-next, trigger, changes: a person steps in."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from lockbeat.cli._errors import Problem, Usage
 from lockbeat.cli._output import Answer, Table, clock, fields, iso, say, several
 from lockbeat.cli._store import each
 from lockbeat.cli.commands.jobs import instant_of
+from lockbeat.cli.commands.tasks import params_of
 from lockbeat.client import Lockbeat
 from lockbeat.jobs import Change, JobState, Resumed
+from lockbeat.monitor import instances
 from lockbeat.triggers import upcoming
 from lockbeat.values.durations import instant
 
@@ -156,8 +158,32 @@ async def skip_next(
 
 
 @command(LOOK)
+async def trigger(
+    lb: Lockbeat,
+    job: JobName,
+    params: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PARAMS", help='`run.params`, as JSON: \'{"to": "ann"}\'; -: from stdin.', show_default=False),
+    ] = None,
+    overlap: Annotated[
+        str | None, typer.Option(metavar="allow", help="Also while a task of it has not ended.", show_default=False)
+    ] = None,
+    reason: Reason = None,
+    by: By = None,
+) -> Answer:
+    """Run a job now, beside its slots."""
+    how = cast("Any", overlap)  # `trigger` looks at it
+    spawned = await lb.jobs.trigger(job, params_of(job, params or []), overlap=how, reason=reason, by=by)
+    if not spawned.created:
+        raise Problem(f"nothing was triggered: {spawned.task_id} has not ended; --overlap allow runs beside it")
+    queue, living = (await lb.jobs.get(job)).job.queue, await instances(lb.store)
+    nobody = "" if any(queue in instance.queues for instance in living) else f"no instance serves queue {queue!r}"
+    return Answer({"job": job, "task_id": spawned.task_id}, f"triggered {spawned.task_id}", nobody)
+
+
+@command(LOOK)
 async def changes(lb: Lockbeat, job: JobName) -> Answer:
-    """Show who has paused, resumed or skipped a job."""
+    """Show who has paused, resumed, skipped or triggered a job."""
     found = await lb.jobs.changes(job)
     rows = [
         {

@@ -16,6 +16,7 @@ from lockbeat.client import Lockbeat
 from lockbeat.jobs import Change, Job, JobState, LedgerEntry, Slot
 from lockbeat.monitor import instances
 from lockbeat.store import reasons
+from lockbeat.triggers import ByHand
 from lockbeat.values.durations import brief, span
 
 ENTRY = "job slot task_id state reason code by fence attempt at started_at ended_at last_slot count attempts_made"
@@ -46,7 +47,7 @@ async def ls(
         {
             "JOB": (state.job.name, "bold"),
             "TRIGGER": str(state.job.trigger),
-            "NEXT SLOT": clock(state.next_slot, now) if state.next else "-" if state.paused else "ended",
+            "NEXT SLOT": _next_slot(state, now),
             "IN": ("paused", "yellow") if state.paused else _until(state.due_at, now),
             "LAST": _last(entry, now),
             "LAST SLOT": clock(entry.slot, now) if entry else "-",
@@ -88,6 +89,12 @@ async def _nobody_schedules(lb: Lockbeat) -> bool:
 
 def _is_overdue(slot: Slot | None, now: float) -> bool:
     return slot is not None and slot.due_ms / 1000 < now - TOLERANCE
+
+
+def _next_slot(state: JobState, now: float) -> str:
+    if state.next is None:
+        return "-" if state.paused or _by_hand(state.job) else "ended"
+    return clock(state.next_slot, now)
 
 
 def _until(due_at: float | None, now: float) -> tuple[str, str]:
@@ -139,6 +146,11 @@ def _flags(job: Job) -> str:
     return " ".join([*given, *([repr(job.description)] if job.description else [])]) or "-"
 
 
+def _by_hand(job: Job) -> bool:
+    """Whether it has no slots, and only runs when somebody triggers it."""
+    return isinstance(job.trigger, ByHand)
+
+
 def _paused(change: Change) -> str:
     """By whom a job is paused, since when, until when, and why."""
     what = "paused" if change.what == "pause" else "skipping"
@@ -155,6 +167,7 @@ async def next_slots(
     now = await lb.store.server_time()
     slots, state = await lb.jobs.next(job, n), await lb.jobs.get(job)
     none = f"is {_paused(state.paused)}" if state.paused else "has ended: no slot is left"
+    none = "has no slots: it runs when it is triggered" if _by_hand(state.job) else none
     lines = []
     for slot in slots:
         # The next one may be held back by its jitter: then it is not late.
@@ -183,7 +196,7 @@ async def ledger(
         }
         for entry in entries
     ]
-    none = f"no slot of {job} has come due yet" if state.next or state.paused else _fired_nothing(job)
+    none = f"no slot of {job} has come due yet" if state.next or state.paused or _by_hand(state.job) else _fired_nothing(job)
     return Answer(
         [fields(entry, ENTRY) for entry in entries], Table(rows, none, spare=("FENCE", "BY", "LATE"), wraps=("REASON",))
     )

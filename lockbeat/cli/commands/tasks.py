@@ -200,7 +200,7 @@ def spawn(
     """Put a task into a queue."""
     new = NewTask(
         name,
-        _params(name, params or []),
+        params_of(name, params or []),
         queue=queue,
         delay=delay,
         priority=priority,
@@ -224,7 +224,7 @@ def spawn(
     return where.ask(question)
 
 
-def _params(name: str, words: Sequence[str]) -> Any:
+def params_of(name: str, words: Sequence[str]) -> Any:
     """The params as JSON. The shell takes text apart that is not quoted: several words are that mistake."""
     if not words:
         return None
