@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import multiprocessing
 import os
@@ -216,6 +217,11 @@ async def hangs_past_its_timeout(run: Run) -> None:
 def hangs_in_a_thread_past_its_timeout(run: Run) -> None:
     if run.attempt == 1:
         for_ever()
+
+
+@beat.task
+async def frozen() -> int:
+    return gc.get_freeze_count()
 
 
 @beat.task

@@ -107,6 +107,11 @@ async def test_what_becomes_of_a_forked_child_is_no_matter_of_its_parents(progra
 
 
 @only("valkey")
+async def test_what_a_program_declares_is_not_looked_at_by_the_garbage_collector(program: Program) -> None:
+    assert (await program.result("frozen", None)).result > 0
+
+
+@only("valkey")
 async def test_no_function_ends_the_program_by_what_it_raises(program: Program) -> None:
     for error in ("SystemExit", "KeyboardInterrupt"):
         for how in ("itself", "group", "awaited", "left alone", "callback"):
