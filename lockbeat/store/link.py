@@ -105,21 +105,19 @@ class _Socket(asyncio.Protocol):
         self._end(StoreUnavailable("hung up"))
 
 
-def over_connection(connect: Callable[[], Awaitable[Any]], probe: Callable[[], None], timeout: float) -> Subscribe:
+async def over_connection(
+    connect: Callable[[], Awaitable[Any]], probe: Callable[[], None], timeout: float, channels: Sequence[str], tell: Tell
+) -> Link:
     """Subscribe over a new connection of redis-py's. `probe` sends it a message, which must arrive within `timeout` seconds."""
-
-    async def subscribe(channels: Sequence[str], tell: Tell) -> Link:
-        link = _Socket(await connect(), channels, tell, probe, timeout)
-        try:
-            await asyncio.wait((link.subscribed, link.ended), return_when=asyncio.FIRST_COMPLETED)
-            if link.ended.done():
-                raise link.ended.result()
-        except BaseException:
-            link.close()
-            raise
-        return link
-
-    return subscribe
+    link = _Socket(await connect(), channels, tell, probe, timeout)
+    try:
+        await asyncio.wait((link.subscribed, link.ended), return_when=asyncio.FIRST_COMPLETED)
+        if link.ended.done():
+            raise link.ended.result()
+    except BaseException:
+        link.close()
+        raise
+    return link
 
 
 class _InMemory:
@@ -144,16 +142,12 @@ class _InMemory:
         self._task.cancel()
 
 
-def over_client(client: Any) -> Subscribe:
+async def over_client(client: Any, channels: Sequence[str], tell: Tell) -> Link:
     """Subscribe through a fakeredis client, for `memory://`."""
-
-    async def subscribe(channels: Sequence[str], tell: Tell) -> Link:
-        pubsub = client.pubsub()
-        await pubsub.subscribe(*channels)
-        missing = len(channels)
-        while missing:
-            message = await pubsub.get_message(timeout=60)
-            missing -= message is not None and message["type"] == "subscribe"
-        return _InMemory(pubsub, tell)
-
-    return subscribe
+    pubsub = client.pubsub()
+    await pubsub.subscribe(*channels)
+    missing = len(channels)
+    while missing:
+        message = await pubsub.get_message(timeout=60)
+        missing -= message is not None and message["type"] == "subscribe"
+    return _InMemory(pubsub, tell)

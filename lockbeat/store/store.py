@@ -9,6 +9,7 @@ import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 from lockbeat.connection import Connector
@@ -263,9 +264,10 @@ class Store(Calls):
     def _subscribe(self, shard: int) -> Subscribe:
         connector, key = self.connector, self.keys.key(shard, "fence")
         if connector.kind == "memory":
-            return over_client(connector.memory_client())
+            return partial(over_client, connector.memory_client())
         # On a Cluster PUBLISH counts only those who listen at the node that runs the script: be one of them.
-        return over_connection(lambda: connector.dedicated_for_key(key), lambda: self._probe(shard), self.timeout)
+        connect, probe = partial(connector.dedicated_for_key, key), partial(self._probe, shard)
+        return partial(over_connection, connect, probe, self.timeout)
 
     def _probe(self, place: int) -> None:
         """Send ourselves a message by the way of the calls. If nobody listens at the server that it meets, be one who does."""
