@@ -21,7 +21,7 @@ from lockbeat.errors import (
     UnknownTask,
 )
 from lockbeat.fences import FencedValue
-from lockbeat.jobs import Change, Job, JobState, LedgerEntry, Resumed, Slot
+from lockbeat.jobs import Change, Job, JobState, LedgerEntry, Resumed, Slot, Upcoming
 from lockbeat.leases.lease import Lease
 from lockbeat.locks import Lock, LockBackend
 from lockbeat.program import Beat
@@ -84,4 +84,5 @@ __all__ = [
     "TaskTimeout",
     "UnknownCalendar",
     "UnknownTask",
+    "Upcoming",
 ]

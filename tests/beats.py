@@ -43,6 +43,8 @@ def shot(lb: Lockbeat, job: Job, slot: int, /, **changes: Any) -> Row:
         "owner": lb.owner,
         "call": lb.store.new_call(),
         "lease_ms": 0,
+        "calendars": "",
+        "excluded": "",
         "limit": job.limit or 0,
         "buffer": job.buffer,
         "cap": job.cap if job.catchup == "all" else 0,

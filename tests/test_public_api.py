@@ -67,6 +67,7 @@ def test_the_package_exports_these_names_and_no_others() -> None:
         "TaskTimeout",
         "UnknownCalendar",
         "UnknownTask",
+        "Upcoming",
     ]
 
 

@@ -21,7 +21,7 @@ LOOKS = {
     *("locks.is_locked", "locks.owner", "locks.holder", "locks.list"),
     *("claims.owns", "claims.is_claimed", "claims.get", "claims.list", "claims.active", "claims.expired", "claims.stats"),
     *("tasks.get", "tasks.wait", "tasks.dead", "tasks.list", "tasks.counts", "tasks.queues", "tasks.spawn of a known key"),
-    *("jobs.get", "jobs.list", "jobs.next", "jobs.ledger", "jobs.changes", "fenced.get"),
+    *("jobs.get", "jobs.list", "jobs.next", "jobs.upcoming", "jobs.ledger", "jobs.changes", "fenced.get"),
     *("calendars.get", "calendars.list", "calendars.users"),
 }
 """They answer what is so when they are answered, and change nothing."""
@@ -229,6 +229,7 @@ VERBS = {
     ),
     "jobs.list": Verb(lambda lb, _: lb.jobs.list(), [{}], lambda lb: lb.jobs.put(job())),
     "jobs.next": Verb(lambda lb, _: lb.jobs.next("report", 2), ["then", "then"], lambda lb: lb.jobs.put(job())),
+    "jobs.upcoming": Verb(lambda lb, _: lb.jobs.upcoming("report", 1), [{"calendar": ""}], lambda lb: lb.jobs.put(job())),
     "jobs.ledger": Verb(lambda lb, _: lb.jobs.ledger("report"), [], lambda lb: lb.jobs.put(job())),
     "jobs.pause": Verb(lambda lb, _: lb.jobs.pause("report", "why", by="alice"), True, lambda lb: lb.jobs.put(job())),
     "jobs.pause what is paused": Verb(lambda lb, _: lb.jobs.pause("report", by="alice"), False, paused),

@@ -6,7 +6,7 @@ import asyncio
 import builtins
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -84,26 +84,12 @@ class Calendars:
 
     async def _put(self, calendar: Calendar) -> Calendar:
         """Home first: what stops half-way is finished from there, by whoever fires a job or puts again."""
-        said = await self._write(calendar, 0)
+        said = await write(self._store, calendar, 0)
         if said.code == results.BUSY:
             raise StoreError(f"the store keeps at most {MOST_CALENDARS} calendars: delete one")
         others = range(1, self._store.shards)
-        await asyncio.gather(*(self._write(calendar, shard, said.number, said.put_ms) for shard in others))
+        await asyncio.gather(*(write(self._store, calendar, shard, said.number, said.put_ms) for shard in others))
         return replace(calendar, put_at=said.put_ms / 1000)
-
-    async def _write(self, calendar: Calendar, shard: int, number: int = 0, put_ms: int = 0) -> Any:
-        return await self._store.call(
-            "calendar/put",
-            shard,
-            name=calendar.name,
-            rev=calendar.rev,
-            head=calendar.head,
-            days=calendar.days,
-            number=number,
-            put_ms=put_ms,
-            most=MOST_CALENDARS,
-            call=self._store.new_call(),
-        )
 
     async def get(self, name: str) -> Calendar:
         """A calendar with its days (`calendar/get`). Raises UnknownCalendar, Unreadable."""
@@ -124,8 +110,7 @@ class Calendars:
 
         One that can't be read is left out, and the log says so.
         """
-        lines = (await self._store.call("calendar/list", 0)).lines
-        names = [line.decode(errors="replace") for line in lines[::2]]
+        names = [*await heads(self._store, 0)]
         replies = await self._store.call_many([self._store.row["calendar/get"](name=name, known="") for name in names], 0)
         found = []
         for name, reply in zip(names, replies, strict=True):
@@ -169,3 +154,45 @@ async def excluding(store: Store) -> dict[str, builtins.list[str]]:
             for at in range(0, len(page.users), 2):
                 found[page.users[at].decode()] = json.loads(page.users[at + 1])
     return found
+
+
+async def write(store: Store, calendar: Calendar, shard: int, number: int = 0, put_ms: int = 0) -> Any:
+    """`calendar/put`, on shard 0; or of a copy, with what that answered."""
+    return await store.call(
+        "calendar/put",
+        shard,
+        name=calendar.name,
+        rev=calendar.rev,
+        head=calendar.head,
+        days=calendar.days,
+        number=number,
+        put_ms=put_ms,
+        most=MOST_CALENDARS,
+        call=store.new_call(),
+    )
+
+
+async def mend(store: Store, used: Mapping[int, Collection[str]]) -> None:
+    """Finish the copies of a put that stopped half-way. `used`: by shard, the calendars that are of interest there."""
+    if not any(used.values()):
+        return
+    home = await heads(store, 0)
+    for shard, names in used.items():
+        there = await heads(store, shard) if names and shard else {}
+        for name in names if shard else ():
+            if (number := number_of(home.get(name, b""))) > number_of(there.get(name, b"")):
+                calendar = await Calendars(store).get(name)
+                await write(store, calendar, shard, number, round(calendar.put_at * 1000))
+                log.warning("calendar %r was not the same on shard %d: it is now", name, shard)
+
+
+async def heads(store: Store, shard: int) -> dict[str, bytes]:
+    """By name, what stands in a shard beside the days (`calendar/list`)."""
+    lines = (await store.call("calendar/list", shard)).lines
+    return {lines[at].decode(errors="replace"): lines[at + 1] for at in range(0, len(lines), 2)}
+
+
+def number_of(line: bytes) -> int:
+    """What its put was numbered; -1: there is none, or it can't be read."""
+    words = line.split(b" ", 3)
+    return int(words[1]) if len(words) == 4 and words[1].isdigit() else -1

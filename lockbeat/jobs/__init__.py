@@ -1,5 +1,6 @@
 """Jobs: what is due when, as data in the store, and the scheduler that every instance runs."""
 
+from lockbeat.jobs.around import Upcoming
 from lockbeat.jobs.control import Change, Resumed
 from lockbeat.jobs.definition import Job, JobOptions, task_id
 from lockbeat.jobs.ledger import LedgerEntry
@@ -19,5 +20,6 @@ __all__ = [
     "Runner",
     "Scheduler",
     "Slot",
+    "Upcoming",
     "task_id",
 ]

@@ -12,6 +12,7 @@ from functools import cached_property, lru_cache
 from operator import attrgetter
 from typing import Any, Literal, TypedDict, get_args
 
+from lockbeat.calendars import check_calendar
 from lockbeat.errors import InvalidArgument, InvalidType
 from lockbeat.retry import MOST_ATTEMPTS, Exponential, Fixed, Retry, retry_from_json
 from lockbeat.triggers import Trigger, between, trigger_from_json
@@ -45,18 +46,28 @@ class JobOptions(TypedDict, total=False):
     pause_after: int | None
     description: str
     tags: Sequence[str]
+    exclude: Sequence[str]
 
 
 READS = 2
 """The version of definitions that is read here. One that begins with a higher `"needs"` holds what decides the job's slots and is
 unknown here. Any other field that is unknown decides none, and is carried along.
-2 has `gap` and `fold`, `AnyOf` and `Between`, `limit`, `pause_after`, and all of overlap and catch-up but what 1 has."""
-AS_EVER = {"overlap": ("skip", "allow"), "catchup": ("latest", "skip"), "limit": (None,), "pause_after": (None,)}
+2 has `gap` and `fold`, `AnyOf` and `Between`, `limit`, `pause_after`, `exclude`, and of overlap and catch-up what 1 lacks."""
+AS_EVER = {
+    "overlap": ("skip", "allow"),
+    "catchup": ("latest", "skip"),
+    "limit": (None,),
+    "pause_after": (None,),
+    "exclude": ((),),
+}
 """What versions that read 1 have of these options."""
 MOST_WAIT = 1000
 MOST_FAILURES = 100
+ADDED = ("limit", "buffer", "cap", "pause_after", "description", "tags", "exclude")
+"""Options that the first versions do not have."""
 LONGEST_DESCRIPTION = 1000
 MOST_TAGS = 50
+MOST_EXCLUDED = 20
 TRIGGERED_MS = 7 * 86_400_000
 """For how long it is known what became of a run that was triggered."""
 SKIP_WINDOW = 10.0
@@ -106,6 +117,8 @@ class Job:
     """What it is for, for people."""
     tags: tuple[str, ...] = ()
     """Words to find it by."""
+    exclude: tuple[str, ...] = ()
+    """Calendars: a slot on a day of any of them, in the zone of the trigger, is not fired."""
     carried: str = field(default="", repr=False)
     """What a newer version wrote beside the fields above, as members of a JSON object: not read, and written back as it is."""
 
@@ -116,6 +129,7 @@ class Job:
             raise InvalidType("trigger", f"must be a Cron, Every, At or AnyOf, not {type(self.trigger).__name__}")
         object.__setattr__(self, "trigger", self.trigger.of_job(self.name))
         object.__setattr__(self, "tags", _checked_tags(self.tags))
+        object.__setattr__(self, "exclude", _checked_exclude(self.exclude))
         if not isinstance(self.description, str):
             raise InvalidType("description", f"must be a str, not {type(self.description).__name__}")
         if len(self.description) > LONGEST_DESCRIPTION:
@@ -241,9 +255,7 @@ class Job:
 
 _OPTIONS = tuple(sorted({one.name for one in fields(Job)} - {"name", "trigger", "retry", "carried"}))
 _options = attrgetter(*_OPTIONS)
-_LATER = {
-    one.name: one.default for one in fields(Job) if one.name in ("limit", "buffer", "cap", "pause_after", "description", "tags")
-}
+_LATER = {one.name: one.default for one in fields(Job) if one.name in ADDED}
 # A hundred thousand jobs have a few thousand triggers, and next to all of them the same options.
 
 
@@ -253,6 +265,14 @@ def _checked_tags(tags: object) -> tuple[str, ...]:
     if len(tags) > MOST_TAGS:
         raise InvalidArgument("tags", f"must be at most {MOST_TAGS}, not {len(tags)}")
     return tuple(dict.fromkeys(check_name("tags", tag) for tag in tags))
+
+
+def _checked_exclude(names: object) -> tuple[str, ...]:
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise InvalidType("exclude", f"must be a list of names of calendars, not {type(names).__name__}")
+    if len(names) > MOST_EXCLUDED:
+        raise InvalidArgument("exclude", f"must be at most {MOST_EXCLUDED}, not {len(names)}")
+    return tuple(dict.fromkeys(check_calendar("exclude", name) for name in names))
 
 
 @lru_cache(maxsize=1024)

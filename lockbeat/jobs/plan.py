@@ -32,6 +32,8 @@ class Plan:
     count: int
     """How many are missed; 0: none; -1: too many to count."""
     next: Slot | None
+    excluded: str = ""
+    """`fire` is not to be fired, calendars exclude it: "LAST COUNT CALENDAR ENTRY", up to which slot of its day, and how many."""
 
 
 def due(job: Job, slot_ms: int, next_ms: int | None) -> int:

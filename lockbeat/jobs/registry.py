@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from lockbeat.calendars import read_view
 from lockbeat.errors import LockbeatError, StoreError, Unreadable
-from lockbeat.jobs import plan
+from lockbeat.jobs import around, plan
+from lockbeat.jobs.around import Upcoming
 from lockbeat.jobs.control import PAUSE, Change, Control, Standing, paused_by
 from lockbeat.jobs.definition import READS, Job
 from lockbeat.jobs.ledger import LedgerEntry
@@ -23,7 +25,6 @@ from lockbeat.store.records import JobCounts, JobLine, SlotLine
 from lockbeat.store.replies import sifted
 from lockbeat.store.rows import Row
 from lockbeat.store.scripts import load
-from lockbeat.triggers import upcoming
 from lockbeat.triggers.rules import rules_version
 from lockbeat.values.checks import of_type, whole
 from lockbeat.values.durations import instant
@@ -206,13 +207,26 @@ class Jobs(Control):
 
     async def next(self, name: str, n: int = 5) -> builtins.list[datetime]:
         """The next `n` slots of a job that are to be fired, before jitter. Raises UnknownJob."""
+        return [coming.slot for coming in await self.upcoming(name, n) if not coming.calendar]
+
+    async def upcoming(self, name: str, n: int = 5) -> builtins.list[Upcoming]:
+        """The same, and of each day before the last of them that a calendar excludes the first slot, and which calendar. Raises
+        UnknownJob."""
         whole("n", n, 1, 10_000)
         state = await self.get(name)
         if state.next is None:
             return []
-        if state.job.limit is not None:
-            n = min(n, state.job.limit - state.counts.fired)
-        return [instant(ms) for ms in [state.next.slot_ms, *upcoming(state.job.trigger, state.next.slot_ms, n - 1)]]
+        job = state.job
+        if job.limit is not None:
+            n = min(n, job.limit - state.counts.fired)
+        view = await read_view(self._store, self.shard_of(name), job.exclude, job.trigger.timezone)
+        found = list[Upcoming]()
+        for coming in around.upcoming(job, state.next.slot_ms, view.closed):
+            if n <= 0:
+                break
+            found.append(coming)
+            n -= not coming.calendar
+        return found
 
     async def delete(self, name: str) -> bool:
         """Forget a job, its ledger, and its tasks that wait; whether there was one (`job/delete`).

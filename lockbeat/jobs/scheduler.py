@@ -15,9 +15,10 @@ from typing import Any, NamedTuple, Protocol
 
 import anyio
 
+from lockbeat.calendars import Copies, View, mend
 from lockbeat.connection.outage import REMIND
 from lockbeat.errors import LockbeatError, NotDurable, Unreadable
-from lockbeat.jobs import plan
+from lockbeat.jobs import around, plan
 from lockbeat.jobs.definition import Job, task_id
 from lockbeat.jobs.plan import Plan
 from lockbeat.jobs.registry import Jobs
@@ -104,6 +105,8 @@ class _Shot(NamedTuple):
     expected: str
     rev: str
     plan: Plan
+    view: View | None
+    """The calendars by which the job excludes, as the plan had them."""
 
 
 class Scheduler:
@@ -124,6 +127,7 @@ class Scheduler:
         self._durability = durability
         self._wakeups = [Wakeup() for _ in range(store.shards)]
         self._read: dict[str, tuple[str, Job]] = {}
+        self._calendars = Copies(store)
         self._epochs: dict[int, int] = {}
         self._seen: dict[int, int] = {}
         self._handed: dict[int, bytes] = {}  # as beat/due says it; a store that says less next time has lost something
@@ -182,6 +186,16 @@ class Scheduler:
             return 0
         pause = None if not next_ms else max(answered + (next_ms - now_ms) / 1000 - monotonic(), 0)
         return at_most(self._walks[shard][0] - monotonic(), pause) if odd else pause
+
+    async def mend_calendars(self) -> None:
+        """Where jobs that this instance knows of exclude: see to it that their shards have the calendars as shard 0 has them."""
+        if self._store.shards == 1:
+            return
+        used = self._calendars.used()
+        for job in self._declared.values():
+            if job.exclude:
+                used.setdefault(self._jobs.shard_of(job.name), set()).update(job.exclude)
+        await mend(self._store, used)
 
     async def _rejoin(self, shard: int) -> None:
         """The store was emptied: declare this program's jobs again."""
@@ -244,10 +258,12 @@ class Scheduler:
         known = await self._definitions(shard, pairs)
         failing = await self._pause_failing([(known[name], place) for name, place in pairs if name in known])
         pairs = [pair for pair in pairs if pair[0] not in failing]
+        if names := {name for job in known.values() for name in job.exclude}:
+            await self._calendars.read(shard, names)
         shooting, stray = [], list[tuple[Job, str]]()
         most = load("beat/fire").most
         for start in range(0, len(pairs), most):
-            shots, strays = self._aim(now_ms, pairs[start : start + most], known)
+            shots, strays = self._aim(shard, now_ms, pairs[start : start + most], known)
             stray += strays
             shooting.append(asyncio.ensure_future(self._shoot(shard, shots)))
             # Lets this chunk go out now: the server works on it while we work out the next, and run those before.
@@ -278,7 +294,7 @@ class Scheduler:
         return failing
 
     def _aim(
-        self, now_ms: int, pairs: Sequence[tuple[str, str]], known: Mapping[str, Job]
+        self, shard: int, now_ms: int, pairs: Sequence[tuple[str, str]], known: Mapping[str, Job]
     ) -> tuple[list[_Shot], list[tuple[Job, str]]]:
         """What to fire; and jobs whose slot is none."""
         shots, stray = [], list[tuple[Job, str]]()
@@ -291,7 +307,9 @@ class Scheduler:
                 if plan.again(job, slot_ms, now_ms, rules) is not None:
                     stray.append((job, expected))
                 else:
-                    shots.append(_Shot(job, expected, rev, plan.of(job, slot_ms, now_ms)))
+                    view = self._calendars.view(shard, job.exclude, job.trigger.timezone) if job.exclude else None
+                    planned = around.of(job, slot_ms, now_ms, view.closed if view else None)
+                    shots.append(_Shot(job, expected, rev, planned, view))
             except Exception:  # one job's trigger, or what the store says of it, must not stop the others
                 if self._may_tell(name):
                     log.exception("could not work out what follows %r of job %r", expected, name)
@@ -317,10 +335,12 @@ class Scheduler:
         with self._runner.starting(shard, call, [shot.job for shot in shots]) as starting:
             rows = [self._row(shot, call, here) for shot, here in zip(shots, starting.here, strict=True)]
             replies, durable = await self._shots(shard, rows)
-            for (job, _, _, planned), row, reply in zip(shots, rows, replies, strict=True):
+            for (job, _, _, planned, view), row, reply in zip(shots, rows, replies, strict=True):
                 if isinstance(reply, Unreadable):
                     log.error("could not fire %s of %s: %s", instant(planned.fire).isoformat(), job.name, reply)
                     continue  # beat/due brings it again
+                if view is not None:
+                    self._after(shard, job, planned, view, reply.fired)
                 # Not fired may mean that another is at it, or that the ledger says why and the next slot is as planned.
                 again_ms = reply.now_ms + HIDE_MS
                 due_ms = row.next_due if reply.fired > results.NO else min(row.next_due or again_ms, again_ms)
@@ -339,7 +359,7 @@ class Scheduler:
         return soonest
 
     def _row(self, shot: _Shot, call: str, here: bool) -> Row:
-        job, expected, rev, planned = shot
+        job, expected, rev, planned, view = shot
         following = planned.next
         return self._store.row["beat/fire"](
             job=job.name,
@@ -348,7 +368,7 @@ class Scheduler:
             first=planned.first,
             last=planned.last,
             count=planned.count,
-            window=job.fires_within_ms,
+            window=-1 if planned.excluded else job.fires_within_ms,
             next=f"{following.slot_ms} {following.due_ms} {rev} {rules_version()}" if following else "",
             next_due=following.due_ms if following else 0,
             record=job.record,
@@ -360,7 +380,18 @@ class Scheduler:
             limit=job.limit or 0,
             buffer=job.buffer,
             cap=job.cap if job.catchup == "all" else 0,
+            calendars=view.words if view else "",
+            excluded=planned.excluded,
         )
+
+    def _after(self, shard: int, job: Job, planned: Plan, view: View, fired: int) -> None:
+        """What there is to say, and to forget, of the calendars by which a job that was shot excludes."""
+        if fired == results.TOO_LATE:
+            self._calendars.forget(shard, job.exclude)
+        elif fired > results.NO:
+            for problem in view.problems(planned.fire):
+                if self._may_tell(problem):
+                    log.warning("%s: jobs that exclude by it fire, such as %s", problem, job.name)
 
     async def _shots(self, shard: int, rows: Sequence[Row]) -> tuple[Sequence[Any], bool]:
         """Fire. Also: whether it is as durable as asked for; else what was started must not be begun, it might be fired again."""

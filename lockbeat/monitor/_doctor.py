@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 
 from lockbeat.connection import Connector
 from lockbeat.errors import ScriptError, StoreError, StoreFormatError
@@ -14,6 +16,11 @@ from lockbeat.store.wire import Wire
 
 MOST_SERVERS = 32
 """Shards whose servers are looked at; each takes a connection."""
+JOBS = 1000
+"""That one run of calendar/users looks at."""
+KNOWN_FOR = timedelta(days=30)
+"""A calendar that ends sooner is told of."""
+PUT = "put it again: lockbeat calendar put NAME ..."
 OVERDUE_MS = 10_000
 """So late a job is when nobody fires it; others are a busy moment."""
 
@@ -50,6 +57,7 @@ async def examine(connector: Connector, namespace: str, timeout: float) -> list[
         ]
         if format_.state != "fail":
             findings.append(await checked("jobs", _overdue(calls, keys, shards)))
+            findings.append(await checked("calendars", _calendars(calls, shards)))
         return findings
     finally:
         await calls.aclose()
@@ -87,6 +95,37 @@ async def _overdue(calls: Calls, keys: Keys, shards: int) -> Said:
     by, name = max(late)
     several = f"{len(late)} job{'s are' if len(late) > 1 else ' is'} overdue"
     return "fail", f"{several}, {name} by {by:.0f} s", "is an instance running that schedules? see lockbeat instances"
+
+
+async def _calendars(calls: Calls, shards: int) -> Said:
+    """Whether the calendars by which jobs exclude are there, the same on each shard, and known for a while."""
+    lines: list[dict[str, bytes]] = []
+    used: dict[str, int] = {}
+    for shard in range(shards):
+        now_ms, words = await calls.call("calendar/list", shard)
+        lines.append({words[at].decode(errors="replace"): words[at + 1] for at in range(0, len(words), 2)})
+        after, more = b"", True
+        while more:
+            after, users = await calls.call("calendar/users", shard, after=after, limit=JOBS)
+            more = bool(after)
+            for name in (name for names in users[1::2] for name in json.loads(names)):
+                used[name] = used.get(name, 0) + 1
+    soon = datetime.fromtimestamp(now_ms / 1000, UTC).date() + KNOWN_FOR
+    for name in sorted({*used, *(name for there in lines for name in there)}):
+        jobs, copies = used.get(name, 0), {there.get(name) for there in lines}
+        by = f"{jobs} job{' excludes' if jobs == 1 else 's exclude'} by it"
+        if copies == {None}:
+            return "warn", f"calendar {name!r} is missing: {by}, and fire{'s' * (jobs == 1)} every day", PUT
+        if len(copies) > 1:
+            return "warn", f"calendar {name!r} is not the same on all shards: a put of it stopped half-way", PUT
+        try:
+            until = date.fromisoformat(json.loads((copies.pop() or b"").decode().split(" ", 3)[3])["until"])
+        except (ValueError, LookupError, TypeError, RecursionError):
+            return "warn", f"calendar {name!r} can't be read: {by}", PUT
+        if jobs and until < soon:
+            return "warn", f"calendar {name!r} has no day known after {until}: {by}", PUT
+    several = f"{len(lines[0])} calendar{'s' * (len(lines[0]) != 1)}"
+    return "ok", f"{several}, {'each that jobs exclude by is known for a month' if used else 'no job excludes by any'}"
 
 
 def _embedded(directory: object) -> Finding:

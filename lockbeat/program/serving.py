@@ -134,6 +134,8 @@ class Serving:
                 # A store that was emptied, or lost some of its keys, knows of no job that might be due: nobody would ask before
                 # the next slot. Nor would one whose bell was lost.
                 odd = odd > results.NO or 0 < next_due_ms <= now_ms + HEARTBEAT * 1000
+                if self._schedules:
+                    await self._scheduler.mend_calendars()
                 for shard in range(store.shards):
                     if jumped or odd or shard > 0 or epoch != self._scheduler.epoch(shard, epoch):
                         self._scheduler.wake(shard)

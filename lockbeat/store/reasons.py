@@ -19,6 +19,7 @@ SENTENCES: dict[str, str] = {
     "lock_unread": "overlap: the job's lock can't be read",
     "paused": "paused by {owner}",
     "skip_next": "skipped on purpose by {owner}",
+    "excluded": "excluded by {calendar}",
     "not_fired": "no instance fired it before the next was due",
     "late": "more than {ms} late, and catch-up is skip",
     "not_begun": "no worker began it before the next was due",
@@ -47,6 +48,7 @@ SENTENCES: dict[str, str] = {
 # Those that Python decides by.
 BUFFERED: Final = "buffered"
 FIRED: Final = "fired"
+EXCLUDED: Final = "excluded"
 TOOK_PLACE: Final = "took_place"
 CLOCK_SET_BACK: Final = "clock_set_back"
 RULES_CHANGED: Final = "rules_changed"
@@ -71,6 +73,7 @@ def sentence(
             "owner": detail,
             "number": detail,
             "ms": ms(int(detail)) if detail.isdecimal() else detail,
+            "calendar": f"{slot}: {rules}" if rules else slot,
             "slot": slot,
             "versions": f"{then} then, {now} now" if then != now else f"{now} now",
         }

@@ -12,3 +12,11 @@ local function calendar_read(calendars, name)
   local rev, number, put_ms = string.match(read(calendars, name) or '', '^(%x+) (%d+) (%d+) {')
   return rev, tonumber(number), tonumber(put_ms)
 end
+
+-- Whether the calendars are as the caller has read them: "NAME REV NAME REV"; REV "-": there was none, or it could not be read.
+local function calendars_agree(calendars, said)
+  for name, rev in string.gmatch(said, '(%S+) (%S+)') do
+    if (calendar_read(calendars, name) or '-') ~= rev then return false end
+  end
+  return true
+end

@@ -58,6 +58,12 @@ local function firing_skipped(job, slot, code, detail, keep)
   counted(job, 'skipped', 1, true)
 end
 
+-- Calendars exclude it, and what has come due of its day as well: "LAST COUNT CALENDAR ENTRY".
+local function firing_excluded(job, slot, said, keep)
+  local last, count, detail = string.match(said, '^(%d+) (%d+) (.*)$')
+  ledger_several(job, 'skipped', slot, tonumber(last), tonumber(count), REASON.EXCLUDED, detail, keep)
+end
+
 -- Nobody has begun these slots of a job, and none will be, for `id` takes their place.
 local function firing_overtaken(job, slots, id)
   for _, slot in ipairs(slots) do

@@ -5,6 +5,7 @@
 -- KEYS[29] job:order  zset
 -- KEYS[30] job:slot   hash  job -> "SLOT DUE REV RULES", see _lib/schedule
 -- KEYS[31] job:due    zset
+-- KEYS[32] calendar   hash  see _lib/calendar
 -- ARGV[1]  job        str
 -- ARGV[2]  expected   str   what the caller saw in job:slot
 -- ARGV[3]  slot       int   ms; the one to fire, the latest that came due
@@ -23,25 +24,29 @@
 -- ARGV[16] limit      int   after so many slots that were fired it has ended; 0: never
 -- ARGV[17] buffer     int   so many slots may wait in line under overlap buffer_all
 -- ARGV[18] cap        int   so many under catch-up all; 0: under another
--- Batch: ARGV[1..18] repeat, one group a call, at most 64 a run.
+-- ARGV[19] calendars  str   by which it excludes, as the caller has read them: "NAME REV NAME REV"
+-- ARGV[20] excluded   str   empty: they do not exclude the slot; else "LAST COUNT CALENDAR ENTRY": up to which one of its day, and how many
+-- Batch: ARGV[1..20] repeat, one group a call, at most 64 a run.
 --
 -- Returns  {fired, fence, expires_at_ms, now_ms}
---          fired STARTED: run it; WAITING: it waits in its queue; NO: not due yet, another came first, or the ledger says why
+--          fired STARTED: run it; WAITING: it waits in its queue; NO: not due yet, another came first, or the ledger says why;
+--          TOO_LATE: the calendars have changed since they were read, and nothing was done
 --
 -- One script, so no crash can lose the slot or fire it twice: RedBeat sends first and moves on second, others the reverse.
 -- Losing the comparison is the normal lot of all instances but one.
 -- A slot that the ledger knows is not fired again, and one that may have run before the store lost its last writes is not either.
--- include: _lib/firing
+-- include: _lib/firing _lib/calendar
 
 -- A slot must not be skipped for a task whose instance is dead; what this one has begun it takes back when it claims.
-task_sweep(20, false, {ids = {}, count = 0, process = string.match(ARGV[#ARGV - 4], '^[^.]*%.')})
+task_sweep(20, false, {ids = {}, count = 0, process = string.match(ARGV[#ARGV - 6], '^[^.]*%.')})
 
-local jobs = column(18, 1)
+local jobs = column(20, 1)
 local s = schedule_of(KEYS[28], KEYS[29], KEYS[30], KEYS[31], jobs)
-firing_gather(jobs, column(18, 3), column(18, 11))
+firing_gather(jobs, column(20, 3), column(20, 11))
+local calendars = page(KEYS[32])
 local NOT = {RESULT.NO, 0, 0, now}
 
-local out = each(18, function(i)
+local out = each(20, function(i)
   local job, expected, slot, text, overlap, keep = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 9], ARGV[i + 10], tonumber(ARGV[i + 11])
   local owner, call, lease_ms = ARGV[i + 12], ARGV[i + 13], tonumber(ARGV[i + 14])
   local id = slot_id(job, slot)
@@ -53,6 +58,7 @@ local out = each(18, function(i)
   local expected_due = tonumber(string.match(expected, '^%-?%d+ (%-?%d+) '))
   if expected_due > now then return NOT end
 
+  if not calendars_agree(calendars, ARGV[i + 18]) then return {RESULT.TOO_LATE, 0, 0, now} end
   local limit = tonumber(ARGV[i + 15])
   if counted_out(job, limit) then
     firing_ended(s, job, expected)
@@ -61,6 +67,10 @@ local out = each(18, function(i)
   firing_move_on(s, job, expected, ARGV[i + 7], tonumber(ARGV[i + 8]))
   local first, last, count, window = tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4]), tonumber(ARGV[i + 5]), tonumber(ARGV[i + 6])
   if firing_missed(s, job, slot, id, first, last, count, window, keep) then return NOT end
+  if ARGV[i + 19] ~= '' then
+    firing_excluded(job, slot, ARGV[i + 19], keep)
+    return NOT
+  end
   local code, detail
   if overlap ~= 'allow' then
     code, detail = firing_overlap(job, id, math.max(slot, expected_due), owner, overlap, tonumber(ARGV[i + 16]), tonumber(ARGV[i + 17]))

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lockbeat import Lockbeat as Client
+from lockbeat.jobs import Job
+from lockbeat.triggers import Cron
+
 from .conftest import Lockbeat, left
+from .test_doctor import finding
 
 ICS = """BEGIN:VCALENDAR
 VERSION:2.0
@@ -80,3 +87,63 @@ def test_an_unknown_calendar_is_one_line_and_exit_code_1(lockbeat: Lockbeat, sto
     assert (answer.code, answer.out) == (1, "")
     assert "no calendar named 'nobody'" in answer.err
     assert left(raw) == set()
+
+
+def declare(store: str, *jobs: Job) -> None:
+    async def put() -> None:
+        async with Client(store) as lb:
+            await lb.jobs.put(*jobs)
+
+    asyncio.run(put())
+
+
+def test_next_shows_what_is_excluded_and_why_says_it(lockbeat: Lockbeat, store: str) -> None:
+    declare(store, Job.declare("report", Cron("0 6 * * *"), exclude=["closing"]))
+    slots = [datetime.fromisoformat(slot) for slot in lockbeat("next", "report", "-n", "3", "--url", store, "--json").json]
+    days = [slot.date().isoformat() for slot in slots]
+    lockbeat("calendar", "put", "closing", f"{days[1]} Stock-taking", "2099-01-01", "--url", store)
+    lines = lockbeat("next", "report", "-n", "2", "--utc", "--url", store).out.splitlines()
+    assert lines[1] == f"{days[1]} 06:00:00Z  excluded by closing: Stock-taking"
+    assert [line[:10] for line in lines] == days
+    assert lockbeat("next", "report", "-n", "2", "--url", store, "--json").json == [
+        f"{days[0]}T06:00:00.000Z",
+        f"{days[2]}T06:00:00.000Z",
+    ]
+    why = lockbeat("why", "report", f"{days[1]}T06:00:00Z", "--url", store)
+    assert why.code == 1
+    assert why.err.endswith(", and excluded by closing: Stock-taking\n")
+
+
+def test_ls_calendars_and_doctor_say_what_is_missing_or_over(lockbeat: Lockbeat, store: str) -> None:
+    assert finding(lockbeat("doctor", "--url", store, "--json"), "calendars")["state"] == "ok"
+    declare(store, Job.declare("report", Cron("0 6 * * *"), exclude=["closing", "past"]), Job.declare("other", Cron("0 6 * * *")))
+    lockbeat("calendar", "put", "past", "2001-01-01", "--url", store)
+    problems = ["calendar 'closing' is missing", "calendar 'past' has no day known after 2001-01-01"]
+    other, report = lockbeat("ls", "--url", store, "--json").json
+    assert (other["calendar_problems"], other["exclude"]) == ([], [])
+    assert (report["calendar_problems"], report["exclude"]) == (problems, ["closing", "past"])
+    assert f"exclude=closing,past ({'; '.join(problems)})" in lockbeat("ls", "--url", store).out
+    listed = {each["name"]: each for each in lockbeat("calendars", "--url", store, "--json").json}
+    assert (listed["closing"]["missing"], listed["closing"]["jobs"], listed["past"]["missing"]) == (True, ["report"], False)
+    out = lockbeat("calendars", "--url", store).out
+    assert "missing" in out
+    assert "2001-01-01, over" in out
+    found = finding(lockbeat("doctor", "--url", store, "--json"), "calendars")
+    assert found["says"] == "calendar 'closing' is missing: 1 job excludes by it, and fires every day"
+    lockbeat("calendar", "put", "closing", "2099-01-01", "--url", store)
+    found = finding(lockbeat("doctor", "--url", store, "--json"), "calendars")
+    assert (found["state"], found["says"]) == ("warn", "calendar 'past' has no day known after 2001-01-01: 1 job excludes by it")
+    lockbeat("calendar", "put", "past", "2099-01-01", "--url", store)
+    found = finding(lockbeat("doctor", "--url", store, "--json"), "calendars")
+    assert (found["state"], found["says"]) == ("ok", "2 calendars, each that jobs exclude by is known for a month")
+
+
+def test_a_calendar_in_use_is_deleted_by_force(lockbeat: Lockbeat, store: str) -> None:
+    declare(store, Job.declare("report", Cron("0 6 * * *"), exclude=["closing"]))
+    put = lockbeat("calendar", "put", "closing", "2099-01-01", "--url", store)
+    assert put.out == "put closing: 1 entry, known until 2099-01-01; 1 job excludes by it\n"
+    assert "  excluded by: report\n" in lockbeat("calendar", "closing", "--url", store).out
+    refused = lockbeat("calendar", "delete", "closing", "--url", store)
+    said = "lockbeat: calendar 'closing' is in use: report excludes by it; --force deletes it, and they fire on its days\n"
+    assert (refused.code, refused.err) == (1, said)
+    assert lockbeat("calendar", "delete", "closing", "--force", "--url", store).code == 0

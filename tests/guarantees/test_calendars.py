@@ -10,6 +10,7 @@ import pytest
 
 from lockbeat import Lockbeat
 from lockbeat.calendars import Calendar, CalendarEntry
+from lockbeat.calendars.verbs import write
 from lockbeat.errors import CalendarInUse, InvalidArgument, MissingExtra, StoreError, UnknownCalendar, Unreadable
 from lockbeat.store import results
 from tests.conftest import Connect, only
@@ -55,7 +56,7 @@ async def test_every_shard_has_the_same_copy(lb: Lockbeat) -> None:
 async def test_a_put_that_stopped_half_way_is_finished_by_the_next(lb: Lockbeat) -> None:
     before = await lb.calendars.put("holidays", NAMED)
     after = Calendar("holidays", (CalendarEntry.of("2030-05-01"),), before.until)
-    await lb.calendars._write(after, 0)  # and its process died
+    await write(lb.store, after, 0)  # and its process died
     assert len(set(await copies(lb))) == 2
     assert (await lb.calendars.put("holidays", ["2030-05-01"], until=before.until)).rev == after.rev
     assert len(set(await copies(lb))) == 1
@@ -76,11 +77,11 @@ async def test_a_copy_that_comes_late_does_not_replace_a_newer_one_and_a_late_de
     old, new = (
         Calendar("c", (CalendarEntry.of(day),), CalendarEntry.of("2030-12-31").last) for day in ("2030-01-01", "2030-02-02")
     )
-    first, gone = await lb.calendars._write(old, 0), await lb.calendars._forget("c", 0, 0)
-    second = await lb.calendars._write(new, 0)
+    first, gone = await write(lb.store, old, 0), await lb.calendars._forget("c", 0, 0)
+    second = await write(lb.store, new, 0)
     assert first.number <= gone.number < second.number
-    assert (await lb.calendars._write(new, 1, second.number, second.put_ms)).code == results.NEW
-    assert (await lb.calendars._write(old, 1, first.number, first.put_ms)).code == results.NO
+    assert (await write(lb.store, new, 1, second.number, second.put_ms)).code == results.NEW
+    assert (await write(lb.store, old, 1, first.number, first.put_ms)).code == results.NO
     assert (await lb.calendars._forget("c", gone.number, 1)).code == results.NO
     found = await copies(lb, "c")
     assert found[0] == found[1]

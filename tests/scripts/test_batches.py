@@ -38,7 +38,11 @@ ALONE = {
     "tasks.claim",
     "tasks.release_all",
 }
-ALONE |= {name for name in VERBS if name.startswith(("fenced.", "jobs.", "tasks.spawn_many", "tasks.redrive", "tasks.purge"))}
+ALONE |= {
+    name
+    for name in VERBS
+    if name.startswith(("fenced.", "jobs.", "calendars.", "tasks.spawn_many", "tasks.redrive", "tasks.purge"))
+}
 """These verbs share no run: their scripts take one call, or they are several calls themselves."""
 SHARED = [name for name in VERBS if name not in {*LOOKS, *ALONE} and not name.endswith("in pages")]
 PAIRS = {f"{name} twice": (name, VERBS[name].call) for name in SHARED} | {name: (name, call) for name, call in SECONDS.items()}

@@ -133,6 +133,7 @@ def test_a_sentence_names_what_its_page_says_and_nothing_else() -> None:
             "NUMBER": "{number}",
             "SLOT": "{slot}",
             "SLOT THEN NOW": "{slot}{versions}",
+            "CALENDAR ENTRY": "{calendar}",
         }
         named = "".join(re.findall(r"\{\w+\}", reasons.SENTENCES[quoted.strip("'")]))
         assert named == fields.get(detail[1] if detail else "", "") or name in ("FIRED", "TOOK_PLACE", "BUFFERED"), name

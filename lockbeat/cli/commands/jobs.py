@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
+from lockbeat.calendars import read_view
 from lockbeat.cli._command import LOOK, JobName, command
 from lockbeat.cli._errors import Problem
 from lockbeat.cli._output import Answer, Cell, Table, clock, fields, first_line, iso, styled, zone_of
 from lockbeat.cli._store import each
 from lockbeat.cli.commands.tasks import attempt_lines
 from lockbeat.client import Lockbeat
-from lockbeat.jobs import Change, Job, JobState, LedgerEntry, Slot
+from lockbeat.jobs import Change, Job, JobState, LedgerEntry, Slot, around
 from lockbeat.monitor import instances
 from lockbeat.store import reasons
 from lockbeat.triggers import ByHand
@@ -21,7 +22,7 @@ from lockbeat.values.durations import brief, span
 
 ENTRY = "job slot task_id state reason code by fence attempt at started_at ended_at last_slot count attempts_made"
 OPTIONS = "queue overlap buffer catchup cap window_ms jitter_ms timeout_ms max_attempts lease_ms priority keep limit pause_after"
-TOLD = "description tags"
+TOLD = "description tags exclude"
 """What a job says beyond its trigger."""
 TOLERANCE = 5.0
 """Seconds, by the server's clock, within which a slot that has come due is not late: whoever fires it may be about to."""
@@ -40,6 +41,7 @@ async def ls(
     states = await lb.jobs.list(tag)
     pages = await each(states, lambda state: lb.jobs.ledger(state.job.name, 1))
     found = [(state, page[0] if page else None) for state, page in zip(states, pages, strict=True)]
+    problems = await _calendar_problems(lb, states, now)
     namespace = lb.store.keys.namespace
     none = f"no jobs in namespace {namespace}: an instance declares its own when it starts (lockbeat run MODULE:BEAT)"
     unserved = any(_is_overdue(state.next, now) for state in states) and await _nobody_schedules(lb)
@@ -52,7 +54,7 @@ async def ls(
             "LAST": _last(entry, now),
             "LAST SLOT": clock(entry.slot, now) if entry else "-",
             "OVERLAP": state.job.overlap,
-            "FLAGS": _paused(state.paused) if state.paused else _flags(state.job),
+            "FLAGS": _paused(state.paused) if state.paused else _warned(_flags(state.job), problems[state.job.exclude]),
         }
         for state, entry in found
     ]
@@ -70,6 +72,7 @@ async def ls(
                 "waiting_for_a_worker": _is_neglected(entry, now),
                 "last": entry and fields(entry, ENTRY),
                 **fields(state.job, f"{OPTIONS} {TOLD}"),
+                "calendar_problems": problems[state.job.exclude],
             }
             for state, entry in found
         ],
@@ -81,6 +84,20 @@ async def ls(
         ),
         "no instance schedules; start one: lockbeat run MODULE:BEAT" if unserved else "",
     )
+
+
+async def _calendar_problems(lb: Lockbeat, states: list[JobState], now: float) -> dict[tuple[str, ...], list[str]]:
+    """By the calendars of a job: which of them are missing, or have no day known any more."""
+    found: dict[tuple[str, ...], list[str]] = {(): []}
+    for state in states:
+        if (names := state.job.exclude) not in found:
+            view = await read_view(lb.store, lb.jobs.shard_of(state.job.name), names, state.job.trigger.timezone)
+            found[names] = view.problems(round(now * 1000))
+    return found
+
+
+def _warned(flags: str, problems: list[str]) -> Cell:
+    return (f"{flags} ({'; '.join(problems)})", "red") if problems else flags
 
 
 async def _nobody_schedules(lb: Lockbeat) -> bool:
@@ -141,6 +158,7 @@ def _flags(job: Job) -> str:
         "limit": job.limit,
         "pause_after": job.pause_after,
         "tags": ",".join(job.tags),
+        "exclude": ",".join(job.exclude),
     }
     given = [f"{name}={value}" for name, value in flags.items() if value]
     return " ".join([*given, *([repr(job.description)] if job.description else [])]) or "-"
@@ -165,15 +183,15 @@ async def next_slots(
 ) -> Answer:
     """Show a job's next slots."""
     now = await lb.store.server_time()
-    slots, state = await lb.jobs.next(job, n), await lb.jobs.get(job)
+    slots, state = await lb.jobs.upcoming(job, n), await lb.jobs.get(job)
     none = f"is {_paused(state.paused)}" if state.paused else "has ended: no slot is left"
     none = "has no slots: it runs when it is triggered" if _by_hand(state.job) else none
     lines = []
     for slot in slots:
         # The next one may be held back by its jitter: then it is not late.
-        text, _ = _until(state.due_at if slot == state.next_slot else slot.timestamp(), now)
-        lines.append(f"{clock(slot)}  {'in ' * text[0].isdigit()}{text}")
-    return Answer([iso(slot) for slot in slots], lines or f"{job} {none}")
+        text, _ = _until(state.due_at if slot.slot == state.next_slot else slot.slot.timestamp(), now)
+        lines.append(f"{clock(slot.slot)}  {slot.why or 'in ' * text[0].isdigit() + text}")
+    return Answer([iso(slot.slot) for slot in slots if not slot.calendar], lines or f"{job} {none}")
 
 
 @command(LOOK)
@@ -300,7 +318,9 @@ async def _untold(lb: Lockbeat, state: JobState, slot_ms: int, before: LedgerEnt
     if paused and slot_ms >= (paused.at or 0) * 1000 and (coming is None or slot_ms < coming.slot_ms):
         return f"{at} is skipped if {job.name} is not resumed before: it is {_paused(paused)}"
     if slot_ms > now * 1000:
-        return f"{at} has not come due: it is in {span(slot_ms / 1000 - now)}"
+        view = await read_view(lb.store, lb.jobs.shard_of(job.name), job.exclude, job.trigger.timezone)
+        excluded = next(around.upcoming(job, slot_ms, view.closed)).why
+        return f"{at} has not come due: it is in {span(slot_ms / 1000 - now)}{excluded and f', and {excluded}'}"
     if coming is not None and coming.slot_ms == slot_ms and not _is_overdue(coming, now):
         held = coming.due_ms / 1000 - now
         why = f"is held back by its jitter for another {span(held)}" if held > 0 else "has just come due, and is not fired yet"
