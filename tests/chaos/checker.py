@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 EARLY_MS = 2.0
 """Two readings of one machine's clock may differ by this."""
 ENDS = {"done", "failed", "lost", "skipped", "missed"}
+
+
+class Exit(NamedTuple):
+    """How a process ended."""
+
+    code: int
+    killed: bool
+    log: str
+    """The end of it."""
+    took: float | None = None
+    """Seconds from SIGTERM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +59,7 @@ class Evidence:
     """Period in ms, anchored at the epoch."""
     effects: list[Effect]
     ledger: list[Entry]
-    exits: dict[str, tuple[int, bool, float | None, str]] = field(default_factory=dict)
-    """Exit code, whether it was killed, seconds from SIGTERM to its end, end of its log."""
+    exits: dict[str, Exit] = field(default_factory=dict)
     leases_left: list[str] = field(default_factory=list)
     emptied: bool = False
     """The store was emptied: a slot may be `fired` for ever in what was taken down before."""
@@ -90,15 +102,20 @@ def judge(evidence: Evidence, *, p99_ms: float | None = None, grace: float = 3.0
         verdict.p50_ms, verdict.p99_ms, verdict.worst_ms = late[len(late) // 2], late[int(len(late) * 0.99)], late[-1]
     if p99_ms is not None and not verdict.p99_ms <= p99_ms:
         verdict.problems.append(f"the 99th percentile of lateness is {verdict.p99_ms:.0f} ms, more than {p99_ms:.0f}")
-    for name, (code, killed, took, log) in evidence.exits.items():
-        if not killed and code != 0:
-            verdict.problems.append(f"instance {name} exited with {code}: {log[-2000:]}")
-        if took is not None and took > grace + 4:
-            verdict.problems.append(f"instance {name} took {took:.1f} s to end")
-        if (at := log.find("Traceback")) >= 0:
-            verdict.problems.append(f"instance {name} shows a traceback: {log[max(at - 200, 0) : at + 2000]}")
+    verdict.problems += ended_badly(evidence.exits, grace + 4)
     verdict.problems += [f"left behind: {lease}" for lease in evidence.leases_left]
     return verdict
+
+
+def ended_badly(exits: Mapping[str, Exit], within: float = math.inf) -> Iterator[str]:
+    """Which processes did not end by themselves, in time and in silence."""
+    for name, (code, killed, log, took) in exits.items():
+        if not killed and code != 0:
+            yield f"{name} exited with {code}: {log[-2000:]}"
+        if took is not None and took > within:
+            yield f"{name} took {took:.1f} s to end"
+        if (at := log.find("Traceback")) >= 0:
+            yield f"{name} shows a traceback: {log[max(at - 200, 0) : at + 2000]}"
 
 
 def _once_and_in_time(evidence: Evidence, verdict: Verdict) -> None:

@@ -19,7 +19,7 @@ import redis
 
 from lockbeat.store.keys import Keys
 from tests import servers
-from tests.chaos.checker import Effect, Entry, Evidence
+from tests.chaos.checker import Effect, Entry, Evidence, Exit
 from tests.servers import Server
 
 NAMESPACE = "chaos"
@@ -108,6 +108,25 @@ class Arena:
     def effects(self) -> Path:
         return self.directory / "effects.jsonl"
 
+    def told(self) -> list[dict[str, Any]]:
+        """What bodies have written of themselves so far."""
+        return [json.loads(line) for line in self.effects.read_text().splitlines()] if self.effects.exists() else []
+
+    @property
+    def exits(self) -> dict[str, Exit]:
+        """How each instance ended."""
+        return {
+            one.name: Exit(one.process.returncode, one.killed, one.log.read_text(errors="replace"), one.stop_took)
+            for one in self.instances
+        }
+
+    def close(self) -> None:
+        """Nothing of it outlives the run, whatever happened."""
+        for instance in self.instances:
+            if instance.process.poll() is None:
+                instance.process.kill()
+                instance.process.wait()
+
     @property
     def running(self) -> list[Instance]:
         return [one for one in self.instances if not one.killed and not one.stopping]
@@ -116,9 +135,9 @@ class Arena:
     def busiest(self) -> Instance:
         """Who began the latest attempt: whoever asks first takes the whole burst, so harm to others would show nothing."""
         names = {one.name: one for one in self.running}
-        for line in reversed(self.effects.read_text().splitlines()):
-            if (name := json.loads(line)["instance"]) in names:
-                return names[name]
+        for said in reversed(self.told()):
+            if said["instance"] in names:
+                return names[said["instance"]]
         return self.running[0]
 
     @property
@@ -217,17 +236,13 @@ class Arena:
                         left.append(f"{index} {owner} {key}")
         entries = {f"{one.job}@{one.slot}": one for one in self.snapshots.values()}
         entries |= {f"{one.job}@{one.slot}": one for one in entries_of(ledger)}
-        effects = [Effect(**json.loads(line)) for line in self.effects.read_text().splitlines()]
         return Evidence(
             since_ms=since_ms,
             until_ms=until_ms,
             jobs=periods(self.size.jobs, self.blocking),
-            effects=effects,
+            effects=[Effect(**said) for said in self.told()],
             ledger=list(entries.values()),
-            exits={
-                one.name: (one.process.returncode, one.killed, one.stop_took, one.log.read_text(errors="replace"))
-                for one in self.instances
-            },
+            exits=self.exits,
             leases_left=left,
             emptied=bool(self.snapshots),
         )
@@ -265,10 +280,5 @@ def arena(directory: Path, size: Size, *, blocking: bool = False) -> Iterator[Ar
     data.mkdir()
     with servers.standalone(servers.valkey_binary(), aof_dir=data, extra=["aof-use-rdb-preamble no"]) as server:
         made = Arena(directory, server, size, blocking)
-        try:
+        with contextlib.closing(made):
             yield made
-        finally:
-            for instance in made.instances:
-                if instance.process.poll() is None:
-                    instance.process.kill()
-                    instance.process.wait()

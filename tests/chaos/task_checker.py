@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from tests.chaos.checker import Exit, ended_badly
+
 KEPT = {"format", "shards", "epoch", "fence", "task:stats"}
 """Keys that outlive all tasks; every other one is gone or has a TTL."""
 MOST_FIELDS = 16
@@ -75,8 +77,7 @@ class Evidence:
     """Keys without a TTL after the purge, and how many fields each has."""
     fleeting: int = 0
     """How many keys with a TTL there were then."""
-    exits: dict[str, tuple[int, bool, str]] = field(default_factory=dict)
-    """Exit code, whether it was killed, its log."""
+    exits: dict[str, Exit] = field(default_factory=dict)
     kills: int = 0
     seconds: float = 0.0
 
@@ -131,7 +132,7 @@ def judge(evidence: Evidence) -> Verdict:
     _count(evidence, verdict)
     _idempotent(evidence, verdict)
     _store(evidence, verdict)
-    _exits(evidence, verdict)
+    verdict.problems += ended_badly(evidence.exits)
     return verdict
 
 
@@ -275,11 +276,3 @@ def _store(evidence: Evidence, verdict: Verdict) -> None:
             verdict.problems.append(f"left behind: {key}, with {size} fields")
     if evidence.fleeting > MOST_FLEETING:
         verdict.problems.append(f"left behind: {evidence.fleeting} keys with a TTL")
-
-
-def _exits(evidence: Evidence, verdict: Verdict) -> None:
-    for name, (code, killed, log) in evidence.exits.items():
-        if not killed and code != 0:
-            verdict.problems.append(f"worker {name} exited with {code}: {log[-2000:]}")
-        if (at := log.find("Traceback")) >= 0:
-            verdict.problems.append(f"worker {name} shows a traceback: {log[max(at - 200, 0) : at + 2000]}")

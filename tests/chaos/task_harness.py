@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import multiprocessing
 import os
 import random
@@ -289,9 +288,7 @@ class TaskArena:
         assert self.spawning is not None
         by_hand = {task for task, given in zip(self.spawning.ids, self.plan.given, strict=False) if given.kind == "slow_hand"}
         over = set()
-        lines = self.place.effects.read_text().splitlines() if self.place.effects.exists() else []
-        for line in reversed(lines):
-            effect = Effect(**json.loads(line))
+        for effect in [Effect(**said) for said in reversed(self.place.told())]:
             if effect.task in by_hand and effect.event != "begin":
                 over.add(effect.fence)
             elif effect.task in by_hand and effect.fence not in over:
@@ -335,20 +332,16 @@ class TaskArena:
         self.spawning.join(30)
         self.place.ready(*self.place.running)  # before that, SIGTERM is nobody's to handle
         self.place.end()
-        effects = [Effect(**json.loads(line)) for line in self.place.effects.read_text().splitlines()]
         evidence = Evidence(
             given=dict(zip(self.spawning.ids, self.plan.given, strict=True)),
             known={},
-            effects=effects,
+            effects=[Effect(**said) for said in self.place.told()],
             stats={},
             again=self.spawning.again,
             excused=self.harmed,
             slack=3 + (1.5 * self.load.lease if "long" in self.load.kinds else 0),
             forgotten=wait_for_retention,
-            exits={
-                one.name: (one.process.returncode, one.killed, one.log.read_text(errors="replace"))
-                for one in self.place.instances
-            },
+            exits=self.place.exits,
             kills=self.kills,
             seconds=took,
         )
@@ -406,13 +399,6 @@ def task_arena(directory: Path, load: Load) -> Iterator[TaskArena]:
     settings = ["appendfsync always", "auto-aof-rewrite-percentage 0"]
     with servers.standalone(servers.valkey_binary(), aof_dir=data, extra=settings) as server:
         made = Arena(directory, server, Size(load.limit, load.workers, 0))
-        lossy = Lossy(server.port) if load.proxied else None
-        try:
+        with contextlib.closing(made), contextlib.ExitStack() as stack:
+            lossy = stack.enter_context(contextlib.closing(Lossy(server.port))) if load.proxied else None
             yield TaskArena(made, load, Plan.of(load), lossy=lossy)
-        finally:
-            if lossy is not None:
-                lossy.close()
-            for instance in made.instances:
-                if instance.process.poll() is None:
-                    instance.process.kill()
-                    instance.process.wait()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.chaos.checker import Effect, Entry, Evidence, judge
+from tests.chaos.checker import Effect, Entry, Evidence, Exit, judge
 
 
 def effect(slot: int, *, job: str = "job", attempt: int = 1, fence: int | None = None, late: float = 5.0) -> Effect:
@@ -16,7 +16,7 @@ def effect(slot: int, *, job: str = "job", attempt: int = 1, fence: int | None =
 def good() -> Evidence:
     """Ten seconds of a job each second, without a fault."""
     effects = [effect(slot) for slot in range(1000, 11_000, 1000)]
-    return Evidence(0, 10_000, {"job": 1000}, effects, [], {"i1": (0, False, 1.0, "")})
+    return Evidence(0, 10_000, {"job": 1000}, effects, [], {"i1": Exit(0, False, "", 1.0)})
 
 
 def test_a_good_run_has_no_problems() -> None:
@@ -74,15 +74,15 @@ def fence_back(evidence: Evidence) -> None:
 
 
 def exit_code(evidence: Evidence) -> None:
-    evidence.exits["i2"] = (1, False, None, "boom")
+    evidence.exits["i2"] = Exit(1, False, "boom")
 
 
 def slow_end(evidence: Evidence) -> None:
-    evidence.exits["i2"] = (0, False, 9.0, "")
+    evidence.exits["i2"] = Exit(0, False, "", 9.0)
 
 
 def traceback(evidence: Evidence) -> None:
-    evidence.exits["i2"] = (0, False, 1.0, "Traceback (most recent call last)")
+    evidence.exits["i2"] = Exit(0, False, "Traceback (most recent call last)", 1.0)
 
 
 def lease(evidence: Evidence) -> None:
@@ -132,7 +132,7 @@ def retried(evidence: Evidence) -> None:
 
 
 def killed(evidence: Evidence) -> None:
-    evidence.exits["i2"] = (-9, True, None, "")
+    evidence.exits["i2"] = Exit(-9, True, "")
 
 
 @pytest.mark.parametrize("fine", [excused_by_range, excused_by_state, retried, killed])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.chaos.checker import Exit
 from tests.chaos.task_checker import Effect, Evidence, Given, Known, judge
 
 
@@ -51,7 +52,7 @@ def good() -> Evidence:
         counts={"default": (0, 0, 0, 2)},
         kept={"fence": 1, "epoch": 1, "task:stats": 6},
         fleeting=3,
-        exits={"w1": (0, False, ""), "w2": (-9, True, "")},
+        exits={"w1": Exit(0, False, ""), "w2": Exit(-9, True, "")},
         kills=1,
     )
 
@@ -222,11 +223,11 @@ def replies_left(evidence: Evidence) -> None:
 
 
 def exit_code(evidence: Evidence) -> None:
-    evidence.exits["w1"] = (1, False, "boom")
+    evidence.exits["w1"] = Exit(1, False, "boom")
 
 
 def traceback(evidence: Evidence) -> None:
-    evidence.exits["w2"] = (-9, True, "Traceback (most recent call last)")
+    evidence.exits["w2"] = Exit(-9, True, "Traceback (most recent call last)")
 
 
 @pytest.mark.parametrize(
