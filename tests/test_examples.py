@@ -11,6 +11,21 @@ from pathlib import Path
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
+def lines_of(example: str, tmp_path: Path) -> list[str]:
+    """What it prints."""
+    done = subprocess.run(
+        [sys.executable, example],
+        cwd=EXAMPLES,
+        env=os.environ | {"LOCKBEAT_URL": f"embedded://{tmp_path / 'store'}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
 def test_hello_fires_until_it_is_told_to_stop(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "lockbeat", "run", "hello"],
@@ -29,17 +44,8 @@ def test_hello_fires_until_it_is_told_to_stop(tmp_path: Path) -> None:
 
 
 def test_a_zombie_is_refused_by_the_fence_in_the_database(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "fenced_sqlite.py"],
-        cwd=EXAMPLES,
-        env=os.environ | {"LOCKBEAT_URL": f"embedded://{tmp_path / 'store'}"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert [line.partition(":")[2].strip() for line in done.stdout.splitlines()] == [
+    said = lines_of("fenced_sqlite.py", tmp_path)
+    assert [line.partition(":")[2].strip() for line in said] == [
         "True",
         "True",
         "False",
@@ -50,34 +56,16 @@ def test_a_zombie_is_refused_by_the_fence_in_the_database(tmp_path: Path) -> Non
 
 
 def test_each_order_is_done_once_though_a_worker_died(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "claims.py"],
-        cwd=EXAMPLES,
-        env=os.environ | {"LOCKBEAT_URL": f"embedded://{tmp_path / 'store'}"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
+    said = lines_of("claims.py", tmp_path)
+    assert said == [
         "order 3: begun by mortal, who died, and done by another",
         "12 orders done, 12 completed, 1 taken over",
     ]
 
 
 def test_an_order_is_charged_once_and_a_dead_parcel_goes_out_when_it_was_mended(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "tasks.py"],
-        cwd=EXAMPLES,
-        env=os.environ | {"LOCKBEAT_URL": f"embedded://{tmp_path / 'store'}"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
+    said = lines_of("tasks.py", tmp_path)
+    assert said == [
         "POST A-1: accepted",
         "POST A-2: accepted",
         "POST A-3: accepted",

@@ -12,10 +12,8 @@ import time_machine
 
 from lockbeat import Lockbeat
 from lockbeat.store import results
-from lockbeat.store.batch import Target
 from lockbeat.store.keys import KEYS, Keys, claim_place
 from lockbeat.store.scripts import load
-from lockbeat.store.wire import Wire
 from tests import servers
 from tests.claims import acquired, left_behind
 from tests.conftest import Backend, Connect, chosen, only
@@ -241,22 +239,6 @@ def test_the_shard_of_a_claim_is_stable_across_releases_and_told_by_queue_and_ke
     assert claim_place("orders", "17") == "claim:6:orders17"
     places = [("a", "bc"), ("ab", "c"), ("1", "1:1"), ("1:1", "1"), ("é", "x"), ("\xff", "y")]
     assert len({claim_place(queue, key) for queue, key in places}) == len(places)
-
-
-@pytest.fixture
-def arity(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """Has every call checked against its script's header; the names of the scripts that were called."""
-    seen: set[str] = set()
-    submit = Wire.submit
-
-    def checked(self: Wire, target: Target, args: Any, **options: Any) -> asyncio.Future[Any]:
-        assert len(args) == len(target.script.argv), target.script.name
-        assert len(target.head) == 3 + len(target.script.keys)
-        seen.add(target.script.name)
-        return submit(self, target, args, **options)
-
-    monkeypatch.setattr(Wire, "submit", checked)
-    return seen
 
 
 VERBS = ("acquire", "renew", "complete", "fail", "release", "release_all", "get", "list", "active", "expired", "cleanup", "stats")

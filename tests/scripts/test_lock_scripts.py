@@ -11,10 +11,8 @@ import pytest
 import time_machine
 
 from lockbeat import Lockbeat
-from lockbeat.store.batch import Target
 from lockbeat.store.keys import Keys
 from lockbeat.store.scripts import load
-from lockbeat.store.wire import Wire
 from tests.conftest import Backend, Connect, only
 
 Run = Callable[..., Any]
@@ -330,22 +328,6 @@ def test_every_lock_key_has_a_ttl_that_outlives_what_is_in_it(run: Run, raw: Any
     run("lock/renew", "long", "alice", "t1", 7_200_000)
     for name in ("lock", "lock:live", "lock:owned"):
         assert raw.pttl(keys.key(0, name)) > 7_200_000
-
-
-@pytest.fixture
-def arity(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """Has every call checked against its script's header; the names of the scripts that were called."""
-    seen: set[str] = set()
-    submit = Wire.submit
-
-    def checked(self: Wire, target: Target, args: Any, **options: Any) -> asyncio.Future[Any]:
-        assert len(args) == len(target.script.argv), target.script.name
-        assert len(target.head) == 3 + len(target.script.keys)
-        seen.add(target.script.name)
-        return submit(self, target, args, **options)
-
-    monkeypatch.setattr(Wire, "submit", checked)
-    return seen
 
 
 async def test_the_python_callers_keep_to_the_headers(arity: set[str], connect: Connect) -> None:

@@ -48,18 +48,6 @@ MAY_STAY = {
 }
 
 
-@pytest.fixture
-async def lb(pair: Pair, namespace: str) -> AsyncIterator[Lockbeat]:
-    async with Lockbeat(pair.primary.url, namespace=namespace) as client:
-        yield client
-
-
-@pytest.fixture
-async def other(pair: Pair, namespace: str) -> AsyncIterator[Lockbeat]:
-    async with Lockbeat(pair.primary.url, namespace=namespace) as client:
-        yield client
-
-
 def left(pair: Pair) -> set[str]:
     """The kinds of keys that hold something."""
     keys = pair.primary.call("KEYS", "*")
