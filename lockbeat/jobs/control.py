@@ -33,7 +33,7 @@ from lockbeat.values.payloads import dump
 
 log = logging.getLogger("lockbeat")
 
-Resume = Literal["skip", "latest"]
+Resume = Literal["skip", "latest", "all"]
 MOST_SKIPPED = 1000
 MOST_WORDS = 500
 """Bytes of a reason."""
@@ -114,6 +114,8 @@ def way_on(job: Job, place: str, until_ms: int, catchup: Resume) -> Way:
     if slot_ms < 0 or slot_ms > until_ms:
         first = plan.first(job, slot_ms - 1 if slot_ms >= 0 else until_ms)
         return Way(0, 0, 0, first)
+    if catchup == "all":
+        return Way(0, 0, 0, Slot(slot_ms, plan.due(job, slot_ms, job.trigger.next(slot_ms))))
     found = missed(job.trigger, slot_ms, until_ms, MOST_COUNTED)
     if catchup == "skip":
         return Way(slot_ms, found.last, found.count or -1, plan.first(job, until_ms))
@@ -182,7 +184,8 @@ class Control:
         """Let the slots of a paused job be fired again (`job/resume`); how it goes on. None: it was not paused.
 
         catchup: what becomes of the slots of the pause. None or "skip": they are skipped. "latest": the latest of them is fired,
-            unless it is later than the job's window; those before it are skipped.
+            unless it is later than the job's window; those before it are skipped. "all": for a job whose catch-up is `all`, which
+            fires them as after an outage.
         by: as for `pause`. dry_run: only say how it would go on.
 
         Raises: UnknownJob. InvalidArgument.
@@ -193,6 +196,8 @@ class Control:
             known = await self._standing(name)
             if paused_by(known.place, known.paused) is None:
                 return None
+            if catchup == "all" and known.job.catchup != "all":
+                raise InvalidArgument("catchup", f'job {name!r} has catch-up {known.job.catchup!r}: declare it with "all" first')
             way = way_on(known.job, known.place, await self._store.server_ms(self.shard_of(name)), catchup)
             if not dry_run:
                 row = self._resuming(known, way, _who(by))

@@ -139,6 +139,29 @@ async def test_what_becomes_of_the_slots_of_a_pause_is_said_at_its_end(
 
 
 @only("memory")
+async def test_all_slots_of_a_pause_are_fired_where_the_job_catches_up_so(lb: Lockbeat) -> None:
+    with stopped() as to:
+        fleet = Fleet(lb, to, Job.declare("report", Every(5), catchup="all", cap=4))
+        await fleet.declare()
+        await lb.jobs.pause("report", by="anna")
+        to(NOON + 32)
+        resumed = await lb.jobs.resume("report", "all", by="anna")
+        assert resumed == Resumed("report", 0, None, None, at(5))
+        fleet.hands.places = 0  # they go through the queue
+        await fleet.until(35, 32)
+        ran: list[int] = []
+        while tasks := (await lb.tasks.claim_on(0, ["default"], lb.owner, 10, 5000))[0]:
+            [task] = tasks
+            ran.append(round(task.slot_ms / 1000 - NOON))
+            assert await lb.tasks.complete(task)
+        assert ran[-1] == 35
+        assert ran == sorted(set(ran)), "one after the other, each once"
+        entries = await told(lb)
+        assert {slot for _, first, last, _, _ in entries for slot in range(first, last + 1, 5)} == {*range(5, 36, 5)}
+        assert {line[0] for line in entries} == {"missed", "done"}
+
+
+@only("memory")
 async def test_the_latest_of_a_pause_is_fired_within_the_jobs_window_only(lb: Lockbeat) -> None:
     with stopped() as to:
         fleet = Fleet(lb, to, Job.declare("report", Every(60), window=10))
@@ -472,9 +495,11 @@ async def test_who_did_what_is_kept_fifty_times_the_latest_first(lb: Lockbeat) -
 @pytest.fixture
 async def kept(lb: Lockbeat) -> AsyncIterator[Lockbeat]:
     """Whatever is wrong changes nothing."""
-    await lb.jobs.put(minutely())
+    await lb.jobs.put(minutely(), minutely("paused"))
+    await lb.jobs.pause("paused")
     before = await lb.jobs.get("report")
     yield lb
+    assert (await lb.jobs.get("paused")).paused
     assert await lb.jobs.get("report") == before
     assert await lb.jobs.changes("report") == []
 
@@ -495,7 +520,8 @@ async def kept(lb: Lockbeat) -> AsyncIterator[Lockbeat]:
         (lambda jobs: jobs.skip_next("report", 0), InvalidArgument, "n: must be between 1 and 1000"),
         (lambda jobs: jobs.skip_next("report", MOST_SKIPPED + 1), InvalidArgument, "n: must be between 1 and 1000"),
         (lambda jobs: jobs.skip_next("report", True), InvalidType, "n: must be an int"),
-        (lambda jobs: jobs.resume("report", "some"), InvalidArgument, "catchup: must be one of 'skip', 'latest'"),
+        (lambda jobs: jobs.resume("report", "some"), InvalidArgument, "catchup: must be one of 'skip', 'latest', 'all'"),
+        (lambda jobs: jobs.resume("paused", "all"), InvalidArgument, "catchup: job 'paused' has catch-up 'latest'"),
     ],
 )
 @only("memory", "valkey")

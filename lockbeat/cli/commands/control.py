@@ -83,7 +83,7 @@ async def resume(
     queue: OfQueue = None,
     tag: Tag = None,
     catchup: Annotated[
-        str, typer.Option(metavar="HOW", help="The slots of the pause: `skip` them, or fire the `latest`.")
+        str, typer.Option(metavar="HOW", help="The slots of the pause: `skip` them, fire the `latest`, or `all`.")
     ] = "skip",
     by: By = None,
     dry_run: DryRun = False,
