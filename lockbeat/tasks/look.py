@@ -13,6 +13,7 @@ from lockbeat.errors import TaskTimeout, UnknownTask, Unreadable
 from lockbeat.store import Store, messages, results
 from lockbeat.store.keys import shard_of_task
 from lockbeat.store.replies import sifted
+from lockbeat.store.wakeup import Wakeup
 from lockbeat.tasks.values import STATES, Counts, EndState, State, TaskInfo
 from lockbeat.values.checks import one_of, whole
 from lockbeat.values.durations import Seconds, milliseconds, seconds
@@ -38,7 +39,7 @@ class Look:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._awaited: dict[str, set[asyncio.Future[None]]] = {}
+        self._awaited: dict[str, set[Wakeup]] = {}
         self._unlisten: Callable[[], None] = lambda: None
 
     def shard_of(self, task_id: str) -> int:
@@ -82,23 +83,19 @@ class Look:
         store, shard = self._store, self.shard_of(task_id)
         if not self._awaited:
             self._unlisten = store.listen({messages.Ended: lambda ended: self._rouse(ended.task_id)}, self._on_gap)
-        ended = store.loop.create_future()
-        waiting = self._awaited.setdefault(task_id, set())
-        waiting.add(ended)
+        wakeup, waiting = Wakeup(), self._awaited.setdefault(task_id, set())
+        waiting.add(wakeup)
         try:
             async with asyncio.timeout(limit):
                 await store.listening(shard)
                 while await self._by_id("task/await", task_id, channel=store.channel):
                     # A message can be lost with the connection: `_on_gap` makes us ask again. Or the store was emptied.
-                    await asyncio.wait([ended], timeout=ASK_AGAIN)
-                    waiting.discard(ended)
-                    ended = store.loop.create_future()
-                    waiting.add(ended)
+                    await wakeup.wait(ASK_AGAIN)
                 return await self.get(task_id)
         except TimeoutError:
             raise TaskTimeout(task_id, limit or 0) from None
         finally:
-            waiting.discard(ended)
+            waiting.discard(wakeup)
             if not waiting:
                 self._awaited.pop(task_id, None)
             if not self._awaited:
@@ -109,9 +106,8 @@ class Look:
             self._rouse(task_id)
 
     def _rouse(self, task_id: str) -> None:
-        for future in self._awaited.get(task_id, ()):
-            if not future.done():
-                future.set_result(None)
+        for wakeup in self._awaited.get(task_id, ()):
+            wakeup.ring()
 
     async def cancel(self, task_id: str) -> bool:
         """End a task that has not ended; False: it had (`task/cancel`).
