@@ -25,6 +25,7 @@ from lockbeat.store.calls import Calls
 from lockbeat.store.keys import Keys
 from lockbeat.store.rows import Row
 from lockbeat.store.scripts import load
+from lockbeat.store.wakeup import Wakeup
 from lockbeat.store.wire import patience_for
 
 log = logging.getLogger("lockbeat")
@@ -51,7 +52,7 @@ class Keeper:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._wake: asyncio.Event | None = None
+        self._wake: Wakeup | None = None
         self._wakes_at = 0.0
         self._busy = False  # something was held since the last tick
         self._closed = False
@@ -118,7 +119,7 @@ class Keeper:
         loop, wake = self._loop, self._wake
         if loop is not None and wake is not None:
             try:
-                loop.call_soon_threadsafe(wake.set)
+                loop.call_soon_threadsafe(wake.ring)
             except RuntimeError:
                 pass  # the thread has ended: aclose
 
@@ -133,21 +134,16 @@ class Keeper:
                 time.sleep(pace.wait())
 
     async def _keep(self) -> None:
-        self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
+        self._loop, self._wake = asyncio.get_running_loop(), Wakeup()
         self._calls = calls = Calls(self._connector, self._keys, self._timeout)
         try:
             while not self._closed:
-                self._wake.clear()
                 try:
                     pause = self.tick(calls)
                 except Exception:
                     log.exception("the keeper failed, and goes on")
                     pause = 0.1
-                try:
-                    async with asyncio.timeout(pause):
-                        await self._wake.wait()
-                except TimeoutError:
-                    pass
+                await self._wake.wait(pause)
         finally:
             await calls.aclose()
 
@@ -209,7 +205,7 @@ class Keeper:
             if isinstance(problem, StoreUnavailable) and self._wake is not None:
                 for held in asked:  # at once: the wire makes it wait while the store is away
                     held.renew_at = min(held.renew_at, time.monotonic())
-                self._wake.set()
+                self._wake.ring()
             return
         for held, expires_at_ms in zip(asked, done.result(), strict=True):
             if isinstance(expires_at_ms, Unreadable):  # no loss either: it may yet be repaired
