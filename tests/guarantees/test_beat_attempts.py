@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import logging
 import sys
@@ -20,6 +21,7 @@ from lockbeat.leases.lease import Held
 from lockbeat.store.rows import Row
 from lockbeat.tasks import Task, Tasks
 from lockbeat.worker import Worker
+from lockbeat.worker.attempt import Attempt
 from tests.beats import Beats, client_of, eventually, ledger, overdue, scheduler, states
 from tests.conftest import only, wait_until
 from tests.keeping import hurry, renewed
@@ -557,3 +559,25 @@ async def test_what_waits_for_a_burst_to_begin_is_ended_by_the_shutdown(
         await wait_until(lambda: ran, "it ran")
     assert (await states(lb, "quick")).count("done") == 1
     assert not await lb.locks.list()
+
+
+async def test_an_attempt_that_has_succeeded_is_freed_at_once(lb: Lockbeat, beats: Beats) -> None:
+    """And not when Python's collector comes by: for what waits for that it comes by in the middle of a burst."""
+    beat = beats()
+
+    @beat.task
+    async def quick() -> None: ...
+
+    def living() -> int:
+        return sum(isinstance(one, Attempt) for one in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        async with beat.lifespan():
+            for _ in range(5):
+                spawned = await lb.tasks.spawn("quick")
+                await lb.tasks.wait(spawned.task_id, timeout=30)
+            await wait_until(lambda: living() == 0, "none is left")
+    finally:
+        gc.enable()
