@@ -108,7 +108,25 @@ async def test_a_healthy_store_is_left_as_it_is(lb: Lockbeat, raw: Any) -> None:
     cancelled = await lb.tasks.spawn("job")
     assert await lb.tasks.cancel(cancelled.task_id)
     raw.hset(lb.store.keys.key(0, "task"), "bad", b"foreign")
+    await lb.jobs.put(minutely("many", overlap="allow", queue="hand"), minutely("one", queue="hand"))
+    triggered = [(await lb.jobs.trigger(name)).task_id for name in ("many", "many", "many", "one")]
+    for task in await lb.tasks.claim("hand", "bob", 3):
+        assert task.id in triggered
+        assert task.id != triggered[0] or await lb.tasks.complete(task)
     assert await mend(lb) == 0
+
+
+@here_and_there
+async def test_a_run_that_was_triggered_by_hand_is_put_right_like_any_other(lb: Lockbeat, raw: Any) -> None:
+    await lb.jobs.put(minutely())
+    triggered = (await lb.jobs.trigger("report")).task_id
+    lose(lb, raw, "task:ready")
+    assert await mend(lb) == 1
+    assert (await claim_one(lb)).id == triggered
+    assert await mend(lb) == 0
+    lose(lb, raw, "lock", "lock:live", "lock:owned")
+    assert await mend(lb) == 1
+    assert await state(lb, triggered) == "dead"
 
 
 @here_and_there
