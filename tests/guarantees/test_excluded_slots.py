@@ -18,9 +18,11 @@ from lockbeat.calendars.verbs import write
 from lockbeat.errors import CalendarInUse, InvalidArgument
 from lockbeat.jobs import Job, Scheduler
 from lockbeat.store import results
+from lockbeat.store.scripts import load
 from lockbeat.triggers import AnyOf, Cron, Every
 from tests.beats import Hands, eventually, ledger, overdue, scheduler, shot, states
 from tests.conftest import Connect, only
+from tests.proxy import Proxy
 from tests.tasks import NOON, stopped, until
 
 DAY = 86_400
@@ -346,3 +348,52 @@ async def _model(url: str, namespace: str, raw: Any, steps: list[tuple[str, Any]
                     assert at not in found, "doubled"
                     found[at] = entry.state
             assert found == expected
+
+
+@only("valkey")
+async def test_an_excluded_slot_whose_reply_was_lost_is_entered_once(lb: Lockbeat, raw: Any, lossy: Proxy) -> None:
+    job = Job.declare("report", Every(60), exclude=["c"])
+    slot = await overdue(lb, raw, job)
+    today = datetime.fromtimestamp(slot / 1000, UTC).date()
+    await lb.calendars.put("c", [today, today + timedelta(1)])
+    async with Lockbeat(lossy.url, namespace=lb.store.keys.namespace, timeout=10) as client:
+        beat = scheduler(client, job)
+        await client.jobs.get("report")
+        sha = load("beat/fire").sha.encode()
+        lossy.lose_reply(lambda request: sha in request or b"calendars_agree" in request, 2)
+        await beat.tick(0)
+    assert lossy.lost == 2
+    assert [(entry.slot_ms, entry.state) for entry in await ledger(lb, "report")] == [(slot, "skipped")]
+    assert (await lb.jobs.get("report")).counts.skipped == 1
+    assert beat.fired == 0
+
+
+@only("valkey")
+@pytest.mark.parametrize("catchup", ["latest", "all"])
+async def test_slot_by_slot_in_real_seconds(lb: Lockbeat, connect: Connect, catchup: str) -> None:
+    """Days can't be hurried: it is the calendar that is changed under the same day."""
+    job = Job.declare("report", Every(1), exclude=["c"], overlap="allow", catchup=catchup)
+    today = datetime.fromtimestamp(await lb.store.server_time(), UTC).date()
+    free, closed = [today + timedelta(50)], [today, today + timedelta(1), today + timedelta(50)]
+    await lb.calendars.put("c", free)
+    await lb.jobs.put(job)
+    async with connect() as other:
+        beats = [scheduler(lb, job), scheduler(other, job)]
+        wanted: dict[int, str] = {}
+        for days, state in [(free, "fired"), (closed, "skipped"), (free, "fired"), (closed, "skipped")]:
+            await other.calendars.put("c", days)
+            coming = (await lb.jobs.get("report")).next
+            assert coming is not None
+
+            async def decided(slot: int = coming.slot_ms) -> bool:
+                for beat in beats:
+                    await beat.tick(0)
+                return any((entry.last_ms or entry.slot_ms) >= slot for entry in await ledger(lb, "report"))
+
+            await eventually(decided, "the slot has its fate")
+            wanted[coming.slot_ms] = state
+        found = await ledger(lb, "report")
+        fates = [(at, entry.state) for entry in found for at in range(entry.slot_ms, (entry.last_ms or entry.slot_ms) + 1, 1000)]
+        slots = [at for at, _ in fates]
+        assert slots == [*range(slots[0], slots[-1] + 1, 1000)], "each once, none left out"
+        assert all(state in (wanted.get(at, state), "missed") for at, state in fates)
