@@ -34,8 +34,8 @@ local function guard_of(id)
   if job then return job, int(slot) end
   local known = slots_of[id]
   if known.guard == nil then
-    local guard, note = string.match(id, '^(.*)(!%x+)$')
-    known.guard, known.note = guard or false, note
+    known.guard = false
+    if string.find(id, '!', 1, true) then known.guard, known.note = string.match(id, '^(.*)(!%x+)$') end
   end
   return known.guard or nil, known.note
 end
