@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 import redis
 
+from lockbeat import Lockbeat as Client
 from lockbeat.cli import main
 from lockbeat.embedded import EmbeddedServer
 
@@ -34,6 +36,14 @@ class Answer:
     @property
     def json(self) -> Any:
         return json.loads(self.out)
+
+    def refuses(self, code: int, said: str = "") -> None:
+        """It ended with that exit code, and one line on stderr that says it."""
+        assert (self.code, self.out) == (code, "")
+        assert self.err.startswith("lockbeat: ")
+        assert self.err.count("\n") == 1
+        assert "Traceback" not in self.err
+        assert said in self.err
 
 
 Lockbeat = Callable[..., Answer]
@@ -71,6 +81,16 @@ def raw(server: EmbeddedServer) -> Iterator[Any]:
 def store(server: EmbeddedServer, raw: Any) -> str:
     """The URL of an empty store."""
     return f"embedded://{server.directory}"
+
+
+def using(store: str, do: Callable[[Client], Awaitable[Any]], **options: Any) -> Any:
+    """What is done with the store, past the command line."""
+
+    async def run() -> Any:
+        async with Client(store, **options) as lb:
+            return await do(lb)
+
+    return asyncio.run(run())
 
 
 @pytest.fixture

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-import pytest
-
-from lockbeat import Lockbeat as Client
 from lockbeat.jobs import Job
 from lockbeat.triggers import Cron
 
-from .conftest import Lockbeat, left
+from .conftest import Lockbeat, using
 from .test_doctor import finding
 
 ICS = """BEGIN:VCALENDAR
@@ -58,43 +53,8 @@ def test_a_calendar_comes_from_a_file_or_a_country(lockbeat: Lockbeat, store: st
     assert {"first": "2030-01-01", "last": "2030-01-01", "name": "Neujahr"} in put.json["entries"]
 
 
-@pytest.mark.parametrize(
-    ("args", "said"),
-    [
-        (["calendar"], "Missing command"),
-        (["calendar", "put"], "NAME"),
-        (["calendar", "put", "x", "--url", "STORE"], "DATES, --ics FILE or --country CODE"),
-        (["calendar", "put", "x", "2030-01-01", "--country", "DE", "--url", "STORE"], "DATES, --ics FILE or --country CODE"),
-        (["calendar", "put", "x", "2030-02-30", "--url", "STORE"], "no day that there is"),
-        (["calendar", "put", "a b", "2030-02-03", "--url", "STORE"], "letters, digits"),
-        (["calendar", "put", "x", "--country", "XX", "--url", "STORE"], "country"),
-        (["calendar", "put", "x", "--country", "DE", "--years", "2031-2030", "--url", "STORE"], "--years"),
-        (["calendar", "put", "x", "--country", "DE", "--years", "soon", "--url", "STORE"], "--years"),
-        (["calendar", "put", "x", "--ics", "/nowhere.ics", "--url", "STORE"], "No such file"),
-        (["calendar", "put", "x", "2030-01-01", "--years", "2030", "--url", "STORE"], "years"),
-    ],
-)
-def test_bad_input_is_one_line_and_changes_nothing(lockbeat: Lockbeat, store: str, raw: Any, args: list[str], said: str) -> None:
-    answer = lockbeat(*(store if arg == "STORE" else arg for arg in args))
-    assert (answer.code, answer.out) == (2, "")
-    assert (answer.err.count("\n"), answer.err[:10]) == (1, "lockbeat: ")
-    assert said in answer.err
-    assert left(raw) == set()
-
-
-def test_an_unknown_calendar_is_one_line_and_exit_code_1(lockbeat: Lockbeat, store: str, raw: Any) -> None:
-    answer = lockbeat("calendar", "nobody", "--url", store)
-    assert (answer.code, answer.out) == (1, "")
-    assert "no calendar named 'nobody'" in answer.err
-    assert left(raw) == set()
-
-
 def declare(store: str, *jobs: Job) -> None:
-    async def put() -> None:
-        async with Client(store) as lb:
-            await lb.jobs.put(*jobs)
-
-    asyncio.run(put())
+    using(store, lambda lb: lb.jobs.put(*jobs))
 
 
 def test_next_shows_what_is_excluded_and_why_says_it(lockbeat: Lockbeat, store: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
@@ -12,15 +11,7 @@ import pytest
 from lockbeat import Claim
 from lockbeat import Lockbeat as Client
 
-from .conftest import Lockbeat, left
-
-
-def using(store: str, do: Callable[[Client], Awaitable[Any]]) -> Any:
-    async def run() -> Any:
-        async with Client(store) as lb:
-            return await do(lb)
-
-    return asyncio.run(run())
+from .conftest import Lockbeat, using
 
 
 async def acquire(lb: Client, key: str, owner: str, lease: float = 60, queue: str = "default") -> Claim:
@@ -102,18 +93,6 @@ def test_claims_stats(lockbeat: Lockbeat, claimed: str) -> None:
     lines = lockbeat("claims", "--stats", "--url", claimed).out.splitlines()
     assert "took over  1" in lines
     assert "claimed    4" in lines
-
-
-@pytest.mark.parametrize(
-    ("args", "said"),
-    [(["--limit", "0"], "--limit"), (["--limit", "10000"], "--limit"), (["--queue", ""], "queue: must not be empty")],
-)
-def test_a_wrong_call_is_one_line_and_exit_code_2(lockbeat: Lockbeat, store: str, raw: Any, args: list[str], said: str) -> None:
-    answer = lockbeat("claims", *args, "--url", store)
-    assert (answer.code, answer.out) == (2, "")
-    assert answer.err.count("\n") == 1
-    assert said in answer.err
-    assert left(raw) == set()
 
 
 def test_release_all_gives_back_locks_tasks_and_claims_of_one_owner(lockbeat: Lockbeat, claimed: str) -> None:

@@ -13,8 +13,7 @@ from lockbeat import Lockbeat as Client
 from lockbeat.jobs import Job
 from lockbeat.triggers import At, ByHand, Every
 
-from .conftest import Lockbeat
-from .test_look import using
+from .conftest import Lockbeat, using
 
 Say = Callable[..., Any]
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,16 +15,8 @@ from lockbeat.cli.commands.jobs import _remark
 from lockbeat.jobs import Job, LedgerEntry, Scheduler
 from lockbeat.triggers import AnyOf, At, Cron, Every
 
-from .conftest import Lockbeat
+from .conftest import Lockbeat, using
 from .terminal import Terminal
-
-
-def using(store: str, do: Callable[[Client], Awaitable[Any]]) -> Any:
-    async def run() -> Any:
-        async with Client(store) as lb:
-            return await do(lb)
-
-    return asyncio.run(run())
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -21,21 +20,13 @@ from lockbeat.jobs import Job, Scheduler
 from lockbeat.monitor import Overview, TaskStats, overview
 from lockbeat.triggers import Every
 
-from .conftest import Lockbeat, left
+from .conftest import Lockbeat, left, using
 from .terminal import LINES, Terminal
 
 SHOWN, HIDDEN = "\x1b[?25h", "\x1b[?25l"
 """The cursor."""
 OTHER, OWN = "\x1b[?1049h", "\x1b[?1049l"
 """Which screen of the terminal is shown."""
-
-
-def using(store: str, do: Callable[[Client], Awaitable[Any]], **options: Any) -> Any:
-    async def run() -> Any:
-        async with Client(store, **options) as lb:
-            return await do(lb)
-
-    return asyncio.run(run())
 
 
 async def fill(lb: Client) -> None:
@@ -113,19 +104,6 @@ def test_top_of_an_empty_store_writes_nothing(lockbeat: Lockbeat, store: str, ra
     assert answer.code == 0
     assert "0 instances; held: 0 tasks, 0 locks, 0 claims" in answer.out
     assert left(raw) == set()
-
-
-@pytest.mark.parametrize("args", [["--refresh", "0"], ["--refresh", "often"], ["--once", "now"]])
-def test_a_wrong_call_is_one_line_and_exit_code_2(lockbeat: Lockbeat, store: str, args: list[str]) -> None:
-    answer = lockbeat("top", *args, "--url", store)
-    assert (answer.code, answer.out) == (2, "")
-    assert answer.err.count("\n") == 1
-
-
-def test_a_missing_store_is_one_line_and_exit_code_1(lockbeat: Lockbeat) -> None:
-    answer = lockbeat("top")
-    assert (answer.code, answer.out) == (1, "")
-    assert answer.err.startswith("lockbeat: can't reach redis://127.0.0.1:1")
 
 
 @pytest.mark.parametrize("end", ["ctrl-c", "SIGTERM"])
