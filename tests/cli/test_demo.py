@@ -120,6 +120,7 @@ def test_on_a_terminal_the_demo_shows_how_things_stand_until_it_is_interrupted()
         terminal.says("kill -9 ")
         terminal.types("\x03")
         assert terminal.ends() == 130
+    assert "slots due" not in terminal.said
     assert terminal.said.endswith("lockbeat: interrupted; the instances and the store are ended\r\n")
     assert terminal.said.rindex("\x1b[?25h") > terminal.said.rindex("\x1b[?25l"), "the cursor is back"
 

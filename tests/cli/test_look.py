@@ -159,7 +159,9 @@ def late(store: str, raw: Any) -> tuple[str, int]:
     return store, slot
 
 
-def test_why_without_a_slot_means_the_newest_or_the_one_that_is_due(lockbeat: Lockbeat, jobs: str, late: tuple[str, int]) -> None:
+def test_why_without_a_slot_means_the_newest_or_the_one_that_is_due(
+    lockbeat: Lockbeat, jobs: str, late: tuple[str, int], raw: Any
+) -> None:
     store, slot = late
     told = lockbeat("why", "tick", "--url", store)
     assert (told.code, told.out) == (1, "")
@@ -169,6 +171,10 @@ def test_why_without_a_slot_means_the_newest_or_the_one_that_is_due(lockbeat: Lo
     newest = lockbeat("ledger", "tick", "-n", "1", "--url", store, "--json").json[0]
     assert lockbeat("why", "tick", "--url", store, "--json").json == newest
     assert ": running; fired " in lockbeat("why", "tick", "--url", store).out
+    before = slot - 5 * 3600_000
+    _, _, *words = raw.hget("{lockbeat:0}:job:slot", "tick").split()
+    raw.hset("{lockbeat:0}:job:slot", "tick", " ".join([str(before), str(before), *words]))
+    assert "is overdue by " in lockbeat("why", "tick", "--url", store).err, "which matters more than the newest"
     assert "has not come due: it is in " in lockbeat("why", "nightly", "--url", store).err
     using(store, lambda lb: lb.jobs.put(Job.declare("past", At(datetime(2020, 1, 1, tzinfo=UTC)))))
     assert "past has ended, and fired nothing" in lockbeat("why", "past", "--url", store).err
