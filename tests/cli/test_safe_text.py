@@ -85,6 +85,7 @@ COMMANDS: dict[str, list[list[str]]] = {
     "why": [[JOB, "SLOT"], [JOB, "1000000000000"], [JOB, EVIL], [EVIL, "SLOT"]],
     "calendars": [[]],
     "calendar": [["evil"], [EVIL], ["put", "evil", f"2030-01-01 {EVIL}"], ["put", EVIL, EVIL], ["put", "x", "--ics", EVIL]],
+    "trigger": [[JOB, "--reason", EVIL, "--by", EVIL], [JOB, EVIL], [EVIL], [JOB, "--overlap", EVIL]],
     "changes": [[JOB], [EVIL]],
     "skip-next": [[JOB, "--reason", EVIL, "--by", EVIL], [EVIL], [JOB, "--dry-run"]],
     "pause": [[JOB, "--reason", EVIL, "--by", EVIL], [EVIL], [JOB], ["--tag", EVIL], ["--all", "--until", EVIL]],

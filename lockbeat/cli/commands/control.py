@@ -163,11 +163,9 @@ async def trigger(
     job: JobName,
     params: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PARAMS", help='`run.params`, as JSON: \'{"to": "ann"}\'; -: from stdin.', show_default=False),
+        typer.Argument(metavar="PARAMS", help='`run.params`, as JSON: \'{"to": "ann"}\'; -: from stdin.'),
     ] = None,
-    overlap: Annotated[
-        str | None, typer.Option(metavar="allow", help="Also while a task of it has not ended.", show_default=False)
-    ] = None,
+    overlap: Annotated[str | None, typer.Option(metavar="allow", help="Also while a task of it has not ended.")] = None,
     reason: Reason = None,
     by: By = None,
 ) -> Answer:

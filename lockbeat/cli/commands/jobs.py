@@ -22,8 +22,9 @@ from lockbeat.values.durations import brief, span
 
 ENTRY = "job slot task_id state reason code by fence attempt at started_at ended_at last_slot count attempts_made"
 OPTIONS = "queue overlap buffer catchup cap window_ms jitter_ms timeout_ms max_attempts lease_ms priority keep limit pause_after"
-TOLD = "description tags exclude"
 """What a job says beyond its trigger."""
+TOLD = "description tags exclude"
+"""And what more it says in JSON."""
 TOLERANCE = 5.0
 """Seconds, by the server's clock, within which a slot that has come due is not late: whoever fires it may be about to."""
 NEGLECTED = 30.0

@@ -55,7 +55,7 @@ async def _watch(lb: Lockbeat, refresh: float) -> Answer:
     frame = _frame(before, None, location, console)
     with until_signalled() as ended, Live(frame, console=console, screen=True, auto_refresh=False) as live:
         live.refresh()
-        while not await _within(ended, refresh):
+        while not (await asyncio.wait({ended}, timeout=refresh))[0]:
             looking = asyncio.ensure_future(overview(lb.store))
             either: set[asyncio.Future[Any]] = {looking, ended}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -72,11 +72,6 @@ async def _watch(lb: Lockbeat, refresh: float) -> Answer:
             live.update(frame, refresh=True)
     console.print(frame)  # what was seen last stays
     return Answer(None, ())
-
-
-async def _within(ended: asyncio.Future[int], seconds: float) -> bool:
-    done, _ = await asyncio.wait({ended}, timeout=seconds)
-    return bool(done)
 
 
 def _json(seen: Overview) -> dict[str, Any]:
