@@ -2,7 +2,8 @@
 
 A header is the comment block at the top of a file. Its lines `KEYS[n] name type`, `ARGV[n] name type`, `Batch:` and
 `Under OOM:` and `include:` are data: they decide which keys a call declares, how its arguments are grouped and whether the server
-runs it while its memory is full, and the tests hold them against the body.
+runs it while its memory is full, and the tests hold them against the body. `Rarely:` names functions that most runs do not call,
+and says nothing about what the script does.
 
 A library may define `finish()`. The loader calls it at the end of every script that includes the library, however the script
 returned.
@@ -31,6 +32,11 @@ _SHEBANG = "#!lua flags=allow-oom\n"
 _INCLUDE = re.compile(r"-- include: (.+)")
 _FINISH = re.compile(r"^local function finish\(\)$", re.MULTILINE)
 _NEEDS = re.compile(r"-- needs: (.+)")
+_PAGE = re.compile(r"^local ([A-Z]+) = \{\n((?:  [A-Z_]+ = [^,\n]+,.*\n)+)\}\n", re.MULTILINE)
+_PAGE_LINE = re.compile(r"^  ([A-Z_]+) = ([^,\n]+),", re.MULTILINE)
+_CONSTANTS = re.compile(r"^local ([A-Z_]+(?:, [A-Z_]+)*) = ([\d *.]+(?:, [\d *.]+)*?|'\w+')(?: *--.*)?$\n", re.MULTILINE)
+_PROSE = r"--.*|'(?:\\.|[^'\\])*'"  # comments and strings
+_RARELY = re.compile(r"-- Rarely: (.+)")
 
 
 def _root() -> Path:
@@ -103,18 +109,53 @@ def _with_needs(name: str, wanted: list[str], libraries: dict[str, str]) -> dict
     return found
 
 
-def _reached(included: str, text: str) -> str:
-    """The libraries less the functions that the script does not reach: each would cost the server a closure in every run."""
+def _inlined(source: str) -> str:
+    """Constants (RESULT.DONE, SET_BACK_MS) by what they say: the server would make each anew in every run."""
+    values: dict[str, str] = {}
+    for page, lines in _PAGE.findall(source):
+        values |= {f"{page}.{name}": f"({said})" for name, said in _PAGE_LINE.findall(lines)}
+    for names, said in _CONSTANTS.findall(source):
+        values |= {name: f"({one})" for name, one in zip(names.split(", "), said.split(", "), strict=True)}
+    source = _CONSTANTS.sub("", _PAGE.sub("", source))
+    return re.sub(rf"{_PROSE}|\b(?:[A-Z]+\.)?[A-Z_]+\b", lambda match: values.get(match[0], match[0]), source)
+
+
+def _words(text: str) -> set[str]:
+    """Its names: the words outside of comments and strings."""
+    return set(re.findall(r"\w+", re.sub(_PROSE, "", text)))
+
+
+def _reached(included: str, text: str, rarely: set[str]) -> str:
+    """The libraries as the script needs them, for each function costs the server a closure in every run: less those that it does
+    not reach; and what it reaches by way of `rarely` alone is made when one of these is first called.
+    """
     functions: dict[str, str] = {}
     for match in _FUNCTION.finditer(included):
         functions[match[1]] = functions.get(match[1], "") + match[0]
-    reached: set[str] = set()
-    unseen = [_FUNCTION.sub("", included), text]
-    while unseen:
-        words = set(re.findall(r"\w+", re.sub("--.*", "", unseen.pop())))
-        unseen += [functions[word] for word in words & functions.keys() - reached]
-        reached |= words
-    return _FUNCTION.sub(lambda match: match[0] if match[1] in reached else "", included)
+    statements = _words(_FUNCTION.sub("", included)) | _words(text)
+
+    def reach(words: set[str], stop: set[str]) -> set[str]:
+        reached: set[str] = set()
+        while words := (words & functions.keys()) - reached:
+            reached |= words
+            words = set().union(*(_words(functions[word]) for word in words - stop))
+        return reached
+
+    everything, often = reach(statements, set()), reach(statements, rarely)
+    made = []
+
+    def place(match: re.Match[str]) -> str:
+        name, body = match[1], match[0]
+        if name in often - rarely or name not in everything:
+            return body if name in everything else ""
+        if name not in often:
+            made.append(body)
+            return ""
+        made.append(re.sub(r"local function (\w+)", r"\1 = function", body, count=1))
+        return f"local function {name}(...)\n  rarely()\n  return {name}(...)\nend\n"
+
+    placed = _FUNCTION.sub(place, included)
+    return f"local rarely\n{placed}rarely = function()\n{''.join(made)}end\n" if made else placed
 
 
 def parse(name: str, text: str, libraries: dict[str, str]) -> Script:
@@ -125,7 +166,7 @@ def parse(name: str, text: str, libraries: dict[str, str]) -> Script:
     named: dict[str, list[str]] = {"KEYS": [], "ARGV": []}
     types = []
     batch, most = None, 1
-    included = ""
+    included, rarely = "", set[str]()
     for line in lines:
         if match := _LINE.match(line):
             kind, index, argument, type_ = match.groups()
@@ -143,6 +184,8 @@ def parse(name: str, text: str, libraries: dict[str, str]) -> Script:
                 raise HeaderError(f"{name}: {match[2]} declares {len(named['KEYS'])} keys, not {match[1]}")
         elif match := _BATCH.match(line):
             batch, most = int(match[1]), int(match[2])
+        elif match := _RARELY.match(line):
+            rarely |= set(match[1].split())
         elif match := _INCLUDE.match(line):
             included += "".join(libraries[library] + "\n" for library in _with_needs(name, match[1].split(), libraries))
     if batch is not None and batch != len(named["ARGV"]):
@@ -153,7 +196,7 @@ def parse(name: str, text: str, libraries: dict[str, str]) -> Script:
         raise HeaderError(f"{name}: {finishes} of its libraries define finish()")
     if finishes:  # on every way out, which no script can forget then
         text = f"local reply = (function()\n{text}\nend)()\nfinish()\nreturn reply\n"
-    source = (_SHEBANG if under_oom else "") + _reached(included, text) + text
+    source = (_SHEBANG if under_oom else "") + _inlined(_reached(included, text, rarely) + text)
     row, encode = encoder(name, [*zip(named["ARGV"], types, strict=True)])
     return Script(
         name=name,

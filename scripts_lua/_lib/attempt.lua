@@ -15,7 +15,7 @@ local function attempt_gather(ids, waiting)
   gather(q.tasks, ids)
   local keys, jobs = {}, {}
   for _, id in ipairs(ids) do
-    local text = q.tasks.seen[id]
+    local text = q.tasks[id]
     local job = text and guard_of(id)
     if job and not string.find(text, '"overlap":"allow"', 1, true) then
       jobs[#jobs + 1] = 'job:' .. job
@@ -39,15 +39,19 @@ local function attempt_lease(id, record)
   if lease and lease.fence == fence then return lease, t, key end
 end
 
+local function attempt_hand_over(t, key, old)
+  local handed = attempt(hand_off, q.waiting, q.fence, key, '')
+  if not handed then return nil end
+  lease_outlive(t, lease_grant(t, key, old, handed).expires)
+  return handed.owner
+end
+
 local awaited
 
 -- The job's lock is free: hand it to the first who waits for it. Returns its new holder, or nil. `old`: a lease that has expired.
 local function attempt_hand_on(t, key, old)
   if awaited == nil then awaited = redis.call('EXISTS', q.waiting.queue) == 1 end
-  local handed = awaited and attempt(hand_off, q.waiting, q.fence, key, '')
-  if not handed then return nil end
-  lease_outlive(t, lease_grant(t, key, old, handed).expires)
-  return handed.owner
+  return awaited and attempt_hand_over(t, key, old) or nil
 end
 
 -- Begin the next attempt. Returns its lease; or nil and who holds its job's lock.

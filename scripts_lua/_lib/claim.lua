@@ -19,7 +19,7 @@
 
 local t = lease_table(KEYS[1], KEYS[2], KEYS[3])
 local c = {order = index(KEYS[4]), past = page(KEYS[5]), ended = index(KEYS[6]), stats = count(KEYS[7]), marks = page(KEYS[7])}
-local replies, counter = join(reply_table(KEYS[9], KEYS[10], KEYS[11])), KEYS[8]
+local replies, counter = join(reply_table(KEYS[9], KEYS[10], KEYS[11]), reply_close), KEYS[8]
 
 local FORGET_MS = 7 * 86400 * 1000  -- for how long attempts are counted after a failure, and what ran out is remembered
 
@@ -28,16 +28,16 @@ local function claim_outlive(until_ms)
   c.until_ms = math.max(c.until_ms or 0, until_ms)
 end
 
-c.close = function()
+local function claim_close()
   if not c.until_ms or c.until_ms <= (tonumber(read(c.marks, 'horizon') or 0) or now + redis.call('PTTL', KEYS[1])) then return end
   local horizon = int(c.until_ms + 3600000)  -- so that all but one run an hour touch no TTL
   write(c.marks, 'horizon', horizon)
-  for _, hash in ipairs({t.records, c.past}) do redis.call('HSET', hash.key, '', '') end
-  for _, by_time in ipairs({t.live, c.ended}) do redis.call('ZADD', by_time.key, '+inf', '') end
-  for _, lexical in ipairs({t.owned, c.order}) do redis.call('ZADD', lexical.key, 0, '\255\255') end
-  for _, part in ipairs({t.records, c.past, t.live, c.ended, t.owned, c.order}) do redis.call('PEXPIREAT', part.key, horizon) end
+  for _, hash in ipairs({t.records, c.past}) do redis.call('HSET', hash[KEY], '', '') end
+  for _, by_time in ipairs({t.live, c.ended}) do redis.call('ZADD', by_time[KEY], '+inf', '') end
+  for _, lexical in ipairs({t.owned, c.order}) do redis.call('ZADD', lexical[KEY], 0, '\255\255') end
+  for _, part in ipairs({t.records, c.past, t.live, c.ended, t.owned, c.order}) do redis.call('PEXPIREAT', part[KEY], horizon) end
 end
-join(c)
+join(c, claim_close)
 
 local function claim_gather(members)
   lease_gather(t, members)
@@ -175,7 +175,7 @@ local function claim_page(rows, most)
   for i = 1, #rows, 2 do members[#members + 1] = rows[i] end
   if #members < most then return members end
   local last = tonumber(rows[#rows])
-  for _, member in ipairs(redis.call('ZRANGEBYSCORE', t.live.key, int(last), int(last))) do members[#members + 1] = member end
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', t.live[KEY], int(last), int(last))) do members[#members + 1] = member end
   return members, last
 end
 
@@ -188,11 +188,11 @@ local function claim_settle(most)
   local back, ran_out, more_back, more = {}
   if high > now then
     back, more_back =
-      claim_page(redis.call('ZREVRANGEBYSCORE', t.live.key, int(high), '(' .. int(now), 'WITHSCORES', 'LIMIT', 0, most), most)
+      claim_page(redis.call('ZREVRANGEBYSCORE', t.live[KEY], int(high), '(' .. int(now), 'WITHSCORES', 'LIMIT', 0, most), most)
     for _, member in ipairs(back) do enter(c.order, member, 0) end
     high = more_back and more_back - 1 or now
   end
-  ran_out, more = claim_page(redis.call('ZRANGEBYSCORE', t.live.key, '(' .. int(low), int(now), 'WITHSCORES', 'LIMIT', 0, most), most)
+  ran_out, more = claim_page(redis.call('ZRANGEBYSCORE', t.live[KEY], '(' .. int(low), int(now), 'WITHSCORES', 'LIMIT', 0, most), most)
   for _, member in ipairs(ran_out) do leave(c.order, member) end
   if #back + #ran_out > 0 then
     low = more or now
@@ -206,7 +206,7 @@ end
 local function claim_mend(most)
   for part, look in pairs({[t.live] = function(member) return lease_read(t, member) end, [c.ended] = past_read}) do
     for at = 1, most do  -- the empty member stands last
-      local last = redis.call('ZRANGE', part.key, -at - 1, -at - 1)[1]
+      local last = redis.call('ZRANGE', part[KEY], -at - 1, -at - 1)[1]
       local found = last and attempt(look, last)
       if not last or found and not found.mended then break end
     end

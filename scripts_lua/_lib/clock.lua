@@ -24,13 +24,15 @@ local function unreadable(key, field)
 end
 
 -- What `call` returns, the second value as the third; or nil, and which entry it could not read.
-local function attempt(call, ...)
+local function attempt_bare(call, ...)
   local ok, said, more = pcall(call, ...)
   if ok then return said, nil, more end
   local word = type(said) == 'string' and string.match(said, '^(%u[%u_]*) ')
   if word == 'LOCKBEAT_UNREADABLE' then return nil, said end
   error(word and {err = said} or said, 0)  -- of the server's: its pcall makes text of it, which would be taken for a script's own
 end
+
+local attempt = attempt_bare  -- a run undoes as well, see _lib/run
 
 -- The reply of a script that is called alone.
 local function answer(call)

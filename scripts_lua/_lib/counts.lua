@@ -3,9 +3,9 @@
 --   counts  hash  JOB -> "FIRED DONE FAILED LOST SKIPPED MISSED CANCELLED"
 -- needs: _lib/task
 
-local BEFORE = {  -- each of them
-  fired = '%s*', done = '%d+ ', failed = '%d+ %d+ ', lost = '%d+ %d+ %d+ ', skipped = '%d+ %d+ %d+ %d+ ',
-  missed = '%d+ %d+ %d+ %d+ %d+ ', cancelled = '%d+ %d+ %d+ %d+ %d+ %d+ ',
+local STANDS = {  -- where each of them does
+  fired = '^()(%d+)()', done = '^%d+ ()(%d+)()', failed = '^%d+ %d+ ()(%d+)()', lost = '^%d+ %d+ %d+ ()(%d+)()',
+  skipped = '^%d+ %d+ %d+ %d+ ()(%d+)()', missed = '^%d+ %d+ %d+ %d+ %d+ ()(%d+)()', cancelled = '^%d+ %d+ %d+ %d+ %d+ %d+ ()(%d+)()',
 }
 
 -- Only of a job that has counts, or what ends after its job was deleted would make some that nobody forgets. `begins`: it has them from now on.
@@ -13,8 +13,8 @@ local BEFORE = {  -- each of them
 local function counted(job, what, by, begins)
   local text = read(q.counts, job) or begins and '0 0 0 0 0 0 0'
   if not text then return end
-  local before, number, after = string.match(text, '^(' .. BEFORE[what] .. ')(%d+)(.*)$')
-  if number then write(q.counts, job, before .. int(math.max(number + (by or 1), 0)) .. after) end
+  local from, number, to = string.match(text, STANDS[what])
+  if number then write(q.counts, job, string.sub(text, 1, from - 1) .. int(math.max(number + (by or 1), 0)) .. string.sub(text, to)) end
 end
 
 -- Whether a job was fired as often as it is to be. `limit` 0: it has no end.

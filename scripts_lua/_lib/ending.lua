@@ -24,11 +24,17 @@ local function slot_write(id, job, slot, record)
   task_write(id, record)
 end
 
+-- What a dead task counts as: as its last attempt ended.
+local function task_dead_by(record)
+  local _, _, how = last_tried(record)
+  return how == 'lost' and 'lost' or 'failed'
+end
+
 -- A task has ended; "stopping": its body has yet to stop. That of a slot stays as long as the ledger has it, a spawned one until its
 -- retention is over; dead ones can be retried for a week.
 local function task_end(id, record, state, code, detail)
   local word = state == 'stopping' and 'cancelled' or state
-  if state == 'dead' then word = last_try(record).how == 'lost' and 'lost' or 'failed' end
+  if state == 'dead' then word = task_dead_by(record) end
   record.state, record.ended = state, now
   record_says(record, code, detail)
   tally(q.stats, word)
@@ -73,7 +79,7 @@ local function task_reopen(id, record, due)
   record.ended, record.code, record.detail = 0, '-', ''
   local job = job_of(id)
   if job then
-    counted(job, last_try(record).how == 'lost' and 'lost' or 'failed', -1)
+    counted(job, task_dead_by(record), -1)
   end
   local guard = guard_of(id)
   if guard and policies(id, record).overlap ~= 'allow' and not read(q.open, guard) then write(q.open, guard, id) end
@@ -84,7 +90,7 @@ end
 -- The newest attempt does not count, for its body never ran.
 local function task_undo(id, record)
   try_drop(record)
-  record.attempts, record.began = record.attempts - 1, tonumber(last_try(record).began) or 0
+  record.attempts, record.began = record.attempts - 1, tonumber((last_tried(record))) or 0
   if record.attempts > 0 then return end
   local longest = policies(id, record).max_delay_ms
   task_until(id, record, longest and record.spawned + longest or 0)

@@ -22,7 +22,7 @@ local function lease_read(t, key)
   local value = read(t.records, key)
   if not value then return nil end
   local lease = lease_parse(value, read(t.live, key))
-  if not lease then unreadable(t.records.key, key) end
+  if not lease then unreadable(t.records[KEY], key) end
   if lease.mended then enter(t.live, key, lease.expires) end
   return lease
 end
@@ -30,8 +30,8 @@ end
 -- Write what has changed of it.
 local function lease_put(t, key, lease)
   local text = lease_text(lease)
-  if t.records.seen[key] ~= text then write(t.records, key, text) end
-  if t.live.seen[key] ~= lease.expires then enter(t.live, key, lease.expires) end
+  if t.records[key] ~= text then write(t.records, key, text) end
+  if t.live[key] ~= lease.expires then enter(t.live, key, lease.expires) end
 end
 
 local function lease_drop(t, key, lease)
@@ -76,13 +76,10 @@ end
 
 -- Let the keys outlive what was leased.
 local function lease_close(t)
-  lease_keep(t.records.key, t.live.key, t.owned.key, t.until_ms, read(t.records, ''))
+  lease_keep(t.records[KEY], t.live[KEY], t.owned[KEY], t.until_ms, read(t.records, ''))
 end
 
 local function lease_outlive(t, until_ms)
-  if not t.close then
-    t.close = lease_close
-    join(t)
-  end
+  if not t.until_ms then join(t, lease_close) end
   t.until_ms = math.max(t.until_ms or 0, until_ms)
 end

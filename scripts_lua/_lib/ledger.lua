@@ -8,8 +8,9 @@ local function ledger_member(job, slot)
 end
 
 local function slot_id(job, slot)
-  local id = job .. '@' .. int(slot)
-  if not slots_of[id] then slots_of[id] = {job, tonumber(slot)} end
+  local text = int(slot)
+  local id = job .. '@' .. text
+  if not slots_of[id] then slots_of[id] = {job, tonumber(slot), text, job} end
   return id
 end
 
@@ -34,25 +35,29 @@ local function ledger_drop(job, members)
   end
 end
 
+local turn, grown = time[2] % 8, nil  -- job -> {keep, its latest slot}
+
 -- Beyond `keep` entries a job's oldest go, at each eighth that is entered: counting costs more than writing. A hundred at most, whatever
 -- jobs they are of: many may have been told to keep less. What a clock that was set back has left ahead of now is not counted.
-local grown, turn = {}, time[2] % 8  -- job -> {keep, its latest slot}
-join({close = function()
+local function ledger_trim()
   local room = 100
   for job, of in pairs(grown) do
     scatter(q.order)
     local low, high = '[' .. job .. '\255', '[' .. ledger_member(job, math.max(of[2], now))
-    local surplus = math.min(redis.call('ZLEXCOUNT', q.order.key, low, high) - of[1], room)
+    local surplus = math.min(redis.call('ZLEXCOUNT', q.order[KEY], low, high) - of[1], room)
     if surplus > 0 then ledger_drop(job, range(q.order, low, high, surplus)) end
     room = room - math.max(surplus, 0)
   end
-end})
+end
 
 -- Enter a slot, whose record is in `task`.
 local function ledger_keep(job, slot, keep)
   enter(q.order, ledger_member(job, slot), 0)
   turn = turn + 1
-  if turn % 8 == 0 then grown[job] = {keep, math.max(slot, grown[job] and grown[job][2] or 0)} end
+  if turn % 8 == 0 then
+    grown = grown or join({}, ledger_trim)
+    grown[job] = {keep, math.max(slot, grown[job] and grown[job][2] or 0)}
+  end
 end
 
 -- Enter what was not fired: `state` is skipped, missed or anchored.
@@ -88,7 +93,7 @@ end
 -- A job's slot was lost, and with it what came due since the last that the ledger knows.
 local function ledger_lost(job, keep)
   scatter(q.order)
-  local last = redis.call('ZREVRANGEBYLEX', q.order.key, '(' .. ledger_member(job, now), '[' .. job .. '\255', 'LIMIT', 0, 1)[1]
+  local last = redis.call('ZREVRANGEBYLEX', q.order[KEY], '(' .. ledger_member(job, now), '[' .. job .. '\255', 'LIMIT', 0, 1)[1]
   local first = (last and tonumber(string.sub(last, #job + 2)) or now) + 1
   ledger_missed(job, math.min(first, now), now, -1, REASON.SLOT_LOST, '', keep)
 end

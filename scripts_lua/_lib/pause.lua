@@ -17,7 +17,7 @@ end
 -- WHAT, AT, UNTIL, BY and WHY; unreadable is an error.
 local function change_parse(part, job, text)
   local what, at, ends, by, why = string.match(text, '^(%l[%l_]*) (%d+) (%d+) \254([^\254]*)\254(.*)$')
-  if not what then unreadable(part.key, job) end
+  if not what then unreadable(part[KEY], job) end
   return what, tonumber(at), tonumber(ends), by, why
 end
 

@@ -30,10 +30,6 @@ local function task_unqueue(id, record)
   record.seq = 0
 end
 
-local function dead_member(id, record)
-  return policies(id, record).queue .. '\255' .. string.format('%015.0f', record.ended) .. id
-end
-
 local function task_until(id, record, till)
   if till > 0 then
     enter(q.untils, id, till)
@@ -52,24 +48,11 @@ local function until_settle(id, record)
   task_write(id, record)
 end
 
--- What became of it was written before the clock was set back: what it is kept for begins now.
-record_set_back = function(id, record)
-  local forget_at = read(q.ended, id)
-  if forget_at then enter(q.ended, id, now + math.max(forget_at - record.ended, 0)) end
-  local dead = record.state == 'dead' and record.json ~= '' and dead_member(id, record)
-  record.ended = now
-  if dead and read(q.dead, dead) then
-    leave(q.dead, dead)
-    enter(q.dead, dead_member(id, record), 0)
-  end
-  task_write(id, record)
-end
-
 local any_awaited
 
 -- Tell who waits for the end of a task.
 local function task_announce(id)
-  if any_awaited == nil then any_awaited = redis.call('EXISTS', q.awaited.key) == 1 end
+  if any_awaited == nil then any_awaited = redis.call('EXISTS', q.awaited[KEY]) == 1 end
   if not any_awaited then return end
   for _, member in ipairs(range(q.awaited, '[' .. id .. '\255', '(' .. id .. '\255\255', 1000)) do
     leave(q.awaited, member)

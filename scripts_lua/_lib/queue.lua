@@ -29,7 +29,7 @@ end
 local function queue_settle(queue, most)
   local low, high, at, ids = '[' .. queue .. '\255', '(' .. queue .. '\255\255', #queue + 2, {}
   scatter(q.delayed)
-  local members = redis.call('ZREVRANGEBYLEX', q.delayed.key, high, low, 'LIMIT', 0, most)
+  local members = redis.call('ZREVRANGEBYLEX', q.delayed[KEY], high, low, 'LIMIT', 0, most)
   for i, member in ipairs(members) do
     if (tonumber(string.sub(member, at + 17, at + 32)) or math.huge) / 1000 <= now + SET_BACK_MS then break end
     ids[i] = string.sub(member, at + 33)

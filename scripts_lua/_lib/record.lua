@@ -15,29 +15,30 @@
 
 local MOST_TRIES, MOST_ERROR = 10, 500
 
--- The job and the slot of a slot's task; of a spawned one nil.
-local slots_of = {}  -- id -> {job, slot}, or {}: asked several times for each task
-local function job_of(id)
+local slots_of = {}  -- id -> {job, slot, note, guard}, as below: asked several times for each task
+local function slot_known(id)
   local known = slots_of[id]
   if not known then
     local job, slot = string.match(id, '^(.*)@(%-?%d+)$')
-    known = {job, tonumber(slot)}
+    local guard, note = job, slot
+    if not job and string.find(id, '!', 1, true) then guard, note = string.match(id, '^(.*)(!%x+)$') end
+    known = {job, tonumber(slot), note, guard}
     slots_of[id] = known
   end
+  return known
+end
+
+-- The job and the slot of a slot's task; of another nil.
+local function job_of(id)
+  local known = slot_known(id)
   return known[1], known[2]
 end
 
 -- The job whose lock its attempts take unless overlap is allow, and the NOTE of their leases: of a slot's task, and of one that was
 -- triggered (JOB!ID). nil: it was spawned.
 local function guard_of(id)
-  local job, slot = job_of(id)
-  if job then return job, int(slot) end
-  local known = slots_of[id]
-  if known.guard == nil then
-    known.guard = false
-    if string.find(id, '!', 1, true) then known.guard, known.note = string.match(id, '^(.*)(!%x+)$') end
-  end
-  return known.guard or nil, known.note
+  local known = slot_known(id)
+  return known[4], known[3]
 end
 
 local function record_parse(text)
@@ -66,17 +67,6 @@ local function record_new(text, due)
   }
 end
 
-local record_set_back  -- of _lib/places: it ended before the clock was set back
-
-local function task_read(id)
-  local text = read(q.tasks, id)
-  if not text then return nil end
-  local record = record_parse(text)
-  if not record then unreadable(q.tasks.key, id) end
-  if record.ended > now + SET_BACK_MS and record_set_back then record_set_back(id, record) end
-  return record
-end
-
 -- Why it is as it is. That its job was deleted stays: what becomes of it is nothing to a job that is declared by that name since.
 local function record_says(record, code, detail)
   if record.code ~= REASON.JOB_DELETED then record.code, record.detail = code or '-', detail or '' end
@@ -90,10 +80,36 @@ end
 local function policies(id, record)
   if not record.policies then
     local ok, said = pcall(cjson.decode, record.json)
-    if not ok or type(said) ~= 'table' or type(said.queue) ~= 'string' then unreadable(q.tasks.key, id) end
+    if not ok or type(said) ~= 'table' or type(said.queue) ~= 'string' then unreadable(q.tasks[KEY], id) end
     record.policies = said
   end
   return record.policies
+end
+
+local function dead_member(id, record)
+  return policies(id, record).queue .. '\255' .. string.format('%015.0f', record.ended) .. id
+end
+
+-- What became of it was written before the clock was set back: what it is kept for begins now.
+local function record_set_back(id, record)
+  local forget_at = read(q.ended, id)
+  if forget_at then enter(q.ended, id, now + math.max(forget_at - record.ended, 0)) end
+  local dead = record.state == 'dead' and record.json ~= '' and dead_member(id, record)
+  record.ended = now
+  if dead and read(q.dead, dead) then
+    leave(q.dead, dead)
+    enter(q.dead, dead_member(id, record), 0)
+  end
+  task_write(id, record)
+end
+
+local function task_read(id)
+  local text = read(q.tasks, id)
+  if not text then return nil end
+  local record = record_parse(text)
+  if not record then unreadable(q.tasks[KEY], id) end
+  if record.ended > now + SET_BACK_MS then record_set_back(id, record) end
+  return record
 end
 
 -- Its newest attempt, and `at` which place of `tries` that begins.
@@ -101,14 +117,20 @@ local function last_try(record)
   if record.try then return record.try end
   local tries = record.tries
   local at = string.find(tries, '\254', 1, true) and string.match(tries, '^.*\254()') or 1
-  local begins, fence, began, how, owner = string.match(tries, '^(%d+ (%d+) (%d+) )%d+ (%S+) ([^\253]*)', at)
-  record.try = {at = at, begins = begins, fence = tonumber(fence), began = began, how = how, owner = owner}
+  local begins, fence, owner = string.match(tries, '^(%d+ (%d+) %d+ )%d+ %S+ ([^\253]*)', at)
+  record.try = {at = at, begins = begins, fence = tonumber(fence), owner = owner}
   return record.try
+end
+
+-- When it began, when it ended and HOW, as text.
+local function last_tried(record)
+  return string.match(record.tries, '^%d+ %d+ (%d+) (%d+) (%S+)', last_try(record).at)
 end
 
 -- When a task that waits was last heard of: when its latest attempt ended, or when it was spawned.
 local function waits_since(record)
-  return tonumber(string.match(record.tries, '^%d+ %d+ %d+ (%d+)', last_try(record).at) or record.spawned)
+  local _, ended = last_tried(record)
+  return tonumber(ended or record.spawned)
 end
 
 -- That was before the clock was set back: it is now.
@@ -127,7 +149,7 @@ local function try_begin(record, fence, owner)
   end
   local begins = string.format('%d %d %d ', record.attempts, fence, now)
   record.tries = tries .. begins .. '0 - ' .. owner
-  record.try = {at = #tries + 1, begins = begins, fence = fence, began = now, how = '-', owner = owner}
+  record.try = {at = #tries + 1, begins = begins, fence = fence, owner = owner}
 end
 
 local function try_drop(record)
@@ -142,7 +164,6 @@ local function try_end(record, how, error)
     error = string.sub(error, 1, MOST_ERROR)
     if halves then error = string.gsub(error, '[\192-\247]?[\128-\191]*$', '') end
   end
-  try.how = how
   record.tries = string.sub(record.tries, 1, try.at - 1) .. try.begins .. int(now) .. ' ' .. how .. ' ' .. try.owner
     .. (error and error ~= '' and '\253' .. error or '')
 end

@@ -17,151 +17,167 @@
 --   return each(4, function(i) ... end)    one reply a group of ARGV
 --
 -- A call that meets what can't be read has changed nothing: `attempt` undoes what it wrote, entered, counted and said.
--- needs: _lib/clock _lib/fence
+-- needs: _lib/clock _lib/fence _lib/part
 
-local parts, closed_first, messages = {}, {}, {}
-local undo, depth = {}, 0  -- four entries a change: part, id, what was seen of it, whether that was a change
+-- With room from the start: a table that grows is made anew at each doubling.
+local parts, closes, messages = {nil, nil, nil, nil, nil, nil, nil, nil}, {nil, nil, nil, nil}, {}
+local undo, depth = {nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil}, 0
+-- undo: four entries a change: part, id, what was known of it, the list of changes that it stands in
 
--- Have `part.close` called at the end of the run, before the pages and indexes are written.
-local function join(part)
-  part.seen, part.changed = part.seen or {}, part.changed or {}
-  closed_first[#closed_first + 1] = part
+-- Have `close(part)` called at the end of the run, before the pages and indexes are written.
+local function join(part, close)
+  closes[#closes + 1], closes[#closes + 2] = part, close
   return part
 end
 
-local function page(key) return {key = key, seen = {}} end
-local function index(key) return {key = key, seen = {}, scored = true} end
-
--- seen[id]: what stands there, false: nothing, nil: not known yet.
-local function gather(part, ids)
-  local asked, most, seen, scored = {}, 0, part.seen, part.scored
-  for i = 1, #ids do
-    local id = ids[i]
-    if seen[id] == nil then
-      most = most + 1
-      asked[most], seen[id] = id, false
-    end
-  end
-  if most == 0 then return end
-  local got = scored and redis.call('ZMSCORE', part.key, unpack(asked)) or redis.call('HMGET', part.key, unpack(asked))
-  for i = 1, most do
-    local value = got[i]
-    seen[asked[i]] = scored and value and tonumber(value) or value
-  end
-end
-
 local function read(part, id)
-  local value = part.seen[id]
+  local value = part[id]
   if value == nil then
-    gather(part, {id})
-    value = part.seen[id]
+    if part[SCORED] then value = tonumber(redis.call('ZMSCORE', part[KEY], id)[1] or nil) or false else value = redis.call('HGET', part[KEY], id) end
+    part[id] = value
   end
   return value or nil
 end
 
-local function write(part, id, value)
-  local changed = part.changed
-  if not changed then
-    changed = {}
-    part.changed, parts[#parts + 1] = changed, part
+local function gather(part, ids)
+  if not ids[2] then return ids[1] and read(part, ids[1]) end
+  local asked, most = {}, 0
+  for i = 1, #ids do
+    local id = ids[i]
+    if part[id] == nil then
+      most = most + 1
+      asked[most] = id
+    end
   end
-  local seen, at = part.seen, depth
-  undo[at + 1], undo[at + 2], undo[at + 3], undo[at + 4] = part, id, seen[id], changed[id]
-  depth = at + 4
-  seen[id], changed[id] = value, true
+  if most == 0 then return end
+  local scored = part[SCORED]
+  local got = scored and redis.call('ZMSCORE', part[KEY], unpack(asked)) or redis.call('HMGET', part[KEY], unpack(asked))
+  for i = 1, most do
+    local value = got[i]
+    part[asked[i]] = scored and value and tonumber(value) or value
+  end
+end
+
+-- Note that an id has changed. Returns the list that says so.
+local function change(part, id)
+  local changed = part[CHANGED]
+  if changed then
+    changed[#changed + 1] = id
+  elseif changed == false then
+    changed = {id}
+    part[CHANGED], parts[#parts + 1] = changed, part
+  end
+  return changed
+end
+
+local function write(part, id, value)
+  local at, known = depth, part[id]
+  if known == nil then known = undo end  -- a list with holes is a slow one
+  undo[at + 1], undo[at + 2], undo[at + 3], undo[at + 4] = part, id, known, change(part, id) or false
+  part[id], depth = value, at + 4
 end
 
 local function erase(part, id) write(part, id, false) end
 local enter, leave = write, erase
 
--- Write what has changed of a part. What is undone later is written back, unless it is the `last` time.
-local function scatter(part, last)
-  if not part.changed or not next(part.changed) then return end
-  local seen, put, drop, at, left = part.seen, {}, {}, 0, 0
-  for id in pairs(part.changed) do
-    local value = seen[id]
+-- Write what has changed of a part.
+local function scatter(part)
+  local key, changed, scored = part[KEY], part[CHANGED], part[SCORED]
+  local most = changed and #changed or 0
+  if most == 0 then return end
+  part[CHANGED] = false
+  if most == 1 then
+    local id = changed[1]
+    local value = part[id]
+    if not value then
+      if scored then redis.call('ZREM', key, id) else redis.call('HDEL', key, id) end
+    elseif scored then
+      redis.call('ZADD', key, value, id)
+    else
+      redis.call('HSET', key, id, value)
+    end
+    return
+  end
+  local put, at, left = {}, 0, 0
+  for i = 1, most do
+    local id = changed[i]
+    local value = part[id]
     if not value then
       left = left + 1
-      drop[left] = id
-    elseif part.scored then
+      changed[left] = id  -- from here on the list of those to go
+    elseif scored then
       put[at + 1], put[at + 2], at = value, id, at + 2
     else
       put[at + 1], put[at + 2], at = id, value, at + 2
     end
   end
   for i = 1, at, 2000 do  -- unpack takes some 8,000
-    if part.scored then
-      redis.call('ZADD', part.key, unpack(put, i, math.min(i + 1999, at)))
-    else
-      redis.call('HSET', part.key, unpack(put, i, math.min(i + 1999, at)))
-    end
+    local last = math.min(i + 1999, at)
+    if scored then redis.call('ZADD', key, unpack(put, i, last)) else redis.call('HSET', key, unpack(put, i, last)) end
   end
   for i = 1, left, 2000 do
-    if part.scored then
-      redis.call('ZREM', part.key, unpack(drop, i, math.min(i + 1999, left)))
-    else
-      redis.call('HDEL', part.key, unpack(drop, i, math.min(i + 1999, left)))
-    end
+    local last = math.min(i + 1999, left)
+    if scored then redis.call('ZREM', key, unpack(changed, i, last)) else redis.call('HDEL', key, unpack(changed, i, last)) end
   end
-  if last then return end
-  part.written = part.written or {}
-  for id in pairs(part.changed) do part.written[id] = true end
-  part.changed = {}
 end
 
 local function range(part, low, high, most, skip)
   scatter(part)
-  local found = redis.call('ZRANGEBYLEX', part.key, low, high, 'LIMIT', skip or 0, most)
-  for _, member in ipairs(found) do part.seen[member] = 0 end
+  local found = redis.call('ZRANGEBYLEX', part[KEY], low, high, 'LIMIT', skip or 0, most)
+  for _, member in ipairs(found) do part[member] = 0 end
   return found
 end
 
 local function due(part, until_ms, most, skip)
   scatter(part)
-  local rows, found = redis.call('ZRANGEBYSCORE', part.key, '-inf', int(until_ms), 'WITHSCORES', 'LIMIT', skip or 0, most), {}
+  local rows, found = redis.call('ZRANGEBYSCORE', part[KEY], '-inf', int(until_ms), 'WITHSCORES', 'LIMIT', skip or 0, most), {}
   for i = 1, #rows, 2 do
     found[#found + 1] = rows[i]
-    part.seen[rows[i]] = tonumber(rows[i + 1])
+    part[rows[i]] = tonumber(rows[i + 1])
   end
   return found
 end
 
 -- A counter that can't be read stops nobody: it is left as it is, for whoever reads it to name.
+local function count_close(part)
+  for what, by in pairs(part) do
+    if what ~= KEY and by and by ~= 0 then redis.pcall('HINCRBY', part[KEY], what, int(by)) end
+  end
+end
+
 local function count(key)
-  return join({key = key, close = function(part)
-    for what, by in pairs(part.seen) do
-      if by and by ~= 0 then redis.pcall('HINCRBY', key, what, int(by)) end
-    end
-  end})
+  return join({key}, count_close)
 end
 
 local function tally(part, what, by)
-  write(part, what, (part.seen[what] or 0) + (by or 1))
+  write(part, what, (part[what] or 0) + (by or 1))
 end
 
 local function say(channel, message)
-  messages[#messages + 1] = {channel, message}
+  messages[#messages + 1], messages[#messages + 2] = channel, message
 end
 
 -- What `call` returns, the second value as the third; or nil, and which entry it could not read: then it has changed nothing.
--- `answer` and `each` of _lib/clock go by this one from here on.
-local attempt_bare = attempt
-attempt = function(call, ...)
+local function attempt_undone(call, ...)
   local mark, said_before = depth, #messages
   local said, problem, more = attempt_bare(call, ...)
   if problem then
     while depth > mark do
-      local part, id = undo[depth - 3], undo[depth - 2]
-      part.seen[id], part.changed[id] = undo[depth - 1], undo[depth]
-      if part.written and part.written[id] then  -- it stands there by now
-        part.seen[id], part.changed[id] = part.seen[id] or false, true
+      local part, id, old, list = undo[depth - 3], undo[depth - 2], undo[depth - 1], undo[depth]
+      if old == undo then old = nil end
+      if list and list ~= part[CHANGED] then  -- it was written meanwhile
+        old = old or false
+        change(part, id)
+      elseif list then
+        list[#list] = nil
       end
-      depth = depth - 4
+      part[id], depth = old, depth - 4
     end
     for i = #messages, said_before + 1, -1 do messages[i] = nil end
   end
   return said, problem, more
 end
+attempt = attempt_undone  -- which `answer` and `each` of _lib/clock go by
 
 -- Every `width`th argument from the `nth` on: a column of the batch, to gather by.
 local function column(width, nth)
@@ -172,11 +188,11 @@ end
 
 local function finish()
   counter_write()
-  for i = #closed_first, 1, -1 do closed_first[i].close(closed_first[i]) end  -- what is made of others before them
-  for _, part in ipairs(parts) do scatter(part, true) end
-  local said = {}
-  for _, message in ipairs(messages) do
-    local channel, text = message[1], message[2]
+  for i = #closes, 1, -2 do closes[i](closes[i - 1]) end  -- what is made of others before them
+  for _, part in ipairs(parts) do scatter(part) end
+  local said = messages[1] and {}
+  for i = 1, #messages, 2 do
+    local channel, text = messages[i], messages[i + 1]
     if not said[channel .. '\255' .. text] then
       said[channel .. '\255' .. text] = true
       redis.call('PUBLISH', channel, text)

@@ -71,7 +71,7 @@ end
 local function schedule_odd(s, epoch)
   if s.seen and s.seen > now + SET_BACK_MS then return RESULT.SET_BACK end
   if not s.seen and epoch > 0 then return RESULT.LOST end
-  local jobs = redis.call('HLEN', s.defs.key)
-  local placed = redis.call('HLEN', s.slots.key) - (s.seen and 1 or 0)
-  return (jobs ~= placed or jobs ~= redis.call('ZCARD', s.dues.key) or jobs ~= redis.call('ZCARD', s.order.key)) and RESULT.LOST or RESULT.NO
+  local jobs = redis.call('HLEN', s.defs[KEY])
+  local placed = redis.call('HLEN', s.slots[KEY]) - (s.seen and 1 or 0)
+  return (jobs ~= placed or jobs ~= redis.call('ZCARD', s.dues[KEY]) or jobs ~= redis.call('ZCARD', s.order[KEY])) and RESULT.LOST or RESULT.NO
 end

@@ -14,6 +14,7 @@ end
 
 -- What a run of the sweep has met: entries that can't be read, whether something is left to do, and attempts that it spared.
 local swept = {strange = {}, backlog = false, spared = false}
+local firsts = {}  -- index -> when its first comes
 
 -- Whether the clock may have been set back: the last fence says how far it was then. What only renewed meanwhile left no fence, so
 -- that every eighth run looks anyhow.
@@ -26,7 +27,7 @@ end
 local function sweep_settle(most)
   for _, t in ipairs({q.leases, q.locks}) do
     scatter(t.live)
-    local last = redis.call('ZRANGE', t.live.key, -most, -1, 'WITHSCORES')
+    local last = redis.call('ZRANGE', t.live[KEY], -most, -1, 'WITHSCORES')
     for i = #last - 1, 1, -2 do
       if last[i] ~= '' then
         if tonumber(last[i + 1]) <= now + SET_BACK_MS then break end
@@ -35,31 +36,34 @@ local function sweep_settle(most)
       end
     end
     -- Leases that lost their expiry are in no order: a look anywhere finds them in the end.
-    if redis.call('HLEN', t.records.key) > redis.call('ZCARD', t.live.key) then
-      local keys = redis.call('HRANDFIELD', t.records.key, most)
+    if redis.call('HLEN', t.records[KEY]) > redis.call('ZCARD', t.live[KEY]) then
+      local keys = redis.call('HRANDFIELD', t.records[KEY], most)
       lease_gather(t, keys)
       for _, key in ipairs(keys) do
         if key ~= '' then attempt(lease_read, t, key) end
       end
     end
   end
-  for _, id in ipairs(redis.call('ZRANGE', q.untils.key, -1, -1)) do
+  for _, id in ipairs(redis.call('ZRANGE', q.untils[KEY], -1, -1)) do
     local record = attempt(task_read, id)
     if record and record.till > 0 then until_settle(id, record) end
   end
-  for _, id in ipairs(redis.call('ZRANGE', q.ended.key, -1, -1)) do attempt(task_read, id) end
+  for _, id in ipairs(redis.call('ZRANGE', q.ended[KEY], -1, -1)) do attempt(task_read, id) end
 end
 
 -- When the next of an index comes; nil: never. What a table holds besides ('') comes never.
 local function sweep_first(x)
   scatter(x)
-  local row = redis.call('ZRANGE', x.key, 0, 0, 'WITHSCORES')
-  x.first = row[1] and row[1] ~= '' and tonumber(row[2]) or nil
-  return x.first
+  local row = redis.call('ZRANGE', x[KEY], 0, 0, 'WITHSCORES')
+  firsts[x] = row[1] and row[1] ~= '' and tonumber(row[2]) or nil
+  return firsts[x]
 end
 
-local function sweep_look(x, most, more, aside, see_to)
-  if (sweep_first(x) or now + 1) > now then return end
+local function sweep_comes(x)
+  return (sweep_first(x) or now + 1) <= now
+end
+
+local function sweep_all(x, most, more, aside, see_to)
   local found = due(x, now, most + more)
   swept.backlog = swept.backlog or #found == most + more
   for at, id in ipairs(found) do
@@ -89,7 +93,7 @@ local function sweep_deleted(t, key)
 end
 
 local function sweep_attempts(t, most, aside, spares)
-  sweep_look(t.live, most, spares.count, aside, function(key)
+  sweep_all(t.live, most, spares.count, aside, function(key)
     local lease = lease_read(t, key)
     if not lease then
       leave(t.live, key)
@@ -112,22 +116,18 @@ local function sweep_attempts(t, most, aside, spares)
   end)
 end
 
--- Up to `most` of each. What can't be read stands in nobody's way: with `aside` it is listed in `swept.strange`, and looked at again
--- in a while. `spares`: the attempts of the caller's own, whose bodies still run, are not taken back, though a clock that was set
--- forward or a process that stood still let their leases run out. `ids`: these, `count` of them; `process`: all that were begun by
--- calls whose ids begin so.
-local function task_sweep(most, aside, spares)
-  if set_back() then sweep_settle(most) end
-  sweep_attempts(q.leases, most, aside, spares)
-  sweep_attempts(q.locks, most, aside, spares)
-  sweep_look(q.untils, most, 0, aside, function(id)
+local function sweep_untils(most, aside)
+  sweep_all(q.untils, most, 0, aside, function(id)
     local record = task_read(id)
     if record and record.till > 0 and record.till <= now and (record.state == 'waiting' or record.state == 'running') then
       task_cancel(id, record, task_limit(record))
     end
     leave(q.untils, id)
   end)
-  sweep_look(q.ended, most, 0, aside, function(id)
+end
+
+local function sweep_ended(most, aside)
+  sweep_all(q.ended, most, 0, aside, function(id)
     local record = task_read(id)
     if record and record.state == 'stopping' then
       enter(q.ended, id, now + REPEAT_MS)  -- its body has yet to stop
@@ -141,16 +141,29 @@ local function task_sweep(most, aside, spares)
   end)
 end
 
+-- Up to `most` of each. What can't be read stands in nobody's way: with `aside` it is listed in `swept.strange`, and looked at again
+-- in a while. `spares`: the attempts of the caller's own, whose bodies still run, are not taken back, though a clock that was set
+-- forward or a process that stood still let their leases run out. `ids`: these, `count` of them; `process`: all that were begun by
+-- calls whose ids begin so.
+local function task_sweep(most, aside, spares)
+  if set_back() then sweep_settle(most) end
+  for _, t in ipairs({q.leases, q.locks}) do
+    if sweep_comes(t.live) then sweep_attempts(t, most, aside, spares) end
+  end
+  if sweep_comes(q.untils) then sweep_untils(most, aside) end
+  if sweep_comes(q.ended) then sweep_ended(most, aside) end
+end
+
 -- When the next of an index comes that was swept before; what this run has begun is not counted.
 local function sweep_next(x)
-  if x.first and x.first <= now then sweep_first(x) end
-  return x.first
+  if firsts[x] and firsts[x] <= now then sweep_first(x) end
+  return firsts[x]
 end
 
 -- The same of the locks' attempts. Of the locks no more than some are looked at: ask again then.
 local function sweep_next_job()
   if not sweep_next(q.locks.live) then return nil end
-  local rows, keys = redis.call('ZRANGE', q.locks.live.key, 0, 19, 'WITHSCORES'), {}
+  local rows, keys = redis.call('ZRANGE', q.locks.live[KEY], 0, 19, 'WITHSCORES'), {}
   for i = 1, #rows, 2 do keys[#keys + 1] = rows[i] end
   lease_gather(q.locks, keys)
   for i, key in ipairs(keys) do

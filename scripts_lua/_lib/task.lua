@@ -38,5 +38,5 @@ local q = {
   params = page(KEYS[16]), results = page(KEYS[17]), failures = page(KEYS[18]),
   ended = index(KEYS[19]), dead = index(KEYS[20]), untils = index(KEYS[21]), stats = count(KEYS[22]), awaited = index(KEYS[23]),
   counts = page(KEYS[24]),
-  replies = join(reply_table(KEYS[25], KEYS[26], KEYS[27])),
+  replies = join(reply_table(KEYS[25], KEYS[26], KEYS[27]), reply_close),
 }

@@ -19,6 +19,7 @@
 --
 -- Hiding only saves work: it is beat/fire that decides who fires. A store that knows less than its caller has lost what came
 -- after: a snapshot, or a failover. What was due by then may have been fired.
+-- Rarely: ledger_drop
 -- include: _lib/ledger _lib/pause
 
 local limit, hide = tonumber(ARGV[1]), tonumber(ARGV[2])

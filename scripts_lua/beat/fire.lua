@@ -35,6 +35,7 @@
 -- One script, so no crash can lose the slot or fire it twice: RedBeat sends first and moves on second, others the reverse.
 -- Losing the comparison is the normal lot of all instances but one.
 -- A slot that the ledger knows is not fired again, and one that may have run before the store lost its last writes is not either.
+-- Rarely: sweep_settle sweep_attempts sweep_untils sweep_ended task_unfinished line_join line_leave firing_overtaken firing_ended ledger_missed firing_skipped firing_repeated task_queue attempt_hand_over
 -- include: _lib/firing _lib/calendar
 
 -- A slot must not be skipped for a task whose instance is dead; what this one has begun it takes back when it claims.

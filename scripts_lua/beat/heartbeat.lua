@@ -36,4 +36,4 @@ else
 end
 local s = schedule_of(KEYS[4], KEYS[5], KEYS[6], KEYS[7])
 local epoch = tonumber(redis.call('GET', KEYS[3]) or '0') or 0
-return {now, epoch, schedule_odd(s, epoch), tonumber(redis.call('ZRANGE', s.dues.key, 0, 0, 'WITHSCORES')[2] or 0)}
+return {now, epoch, schedule_odd(s, epoch), tonumber(redis.call('ZRANGE', s.dues[KEY], 0, 0, 'WITHSCORES')[2] or 0)}

@@ -13,7 +13,7 @@
 -- Under OOM: runs.
 -- include: _lib/calendar _lib/reply
 
-local calendars, days, replies = page(KEYS[1]), page(KEYS[2]), join(reply_table(KEYS[3], KEYS[4], KEYS[5]))
+local calendars, days, replies = page(KEYS[1]), page(KEYS[2]), join(reply_table(KEYS[3], KEYS[4], KEYS[5]), reply_close)
 local name, upto = ARGV[1], tonumber(ARGV[2])
 local _, number = calendar_read(calendars, name)
 if upto == 0 then

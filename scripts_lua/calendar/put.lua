@@ -17,7 +17,7 @@
 -- Returns  {code, number, put_ms}  code: NEW, CHANGED, NO (it says the same already; of a copy: it is no older) or BUSY: there are too many
 -- include: _lib/calendar _lib/reply
 
-local calendars, days, replies = page(KEYS[1]), page(KEYS[2]), join(reply_table(KEYS[3], KEYS[4], KEYS[5]))
+local calendars, days, replies = page(KEYS[1]), page(KEYS[2]), join(reply_table(KEYS[3], KEYS[4], KEYS[5]), reply_close)
 local name, rev, number, put_ms = ARGV[1], ARGV[2], tonumber(ARGV[5]), tonumber(ARGV[6])
 local known, was, since = calendar_read(calendars, name)
 local there = known and read(days, name)

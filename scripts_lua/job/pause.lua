@@ -29,7 +29,7 @@
 -- include: _lib/pause _lib/reply _lib/messages
 
 local s = {defs = page(KEYS[1]), slots = page(KEYS[2]), dues = index(KEYS[3]), paused = page(KEYS[4])}
-local changes, replies = page(KEYS[5]), join(reply_table(KEYS[7], KEYS[8], KEYS[9]))
+local changes, replies = page(KEYS[5]), join(reply_table(KEYS[7], KEYS[8], KEYS[9]), reply_close)
 local jobs = column(8, 1)
 for _, part in ipairs({s.defs, s.slots, s.paused, changes}) do gather(part, jobs) end
 say(KEYS[6], message_job())

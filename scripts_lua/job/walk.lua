@@ -20,8 +20,8 @@ if limit == 0 then
   schedule_see(s)
   return {now, ''}
 end
-if ARGV[1] == '' and redis.call('ZCARD', s.order.key) < redis.call('HLEN', s.defs.key) then
-  for _, job in ipairs(redis.call('HRANDFIELD', s.defs.key, 1000)) do enter(s.order, job, 0) end
+if ARGV[1] == '' and redis.call('ZCARD', s.order[KEY]) < redis.call('HLEN', s.defs[KEY]) then
+  for _, job in ipairs(redis.call('HRANDFIELD', s.defs[KEY], 1000)) do enter(s.order, job, 0) end
 end
 
 local jobs = range(s.order, ARGV[1] == '' and '-' or '(' .. ARGV[1], '+', limit)

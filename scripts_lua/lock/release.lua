@@ -22,6 +22,7 @@
 -- A lock that its owner has taken by several calls is released when the last of them is undone.
 -- A caller that still waits under the token leaves the queue, so one script ends whatever an acquire had begun.
 -- Under OOM: runs.
+-- Rarely: hand_off waiter_leave lock_grant lease_untake
 -- include: _lib/lock _lib/waiting _lib/reply
 
 local t, w = lock_table(KEYS[1], KEYS[2], KEYS[3]), {queue = KEYS[5], waiters = KEYS[6]}

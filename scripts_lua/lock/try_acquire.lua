@@ -20,6 +20,7 @@
 --
 -- Test and set are one script: celers' GET, then SET, let two owners win. A lock that is free while others wait goes to
 -- the first of them, never to a newcomer.
+-- Rarely: hand_off waiter_join waiter_leave lease_retake
 -- include: _lib/lock _lib/waiting
 
 local t, w, counter = lock_table(KEYS[1], KEYS[2], KEYS[3]), {queue = KEYS[5], waiters = KEYS[6]}, KEYS[4]

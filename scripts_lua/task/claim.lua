@@ -19,14 +19,17 @@
 --
 -- Order: priority, then due time, then the order in which they came.
 -- Under OOM: runs.
+-- Rarely: sweep_settle sweep_attempts sweep_untils queue_settle queue_promote queue_aside task_begun_by task_end task_queue attempt_hand_over
 -- include: _lib/begun _lib/queue
 
 local _, unread = attempt(counter_read, q.fence)
 if unread then return unread end
 local limit, bytes, out, lines, took = tonumber(ARGV[4]), 0, {now, 0, ''}, {}, true
 local by = {owner = ARGV[2], call = ARGV[3], lease_ms = tonumber(ARGV[5]), strangers = {}, looks = limit + PILE, least = limit + PILE - 8, page = math.min(limit + 1, 20), more = false}
-local after = cjson.decode(ARGV[8])
-for _, name in ipairs(cjson.decode(ARGV[7])) do by.strangers[name] = true end
+local after = ARGV[8] == '{}' and {} or cjson.decode(ARGV[8])
+if ARGV[7] ~= '[]' then
+  for _, name in ipairs(cjson.decode(ARGV[7])) do by.strangers[name] = true end
+end
 
 local function sooner(at)
   if at and (out[2] == 0 or at < out[2]) then out[2] = at end
@@ -49,7 +52,9 @@ if ARGV[6] ~= '[]' then
 end
 
 local spares, clock_ms = {ids = {}, count = 0}, tonumber(ARGV[10])
-for _, id in ipairs(cjson.decode(ARGV[9])) do spares.ids[id], spares.count = true, spares.count + 1 end
+if ARGV[9] ~= '[]' then
+  for _, id in ipairs(cjson.decode(ARGV[9])) do spares.ids[id], spares.count = true, spares.count + 1 end
+end
 if clock_ms > 0 and now > clock_ms + 200 then spares.process = string.match(by.call, '^[^.]*%.') end
 task_sweep(math.max(40, 2 * limit), true, spares)  -- so that what has ended goes at least as fast as it comes
 for _, queue in ipairs(cjson.decode(ARGV[1])) do lines[#lines + 1] = queue_line(queue, after[queue]) end

@@ -12,6 +12,7 @@
 --
 -- Accepted after the lease expired while nobody took it over: the work was done, and doing it again would be worse.
 -- Under OOM: runs.
+-- Rarely: task_stopped task_forget attempt_hand_over line_lead
 -- include: _lib/ending
 
 ending_gather(column(4, 1))

@@ -26,11 +26,11 @@ class Table:
         stands = {"claim": lease, "claim:live": ends, "claim:past": was}
 
         def server(command: str, key: str, *asked: Any) -> Any:
-            assert command in ("GET", "HGET", "HMGET", "ZMSCORE"), "a decision writes nothing"
+            assert command in ("GET", "HMGET", "ZMSCORE"), "a decision writes nothing"
             if command == "GET":
                 return None
-            if command == "HGET":
-                return replies.get(asked[0])
+            if key.startswith("reply:"):
+                return [replies.get(one, False) for one in asked]
             return [stands.get(key) or False if one == MEMBER else False for one in asked]
 
         self.lua = Decisions("_lib/claim", now=NOW, server=server)
@@ -46,15 +46,14 @@ class Table:
 
     def left(self) -> tuple[Any, Any, Any]:
         """Its lease, when that expires, and its past."""
-        t, c = self.lua.value("t"), self.lua.value("c")
-        seen = (part["seen"] for part in (t["records"], t["live"], c["past"]))
-        return tuple(part[MEMBER] if part and MEMBER in part else False for part in seen)  # type: ignore[return-value]
+        t, c = self.lua._named["t"], self.lua._named["c"]
+        lease, ends, was = (self.lua.call("read", part, MEMBER) or False for part in (t["records"], t["live"], c["past"]))
+        return lease, ends, was
 
     def moves(self) -> tuple[Any, Any]:
         """Whether it was entered in the order, and when it is to be forgotten."""
-        c = self.lua.value("c")
-        order, ended = (dict(c[name]["seen"] or {}).get(MEMBER) for name in ("order", "ended"))
-        return isinstance(order, int) and order is not False, ended
+        order, ended = (self.lua.call("read", self.lua._named["c"][name], MEMBER) for name in ("order", "ended"))
+        return order is not None, ended
 
 
 @pytest.mark.parametrize("ends", [NOW + 500, NOW, NOW - WEEK], ids=["live", "at its end", "run out long ago"])
@@ -95,9 +94,8 @@ def test_an_end_is_refused_changes_nothing_and_is_remembered_by_its_call(
         table = Table(lease, ends, was, **replies)
         assert table.end(owner, fence, "done", 0, 0, "") == answer
         assert table.left()[0] == (lease or False)
-        assert not any(
-            one["changed"] for one in (table.lua.value("t")["records"], table.lua.value("c")["past"]) if "changed" in one
-        )
+        changed = table.lua.value("CHANGED")
+        assert not any(part[changed] for part in (table.lua._named["t"]["records"], table.lua._named["c"]["past"]))
 
 
 @pytest.mark.parametrize(

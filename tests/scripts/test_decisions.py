@@ -92,7 +92,7 @@ def test_the_schedule_is_odd_when_an_index_lacks_a_job_or_the_clock_was_set_back
     seen: int | None, epoch: int, sizes: dict[str, int], odd: int
 ) -> None:
     lua = Decisions("_lib/schedule", now=NOW, server=lambda command, key: sizes[key])
-    assert lua.call("schedule_odd", {"seen": seen, **{name: {"key": name} for name in sizes}}, epoch) == odd
+    assert lua.call("schedule_odd", {"seen": seen, **{name: [name] for name in sizes}}, epoch) == odd
 
 
 def test_the_runner_keeps_a_decision_from_the_server_and_gives_back_what_it_changed() -> None:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import fakeredis
+import lupa.lua51
 import pytest
 from redis.crc import key_slot
 
@@ -119,7 +120,7 @@ def test_the_line_of_flags_comes_first_and_is_no_part_of_the_bare_script(name: s
     assert script.source.startswith("#!lua flags=allow-oom\n") == script.under_oom
     assert "#!" not in script.bare().source
     assert (script.bare().sha == script.sha) is not script.under_oom
-    assert text_of(name) in script.bare().source
+    assert "\n".join(header(text_of(name))) in script.bare().source
 
 
 @every_script
@@ -166,6 +167,29 @@ def test_what_a_script_calls_is_loaded_before_it_and_what_it_does_not_reach_is_l
         assert next(call.start() for call in re.finditer(rf"(?<![.:\w]){function}\(", source)) == defined, function
     for function in re.findall(r"^local function (\w+)\(", source, re.MULTILINE):
         assert len(re.findall(rf"\b{function}\b", source)) > 1, f"{function} is not used"
+
+
+@every_script
+def test_what_a_script_rarely_calls_is_made_when_it_does(name: str) -> None:
+    source = load(name).source
+    rare = [word for line in header(text_of(name)) if line.startswith("-- Rarely: ") for word in line.split()[2:]]
+    often, _, rarely = source.partition("\nrarely = function()\n")
+    for function in rare:
+        assert f"local function {function}(...)\n  rarely()\n" in often, f"{name} does not call {function}"
+        assert f"\n{function} = function(" in f"\n{rarely}"
+    assert bool(rarely) is bool(rare)
+
+
+@every_script
+def test_a_script_keeps_within_what_lua_takes(name: str) -> None:
+    """200 locals and 60 upvalues a function: what is made rarely is made in one."""
+    lupa.lua51.LuaRuntime().compile(load(name).bare().source)
+
+
+@every_script
+def test_what_is_the_same_in_every_run_is_not_made_in_it(name: str) -> None:
+    left = set(re.findall(r"\b(?:RESULT|REASON|KEY|CHANGED|[A-Z]+_MS)\b", code(load(name).source)))
+    assert not left
 
 
 @every_script

@@ -18,7 +18,7 @@ INCLUDE = "-- include: _lib/leases _lib/reply\n"
 KEYS = ("task:lease", "task:live", "task:owned", "fence", "reply:0", "reply:1", "reply:2", "claim:stats", "bell")
 PARTS = """
 local t = lease_table(KEYS[1], KEYS[2], KEYS[3])
-local replies, stats = join(reply_table(KEYS[5], KEYS[6], KEYS[7])), count(KEYS[8])
+local replies, stats = join(reply_table(KEYS[5], KEYS[6], KEYS[7]), reply_close), count(KEYS[8])
 """
 
 
@@ -66,7 +66,7 @@ def test_what_is_ranged_over_is_what_calls_of_the_run_have_entered(toy: Toy) -> 
 
 @pytest.mark.parametrize("flush", ["", "range(t.owned, '-', '+', 9) due(t.live, 9, 9)"])
 def test_a_call_that_meets_what_cannot_be_read_has_changed_nothing(toy: Toy, flush: str) -> None:
-    toy.raw.hset(toy.key("task:lease"), mapping={"broken": "scribble", "old": "as it was"})
+    toy.raw.hset(toy.key("task:lease"), mapping={"broken": "scribble", "old": "as it was", "not read": "as it was"})
     body = f"""
     return each(1, function(i)
       local key = ARGV[i]
@@ -78,6 +78,7 @@ def test_a_call_that_meets_what_cannot_be_read_has_changed_nothing(toy: Toy, flu
       write(replies, 'call of ' .. key, '1')
       tally(stats, 'seen')
       say(KEYS[9], key)
+      if key == 'broken' then write(t.records, 'not read', key) end
       {flush}
       if key == 'broken' then lease_read(t, key) end
       return {{read(t.records, 'old')}}
@@ -89,7 +90,13 @@ def test_a_call_that_meets_what_cannot_be_read_has_changed_nothing(toy: Toy, flu
         assert [pubsub.get_message(timeout=2)["data"] for _ in "ab"] == [b"a", b"b"]
     assert (first, last) == ([b"a"], [b"b"])
     assert broken == f"LOCKBEAT_UNREADABLE {toy.key('task:lease')}".encode() + b"\xffbroken"
-    assert toy.raw.hgetall(toy.key("task:lease")) == {b"broken": b"scribble", b"old": b"b", b"new a": b"a", b"new b": b"b"}
+    assert toy.raw.hgetall(toy.key("task:lease")) == {
+        b"broken": b"scribble",
+        b"not read": b"as it was",
+        b"old": b"b",
+        b"new a": b"a",
+        b"new b": b"b",
+    }
     assert toy.raw.zrange(toy.key("task:live"), 0, -1) == [b"a", b"b"]
     assert toy.raw.zrange(toy.key("task:owned"), 0, -1) == [b"o\xffa", b"o\xffb"]
     assert toy.raw.hgetall(toy.key("claim:stats")) == {b"seen": b"2"}
@@ -262,6 +269,12 @@ def test_calls_that_took_a_lease_are_kept_until_they_are_too_many() -> None:
 def test_an_answer_is_found_again_by_its_call(toy: Toy) -> None:
     assert toy("write(replies, 'c1', '1') return {reply_of(replies, 'c1'), reply_of(replies, 'c2') or 'none'}") == [b"1", b"none"]
     assert toy("return {reply_of(replies, 'c1'), reply_of(replies, 'c2') or 'none'}") == [b"1", b"none"]
+
+
+def test_an_answer_that_is_given_twice_in_one_run_goes_in_time(toy: Toy) -> None:
+    toy("write(replies, 'c1', '1') write(replies, 'c1', '2') return 1")
+    assert toy("return reply_of(replies, 'c1')") == b"2"
+    assert [toy.raw.pttl(key) for n in range(3) if toy.raw.exists(key := toy.key(f"reply:{n}"))] != [-1]
 
 
 @only("memory")

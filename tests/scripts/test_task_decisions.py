@@ -48,13 +48,14 @@ def test_ten_attempts_are_kept_and_the_newest_says_who_may_end_the_task() -> Non
         assert lua.call("is_at", record, f"owner-{number}", 100 + number)
         assert not lua.call("is_at", record, f"owner-{number - 1}", 100 + number)
         assert not lua.call("is_at", record, f"owner-{number}", 99 + number)
-        lua.call("try_end", record, "failed", f"no {number}")
+        lua.call("try_end", record, "failed" if number < 13 else "lost", f"no {number}")
+        assert lua.call("last_tried", record) == (f"{NOW:.0f}", f"{NOW:.0f}", "failed" if number < 13 else "lost")
     stored = {"state": "running", "tries": record["tries"]}
     assert lua.call("is_at", stored, "owner-13", 113), "the newest, also of a record that was read"
     assert not lua.call("is_at", stored, "owner-4", 104)
     kept = record["tries"].split("\xfe")
     assert [line.split(" ")[0] for line in kept] == [str(number) for number in range(4, 14)]
-    assert kept[-1] == f"13 113 {NOW} {NOW} failed owner-13\xfdno 13"
+    assert kept[-1] == f"13 113 {NOW} {NOW} lost owner-13\xfdno 13"
     lua.call("try_drop", record)
     assert record["tries"].split("\xfe") == kept[:-1]
     for state in ("waiting", "done", "dead", "cancelled"):
@@ -88,7 +89,7 @@ def test_the_text_of_an_error_is_cut_between_characters(error: str, kept: int) -
 def test_an_attempt_is_leased_as_its_jobs_lock_unless_overlap_is_allowed(task_id: str, json: str, place: Any) -> None:
     lua = Decisions("_lib/attempt", now=NOW)
     table, key, note = lua.call("attempt_place", task_id, {"json": json})
-    assert (table["records"]["key"], key, note) == place
+    assert (table["records"][0], key, note) == place
 
 
 @pytest.mark.parametrize(

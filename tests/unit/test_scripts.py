@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
+import fakeredis
 import pytest
 
 from lockbeat.store import scripts
@@ -65,6 +67,39 @@ def test_a_header_that_contradicts_itself_is_refused(old: str, new: str, problem
 
 def test_the_header_ends_where_the_comment_does() -> None:
     assert header(GOOD)[-1] == "-- include: _lib/a _lib/b"
+
+
+RARE = """\
+local function deep()
+  return 7
+end
+local function rare(n)
+  if n > 0 then return rare(n - 1) end
+  return deep()
+end
+local function often() return 1 end
+"""
+
+
+def test_what_is_reached_by_way_of_a_rare_function_alone_is_made_when_that_is_first_called() -> None:
+    text = "-- a/b: it.\n-- include: _lib/x\n-- Rarely: rare\n"
+    body = "if ARGV[1] == '1' then return {rare(0), rare(2), often()} end\nreturn often()\n"
+    script = parse("a/b", text + body, {"_lib/x": RARE})
+    assert script.source.index("rarely = function()") < script.source.index("local function deep()")
+    assert script.source.index("local function often()") < script.source.index("rarely = function()")
+    client = fakeredis.FakeRedis()
+    assert [client.eval(script.source, 0, rarely) for rarely in (0, 1)] == [1, [7, 7, 1]]
+
+
+def test_constants_are_told_by_what_they_say() -> None:
+    page = "local RESULT = {\n  DONE = 1,  -- so it is\n  NO_MORE = -2,\n}\nlocal HOUR_MS, DAYS = 60 * 60000, 7  -- a while\n"
+    script = parse(
+        "a/b",
+        "-- a/b: it.\n-- include: _lib/x\nreturn {RESULT.DONE, 5 - RESULT.NO_MORE, -RESULT.NO_MORE, HOUR_MS / DAYS}\n",
+        {"_lib/x": page},
+    )
+    assert not {"RESULT", "HOUR_MS", "DAYS"} & set(re.findall(r"\w+", script.source))
+    assert fakeredis.FakeRedis().eval(script.source, 0) == [1, 7, 2, 514285]
 
 
 def test_every_script_loads_and_no_two_are_the_same() -> None:
