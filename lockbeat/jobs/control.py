@@ -25,6 +25,7 @@ from lockbeat.store.records import ChangeLine, JobLine, SlotLine
 from lockbeat.store.rows import Row
 from lockbeat.tasks import Spawned
 from lockbeat.triggers import missed, upcoming
+from lockbeat.triggers.base import FAR_MS
 from lockbeat.triggers.rules import rules_version
 from lockbeat.values.checks import of_type, one_of, whole
 from lockbeat.values.durations import instant
@@ -362,7 +363,9 @@ def _instant_ms(until: datetime) -> int:
     of_type("until", until, datetime, "an aware datetime")
     if until.utcoffset() is None:
         raise InvalidArgument("until", "must be aware: give it a tzinfo")
-    return round(until.timestamp() * 1000)
+    if (ends_ms := round(until.timestamp() * 1000)) >= FAR_MS:
+        raise InvalidArgument("until", f"must be before the year 3000, not {until}")
+    return max(ends_ms, 1)  # 0 is no time, and what lies before it is over as well
 
 
 def _who(by: str | None) -> str:

@@ -44,7 +44,7 @@ local function mend(id)
 end
 
 local ids = redis.call('HRANDFIELD', KEYS[1], tonumber(ARGV[1]))
-if #ids == 0 then return 0 end
+if not ids or #ids == 0 then return 0 end  -- memory:// answers nil
 ending_gather(ids)
 gather(q.ended, ids)
 for _, id in ipairs(ids) do attempt(mend, id) end

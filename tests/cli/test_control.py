@@ -155,4 +155,5 @@ def test_a_job_without_a_trigger_is_shown_as_one(said: Say, lockbeat: Lockbeat, 
     assert said("ls").splitlines()[4].split()[:5] == ["d", "by", "hand", "-", "-"]
     assert said("next", "d") == "d has no slots: it runs when it is triggered\n"
     assert said("ledger", "d") == "no slot of d has come due yet\n"
+    assert lockbeat("why", "d", "--url", jobs).err == "lockbeat: d has no slots: it runs when it is triggered\n"
     assert lockbeat("pause", "d", "--url", jobs).err == "lockbeat: job 'd' has no slot left\n"

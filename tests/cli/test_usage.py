@@ -42,6 +42,7 @@ COMMANDS = (*SERVING, *LOOKING, *CONTROL, *TENDING, "server", "doctor")
         (["skip-next", "job", "-n", "0"], "-n"),
         (["pause", "job", "--until", "soon"], "'--until': 'soon' is no time"),
         (["trigger", "job", "{foreign"], "PARAMS: {foreign is not JSON"),
+        (["trigger", "job", "{foreign"], "lockbeat trigger job '{"),
         (["run", "no_such_module:beat"], "no module named 'no_such_module'"),
         (["run", "no_such.module:beat"], "no_such"),
         (["run", "no/such/file.py:beat"], "no file"),

@@ -25,6 +25,11 @@ def lose(lb: Lockbeat, raw: Any, *names: str) -> None:
 
 
 @here_and_there
+async def test_where_there_are_no_tasks_none_is_lost(lb: Lockbeat) -> None:
+    assert await mend(lb) == 0
+
+
+@here_and_there
 async def test_tasks_that_wait_in_no_queue_are_queued_again_in_their_order(lb: Lockbeat, raw: Any) -> None:
     ids = [one.task_id for one in await lb.tasks.spawn_many([NewTask("job", priority=n % 3) for n in range(9)])]
     later = await lb.tasks.spawn("job", delay=300)

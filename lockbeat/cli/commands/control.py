@@ -171,7 +171,7 @@ async def trigger(
 ) -> Answer:
     """Run a job now, beside its slots."""
     how = cast("Any", overlap)  # `trigger` looks at it
-    spawned = await lb.jobs.trigger(job, params_of(job, params or []), overlap=how, reason=reason, by=by)
+    spawned = await lb.jobs.trigger(job, params_of("trigger", job, params or []), overlap=how, reason=reason, by=by)
     if not spawned.created:
         raise Problem(f"nothing was triggered: {spawned.task_id} has not ended; --overlap allow runs beside it")
     queue, living = (await lb.jobs.get(job)).job.queue, await instances(lb.store)

@@ -165,6 +165,9 @@ def _flags(job: Job) -> str:
     return " ".join([*given, *([repr(job.description)] if job.description else [])]) or "-"
 
 
+NO_SLOTS = "has no slots: it runs when it is triggered"
+
+
 def _by_hand(job: Job) -> bool:
     """Whether it has no slots, and only runs when somebody triggers it."""
     return isinstance(job.trigger, ByHand)
@@ -186,7 +189,7 @@ async def next_slots(
     now = await lb.store.server_time()
     slots, state = await lb.jobs.upcoming(job, n), await lb.jobs.get(job)
     none = f"is {_paused(state.paused)}" if state.paused else "has ended: no slot is left"
-    none = "has no slots: it runs when it is triggered" if _by_hand(state.job) else none
+    none = NO_SLOTS if _by_hand(state.job) else none
     lines = []
     for slot in slots:
         # The next one may be held back by its jitter: then it is not late.
@@ -306,6 +309,8 @@ async def _newest(lb: Lockbeat, state: JobState, now: float) -> int:
     if newest and (coming is None or coming.slot_ms > now * 1000):
         return newest[0].last_ms or newest[0].slot_ms
     if coming is None:
+        if _by_hand(state.job):
+            raise Problem(f"{state.job.name} {NO_SLOTS}")
         raise Problem(f"{state.job.name} is {_paused(state.paused)}" if state.paused else _fired_nothing(state.job.name))
     return coming.slot_ms
 

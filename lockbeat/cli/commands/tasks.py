@@ -200,7 +200,7 @@ def spawn(
     """Put a task into a queue."""
     new = NewTask(
         name,
-        params_of(name, params or []),
+        params_of("spawn", name, params or []),
         queue=queue,
         delay=delay,
         priority=priority,
@@ -224,7 +224,7 @@ def spawn(
     return where.ask(question)
 
 
-def params_of(name: str, words: Sequence[str]) -> Any:
+def params_of(command: str, name: str, words: Sequence[str]) -> Any:
     """The params as JSON. The shell takes text apart that is not quoted: several words are that mistake."""
     if not words:
         return None
@@ -236,7 +236,7 @@ def params_of(name: str, words: Sequence[str]) -> Any:
     except (ValueError, RecursionError) as problem:
         said = "nested too deeply" if isinstance(problem, RecursionError) else str(problem)
         shown = visible(text if len(text) <= LONG else f"{text[:LONG]}...")
-        example = f'lockbeat spawn {shlex.quote(visible(name))} \'{{"to": "ann"}}\''
+        example = f'lockbeat {command} {shlex.quote(visible(name))} \'{{"to": "ann"}}\''
         raise Usage(f"PARAMS: {shown} is not JSON ({said}); quote it for the shell: {example}") from None
 
 
