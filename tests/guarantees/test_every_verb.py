@@ -19,8 +19,8 @@ from tests.verbs import LOOKS, VERBS, has, look, shape
 
 NOT_VERBS = {
     "handle",  # of a claim: calls nobody
-    *("claim_on", "find_lost", "give_all_back", "give_back", "reply_lost"),  # the worker's, of which `claim` is made
-    *("shard_of", "stand_again", "resume_due"),  # the scheduler's
+    *("claim_on", "find_lost", "give_all_back", "give_back", "reply_lost", "completing"),  # the worker's
+    *("shard_of", "stand_again", "resume_due", "pause_failing"),  # the scheduler's
 }
 """What is public by its name alone."""
 BEHIND = 11
