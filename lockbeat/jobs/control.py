@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, get_args
 
+from lockbeat.calendars import Closed, read_view
 from lockbeat.errors import InvalidArgument, LockbeatError, StoreError, UnknownJob, Unreadable
 from lockbeat.jobs import plan
 from lockbeat.jobs.definition import Job
@@ -109,8 +110,8 @@ def paused_by(place: str, paused: str) -> Change | None:
     return Change.of(paused) if paused else Change(PAUSE, None, None)
 
 
-def way_on(job: Job, place: str, until_ms: int, catchup: Resume) -> Way:
-    """How a job goes on whose pause has taken the slots to `until_ms`. Pure."""
+def way_on(job: Job, place: str, until_ms: int, catchup: Resume, closed: Closed | None = None) -> Way:
+    """How a job goes on whose pause has taken the slots to `until_ms`. `closed`: the latest is one that is not excluded. Pure."""
     slot_ms = SlotLine.of(place).slot_ms if place else -1
     if slot_ms < 0 or slot_ms > until_ms:
         first = plan.first(job, slot_ms - 1 if slot_ms >= 0 else until_ms)
@@ -120,11 +121,15 @@ def way_on(job: Job, place: str, until_ms: int, catchup: Resume) -> Way:
     found = missed(job.trigger, slot_ms, until_ms, MOST_COUNTED)
     if catchup == "skip":
         return Way(slot_ms, found.last, found.count or -1, plan.first(job, until_ms))
-    latest = Slot(found.last, plan.due(job, found.last, found.next))
-    if found.last == slot_ms:
+    last, count, following = found.last, found.count, found.next
+    if closed is not None and closed.on(last) and (fired := closed.last_open(job.trigger, slot_ms - 1, last)) is not None:
+        rest = job.trigger.count(slot_ms, fired, MOST_COUNTED)
+        last, count, following = fired, None if rest is None else rest + 1, job.trigger.next(fired)
+    latest = Slot(last, plan.due(job, last, following))
+    if last == slot_ms:
         return Way(0, 0, 0, latest)
-    before = max(job.trigger.prev(found.last - 1) or slot_ms, slot_ms)
-    return Way(slot_ms, before, -1 if found.count is None else found.count - 1, latest)
+    before = max(job.trigger.prev(last - 1) or slot_ms, slot_ms)
+    return Way(slot_ms, before, -1 if count is None else count - 1, latest)
 
 
 class Control:
@@ -184,9 +189,9 @@ class Control:
     ) -> Resumed | None:
         """Let the slots of a paused job be fired again (`job/resume`); how it goes on. None: it was not paused.
 
-        catchup: what becomes of the slots of the pause. None or "skip": they are skipped. "latest": the latest of them is fired,
-            unless it is later than the job's window; those before it are skipped. "all": for a job whose catch-up is `all`, which
-            fires them as after an outage.
+        catchup: what becomes of the slots of the pause. None or "skip": they are skipped. "latest": the latest of them is fired
+            that no calendar excludes, unless it is later than the job's window; those before it are skipped. "all": for a job
+            whose catch-up is `all`, which fires them as after an outage.
         by: as for `pause`. dry_run: only say how it would go on.
 
         Raises: UnknownJob. InvalidArgument.
@@ -199,7 +204,10 @@ class Control:
                 return None
             if catchup == "all" and known.job.catchup != "all":
                 raise InvalidArgument("catchup", f'job {name!r} has catch-up {known.job.catchup!r}: declare it with "all" first')
-            way = way_on(known.job, known.place, await self._store.server_ms(self.shard_of(name)), catchup)
+            job, shard, closed = known.job, self.shard_of(name), None
+            if job.exclude and catchup == "latest":
+                closed = (await read_view(self._store, shard, job.exclude, job.trigger.timezone)).closed
+            way = way_on(job, known.place, await self._store.server_ms(shard), catchup, closed)
             if not dry_run:
                 row = self._resuming(known, way, _who(by))
                 done = await self._store.call_row(row, self.shard_of(name))
