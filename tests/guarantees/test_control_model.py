@@ -49,8 +49,9 @@ class SteppedIn(Stepped):
         """A turn of an instance; whoever resumes a job looks again at once."""
         for _ in range(2):
             self.run(self.beats[instance].tick(0))
-        if self.paused and self.paused[2] is not None and self.now_ms > self.paused[2]:
-            self.end_pause(self.paused[2])
+        what, _, last = self.paused or ("", 0, None)
+        if last is not None and self.now_ms >= (last if what == "skip_next" else last + 1):  # a slot at the end of a pause fires
+            self.end_pause(last)
         for task in self.hands.tasks[:]:
             self.hands.tasks.remove(task)
             self.runs.append(task)
@@ -132,9 +133,8 @@ class SteppedIn(Stepped):
             return
         self.look(0)
         if self.paused:
-            self.resume.__wrapped__(self, None) if hasattr(self.resume, "__wrapped__") else self.run(
-                self.lb.jobs.resume("report")
-            )
+            self.run(self.lb.jobs.resume("report"))
+            self.end_pause(self.now_ms)
         self.let_pass(100_000)
         self.look(1)
         entries = self.run(ledger(self.lb, "report"))
