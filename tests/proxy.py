@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Callable, Iterable
 
 import hiredis
 
+from lockbeat.store.scripts import load
+
 LOADING = b"-LOADING the dataset is in memory soon\r\n"
 ANSWERS: dict[str, Callable[[bytes], bytes]] = {
     "wrong password": lambda command: b"-NOAUTH Authentication required.\r\n",
@@ -20,6 +22,16 @@ ANSWERS: dict[str, Callable[[bytes], bytes]] = {
 FAULTS = ("refused", "black hole", "full", *ANSWERS, "speaks TLS")
 """What a server in trouble does: it does not listen; drops packets; has no place for one more client; refuses, or loads; is
 another kind of server."""
+
+
+def calls_of(*scripts: str) -> Callable[[bytes], bool]:
+    """Whether a request runs one of these scripts: by its digest, or first on a connection by its source, of which it has the end.
+
+    One request may come in many pieces; only one of them has the end.
+    """
+    loaded = [load(script) for script in scripts]
+    marks = [mark for script in loaded for mark in (script.sha.encode(), script.source[-200:].encode())]
+    return lambda request: any(mark in request for mark in marks)
 
 
 class Proxy:

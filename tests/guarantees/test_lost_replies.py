@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
 from lockbeat import Claim, Lockbeat
 from lockbeat.claims import ClaimStats
 from lockbeat.errors import StoreUnavailable
-from lockbeat.store.scripts import load, names
+from lockbeat.store.scripts import names
 from lockbeat.tasks import NewTask, Task
 from tests.claims import acquired, ran_out
 from tests.conftest import only, wait_until
-from tests.proxy import Proxy
+from tests.proxy import Proxy, calls_of
 
 pytestmark = only("valkey", "redis")
-
-
-def calls_of(script: str) -> Callable[[bytes], bool]:
-    """Whether a request runs that script: by its digest, or first on a connection by its source."""
-    digest, source = load(script).sha.encode(), f"-- {script}: ".encode()
-    return lambda request: digest in request or source in request
 
 
 async def test_a_batch_of_locks_survives_a_lost_reply(client: Lockbeat, lossy: Proxy, lb: Lockbeat) -> None:
@@ -95,9 +88,7 @@ async def test_a_batch_of_claims_survives_a_lost_reply(client: Lockbeat, lossy: 
 
 def lose(lossy: Proxy, times: int = 1) -> None:
     """Lose the next replies of scripts on tasks, whichever."""
-    scripts = [load(name) for name in names() if name.startswith("task/")]
-    marks = [mark for script in scripts for mark in (script.sha.encode(), f"-- {script.name}: ".encode())]
-    lossy.lose_reply(lambda request: any(mark in request for mark in marks), times)
+    lossy.lose_reply(calls_of(*(name for name in names() if name.startswith("task/"))), times)
 
 
 async def test_claims_of_one_owner_keep_their_tasks_apart(client: Lockbeat, lossy: Proxy, lb: Lockbeat) -> None:

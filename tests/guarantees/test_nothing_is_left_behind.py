@@ -13,12 +13,12 @@ import pytest
 from lockbeat import Beat, Durability, Lockbeat
 from lockbeat.errors import LockbeatError, LockTimeout
 from lockbeat.leases.lease import monotonic
-from lockbeat.store.scripts import load, names
+from lockbeat.store.scripts import names
 from tests import servers
 from tests.beats import eventually
 from tests.conftest import chosen, wait_until
 from tests.keeping import kept
-from tests.proxy import Proxy, proxy
+from tests.proxy import Proxy, calls_of, proxy
 from tests.servers import Server
 
 HOUR = 3600
@@ -81,9 +81,7 @@ async def lossy(pair: Pair) -> AsyncIterator[Proxy]:
 
 def lose_replies(lossy: Proxy, prefix: str = "", times: int = 1000) -> None:
     """Of all scripts whose names begin so."""
-    scripts = [load(name) for name in names() if name.startswith(prefix)]
-    marks = [mark for script in scripts for mark in (script.sha.encode(), f"-- {script.name}: ".encode())]
-    lossy.lose_reply(lambda request: any(mark in request for mark in marks), times)
+    lossy.lose_reply(calls_of(*(name for name in names() if name.startswith(prefix))), times)
 
 
 async def begin(fault: str, lossy: Proxy, pair: Pair) -> None:

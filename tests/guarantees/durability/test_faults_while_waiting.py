@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
 from lockbeat import Lockbeat, NotDurable
-from lockbeat.store.scripts import load
 from tests.conftest import wait_until
 from tests.guarantees.conftest import Pair
 from tests.guarantees.durability.replicas import ONE, SOON, waiting
-from tests.proxy import Proxy, proxy
+from tests.proxy import Proxy, calls_of, proxy
 
 
 @pytest.fixture
@@ -27,10 +26,6 @@ async def client(lossy: Proxy, namespace: str) -> AsyncIterator[Lockbeat]:
     """Behind the proxy."""
     async with Lockbeat(lossy.url, namespace=namespace, timeout=2) as lb:
         yield lb
-
-
-def calls_of(script: str) -> Callable[[bytes], bool]:
-    return lambda request: load(script).sha.encode() in request or f"-- {script}: ".encode() in request
 
 
 @pytest.mark.parametrize("times", [1, 3])
