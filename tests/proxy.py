@@ -25,7 +25,7 @@ another kind of server."""
 
 
 def calls_of(*scripts: str) -> Callable[[bytes], bool]:
-    """Whether a request runs one of these scripts: by its digest, or first on a connection by its source, of which it has the end.
+    """Whether a request runs one of these scripts: by its digest, or first on a connection by the end of its source.
 
     One request may come in many pieces; only one of them has the end.
     """
