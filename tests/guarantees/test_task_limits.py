@@ -146,7 +146,7 @@ async def test_a_body_is_cancelled_when_max_duration_is_over(
     assert info.failure.message == "max_duration: it had not ended in time"
     assert info.ended_at is not None
     assert info.started_at is not None
-    assert info.ended_at >= info.started_at + 0.4
+    assert round((info.ended_at - info.started_at) * 1000) >= 400
 
 
 async def test_max_duration_counts_from_the_first_attempt(lb: Lockbeat, beats: Beats) -> None:
