@@ -7,8 +7,9 @@
 
 local out, names = {now}, redis.call('HKEYS', KEYS[1])
 table.sort(names)
-for _, name in ipairs(names) do
-  out[#out + 1] = name
-  out[#out + 1] = redis.call('HGET', KEYS[1], name)
+local lines = #names > 0 and redis.call('HMGET', KEYS[1], unpack(names)) or {}
+for i, line in ipairs(lines) do
+  out[#out + 1] = names[i]
+  out[#out + 1] = line
 end
 return out
