@@ -210,7 +210,7 @@ class Control:
             way = way_on(job, known.place, await self._store.server_ms(shard), catchup, closed)
             if not dry_run:
                 row = self._resuming(known, way, _who(by))
-                done = await self._store.call_row(row, self.shard_of(name))
+                done = await self._store.call_row(row, shard)
                 if done == results.TOO_LATE:
                     continue
                 if done == results.UNKNOWN:
@@ -361,10 +361,15 @@ class Control:
                 place = reply.slot.decode()
                 found[name] = Standing(Job.from_definition(name, definition), rev, place, reply.paused.decode("latin-1"))
             except LockbeatError as problem:
-                found[name] = StoreError(f"job {name!r} can't be read, a newer release may have declared it: {problem}")
+                found[name] = not_understood(name, problem)
             except ValueError:
                 found[name] = Unreadable(self._store.keys.key(shard, "job:slot"), name)
         return found
+
+
+def not_understood(name: str, problem: Exception) -> StoreError:
+    """A job's definition is whole, and says what this version can't read."""
+    return StoreError(f"job {name!r} can't be read, a newer release may have declared it: {problem}")
 
 
 def _instant_ms(until: datetime) -> int:

@@ -16,7 +16,7 @@ from lockbeat.calendars import read_view
 from lockbeat.errors import LockbeatError, StoreError, Unreadable
 from lockbeat.jobs import around, plan
 from lockbeat.jobs.around import Upcoming
-from lockbeat.jobs.control import PAUSE, Change, Control, Standing, paused_by
+from lockbeat.jobs.control import PAUSE, Change, Control, Standing, not_understood, paused_by
 from lockbeat.jobs.definition import READS, Job
 from lockbeat.jobs.ledger import LedgerEntry
 from lockbeat.jobs.plan import Slot
@@ -182,9 +182,7 @@ class Jobs(Control):
                     paused = paused_by(slot, reply.paused.decode("latin-1"))
                 except (LockbeatError, ValueError, KeyError, TypeError, IndexError, RecursionError) as problem:
                     unread: StoreError = (
-                        Unreadable(self._store.keys.key(shard, entry), name)
-                        if entry
-                        else StoreError(f"job {name!r} can't be read, a newer release may have declared it: {problem}")
+                        Unreadable(self._store.keys.key(shard, entry), name) if entry else not_understood(name, problem)
                     )
                     if strict:
                         raise unread from None
