@@ -91,6 +91,20 @@ def either(kind: str, body: Callable[[Run], Any]) -> Callable[[Run], Any]:
     return body if kind == "plain" else function
 
 
+def until_cancelled(events: list[str]) -> Callable[[], Coroutine[Any, Any, None]]:
+    """A body, `long`, that says when it began, and waits to be cancelled."""
+
+    async def long() -> None:
+        events.append("began")
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            events.append("cancelled")
+            raise
+
+    return long
+
+
 async def cancelled_after(steps: int, call: Coroutine[Any, Any, T]) -> T | None:
     """Let it run for so many turns of the loop, then cancel it. What it returned, if it was over by then."""
     task = asyncio.create_task(call)

@@ -15,7 +15,7 @@ from lockbeat.worker import worker as worker_module
 from tests.beats import Beats, client_of, eventually, held_by, ledger
 from tests.conftest import only, wait_until
 from tests.keeping import hurry
-from tests.tasks import end_of, is_leased, no_lease, state
+from tests.tasks import end_of, is_leased, no_lease, state, until_cancelled
 
 
 async def test_cancelling_a_waiting_task_ends_it_before_it_began(lb: Lockbeat, beats: Beats) -> None:
@@ -71,17 +71,8 @@ async def test_a_body_whose_notification_was_lost_is_cancelled_at_the_next_renew
     lb: Lockbeat, raw: Any, beats: Beats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Worker, "_cancel", lambda self, task_id: None)
-    beat, events = beats(), []
-
-    @beat.task
-    async def long() -> None:
-        events.append("began")
-        try:
-            await asyncio.sleep(60)
-        except asyncio.CancelledError:
-            events.append("cancelled")
-            raise
-
+    beat, events = beats(), list[str]()
+    long = beat.task(until_cancelled(events))
     async with beat.lifespan():
         task_id = (await beat.spawn(long)).task_id
         await wait_until(lambda: events, "it runs")

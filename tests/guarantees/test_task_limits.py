@@ -12,7 +12,7 @@ from lockbeat import Fixed, LeaseLost, Lockbeat, Run
 from lockbeat.worker import worker as worker_module
 from tests.beats import Beats
 from tests.conftest import wait_until
-from tests.tasks import end_of, no_lease, until
+from tests.tasks import end_of, no_lease, until, until_cancelled
 
 
 async def test_an_attempt_that_times_out_is_cancelled_and_tried_again(lb: Lockbeat, beats: Beats) -> None:
@@ -119,16 +119,8 @@ async def test_a_body_is_cancelled_when_max_duration_is_over(
 ) -> None:
     """Also while the worker has no room, and so asks for no other task; its next renewal would come after 20 minutes."""
     monkeypatch.setattr(worker_module, "CLAIM_LEASE_MS", 3_600_000)
-    beat, events = beats(concurrency=concurrency), []
-
-    @beat.task(max_duration=0.4)
-    async def long() -> None:
-        events.append("began")
-        try:
-            await asyncio.sleep(60)
-        except asyncio.CancelledError:
-            events.append("cancelled")
-            raise
+    beat, events = beats(concurrency=concurrency), list[str]()
+    long = beat.task(max_duration=0.4)(until_cancelled(events))
 
     @beat.task
     async def short() -> str:
