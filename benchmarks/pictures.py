@@ -169,6 +169,19 @@ def registry(result: dict[str, Any]) -> Any:
     return figure
 
 
+def scale(result: dict[str, Any]) -> Any:
+    figure, axes = plt.subplots(figsize=(7, 2.4), layout="constrained")
+    rows = {
+        f"lockbeat, {how}, {others} beside": row["server_cpu"] / by["0"]["server_cpu"]
+        for how, by in result["shared"].items()
+        for others, row in by.items()
+    }
+    values = [dict.fromkeys(("median", "min", "max"), value) for value in rows.values()]
+    bars(axes, list(rows), values, f"server CPU of {result['due']:,} slots a second, over that of one instance alone")
+    axes.axvline(1.2, color=GOAL, linewidth=1, linestyle=":")
+    return figure
+
+
 def tasks(result: dict[str, Any]) -> Any:
     rows = {name: row["run"] for name, row in result["rows"].items()}
     sizes = list(dict.fromkeys(size for by in rows.values() for size in by))

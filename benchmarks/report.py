@@ -10,7 +10,7 @@ from typing import Any
 import pictures
 from goals import GOALS, LONGEST_SCRIPT_MS
 
-ORDER = ("locks", "waiting", "renew", "fire", "lateness", "idle", "registry", "tasks")
+ORDER = ("locks", "waiting", "renew", "fire", "lateness", "idle", "registry", "scale", "tasks")
 
 
 def number(value: float | None) -> str:
@@ -184,6 +184,45 @@ def registry(result: dict[str, Any]) -> str:
     return f"{starts}\n\nlockbeat with {result['due']:,} jobs due every second, among others:\n\n{ticks}"
 
 
+def scale(result: dict[str, Any]) -> str:
+    code, made, jobs = result["declared"], result["made"], result["jobs"]
+    head = ("jobs", "declare in Python, s", "first start or put, s", "again, s", "bytes a job in the store", "in the process")
+    sizes = table(
+        head,
+        [
+            ("in code", code["declare_s"], code["start_s"], code["again_s"], code["store_bytes"], code["process_bytes"]),
+            ("made at run time", "", made["put_s"], made["put_again_s"], made["store_bytes"], made["process_bytes"]),
+        ],
+    )
+    among, alone = number(code["fire_us_among"]), number(code["fire_us_alone"])
+    idle = (
+        f"Idle among {jobs:,} jobs: {number(code['commands_per_second'])} commands a second. With {result['due']:,} due every "
+        f"second, a slot costs the server {among} µs among them, {alone} alone."
+    )
+    pages = table(
+        (f"`lb.jobs.list(limit={result['page']})` among {jobs:,}", "ms, median", "ms, p90"),
+        [(what, row["median"], row["p90"]) for what, row in made["pages"].items()],
+    )
+    due = f"{result['due']:,} due every second"
+    beside = table(
+        (due, "instances beside", "server CPU", "over that alone", "fires/s", "fired by others", "scripts/s"),
+        [
+            (
+                how,
+                others,
+                row["server_cpu"],
+                row["server_cpu"] / by["0"]["server_cpu"],
+                row["ran_per_second"],
+                f"{row['by_others']:.0%}",
+                row["scripts_per_second"],
+            )
+            for how, by in result["shared"].items()
+            for others, row in by.items()
+        ],
+    )
+    return "\n\n".join([sizes, idle, pages, beside])
+
+
 def tasks(result: dict[str, Any]) -> str:
     rows, commands, latency, idle = (result[part] for part in ("rows", "commands", "latency", "idle"))
     sizes = list(dict.fromkeys(size for row in rows.values() for size in row["run"]))
@@ -302,6 +341,7 @@ TITLES = {
     "lateness": "Lateness",
     "idle": "Idle",
     "registry": "Many jobs",
+    "scale": "At scale",
     "tasks": "Tasks",
 }
 

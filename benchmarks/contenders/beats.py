@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, ClassVar
 
 from child import OPTIONS, answer_from_thread, say
@@ -20,6 +23,7 @@ JOBS: int = OPTIONS["jobs"]
 PERIOD: float = OPTIONS.get("period", 1)
 ANCHOR: float = OPTIONS.get("anchor", 0)
 """A slot, in seconds since the epoch; 0: now."""
+YEAR = 31_536_000
 KEEP_LATENESS: bool = OPTIONS.get("lateness", False)
 
 
@@ -34,8 +38,13 @@ def fired() -> None:
         Counts.lateness.append((time.time() - ANCHOR) % PERIOD * 1000)
 
 
+def rss() -> int:
+    """Bytes of memory that the process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def stat() -> dict[str, Any]:
-    return {"fired": Counts.fired, "cpu": time.process_time()}
+    return {"fired": Counts.fired, "cpu": time.process_time(), "rss": rss()}
 
 
 def lateness() -> list[float]:
@@ -51,13 +60,15 @@ def serving(started: float) -> None:
 
 
 def lockbeat() -> None:
-    from lockbeat import Beat
+    """`instances`: so many in this process, each with the same jobs. `spread`: the slots of a period come one by one."""
+    from lockbeat import Beat, Every, Lockbeat
+    from lockbeat.jobs import Job
 
     work = OPTIONS.get("work", True)
-    beat = Beat(URL, **OPTIONS.get("beat", {}))
     # Without a worker nothing ends, and under `skip` nothing would fire again.
     rest = {} if work else {"overlap": "allow"}
     anchor = datetime.fromtimestamp(ANCHOR or time.time(), UTC)
+    apart = timedelta(seconds=PERIOD / JOBS) if OPTIONS.get("spread") else timedelta()
 
     def function() -> Callable[..., Any]:
         async def job() -> None:
@@ -65,19 +76,50 @@ def lockbeat() -> None:
 
         return job
 
-    begun = time.monotonic()
-    for number in range(JOBS):
-        beat.every(PERIOD, anchor=anchor, name=f"job-{number}", **rest)(function())
-    for number in range(OPTIONS.get("yearly", 0)):
-        expression = f"{number % 60} {number // 60 % 24} 1 1 *"
-        beat.cron(expression, name=f"yearly-{number}", **rest)(function())
-    declared = time.monotonic() - begun
+    def declared() -> Beat:
+        beat = Beat(URL, **OPTIONS.get("beat", {}))
+        for number in range(JOBS):
+            beat.every(PERIOD, anchor=anchor + number * apart, name=f"job-{number}", **rest)(function())
+        for number in range(OPTIONS.get("yearly", 0)):
+            expression = f"{number % 60} {number // 60 % 24} 1 1 *"
+            beat.cron(expression, name=f"yearly-{number}", **rest)(function())
+        return beat
+
+    empty, begun = rss(), time.monotonic()
+    beats = [declared() for _ in range(OPTIONS.get("instances", 1))]
+    took = time.monotonic() - begun
+
+    async def put(lb: Lockbeat, jobs: int, rare: int) -> dict[str, float]:
+        """As a program does that makes jobs at run time: all new, and all as they were."""
+        when, times = Every(YEAR, datetime.fromtimestamp(YEAR, UTC)), {}
+        for what in ("new", "as they were"):
+            made = [Job.declare(f"made-{n}", when, tags=["rare"] if n % rare == 0 else ["often"]) for n in range(jobs)]
+            started = time.monotonic()
+            await lb.jobs.put(*made)
+            times[what] = time.monotonic() - started
+        return times
+
+    async def page(lb: Lockbeat, times: int, **wanted: Any) -> list[float]:
+        """How long a page takes, in ms."""
+        found = list[float]()
+        for _ in range(times):
+            started = time.perf_counter()
+            assert await lb.jobs.list(**wanted)
+            found.append((time.perf_counter() - started) * 1000)
+        return found
 
     async def main() -> None:
-        started = time.monotonic()
-        async with beat.lifespan(work=work):
-            say({"setup_s": time.monotonic() - started, "declare_s": declared, "cpu": time.process_time()})
-            answer_from_thread(stat=stat, lateness=lateness)
+        loop, started = asyncio.get_running_loop(), time.monotonic()
+        async with AsyncExitStack() as stack:
+            for beat in beats:
+                await stack.enter_async_context(beat.lifespan(work=work))
+            lb = await stack.enter_async_context(Lockbeat(URL))
+
+            def asked(question: Callable[..., Any]) -> Callable[..., Any]:
+                return lambda **given: asyncio.run_coroutine_threadsafe(question(lb, **given), loop).result()
+
+            say({"setup_s": time.monotonic() - started, "declare_s": took, "cpu": time.process_time(), "rss": rss() - empty})
+            answer_from_thread(stat=stat, lateness=lateness, put=asked(put), page=asked(page))
             await asyncio.sleep(math.inf)
 
     asyncio.run(main())

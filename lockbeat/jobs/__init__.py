@@ -3,10 +3,12 @@
 from lockbeat.jobs.around import Upcoming
 from lockbeat.jobs.control import Change, Resumed
 from lockbeat.jobs.definition import Job, JobOptions, task_id
+from lockbeat.jobs.firing import Runner
 from lockbeat.jobs.ledger import LedgerEntry
+from lockbeat.jobs.listing import State
 from lockbeat.jobs.plan import MOST_COUNTED, Slot
 from lockbeat.jobs.registry import Jobs, JobState
-from lockbeat.jobs.scheduler import Runner, Scheduler
+from lockbeat.jobs.scheduler import Scheduler
 
 __all__ = [
     "MOST_COUNTED",
@@ -20,6 +22,7 @@ __all__ = [
     "Runner",
     "Scheduler",
     "Slot",
+    "State",
     "Upcoming",
     "task_id",
 ]

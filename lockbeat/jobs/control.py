@@ -16,13 +16,14 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple, get_args
 
 from lockbeat.calendars import Closed, read_view
-from lockbeat.errors import InvalidArgument, LockbeatError, StoreError, UnknownJob, Unreadable
+from lockbeat.errors import InvalidArgument, LockbeatError, UnknownJob, Unreadable
 from lockbeat.jobs import plan
 from lockbeat.jobs.definition import Job
 from lockbeat.jobs.plan import MOST_COUNTED, Slot
+from lockbeat.jobs.standing import Standing, standings
 from lockbeat.store import Store, results
 from lockbeat.store.keys import job_lock
-from lockbeat.store.records import ChangeLine, JobLine, SlotLine
+from lockbeat.store.records import ChangeLine, SlotLine
 from lockbeat.store.rows import Row
 from lockbeat.tasks import Spawned
 from lockbeat.triggers import missed, upcoming
@@ -80,17 +81,6 @@ class Resumed:
     last_slot: datetime | None
     next_slot: datetime | None
     """The first that is fired; None: none is left."""
-
-
-class Standing(NamedTuple):
-    """A job as the store has it, to be changed if it still stands so."""
-
-    job: Job
-    rev: str
-    place: str
-    """As `job:slot` has it."""
-    paused: str
-    """As `job:paused` has it, read as latin-1."""
 
 
 class Way(NamedTuple):
@@ -279,7 +269,7 @@ class Control:
     async def resume_due(self, shard: int, names: Iterable[str], blocked: Callable[[str, Exception], None]) -> None:
         """Resume jobs the time of whose pause has come. blocked: is told of one that can't be."""
         rows = []
-        for name, known in (await self._standings(shard, names)).items():
+        for name, known in (await standings(self._store, shard, names)).items():
             try:
                 if not isinstance(known, Standing):
                     raise known
@@ -338,7 +328,7 @@ class Control:
     async def _standing(self, name: str) -> Standing:
         check_name("name", name)
         shard = self.shard_of(name)
-        found = (await self._standings(shard, [name])).get(name)
+        found = (await standings(self._store, shard, [name])).get(name)
         if found is None:
             raise self._unknown(name)
         if not isinstance(found, Standing):
@@ -348,28 +338,6 @@ class Control:
         except ValueError:
             raise Unreadable(self._store.keys.key(shard, "job:paused"), name) from None
         return found
-
-    async def _standings(self, shard: int, names: Iterable[str]) -> dict[str, Standing | LockbeatError]:
-        """How jobs stand; of one that can't be read, why. One that is unknown is left out."""
-        wanted, found = list(names), dict[str, Standing | LockbeatError]()
-        replies = await self._store.call_many([self._store.row["job/get"](job=name) for name in wanted], shard)
-        for name, reply in zip(wanted, replies, strict=True):
-            if not reply:
-                continue
-            rev, definition = JobLine.of(reply.definition.decode(errors="replace"))
-            try:
-                place = reply.slot.decode()
-                found[name] = Standing(Job.from_definition(name, definition), rev, place, reply.paused.decode("latin-1"))
-            except LockbeatError as problem:
-                found[name] = not_understood(name, problem)
-            except ValueError:
-                found[name] = Unreadable(self._store.keys.key(shard, "job:slot"), name)
-        return found
-
-
-def not_understood(name: str, problem: Exception) -> StoreError:
-    """A job's definition is whole, and says what this version can't read."""
-    return StoreError(f"job {name!r} can't be read, a newer release may have declared it: {problem}")
 
 
 def _instant_ms(until: datetime) -> int:

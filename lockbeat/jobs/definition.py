@@ -22,6 +22,7 @@ from lockbeat.values.names import check_name
 
 Overlap = Literal["skip", "allow", "buffer_one", "buffer_all", "cancel_other"]
 Catchup = Literal["latest", "skip", "all"]
+OVERLAPS, CATCHUPS = get_args(Overlap), get_args(Catchup)
 
 
 class JobOptions(TypedDict, total=False):
@@ -134,8 +135,8 @@ class Job:
             raise InvalidType("description", f"must be a str, not {type(self.description).__name__}")
         if len(self.description) > LONGEST_DESCRIPTION:
             raise InvalidArgument("description", f"longer than {LONGEST_DESCRIPTION} characters")
-        one_of("overlap", self.overlap, get_args(Overlap))
-        one_of("catchup", self.catchup, get_args(Catchup))
+        one_of("overlap", self.overlap, OVERLAPS)
+        one_of("catchup", self.catchup, CATCHUPS)
         if self.retry is not None and not isinstance(self.retry, (Fixed, Exponential)):
             raise InvalidType("retry", f"must be Fixed or Exponential, not {type(self.retry).__name__}")
         whole("max_attempts", self.max_attempts, 1, MOST_ATTEMPTS)
@@ -228,6 +229,12 @@ class Job:
             record["timeout_ms"] = self.timeout_ms
         return f"{self.max_attempts} {json.dumps(record, separators=(',', ':'))}"
 
+    @cached_property
+    def firing(self) -> str:
+        """The policies by which it is fired: `OVERLAP WINDOW LIMIT BUFFER CAP KEEP`."""
+        cap = self.cap if self.catchup == "all" else 0
+        return f"{self.overlap} {self.fires_within_ms} {self.limit or 0} {self.buffer} {cap} {self.keep}"
+
     def triggered(self, overlap: str | None) -> str:
         """What a run of it carries that was triggered, as `record`. It is no slot's: `of` says whose it is."""
         record = json.loads(self.record.partition(" ")[2])
@@ -260,6 +267,8 @@ _LATER = {one.name: one.default for one in fields(Job) if one.name in ADDED}
 
 
 def _checked_tags(tags: object) -> tuple[str, ...]:
+    if tags == ():
+        return ()
     if isinstance(tags, str) or not isinstance(tags, Sequence):
         raise InvalidType("tags", f"must be a list of str, not {type(tags).__name__}")
     if len(tags) > MOST_TAGS:
@@ -268,6 +277,8 @@ def _checked_tags(tags: object) -> tuple[str, ...]:
 
 
 def _checked_exclude(names: object) -> tuple[str, ...]:
+    if names == ():
+        return ()
     if isinstance(names, str) or not isinstance(names, Sequence):
         raise InvalidType("exclude", f"must be a list of names of calendars, not {type(names).__name__}")
     if len(names) > MOST_EXCLUDED:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import json
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,19 +13,22 @@ from datetime import datetime
 from typing import Any
 
 from lockbeat.calendars import read_view
-from lockbeat.errors import LockbeatError, StoreError, Unreadable
+from lockbeat.errors import StoreError, Unreadable
 from lockbeat.jobs import around, plan
 from lockbeat.jobs.around import Upcoming
-from lockbeat.jobs.control import PAUSE, Change, Control, Standing, not_understood, paused_by
+from lockbeat.jobs.control import PAUSE, Change, Control, paused_by
 from lockbeat.jobs.definition import READS, Job
 from lockbeat.jobs.ledger import LedgerEntry
+from lockbeat.jobs.listing import Stands, State, Wanted
 from lockbeat.jobs.plan import Slot
+from lockbeat.jobs.standing import Standing, standings
 from lockbeat.store import reasons, results
-from lockbeat.store.records import JobCounts, JobLine, SlotLine
+from lockbeat.store.records import JobCounts, SlotLine
 from lockbeat.store.replies import sifted
 from lockbeat.store.rows import Row
 from lockbeat.store.scripts import load
-from lockbeat.triggers.rules import rules_version
+from lockbeat.triggers import ByHand
+from lockbeat.triggers.rules import UNKNOWN, rules_version
 from lockbeat.values.checks import of_type, whole
 from lockbeat.values.durations import instant
 from lockbeat.values.names import check_name
@@ -56,6 +59,15 @@ class JobState:
     """By what it is paused; None: it is not."""
     in_line: int = 0
     """How many slots wait for that task to end: under overlap `buffer_one`, `buffer_all`, `cancel_other`, and catch-up `all`."""
+
+    @property
+    def state(self) -> Stands:
+        """How it stands."""
+        if self.paused is not None:
+            return "paused"
+        if self.next is not None:
+            return "scheduled"
+        return "by_hand" if isinstance(self.job.trigger, ByHand) else "ended"
 
     @property
     def next_slot(self) -> datetime | None:
@@ -89,6 +101,8 @@ class Jobs(Control):
         """Declare those of a shard, some runs at a time: the server works on one while the next is being worked out."""
         now_ms = await self._store.server_ms(shard)
         epoch, ahead_ms, most = 0, 0, load("job/put").most
+        if len(jobs) > most and since_ms == 0:
+            epoch, jobs = await self._not_there(shard, jobs, now_ms)
         while jobs:
             overtaken = list[Job]()
             for begin in range(0, len(jobs), most * ABREAST):
@@ -109,6 +123,39 @@ class Jobs(Control):
             # Overtaken by the clock on the way: others may have fired that slot meanwhile. Aim a little further ahead.
             jobs, ahead_ms = overtaken, ahead_ms * 2 or 20
         return epoch
+
+    async def _not_there(self, shard: int, jobs: builtins.list[Job], now_ms: int) -> tuple[int, builtins.list[Job]]:
+        """The shard's epoch, and those of the jobs that do not stand there as they are declared (`job/declared`)."""
+        if (rules := rules_version()) == UNKNOWN:
+            return 0, jobs
+        most, epoch, others = load("job/declared").most, 0, list[Job]()
+        at, abreast = 0, 1  # where none of the first stand, no more are asked for: all of them may be new
+        while at < len(jobs):
+            asked = list[tuple[builtins.list[Job], asyncio.Future[Sequence[int]]]]()
+            try:
+                for _ in range(abreast):
+                    some = jobs[at : at + most]
+                    rows = [self._place(job, now_ms, rules) for job in some]
+                    asked.append((some, asyncio.ensure_future(self._store.call_many(rows, shard))))
+                    at += len(some)
+                    await asyncio.sleep(0)  # it goes out now
+                for some, asking in asked:
+                    replies = await asking
+                    epoch = max(epoch, *replies)
+                    others += [job for job, found in zip(some, replies, strict=True) if not found]
+            finally:
+                for _, asking in asked:
+                    asking.cancel()
+            if not epoch:
+                return 0, jobs
+            abreast = min(ABREAST, -(-(len(jobs) - at) // most))
+        return epoch, others
+
+    def _place(self, job: Job, now_ms: int, rules: str) -> Row:
+        """How it stands if nothing of it has to be put."""
+        first, rev = plan.first(job, now_ms) or plan.none(job), job.rev
+        place = f"{first.slot_ms} {first.due_ms} {rev} {rules}"
+        return self._store.row["job/declared"](job=job.name, head=f"{rev} ", place=place)
 
     def _row(self, job: Job, now_ms: int, since_ms: int) -> Row:
         first = plan.first(job, now_ms) or plan.none(job)
@@ -161,47 +208,66 @@ class Jobs(Control):
         return states[0]
 
     async def _states(self, shard: int, names: Iterable[str], *, strict: bool = False) -> list[JobState]:
-        wanted = list(names)
         states = []
-        replies = await self._store.call_many([self._store.row["job/get"](job=name) for name in wanted], shard)
-        for name, reply in zip(wanted, replies, strict=True):
-            if reply:
-                opened, *in_line = reply.open.split(b"\xff")
-                definition, slot, _, counted = (part.decode(errors="replace") for part in reply[:4])
-                entry = "job"  # that is being read
-                try:
-                    text = JobLine.of(definition).definition
-                    json.loads(text)
-                    entry = ""
-                    job = Job.from_definition(name, text)
-                    entry = "job:slot"
-                    at = Slot(*SlotLine.of(slot)[:2]) if slot and slot[0] != "-" else None
-                    entry = "job:counts"
-                    counts = JobCounts.of(counted)
-                    entry = "job:paused"
-                    paused = paused_by(slot, reply.paused.decode("latin-1"))
-                except (LockbeatError, ValueError, KeyError, TypeError, IndexError, RecursionError) as problem:
-                    unread: StoreError = (
-                        Unreadable(self._store.keys.key(shard, entry), name) if entry else not_understood(name, problem)
-                    )
-                    if strict:
-                        raise unread from None
-                    log.warning("job %r is left out: %s", name, unread)
-                    continue
-                if paused is not None and at is not None:
-                    at = _after_pause(job, at, paused)
-                states.append(JobState(job, at, opened.decode() or None, counts, paused, len(in_line)))
+        for name, standing in (await standings(self._store, shard, names)).items():
+            state = self._state(shard, standing) if isinstance(standing, Standing) else standing
+            if isinstance(state, JobState):
+                states.append(state)
+            elif strict:
+                raise state
+            else:
+                log.warning("job %r is left out: %s", name, state)
         return states
 
-    async def list(self, tag: str | None = None) -> list[JobState]:
-        """Every job, or those with a tag, in order of name (`job/list`, in pages)."""
-        if tag is not None:
-            check_name("tag", tag)
-        found: list[JobState] = []
-        for shard in range(self._store.shards):
-            async for page in self._store.pages("job/list", shard, limit=NAMES):
-                found += await self._states(shard, (name.decode(errors="replace") for name in page.jobs))
-        return sorted((state for state in found if tag is None or tag in state.job.tags), key=lambda state: state.job.name)
+    def _state(self, shard: int, standing: Standing) -> JobState | StoreError:
+        job, place = standing.job, standing.place
+        try:
+            entry = "job:slot"
+            at = Slot(*SlotLine.of(place)[:2]) if place and place[0] != "-" else None
+            entry = "job:counts"
+            counts = JobCounts.of(standing.counts)
+            entry = "job:paused"
+            paused = paused_by(place, standing.paused)
+        except (ValueError, TypeError):
+            return Unreadable(self._store.keys.key(shard, entry), job.name)
+        if paused is not None and at is not None:
+            at = _after_pause(job, at, paused)
+        opened, *in_line = standing.open.split(b"\xff")
+        return JobState(job, at, opened.decode() or None, counts, paused, len(in_line))
+
+    async def list(
+        self, tag: str | None = None, *, state: State | None = None, after: str | None = None, limit: int | None = None
+    ) -> builtins.list[JobState]:
+        """Jobs in order of name (`job/list`, in pages).
+
+        tag, state: only those that have the tag, or stand so. A job that is asked for by what few are is found by looking at all:
+            100,000 take a tenth of a second.
+        after: only names behind this one, such as the last that the call before returned; the job itself may be gone.
+        limit: at most so many; None: all.
+
+        Raises: InvalidArgument and InvalidType.
+        """
+        wanted, found, batch = Wanted.of(tag, state), list[JobState](), list[tuple[bytes, int]]()
+        begin = b"" if after is None else check_name("after", after).encode()
+        most = whole("limit", limit, 1, 1_000_000) if limit is not None else math.inf
+        names = wanted.names(self._store, begin, int(min(NAMES, most)))
+        async for name in names:
+            batch.append(name)
+            if len(batch) == min(NAMES, most - len(found)):
+                found += await self._those(batch, wanted)
+                batch = []
+            if len(found) == most:
+                break
+        return found + await self._those(batch, wanted)
+
+    async def _those(self, batch: Sequence[tuple[bytes, int]], wanted: Wanted) -> builtins.list[JobState]:
+        """Those of them that are wanted, in order of name."""
+        by_shard = defaultdict[int, builtins.list[str]](builtins.list)
+        for name, shard in batch:
+            by_shard[shard].append(name.decode(errors="replace"))
+        several = await asyncio.gather(*(self._states(shard, names) for shard, names in by_shard.items()))
+        found = (state for states in several for state in states if wanted.takes(state))
+        return sorted(found, key=lambda state: state.job.name)
 
     async def next(self, name: str, n: int = 5) -> builtins.list[datetime]:
         """The next `n` slots of a job that are to be fired, before jitter. Raises UnknownJob."""

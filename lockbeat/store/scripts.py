@@ -120,6 +120,12 @@ def _inlined(source: str) -> str:
     return re.sub(rf"{_PROSE}|\b(?:[A-Z]+\.)?[A-Z_]+\b", lambda match: values.get(match[0], match[0]), source)
 
 
+def _uncommented(text: str) -> str:
+    """Without comments, which are half of a library: each connection sends its scripts once."""
+    code = re.sub(_PROSE, lambda match: "" if match[0].startswith("--") else match[0], text)
+    return re.sub(r"[ \n]*\n", "\n", code).lstrip("\n")
+
+
 def _words(text: str) -> set[str]:
     """Its names: the words outside of comments and strings."""
     return set(re.findall(r"\w+", re.sub(_PROSE, "", text)))
@@ -196,7 +202,7 @@ def parse(name: str, text: str, libraries: dict[str, str]) -> Script:
         raise HeaderError(f"{name}: {finishes} of its libraries define finish()")
     if finishes:  # on every way out, which no script can forget then
         text = f"local reply = (function()\n{text}\nend)()\nfinish()\nreturn reply\n"
-    source = (_SHEBANG if under_oom else "") + _inlined(_reached(included, text, rarely) + text)
+    source = (_SHEBANG if under_oom else "") + _inlined(_reached(_uncommented(included), text, rarely) + text)
     row, encode = encoder(name, [*zip(named["ARGV"], types, strict=True)])
     return Script(
         name=name,

@@ -52,6 +52,7 @@ from .zones import DAY, LAST, Stretch, stretch_at, zone_name
 
 Gap = Literal["after", "skip"]
 Fold = Literal["first", "both", "last"]
+_GAPS, _FOLDS = get_args(Gap), get_args(Fold)
 # Longer than any line has to wait (a fifth Friday in February: 40 years). One that names only times which its
 # zone always skips (`*/15 2 * 3 sun#2` in New York) has no slot at all, and must not search for ever.
 _HORIZON = 50 * 366 * DAY
@@ -84,9 +85,9 @@ class Cron(Trigger):
     def __init__(self, expression: str, timezone: str | tzinfo = "UTC", *, gap: Gap = "after", fold: Fold = "first") -> None:
         if not isinstance(expression, str):
             raise InvalidTrigger("expression", f"must be a str, not {type(expression).__name__}")
-        if not isinstance(timezone, str | tzinfo):
+        if not isinstance(timezone, (str, tzinfo)):
             raise InvalidTrigger("timezone", f"must be an IANA name or a tzinfo, not {type(timezone).__name__}")
-        for argument, given, default, known in (("gap", gap, "after", get_args(Gap)), ("fold", fold, "first", get_args(Fold))):
+        for argument, given, default, known in (("gap", gap, "after", _GAPS), ("fold", fold, "first", _FOLDS)):
             if given not in known:
                 raise InvalidTrigger(argument, f"must be one of {', '.join(map(repr, known))}, not {given!r:.80}")
             if given != default and parse(settled(canonical(expression), "")).real_time:

@@ -95,6 +95,8 @@ class Function:
     @classmethod
     def of(cls, function: Callable[..., Any], timeout_ms: int | None = None) -> Function:
         """Raises InvalidArgument or InvalidType for what can't be called with one argument or none."""
+        if _takes_nothing(function):
+            return cls(function, inspect.iscoroutinefunction(function), False, timeout_ms)
         if isinstance(function, staticmethod):
             function = function.__func__
         if isinstance(function, classmethod):
@@ -131,6 +133,17 @@ class Function:
 
 _ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _ANYTHING = [inspect.Parameter("args", _ANY[0]), inspect.Parameter("options", _ANY[1])]
+
+
+_MORE = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+
+
+def _takes_nothing(function: object) -> bool:
+    """A plain function without any arguments: there is nothing to look for in its signature, which takes a while to make."""
+    if type(function) is not FunctionType or function.__dict__:  # what functools.wraps wrote, a signature of its own
+        return False
+    code = function.__code__
+    return not (code.co_argcount or code.co_kwonlyargcount or code.co_flags & _MORE)
 
 
 def _is_proxy(function: Callable[..., Any]) -> bool:

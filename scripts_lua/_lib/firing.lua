@@ -1,6 +1,21 @@
 -- _lib/firing: what becomes of a slot that has come due: it moves on, and is fired, skipped or missed.
 -- needs: _lib/sweep _lib/schedule
 
+-- What a job says of how it is fired, read once a run: many say the same.
+-- OVERLAP: skip, allow, buffer_one, buffer_all or cancel_other. WINDOW: fire only within so many ms of the slot; -1:
+-- however late. LIMIT: after so many slots that were fired it has ended; 0: never. BUFFER, CAP: so many slots may wait in line under overlap
+-- buffer_all and under catch-up all; CAP 0: under another. KEEP: ledger entries, to the end.
+local policies_known = {}
+local function policies_of(text)
+  local said = policies_known[text]
+  if not said then
+    local overlap, window, limit, buffer, cap, keep = string.match(text, '^(%S+) (%S+) (%d+) (%d+) (%d+) (.+)$')
+    said = {overlap = overlap, keep = tonumber(keep), window = tonumber(window), limit = tonumber(limit), buffer = tonumber(buffer), cap = tonumber(cap)}
+    policies_known[text] = said
+  end
+  return said
+end
+
 -- Read all that a batch needs. `slots`, `overlaps`: of each of these jobs.
 local function firing_gather(jobs, slots, overlaps)
   local ids, guarded, locks = {}, {}, {}
@@ -14,7 +29,9 @@ local function firing_gather(jobs, slots, overlaps)
   gather(q.counts, jobs)
   gather(q.open, guarded)
   lease_gather(q.locks, locks)
-  for _, job in ipairs(guarded) do ids[#ids + 1] = line_of(job) end
+  for _, job in ipairs(guarded) do
+    if read(q.open, job) then ids[#ids + 1] = line_of(job) end
+  end
   gather(q.tasks, ids)
 end
 
@@ -24,12 +41,12 @@ local function firing_ended(s, job, expected)
 end
 
 -- `following`: what job:slot is to say; empty: the job has ended.
-local function firing_move_on(s, job, expected, following, next_due)
+local function firing_move_on(s, job, expected, following)
   if following == '' then
     schedule_end(s, job, string.match(expected, '^%S+ %S+ (.*)$'), ENDED_MS)
   else
     write(s.slots, job, following)
-    enter(s.dues, job, next_due)
+    enter(s.dues, job, tonumber(string.match(following, '^%d+ (%d+) ')))
   end
 end
 
@@ -41,10 +58,12 @@ local function firing_repeated(id, owner, call)
 end
 
 -- Enter the slots that were missed before this one; and this one, if it may have been fired before the store lost its last writes, or
--- has outlived its window: then true.
-local function firing_missed(s, job, slot, id, first, last, count, window, keep)
-  if count ~= 0 then
-    ledger_missed(job, first, last, count, first <= s.unsure and REASON.WENT_BACK or REASON.NOT_FIRED, '', keep)
+-- has outlived its window: then true. `before`: "FIRST LAST COUNT".
+local function firing_missed(s, job, slot, id, before, window, keep)
+  if before ~= '' then
+    local first, last, count = string.match(before, '^(%d+) (%d+) (%-?%d+)$')
+    first = tonumber(first)
+    ledger_missed(job, first, tonumber(last), tonumber(count), first <= s.unsure and REASON.WENT_BACK or REASON.NOT_FIRED, '', keep)
   end
   if read(q.tasks, id) then return true end  -- the ledger knows it
   local late = window >= 0 and now - slot > window
@@ -82,8 +101,8 @@ end
 -- line under buffer_all. `cap`: so many under catch-up all; 0: another.
 local WAITS = 'waits'
 local function firing_overlap(job, id, due, owner, overlap, buffer, cap)
+  if not read(q.open, job) then return nil end
   local open, slots = line_of(job)
-  if not open then return nil end
   local record, unread = attempt(task_unfinished, open, owner)
   if unread then return REASON.OVERLAP_UNREAD, open end
   if not record then

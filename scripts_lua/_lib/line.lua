@@ -37,6 +37,7 @@ end
 
 -- This task of the job has ended. If it was the unfinished one, the first in line takes its place, and goes to its queue.
 local function line_leave(job, id)
+  if read(q.open, job) == id then return erase(q.open, job) end  -- nobody waits in line
   local open, slots = line_of(job)
   if open ~= id then
     for at, slot in ipairs(slots) do

@@ -9,24 +9,16 @@
 -- ARGV[1]  job        str
 -- ARGV[2]  expected   str   what the caller saw in job:slot
 -- ARGV[3]  slot       int   ms; the one to fire, the latest that came due
--- ARGV[4]  first      int   ms; the first that came due and is not fired
--- ARGV[5]  last       int   ms; the last of those
--- ARGV[6]  count      int   how many; 0: none; -1: too many to count
--- ARGV[7]  window     int   ms; fire only within this time of the slot; -1: however late
--- ARGV[8]  next       str   what job:slot is to say; empty: the job has ended
--- ARGV[9]  next_due   int   ms; when to look at the job next
--- ARGV[10] record     text  of the task: "MAX JSON"
--- ARGV[11] overlap    str   skip, allow, buffer_one, buffer_all or cancel_other
--- ARGV[12] keep       int   ledger entries of the job to keep
--- ARGV[13] owner      str   of the attempt
--- ARGV[14] call       id    of this call; the same again is the same call, repeated
--- ARGV[15] lease_ms   int   start it here at once, under such a lease; 0: let any worker claim it
--- ARGV[16] limit      int   after so many slots that were fired it has ended; 0: never
--- ARGV[17] buffer     int   so many slots may wait in line under overlap buffer_all
--- ARGV[18] cap        int   so many under catch-up all; 0: under another
--- ARGV[19] calendars  str   by which it excludes, as the caller has read them: "NAME REV NAME REV"
--- ARGV[20] excluded   str   empty: they do not exclude the slot; else "LAST COUNT CALENDAR ENTRY": up to which one of its day, and how many
--- Batch: ARGV[1..20] repeat, one group a call, at most 64 a run.
+-- ARGV[4]  missed     str   "FIRST LAST COUNT": those that came due before it and are not fired; COUNT -1: too many to count; empty: none
+-- ARGV[5]  next       str   what job:slot is to say; empty: the job has ended
+-- ARGV[6]  record     text  of the task: "MAX JSON"
+-- ARGV[7]  policies   str   of the job, "OVERLAP WINDOW LIMIT BUFFER CAP KEEP", the same for many jobs: see policies_of
+-- ARGV[8]  owner      str   of the attempt
+-- ARGV[9]  call       id    of this call; the same again is the same call, repeated
+-- ARGV[10] lease_ms   int   start it here at once, under such a lease; 0: let any worker claim it
+-- ARGV[11] calendars  str   by which it excludes, as the caller has read them: "NAME REV NAME REV"
+-- ARGV[12] excluded   str   empty: they do not exclude the slot; else "LAST COUNT CALENDAR ENTRY": up to which one of its day, and how many
+-- Batch: ARGV[1..12] repeat, one group a call, at most 64 a run.
 --
 -- Returns  {fired, fence, expires_at_ms, now_ms}
 --          fired STARTED: run it; WAITING: it waits in its queue; NO: not due yet, another came first, or the ledger says why;
@@ -39,17 +31,19 @@
 -- include: _lib/firing _lib/calendar
 
 -- A slot must not be skipped for a task whose instance is dead; what this one has begun it takes back when it claims.
-task_sweep(20, false, {ids = {}, count = 0, process = string.match(ARGV[#ARGV - 6], '^[^.]*%.')})
+task_sweep(20, false, {ids = {}, count = 0, process = string.match(ARGV[#ARGV - 3], '^[^.]*%.')})
 
-local jobs = column(20, 1)
+local jobs, overlaps = column(12, 1), column(12, 7)
+for i, text in ipairs(overlaps) do overlaps[i] = policies_of(text).overlap end
 local s = schedule_of(KEYS[28], KEYS[29], KEYS[30], KEYS[31], jobs)
-firing_gather(jobs, column(20, 3), column(20, 11))
+firing_gather(jobs, column(12, 3), overlaps)
 local calendars = page(KEYS[32])
 local NOT = {RESULT.NO, 0, 0, now}
 
-local out = each(20, function(i)
-  local job, expected, slot, text, overlap, keep = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 9], ARGV[i + 10], tonumber(ARGV[i + 11])
-  local owner, call, lease_ms = ARGV[i + 12], ARGV[i + 13], tonumber(ARGV[i + 14])
+local out = each(12, function(i)
+  local job, expected, slot, text, said = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 5], policies_of(ARGV[i + 6])
+  local owner, call, lease_ms, excluded = ARGV[i + 7], ARGV[i + 8], tonumber(ARGV[i + 9]), ARGV[i + 11]
+  local overlap, keep = said.overlap, said.keep
   local id = slot_id(job, slot)
   counter_read(q.fence)  -- nothing is moved on unless a fence can be minted
   if read(s.slots, job) ~= expected then
@@ -59,22 +53,20 @@ local out = each(20, function(i)
   local expected_due = tonumber(string.match(expected, '^%-?%d+ (%-?%d+) '))
   if expected_due > now then return NOT end
 
-  if not calendars_agree(calendars, ARGV[i + 18]) then return {RESULT.TOO_LATE, 0, 0, now} end
-  local limit = tonumber(ARGV[i + 15])
-  if counted_out(job, limit) then
+  if not calendars_agree(calendars, ARGV[i + 10]) then return {RESULT.TOO_LATE, 0, 0, now} end
+  if counted_out(job, said.limit) then
     firing_ended(s, job, expected)
     return NOT
   end
-  firing_move_on(s, job, expected, ARGV[i + 7], tonumber(ARGV[i + 8]))
-  local first, last, count, window = tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4]), tonumber(ARGV[i + 5]), tonumber(ARGV[i + 6])
-  if firing_missed(s, job, slot, id, first, last, count, window, keep) then return NOT end
-  if ARGV[i + 19] ~= '' then
-    firing_excluded(job, slot, ARGV[i + 19], keep)
+  firing_move_on(s, job, expected, ARGV[i + 4])
+  if firing_missed(s, job, slot, id, ARGV[i + 3], excluded == '' and said.window or -1, keep) then return NOT end
+  if excluded ~= '' then
+    firing_excluded(job, slot, excluded, keep)
     return NOT
   end
   local code, detail
   if overlap ~= 'allow' then
-    code, detail = firing_overlap(job, id, math.max(slot, expected_due), owner, overlap, tonumber(ARGV[i + 16]), tonumber(ARGV[i + 17]))
+    code, detail = firing_overlap(job, id, math.max(slot, expected_due), owner, overlap, said.buffer, said.cap)
   end
   local record, lease = record_new(text, slot), nil
   if not code and lease_ms > 0 then
@@ -97,7 +89,7 @@ local out = each(20, function(i)
   end
   tally(q.stats, 'spawned')
   counted(job, 'fired', 1, true)
-  if counted_out(job, limit) then firing_ended(s, job, expected) end
+  if counted_out(job, said.limit) then firing_ended(s, job, expected) end
   if overlap ~= 'allow' and not code then write(q.open, job, id) end
   ledger_keep(job, slot, keep)
   return lease and {RESULT.STARTED, lease.fence, lease.expires, now} or {RESULT.WAITING, 0, 0, now}

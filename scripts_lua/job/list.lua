@@ -1,11 +1,79 @@
--- job/list: a page of the names of jobs, in order.
+-- job/list: a page of the names of jobs, in order: of all, or of those that may be what is asked for.
 --
--- KEYS[1] job:order  zset
--- ARGV[1] after      str   the last name of the page before; empty: the first page
--- ARGV[2] limit      int
+-- KEYS[1] job:order     zset
+-- KEYS[2] job           hash  job -> "REV JSON"
+-- KEYS[3] job:slot      hash  job -> "SLOT DUE REV RULES", see _lib/schedule
+-- KEYS[4] job:open      hash
+-- KEYS[5] job:counts    hash  see _lib/counts
+-- KEYS[6] ledger:order  zset  see _lib/ledger
+-- KEYS[7] task          hash  see _lib/record
+-- ARGV[1] after         str   the cursor of the page before; empty: the first page
+-- ARGV[2] limit         int
+-- ARGV[3] texts         list  what the definition has to hold: a tag, an origin, as JSON has it
+-- ARGV[4] state         str   scheduled, paused, ended, by_hand, open or failing; empty: any
 --
--- Returns  {cursor, *jobs}  an empty cursor: this was the last page
--- include: _lib/clock
+-- Returns  {cursor, *jobs}  an empty cursor: this was the last page. There may be fewer than `limit`: a run looks at so many only
+--
+-- A definition may hold a text elsewhere than where it counts: the caller looks again. No index finds these jobs, for each would cost
+-- all jobs that are put.
+-- include: _lib/schedule
 
-local jobs = redis.call('ZRANGEBYLEX', KEYS[1], ARGV[1] == '' and '-' or '(' .. ARGV[1], '+', 'LIMIT', 0, ARGV[2])
-return {#jobs == tonumber(ARGV[2]) and jobs[#jobs] or '', unpack(jobs)}
+local LOOKS = 2000
+local LATEST, AS_MANY = 5, 20  -- a job that may be failing costs as much as so many others
+local limit, texts, state = tonumber(ARGV[2]), cjson.decode(ARGV[3]), ARGV[4]
+local order, defs, slots, open, counts = index(KEYS[1]), page(KEYS[2]), page(KEYS[3]), page(KEYS[4]), page(KEYS[5])
+local low = ARGV[1] == '' and '-' or '(' .. ARGV[1]
+local any = #texts == 0 and state == ''
+local names = redis.call('ZRANGEBYLEX', order[KEY], low, '+', 'LIMIT', 0, any and limit or LOOKS)
+if any then return {#names == limit and names[limit] or '', unpack(names)} end
+
+local function holds(job)
+  local definition = read(defs, job) or ''
+  for _, text in ipairs(texts) do
+    if not string.find(definition, text, 1, true) then return false end
+  end
+  return true
+end
+
+-- Whether the latest of its tasks that succeeded or did not, did not. Its counts tell most jobs that it can't be.
+local function may_fail(job)
+  local failed, lost = string.match(read(counts, job) or '', '^%d+ %d+ (%d+) (%d+)')
+  return failed and failed + lost > 0
+end
+
+local function failing(job)
+  local members = redis.call('ZREVRANGEBYLEX', KEYS[6], '(' .. job .. '\255\255', '[' .. job .. '\255', 'LIMIT', 0, LATEST)
+  for _, member in ipairs(members) do
+    local slot = tonumber(string.sub(member, #job + 2))
+    local became = slot and string.match(redis.call('HGET', KEYS[7], job .. '@' .. int(slot)) or '', '^%l+')
+    if became == 'dead' or became == 'done' then return became == 'dead' end
+  end
+  return false
+end
+
+local function is(job)
+  if state == '' then return true end
+  if state == 'failing' then return may_fail(job) and failing(job) end
+  if state == 'open' then return read(open, job) end
+  local place = read(slots, job) or ''
+  local slot, due = string.match(place, '^(%S+) (%S+)')
+  if state == 'by_hand' then return slot == '-1' and due == NEVER end
+  if state == 'ended' then return slot == '-1' and due ~= NEVER end
+  if state == 'paused' then return slot and slot ~= '-1' and due == NEVER end
+  return slot and slot ~= '-1' and due ~= NEVER
+end
+
+if #texts > 0 then gather(defs, names) end
+if state == 'failing' then gather(counts, names) elseif state == 'open' then gather(open, names) elseif state ~= '' then gather(slots, names) end
+local out, looks, last = {''}, LOOKS, ''
+for _, job in ipairs(names) do
+  looks = looks - (state == 'failing' and may_fail(job) and AS_MANY or 1)
+  if #out > limit or looks < 0 then
+    out[1] = last
+    return out
+  end
+  last = job
+  if holds(job) and is(job) then out[#out + 1] = job end
+end
+if #names == LOOKS then out[1] = last end
+return out

@@ -30,6 +30,7 @@
 -- A definition that needs a newer version than the caller's stays as it is, whatever the caller declares: it begins with `"needs"`.
 -- include: _lib/ledger _lib/schedule _lib/messages
 
+local AWAKE_MS = 1000
 local jobs = column(10, 1)
 local s = schedule_of(KEYS[28], KEYS[29], KEYS[30], KEYS[31], jobs, KEYS[33])
 gather(s.defs, jobs)
@@ -42,6 +43,8 @@ if not epoch then
   redis.call('SET', KEYS[32], int(epoch))
 end
 
+local first = tonumber(redis.call('ZRANGE', s.dues[KEY], 0, 0, 'WITHSCORES')[2] or nil)
+local soonest = math.huge
 local changed = not s.seen
 local out = each(10, function(i)
   local job, rev, slot, due, since = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4]), tonumber(ARGV[i + 5])
@@ -85,8 +88,10 @@ local out = each(10, function(i)
     enter(s.dues, job, schedule_when(s, job, old))
   end
   if counted_out(job, tonumber(ARGV[i + 9])) then schedule_end(s, job, words, LIMIT_MS) end
+  soonest = math.min(soonest, read(s.dues, job) or soonest)
   return {code, epoch, astray and read(s.slots, job) or '', now}
 end)
 if changed then schedule_see(s) end
-if changed then say(q.bell, message_job()) end
+-- Whoever sleeps looks when the first comes due. What is about to come due may be hidden by one who has looked before.
+if changed and (not first or first < now + AWAKE_MS or soonest < first) then say(q.bell, message_job()) end
 return out

@@ -76,6 +76,21 @@ def test_ls_shows_description_and_tags_and_filters_by_a_tag(lockbeat: Lockbeat, 
     )
 
 
+def test_ls_comes_in_pages_and_shows_those_that_stand_so(lockbeat: Lockbeat, jobs: str) -> None:
+    using(jobs, lambda lb: lb.jobs.put(*(Job.declare(f"z-{n}", Every(3600)) for n in range(3))))
+    using(jobs, lambda lb: lb.jobs.pause("z-1"))
+    answer = lockbeat("ls", "--url", jobs, "--limit", "3", "--json")
+    assert [found["job"] for found in answer.json] == ["nightly", "tick", "z-0"]
+    assert "--after z-0" in lockbeat("ls", "--url", jobs, "--limit", "3").err
+    rest = lockbeat("ls", "--url", jobs, "--after", "z-0", "--limit", "3")
+    assert ([line.split()[0] for line in rest.out.splitlines()], rest.err) == (["JOB", "z-1", "z-2"], "")
+    [found] = lockbeat("ls", "--url", jobs, "--state", "paused", "--json").json
+    assert (found["job"], found["state"]) == ("z-1", "paused")
+    assert lockbeat("ls", "--url", jobs, "--state", "ended").out == "no job in namespace lockbeat is ended\n"
+    for wrong in (["--state", "odd"], ["--limit", "0"], ["--after", ""]):
+        assert lockbeat("ls", "--url", jobs, *wrong).code == 2
+
+
 def test_an_empty_store_says_so(lockbeat: Lockbeat, store: str) -> None:
     assert lockbeat("ls", "--url", store).out.startswith("no jobs in namespace lockbeat: ")
     assert lockbeat("locks", "--url", store).out == "no locks are held\n"

@@ -95,7 +95,7 @@ async def test_a_slot_that_was_fired_is_not_fired_for_another_that_still_expects
     now, _, _, _, _, rows = await lb.store.call("beat/due", shard, limit=400, hide_ms=0, seen="")
     await scheduler(lb, job).tick(shard)
     before = await lb.jobs.get("report")
-    await late._fire(shard, now, rows)
+    await late._firing.fire(shard, now, rows)
     assert late.fired == 0
     assert await lb.jobs.get("report") == before
     assert len(tasks_of(raw, lb)) == 1

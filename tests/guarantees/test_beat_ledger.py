@@ -140,7 +140,7 @@ async def test_after_an_hour_without_a_worker_the_latest_slot_runs(lb: Lockbeat,
 
 async def fire_by_hand(lb: Lockbeat, job: Job, slot: int) -> Any:
     """As an instance that has no worker does at that slot."""
-    row = shot(lb, job, slot, next=f"{slot + MINUTE} 0 {job.rev}", next_due=0)
+    row = shot(lb, job, slot, next=f"{slot + MINUTE} 0 {job.rev}")
     return await lb.store.call_many([row], lb.jobs.shard_of(job.name))
 
 

@@ -10,7 +10,7 @@ import pytest
 from lockbeat import Fixed, Lockbeat
 from lockbeat.errors import StoreUnavailable
 from lockbeat.jobs import Job
-from lockbeat.jobs import scheduler as module
+from lockbeat.jobs import walk as module
 from lockbeat.store import results
 from lockbeat.triggers import Every
 from tests.beats import Beats, Hands, backdate, eventually, ledger, minutely, now_ms, overdue, scheduler, states
@@ -101,7 +101,7 @@ async def test_what_is_lost_of_a_job_is_healed_without_a_restart(lb: Lockbeat, r
     assert said[2] == results.LOST, "whoever sleeps is told that something is odd"
     for _ in range(2):
         await beat.tick(0)
-        beat._walks.clear()
+        beat._walk.again.clear()
     if not declared and "job" in lost.replace("/report", "").split():
         return
     said = await lb.store.call("beat/heartbeat", 0, owner="me", info="{}", ttl_ms=30_000)
@@ -131,7 +131,7 @@ async def test_a_job_whose_definition_nobody_has_is_forgotten_after_a_while(
     await beat.tick(0)
     assert raw.hexists(lb.store.keys.key(0, "job:slot"), "report"), "an instance that declares it may come"
     monkeypatch.setattr(module, "ORPHANED", -1.0)
-    beat._walks.clear()
+    beat._walk.again.clear()
     await beat.tick(0)
     assert not raw.hexists(lb.store.keys.key(0, "job:slot"), "report")
     assert (await lb.store.call("beat/heartbeat", 0, owner="me", info="{}", ttl_ms=30_000))[2] == results.NO

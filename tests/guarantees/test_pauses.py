@@ -317,7 +317,7 @@ async def test_a_clock_set_back_resumes_nothing_and_lengthens_no_skip(lb: Lockbe
         await lb.jobs.pause("report", by="anna")
         to(NOON + 100)
         for beat in fleet.beats:
-            beat._walks.clear()
+            beat._walk.again.clear()
         await fleet.until(130, 100)
         assert fleet.ran == [3600]
         assert (await lb.jobs.get("report")).paused
@@ -337,7 +337,7 @@ async def test_a_pause_survives_the_loss_of_a_key(lb: Lockbeat, raw: Any, lost: 
         fleet.ran.clear()
         raw.delete(lb.store.keys.key(0, lost))
         for beat in fleet.beats:
-            beat._walks.clear()
+            beat._walk.again.clear()
         await fleet.until(90, 16)
         state = await lb.jobs.get("report")
         assert state.paused is not None

@@ -39,7 +39,7 @@ class Bench:
 
     async def fire(self, *, owner: str = "o", call: str = "c", lease_ms: int = 0, **changes: Any) -> Any:
         """beat/fire for the slot that is due."""
-        row = shot(self.lb, self.job, self.slot, **{"window": -1, "owner": owner, "call": call, "lease_ms": lease_ms} | changes)
+        row = shot(self.lb, self.job, self.slot, **{"owner": owner, "call": call, "lease_ms": lease_ms} | changes)
         return await self.lb.store.call_row(row, self.shard)
 
     async def next(self) -> int | None:
@@ -153,7 +153,7 @@ async def test_the_same_call_again_gets_its_attempt_again_and_another_does_not(b
 
 
 async def test_fire_of_the_last_slot_ends_the_job(bench: Bench) -> None:
-    assert (await bench.fire(next="", next_due=0))[0] == results.WAITING
+    assert (await bench.fire(next=""))[0] == results.WAITING
     assert await bench.next() is None
     assert (await bench.call("beat/due", limit=10, hide_ms=300, seen="")).jobs == []
 
@@ -405,7 +405,7 @@ async def test_the_ledger_comes_newest_first_and_in_pages(bench: Bench) -> None:
     first = bench.slot - 1000
     for number in range(25):
         await bench.due(first + number)
-        assert (await bench.fire(overlap="allow"))[0] == results.WAITING
+        assert (await bench.fire(policies=minutely(overlap="allow").firing))[0] == results.WAITING
     newest = [entry.slot_ms for entry in await bench.lb.jobs.ledger("report", 10)]
     assert newest == [first + number for number in range(24, 14, -1)]
     older = [entry.slot_ms for entry in await bench.lb.jobs.ledger("report", 10, before_ms=newest[-1])]

@@ -45,7 +45,7 @@ def test_a_slot_is_missed_that_may_have_run_or_is_too_late(
     unsure: int, window: int, state: str | None, code: str, detail: str
 ) -> None:
     lua = decided()
-    missed = lua.call("firing_missed", {"unsure": unsure}, "report", SLOT, ID, SLOT, SLOT, 0, window, 100)
+    missed = lua.call("firing_missed", {"unsure": unsure}, "report", SLOT, ID, "", window, 100)
     assert missed is (state is not None)
     text = page(lua, "tasks", ID)
     assert (text is None) is (state is None)
@@ -60,7 +60,7 @@ def test_a_slot_is_missed_that_may_have_run_or_is_too_late(
 def test_those_before_it_are_one_entry(count: int, counted: int) -> None:
     lua = decided()
     first, last = SLOT - 60_000 * 60, SLOT - 60_000
-    assert lua.call("firing_missed", {"unsure": 0}, "report", SLOT, ID, first, last, count, -1, 100) is False
+    assert lua.call("firing_missed", {"unsure": 0}, "report", SLOT, ID, f"{first} {last} {count}", -1, 100) is False
     found = TaskRecord.of(page(lua, "tasks", f"report@{first}").encode("latin-1"))
     assert (found.slot_state, found.code, found.policies) == ("missed", "not_fired", {"last": last, "count": count})
     assert JobCounts.of(page(lua, "counts", "report")) == JobCounts(missed=counted)
@@ -68,7 +68,7 @@ def test_those_before_it_are_one_entry(count: int, counted: int) -> None:
 
 def test_a_slot_that_the_ledger_knows_is_not_fired_again() -> None:
     lua = decided(task={ID: "done 1 1 1 1 0 0 1 2 - \xff\xff"})
-    assert lua.call("firing_missed", {"unsure": 0}, "report", SLOT, ID, SLOT, SLOT, 0, -1, 100) is True
+    assert lua.call("firing_missed", {"unsure": 0}, "report", SLOT, ID, "", -1, 100) is True
     assert page(lua, "counts", "report") is None
 
 

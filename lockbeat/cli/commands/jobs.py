@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -14,7 +15,7 @@ from lockbeat.cli._output import Answer, Cell, Table, clock, fields, first_line,
 from lockbeat.cli._store import each
 from lockbeat.cli.commands.tasks import attempt_lines
 from lockbeat.client import Lockbeat
-from lockbeat.jobs import Change, Job, JobState, LedgerEntry, Slot, around
+from lockbeat.jobs import Change, Job, JobState, LedgerEntry, Slot, State, around
 from lockbeat.monitor import instances
 from lockbeat.store import reasons
 from lockbeat.triggers import ByHand
@@ -29,6 +30,7 @@ TOLERANCE = 5.0
 """Seconds, by the server's clock, within which a slot that has come due is not late: whoever fires it may be about to."""
 NEGLECTED = 30.0
 """Seconds that a task may wait before `ls` says so."""
+STATES = get_args(State)
 MOST_MS = 253_402_300_800_000  # the year 10000
 
 
@@ -36,10 +38,14 @@ MOST_MS = 253_402_300_800_000  # the year 10000
 async def ls(
     lb: Lockbeat,
     tag: Annotated[str | None, typer.Option(metavar="TAG", help="Only jobs with this tag.")] = None,
+    state: Annotated[State | None, typer.Option(metavar="STATE", help=f"Only those: {', '.join(STATES)}.")] = None,
+    after: Annotated[str | None, typer.Option(metavar="JOB", help="Only names after this one.")] = None,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, max=100_000, help="How many at most.")] = 1000,
 ) -> Answer:
     """List jobs: trigger, next slot, last outcome."""
     now = await lb.store.server_time()  # before what it is compared with: a slot is not late because its job was read first
-    states = await lb.jobs.list(tag)
+    states = await lb.jobs.list(tag, state=state, after=after, limit=limit + 1)
+    states, more = states[:limit], len(states) > limit
     pages = await each(states, lambda state: lb.jobs.ledger(state.job.name, 1))
     found = [(state, page[0] if page else None) for state, page in zip(states, pages, strict=True)]
     problems = await _calendar_problems(lb, states, now)
@@ -65,7 +71,7 @@ async def ls(
                 "job": state.job.name,
                 "trigger": state.job.trigger.to_json(),
                 "schedule": str(state.job.trigger),
-                **fields(state, "next_slot due_at"),
+                **fields(state, "state next_slot due_at"),
                 "due_in": round(state.next.due_ms / 1000 - now, 3) if state.next else None,
                 "overdue": _is_overdue(state.next, now),
                 **fields(state, "open in_line counts"),
@@ -79,12 +85,22 @@ async def ls(
         ],
         Table(
             rows,
-            none=none if tag is None else f"no job in namespace {namespace} has the tag {tag}",
+            none=_nothing(namespace, tag, state, after) or none,
             spare=("OVERLAP", "FLAGS", "LAST SLOT", "NEXT SLOT"),
             wraps=("JOB", "TRIGGER", "FLAGS"),
         ),
-        "no instance schedules; start one: lockbeat run MODULE:BEAT" if unserved else "",
+        "no instance schedules; start one: lockbeat run MODULE:BEAT"
+        if unserved
+        else f"there are more: --after {shlex.quote(states[-1].job.name)}"
+        if more
+        else "",
     )
+
+
+def _nothing(namespace: str, tag: str | None, state: str | None, after: str | None) -> str:
+    """That no job is like that; empty: all were asked for."""
+    said = [f"has the tag {tag}" if tag else "", f"is {state}" if state else "", f"comes after {after}" if after else ""]
+    return f"no job in namespace {namespace} {' and '.join(filter(None, said))}" if any(said) else ""
 
 
 async def _calendar_problems(lb: Lockbeat, states: list[JobState], now: float) -> dict[tuple[str, ...], list[str]]:

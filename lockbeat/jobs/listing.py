@@ -1,0 +1,65 @@
+"""Listing: which jobs are asked for, and their names in order over all shards, a page at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+
+from lockbeat.store import Store
+from lockbeat.values.checks import one_of
+from lockbeat.values.names import check_name
+
+if TYPE_CHECKING:
+    from lockbeat.jobs.registry import JobState
+
+Stands = Literal["scheduled", "paused", "ended", "by_hand"]
+State = Literal[Stands, "open", "failing"]
+"""How a job stands; `open`: a task of it has not ended (of overlap `allow` nobody knows); `failing`: the last of its tasks that
+succeeded or failed was lost or failed."""
+
+
+class Wanted(NamedTuple):
+    """Which jobs are asked for; None: whatever they are."""
+
+    tag: str | None
+    state: State | None
+
+    @classmethod
+    def of(cls, tag: str | None, state: State | None) -> Wanted:
+        """Raises InvalidArgument and InvalidType."""
+        if tag is not None:
+            check_name("tag", tag)
+        if state is not None:
+            one_of("state", state, get_args(State))
+        return cls(tag, state)
+
+    def takes(self, found: JobState) -> bool:
+        """Whether a job is one of them that a script found: it looks for texts, and not where they stand."""
+        return (self.tag is None or self.tag in found.job.tags) and (
+            self.state not in get_args(Stands) or self.state == found.state
+        )
+
+    async def names(self, store: Store, after: bytes, page: int) -> AsyncIterator[tuple[bytes, int]]:
+        """The names and shards of those that may be wanted, in order (`job/list`), `page` asked for at a time."""
+        texts = [json.dumps(self.tag)] if self.tag is not None else []
+        buffers = [deque[bytes]() for _ in range(store.shards)]
+        cursors = dict.fromkeys(range(store.shards), after)
+
+        async def refill(shard: int) -> None:
+            while not buffers[shard] and shard in cursors:
+                reply = await store.call("job/list", shard, after=cursors[shard], limit=page, texts=texts, state=self.state or "")
+                buffers[shard].extend(reply.jobs)
+                cursors[shard] = reply.cursor
+                if not reply.cursor:
+                    del cursors[shard]
+
+        while True:
+            await asyncio.gather(*(refill(shard) for shard in [*cursors] if not buffers[shard]))
+            if not any(buffers):
+                return
+            first = min((buffer[0], shard) for shard, buffer in enumerate(buffers) if buffer)
+            buffers[first[1]].popleft()
+            yield first
