@@ -8,6 +8,7 @@ from lockbeat.errors import (
     ClaimBusy,
     ClaimDone,
     ClaimRefused,
+    Conflict,
     InvalidArgument,
     LeaseLost,
     LifespanError,
@@ -21,7 +22,7 @@ from lockbeat.errors import (
     UnknownTask,
 )
 from lockbeat.fences import FencedValue
-from lockbeat.jobs import Change, Job, JobState, LedgerEntry, Resumed, Slot, Upcoming
+from lockbeat.jobs import Applied, Change, Job, JobState, LedgerEntry, Put, Resumed, Slot, Upcoming
 from lockbeat.leases.lease import Lease
 from lockbeat.locks import Lock, LockBackend
 from lockbeat.program import Beat
@@ -33,6 +34,7 @@ from lockbeat.worker import Run
 
 __all__ = [
     "AnyOf",
+    "Applied",
     "At",
     "Attempt",
     "Beat",
@@ -47,6 +49,7 @@ __all__ = [
     "ClaimHandle",
     "ClaimRefused",
     "ClaimStats",
+    "Conflict",
     "Counts",
     "Cron",
     "Done",
@@ -73,6 +76,7 @@ __all__ = [
     "LockbeatError",
     "NewTask",
     "NotDurable",
+    "Put",
     "Resumed",
     "Run",
     "Slot",

@@ -23,7 +23,8 @@ LockbeatError
 │   └── TaskTimeout (TimeoutError) `timeout` ran out before the task ended
 ├── JobError
 │   ├── DuplicateJob (ValueError)  two jobs of one name in one program
-│   └── UnknownJob (LookupError)   no job of that name in the store
+│   ├── UnknownJob (LookupError)   no job of that name in the store
+│   └── Conflict                   jobs are not as the call expects them, or another origin's: `.jobs`
 └── CalendarError
     ├── UnknownCalendar (LookupError)  no calendar of that name in the store
     └── CalendarInUse              jobs exclude by it: `.jobs`
@@ -235,6 +236,15 @@ class DuplicateJob(JobError, ValueError):
 
 class UnknownJob(JobError, LookupError):
     """The store has no job of that name."""
+
+
+class Conflict(JobError):
+    """Jobs are not as the call expects them, or belong to another origin: look at them, and decide anew."""
+
+    def __init__(self, problem: str, jobs: list[str]) -> None:
+        super().__init__(problem)
+        self.jobs = jobs
+        """Names of those that were left as they are; the first hundred."""
 
 
 class CalendarError(LockbeatError):

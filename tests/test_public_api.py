@@ -16,6 +16,7 @@ INTERNAL = {"Claimed", "Row"}  # between the tasks and the worker
 def test_the_package_exports_these_names_and_no_others() -> None:
     assert sorted(lockbeat.__all__) == [
         "AnyOf",
+        "Applied",
         "At",
         "Attempt",
         "Beat",
@@ -30,6 +31,7 @@ def test_the_package_exports_these_names_and_no_others() -> None:
         "ClaimHandle",
         "ClaimRefused",
         "ClaimStats",
+        "Conflict",
         "Counts",
         "Cron",
         "Done",
@@ -56,6 +58,7 @@ def test_the_package_exports_these_names_and_no_others() -> None:
         "LockbeatError",
         "NewTask",
         "NotDurable",
+        "Put",
         "Resumed",
         "Run",
         "Slot",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
 from typing import Any
+from unittest.mock import patch
 
 from lockbeat import Every, Fixed, Lockbeat
-from lockbeat.jobs import Job
+from lockbeat.jobs import Job, applying
 from lockbeat.tasks import NewTask
 from tests.beats import ledger
 from tests.claims import acquired, left_behind, ran_out
@@ -47,6 +48,17 @@ class Verb:
 def job(period: float = 86_400 * 365, **options: Any) -> Job:
     """One whose slots are far away."""
     return Job.declare("report", Every(period, datetime.fromisoformat("2000-01-01T00:00Z")), **options)
+
+
+def put_one(lb: Lockbeat, if_rev: str | None = None, **options: Any) -> Awaitable[Any]:
+    return lb.jobs.put("report", job().trigger, function="send", params={"n": 7}, if_rev=if_rev, **options)
+
+
+async def in_steps(lb: Lockbeat, names: Iterable[str], **options: Any) -> Any:
+    """As if two jobs were as many as one run takes."""
+    with patch.object(applying, "MOST", 2):
+        jobs = [dataclasses.replace(job(**options), name=name, function=name) for name in names]
+        return await lb.jobs.apply(jobs, origin="billing", prune=True)
 
 
 def kept(lb: Lockbeat, day: str = "2030-12-25") -> Awaitable[Any]:
@@ -224,6 +236,21 @@ VERBS = {
     "tasks.queues": Verb(lambda lb, _: lb.tasks.queues(), ["default"], at_work),
     "jobs.put": Verb(lambda lb, _: lb.jobs.put(job()), {0: "then"}),
     "jobs.put anew": Verb(lambda lb, _: lb.jobs.put(job()), {0: "then"}, lambda lb: lb.jobs.put(job(3600 * 24 * 730))),
+    "jobs.put one": Verb(lambda lb, _: put_one(lb), {"outcome": "added"}),
+    "jobs.put one of that rev": Verb(
+        lambda lb, put: put_one(lb, priority=7, if_rev=put.rev), {"outcome": "changed"}, lambda lb: put_one(lb)
+    ),
+    "jobs.put_one": Verb(lambda lb, _: lb.jobs.put_one(job(), if_rev=""), {"outcome": "added"}),
+    "jobs.apply": Verb(
+        lambda lb, _: lb.jobs.apply([job()], origin="billing", prune=True),
+        {"added": ["report"], "removed": ["other"]},
+        lambda lb: lb.jobs.apply([dataclasses.replace(job(), name="other", function="other")], origin="billing"),
+    ),
+    "jobs.apply in steps": Verb(
+        lambda lb, _: in_steps(lb, "abcd"),
+        {"added": ["b", "d"], "changed": ["a", "c"], "removed": ["cc", "e", "ee", "f"], "unchanged": []},
+        lambda lb: in_steps(lb, ("a", "c", "cc", "e", "ee", "f"), priority=7),
+    ),
     "jobs.get": Verb(
         lambda lb, _: lb.jobs.get("report"), {"next": {"slot_ms": "then", "due_ms": "then"}}, lambda lb: lb.jobs.put(job())
     ),
@@ -288,7 +315,17 @@ async def look(lb: Lockbeat, room: str) -> list[Any]:
     if room == "jobs":
         for state in await lb.jobs.list():
             name = state.job.name
-            found.append((name, state.job.trigger, state.paused, await ledger(lb, name), await lb.jobs.changes(name)))
+            found.append(
+                (
+                    name,
+                    state.job.trigger,
+                    state.job.origin,
+                    state.rev,
+                    state.paused,
+                    await ledger(lb, name),
+                    await lb.jobs.changes(name),
+                )
+            )
     if room == "calendars":
         found.append(await lb.calendars.list())
     if room == "claims":

@@ -19,7 +19,7 @@ from lockbeat.errors import InvalidArgument, LockbeatError
 from lockbeat.values.visible import visible
 
 # In the order in which `--help` lists them.
-for commands in ("serve", "jobs", "control", "calendars", "leases", "top", "tasks", "claims", "doctor"):
+for commands in ("serve", "jobs", "control", "applying", "calendars", "leases", "top", "tasks", "claims", "doctor"):
     import_module(f"lockbeat.cli.commands.{commands}")
 
 

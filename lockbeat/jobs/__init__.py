@@ -1,8 +1,9 @@
 """Jobs: what is due when, as data in the store, and the scheduler that every instance runs."""
 
+from lockbeat.jobs.applying import Applied, Put
 from lockbeat.jobs.around import Upcoming
 from lockbeat.jobs.control import Change, Resumed
-from lockbeat.jobs.definition import Job, JobOptions, task_id
+from lockbeat.jobs.definition import API, CODE, Job, JobOptions, task_id
 from lockbeat.jobs.firing import Runner
 from lockbeat.jobs.ledger import LedgerEntry
 from lockbeat.jobs.listing import State
@@ -11,13 +12,17 @@ from lockbeat.jobs.registry import Jobs, JobState
 from lockbeat.jobs.scheduler import Scheduler
 
 __all__ = [
+    "API",
+    "CODE",
     "MOST_COUNTED",
+    "Applied",
     "Change",
     "Job",
     "JobOptions",
     "JobState",
     "Jobs",
     "LedgerEntry",
+    "Put",
     "Resumed",
     "Runner",
     "Scheduler",

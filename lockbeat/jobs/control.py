@@ -224,7 +224,8 @@ class Control:
         Unless the job's overlap is `allow`, nothing is triggered while a task of it has not ended: `created` is False then, and
         `task_id` is that task. To slots that come due before the run has ended it is such a task, too.
 
-        params: what its `run.params` is to be, JSON. overlap: "allow": run beside whatever runs of it; None: as the job has it.
+        params: what its `run.params` is to be, JSON; None: as the job has them.
+        overlap: "allow": run beside whatever runs of it; None: as the job has it.
         reason, by: as for `pause`.
 
         Raises: UnknownJob. InvalidArgument and InvalidType for params that are no JSON.
@@ -232,11 +233,12 @@ class Control:
         if overlap is not None:
             one_of("overlap", overlap, ("allow",))
         check_name("name", name)
-        payload = "" if params is None else f'{{"params":{dump("params", params)},"headers":{{}}}}'
+        given = "" if params is None else dump("params", params)
         why = "" if reason is None else check_name("reason", reason, MOST_WORDS)
         who, task_id = _who(by), f"{name}!{secrets.token_hex(6)}"
         while True:
             known = await self._standing(name)
+            text = given or known.job.params_text
             said, found = await self._store.call(
                 "job/trigger",
                 self.shard_of(name),
@@ -245,7 +247,7 @@ class Control:
                 id=task_id,
                 record=known.job.triggered(overlap),
                 overlap=overlap or known.job.overlap,
-                payload=payload,
+                payload=f'{{"params":{text},"headers":{{}}}}' if text else "",
                 owner=self._store.owner,
                 by=who,
                 why=why,

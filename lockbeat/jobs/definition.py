@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cached_property, lru_cache
@@ -16,9 +18,10 @@ from lockbeat.calendars import check_calendar
 from lockbeat.errors import InvalidArgument, InvalidType
 from lockbeat.retry import MOST_ATTEMPTS, Exponential, Fixed, Retry, retry_from_json
 from lockbeat.triggers import Trigger, between, trigger_from_json
-from lockbeat.values.checks import one_of, whole
+from lockbeat.values.checks import of_type, one_of, whole
 from lockbeat.values.durations import Seconds, milliseconds
 from lockbeat.values.names import check_name
+from lockbeat.values.payloads import dump
 
 Overlap = Literal["skip", "allow", "buffer_one", "buffer_all", "cancel_other"]
 Catchup = Literal["latest", "skip", "all"]
@@ -48,12 +51,14 @@ class JobOptions(TypedDict, total=False):
     description: str
     tags: Sequence[str]
     exclude: Sequence[str]
+    params: Any
 
 
-READS = 2
+READS = 3
 """The version of definitions that is read here. One that begins with a higher `"needs"` holds what decides the job's slots and is
 unknown here. Any other field that is unknown decides none, and is carried along.
-2 has `gap` and `fold`, `AnyOf` and `Between`, `limit`, `pause_after`, `exclude`, and of overlap and catch-up what 1 lacks."""
+2 has `gap` and `fold`, `AnyOf` and `Between`, `limit`, `pause_after`, `exclude`, and of overlap and catch-up what 1 lacks.
+3 has `function` and `params`: whoever fires such a job has to say what is to run."""
 AS_EVER = {
     "overlap": ("skip", "allow"),
     "catchup": ("latest", "skip"),
@@ -69,6 +74,10 @@ ADDED = ("limit", "buffer", "cap", "pause_after", "description", "tags", "exclud
 LONGEST_DESCRIPTION = 1000
 MOST_TAGS = 50
 MOST_EXCLUDED = 20
+MOST_PARAMS = 16_384
+"""Bytes of a job's params as JSON: they go with each of its tasks."""
+CODE, API = "code", "api"
+"""Who declared a job: a `Beat`, or somebody at run time who did not say another word."""
 TRIGGERED_MS = 7 * 86_400_000
 """For how long it is known what became of a run that was triggered."""
 SKIP_WINDOW = 10.0
@@ -120,6 +129,13 @@ class Job:
     """Words to find it by."""
     exclude: tuple[str, ...] = ()
     """Calendars: a slot on a day of any of them, in the zone of the trigger, is not fired."""
+    function: str = ""
+    """Which function runs; empty: the one with the job's name."""
+    params: Any = None
+    """What its `run.params` is: JSON, up to 16 KiB."""
+    origin: str | None = field(default=None, compare=False)
+    """Who declared it: "code" (a `Beat`), "api", or a word of whoever did. None: a version that did not say so; or nobody yet.
+    It says nothing of what the job does, so it is no part of `rev`."""
     carried: str = field(default="", repr=False)
     """What a newer version wrote beside the fields above, as members of a JSON object: not read, and written back as it is."""
 
@@ -131,6 +147,11 @@ class Job:
         object.__setattr__(self, "trigger", self.trigger.of_job(self.name))
         object.__setattr__(self, "tags", _checked_tags(self.tags))
         object.__setattr__(self, "exclude", _checked_exclude(self.exclude))
+        object.__setattr__(self, "function", check_name("function", self.function) if self.function != "" else self.name)
+        if self.origin is not None:
+            check_origin("origin", self.origin)
+        if self.params is not None:
+            object.__setattr__(self, "params", json.loads(self.params_text))  # a copy, which nobody changes
         if not isinstance(self.description, str):
             raise InvalidType("description", f"must be a str, not {type(self.description).__name__}")
         if len(self.description) > LONGEST_DESCRIPTION:
@@ -167,11 +188,14 @@ class Job:
         lease: Seconds = 5,
         start: datetime | None = None,
         end: datetime | None = None,
+        function: str | None = None,
+        origin: str | None = None,
         **rest: Any,
     ) -> Job:
         """A job from durations in seconds (or timedelta).
 
         start, end: aware datetimes; its slots are those of the trigger from `start` on and before `end`.
+        function, origin: see the fields; None: the job's name, and nobody yet.
         """
         known = JobOptions.__annotations__
         for unknown in sorted(rest.keys() - known.keys()):
@@ -186,8 +210,28 @@ class Job:
             jitter_ms=milliseconds("jitter", jitter, least=0),
             timeout_ms=None if timeout is None else milliseconds("timeout", timeout),
             lease_ms=milliseconds("lease", lease, least=0.1),
+            function="" if function is None else check_name("function", function),
+            origin=origin,
             **rest,
         )
+
+    def with_origin(self, origin: str) -> Job:
+        """The same, declared by `origin` unless it says another."""
+        if self.origin is not None:
+            return self
+        same = copy(self)  # what was made of its definition is true of it as well
+        object.__setattr__(same, "origin", check_origin("origin", origin))
+        return same
+
+    @cached_property
+    def params_text(self) -> str:
+        """Its params as JSON, the same for equal ones; empty: none."""
+        if self.params is None:
+            return ""
+        text = json.dumps(json.loads(dump("params", self.params)), separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+        if (size := len(text.encode())) > MOST_PARAMS:
+            raise InvalidArgument("params", f"must be at most {MOST_PARAMS >> 10} KiB of JSON, not {size} bytes")
+        return text
 
     @property
     def fires_within_ms(self) -> int:
@@ -198,11 +242,35 @@ class Job:
 
     @cached_property
     def definition(self) -> str:
-        """The job as JSON, as the store keeps it."""
+        """The job as JSON, without its origin. Params are text in it: a script that looks for a word finds none of theirs."""
         options, carried = _options_text(self.retry, *_options(self)), f",{self.carried}" if self.carried else ""
         needs = max(self.trigger.needs, *(1 if getattr(self, name) in known else 2 for name, known in AS_EVER.items()))
+        if self.function != self.name:
+            needs, options = 3, f'{options},"function":{json.dumps(self.function)}'
+        if self.params is not None:
+            needs, options = 3, f'{options},"params":{json.dumps(self.params_text)}'
         said = f'"needs":{needs},' if needs > 1 else ""
         return f'{{{said}"trigger":{_trigger_text(self.trigger)},{options}{carried}}}'
+
+    @property
+    def stored(self) -> str:
+        """The same with its origin, as the store keeps it: behind what it needs, where `_lib/origin` looks for it."""
+        begins = self._begins
+        return f"{begins}{self._said}{self.definition[len(begins) :]}"
+
+    @property
+    def head(self) -> str:
+        """What its line in the store begins with: `REV {`, and who declared it."""
+        return f"{self.rev} {self._begins}{self._said}"
+
+    @property
+    def _begins(self) -> str:
+        text = self.definition
+        return text[: text.index(",") + 1] if text.startswith('{"needs"') else "{"
+
+    @property
+    def _said(self) -> str:
+        return f'"origin":"{self.origin}",' if self.origin else ""
 
     @cached_property
     def rev(self) -> str:
@@ -214,7 +282,7 @@ class Job:
     def record(self) -> str:
         """What each of its tasks carries: `MAX_ATTEMPTS JSON`."""
         record: dict[str, Any] = {
-            "name": self.name,
+            "name": self.function,
             "job": self.name,
             "queue": self.queue,
             "overlap": self.overlap,
@@ -227,6 +295,8 @@ class Job:
             record["window_ms"] = self.fires_within_ms
         if self.timeout_ms:
             record["timeout_ms"] = self.timeout_ms
+        if self.params is not None:
+            record["params"] = self.params_text
         return f"{self.max_attempts} {json.dumps(record, separators=(',', ':'))}"
 
     @cached_property
@@ -240,6 +310,7 @@ class Job:
         record = json.loads(self.record.partition(" ")[2])
         record |= {"of": record.pop("job"), "overlap": overlap or self.overlap, "retention_ms": TRIGGERED_MS}
         record.pop("window_ms", None)
+        record.pop("params", None)  # it has a payload
         return f"{self.max_attempts} {json.dumps(record, separators=(',', ':'))}"
 
     @classmethod
@@ -251,19 +322,33 @@ class Job:
                 raise InvalidArgument("definition", f"job {name!r} needs a lockbeat that reads definitions {needs}, not {READS}")
             retry = retry_from_json(told) if (told := data.pop("retry", None)) else None
             trigger = trigger_from_json(data.pop("trigger"))
+            function, origin = data.pop("function", ""), data.pop("origin", None)
+            params = json.loads(said) if (said := data.pop("params", "")) else None
             carried = json.dumps({key: value for key, value in data.items() if key not in _OPTIONS}, separators=(",", ":"))[1:-1]
             options = {key: value for key, value in data.items() if key in _OPTIONS}
-            return cls(name, trigger, retry=retry, carried=carried, **options)
+            return cls(name, trigger, retry=retry, carried=carried, function=function, params=params, origin=origin, **options)
         except InvalidArgument:
             raise
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as problem:
             raise InvalidArgument("definition", f"job {name!r} can't be read: {problem!r}") from None
 
 
-_OPTIONS = tuple(sorted({one.name for one in fields(Job)} - {"name", "trigger", "retry", "carried"}))
+_APART = {"name", "trigger", "retry", "function", "params", "origin", "carried"}
+_OPTIONS = tuple(sorted({one.name for one in fields(Job)} - _APART))
 _options = attrgetter(*_OPTIONS)
 _LATER = {one.name: one.default for one in fields(Job) if one.name in ADDED}
 # A hundred thousand jobs have a few thousand triggers, and next to all of them the same options.
+
+
+_ORIGIN = re.compile(r"[A-Za-z0-9._:/@+-]{1,100}")
+
+
+def check_origin(argument: str, value: object) -> str:
+    """A word that says who declares jobs. Raises InvalidArgument, InvalidType."""
+    of_type(argument, value, str, "a str")
+    if not _ORIGIN.fullmatch(str(value)):
+        raise InvalidArgument(argument, "must be 1 to 100 letters, digits, or any of . _ : / @ + -")
+    return str(value)
 
 
 def _checked_tags(tags: object) -> tuple[str, ...]:

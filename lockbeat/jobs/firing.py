@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -260,9 +261,9 @@ class Firing:
 def _first_attempt(job: Job, slot_ms: int, shard: int, owner: str, fence: int, expires_ms: int, asked_at: float) -> Task:
     return Task(
         id=task_id(job.name, slot_ms),
-        name=job.name,
+        name=job.function,
         queue=job.queue,
-        params=None,
+        params=json.loads(job.params_text) if job.params is not None else None,  # the function's own: it may change them
         headers={},
         attempt=1,
         max_attempts=job.max_attempts,

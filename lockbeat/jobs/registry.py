@@ -7,17 +7,18 @@ import builtins
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Unpack, overload
 
 from lockbeat.calendars import read_view
-from lockbeat.errors import StoreError, Unreadable
+from lockbeat.errors import Conflict, InvalidArgument, InvalidType, StoreError, Unreadable
 from lockbeat.jobs import around, plan
+from lockbeat.jobs.applying import Applying, Put
 from lockbeat.jobs.around import Upcoming
-from lockbeat.jobs.control import PAUSE, Change, Control, paused_by
-from lockbeat.jobs.definition import READS, Job
+from lockbeat.jobs.control import PAUSE, Change, paused_by
+from lockbeat.jobs.definition import API, CODE, READS, Job, JobOptions, check_origin
 from lockbeat.jobs.ledger import LedgerEntry
 from lockbeat.jobs.listing import Stands, State, Wanted
 from lockbeat.jobs.plan import Slot
@@ -27,7 +28,7 @@ from lockbeat.store.records import JobCounts, SlotLine
 from lockbeat.store.replies import sifted
 from lockbeat.store.rows import Row
 from lockbeat.store.scripts import load
-from lockbeat.triggers import ByHand
+from lockbeat.triggers import ByHand, Trigger
 from lockbeat.triggers.rules import UNKNOWN, rules_version
 from lockbeat.values.checks import of_type, whole
 from lockbeat.values.durations import instant
@@ -57,6 +58,8 @@ class JobState:
     """How often what became of its slots since it was declared, also of those that the ledger has forgotten."""
     paused: Change | None = None
     """By what it is paused; None: it is not."""
+    rev: str = ""
+    """Of its definition, as the store has it: `put(..., if_rev=state.rev)` changes it only if nobody has since."""
     in_line: int = 0
     """How many slots wait for that task to end: under overlap `buffer_one`, `buffer_all`, `cancel_other`, and catch-up `all`."""
 
@@ -80,24 +83,83 @@ class JobState:
         return None if self.next is None else self.next.due_ms / 1000
 
 
-class Jobs(Control):
+class Jobs(Applying):
     """The jobs of a store."""
 
-    async def put(self, *jobs: Job, since_ms: int = 0) -> dict[int, int]:
-        """Declare jobs (`job/put`). Their slots begin after now; a known job keeps its slot unless its trigger changed.
+    @overload
+    async def put(self, *jobs: Job, since_ms: int = 0) -> dict[int, int]: ...
+    @overload
+    async def put(self, job: Job, /, *, if_rev: str, take_over: bool = False) -> Put: ...
+    @overload
+    async def put(
+        self,
+        name: str,
+        trigger: Trigger | None,
+        *,
+        function: str | None = None,
+        origin: str = API,
+        if_rev: str | None = None,
+        take_over: bool = False,
+        **options: Unpack[JobOptions],
+    ) -> Put: ...
+    async def put(
+        self,
+        *jobs: Any,
+        since_ms: int = 0,
+        if_rev: str | None = None,
+        take_over: bool = False,
+        **options: Any,
+    ) -> Any:
+        """`put("report-7", Cron("0 9 * * *"), function="send_report", params={"customer": 7})`: declare a job (`job/apply`).
 
-        since_ms: when this instance last saw them, if the store has been emptied since.
+        Its slots begin after now; a known job keeps its slot unless its trigger changed.
 
-        Returns the epoch of each shard that was written to.
+        trigger: when its slots are; None: it has none, and runs when it is triggered.
+        function: which one runs, by the name under which a program of the store has it; None: the one with the job's name.
+        params: what its `run.params` is, JSON of at most 16 KiB.
+        origin: whose it is, see `apply`.
+        if_rev: put it only if it has this rev (`JobState.rev`); empty: only if there is none of that name.
+        take_over: though another origin has it.
+        options: queue, overlap, catchup and all that the decorators take.
+
+        Also `put(job, ...)`: several of `Job.declare(...)` (`job/put`), each of the origin that it names, else "api". Returns the
+        epoch of each shard that was written to. Of those, what belongs to another origin is left as it is, and the rest declared.
+        And `put(job, if_rev=rev)`: one.
+
+        Raises: Conflict for a job of another origin, or another rev: it is as it was. InvalidArgument, InvalidType.
         """
+        if jobs and isinstance(jobs[0], str):
+            job = _declared(jobs[0], *jobs[1:], **options)
+            return await self.put_one(job, if_rev=if_rev, take_over=take_over)
+        for unknown in options:
+            raise InvalidArgument(unknown, "belongs to a job by its name: put(name, trigger, ...)")
         for job in jobs:
             of_type("jobs", job, Job, "Job")
+        if if_rev is not None or take_over:
+            if len(jobs) != 1:
+                raise InvalidArgument("if_rev", f"is for one job, not {len(jobs)}")
+            return await self.put_one(jobs[0], if_rev=if_rev, take_over=take_over)
+        epochs, refused = await self._put_all([job.with_origin(API) for job in jobs], since_ms)
+        if refused:
+            raise others(refused)
+        return epochs
+
+    async def declare(self, jobs: Iterable[Job], since_ms: int = 0) -> dict[int, int]:
+        """`put` for a program: what belongs to another origin stays as it is, and the log says so."""
+        epochs, refused = await self._put_all([job.with_origin(CODE) for job in jobs], since_ms)
+        for name, origin in refused.items():
+            log.error("job %r of this program is left out: the name belongs to origin %r; lockbeat delete frees it", name, origin)
+        return epochs
+
+    async def _put_all(self, jobs: Iterable[Job], since_ms: int) -> tuple[dict[int, int], dict[str, str]]:
+        """The epoch of each shard; and of jobs that belong to another origin, which."""
         groups: dict[int, list[Job]] = defaultdict(list)
         for job in jobs:
             groups[self.shard_of(job.name)].append(job)
-        return {shard: await self._put(shard, several, since_ms) for shard, several in groups.items()}
+        refused = dict[str, str]()
+        return {shard: await self._put(shard, several, since_ms, refused) for shard, several in groups.items()}, refused
 
-    async def _put(self, shard: int, jobs: builtins.list[Job], since_ms: int) -> int:
+    async def _put(self, shard: int, jobs: builtins.list[Job], since_ms: int, refused: dict[str, str]) -> int:
         """Declare those of a shard, some runs at a time: the server works on one while the next is being worked out."""
         now_ms = await self._store.server_ms(shard)
         epoch, ahead_ms, most = 0, 0, load("job/put").most
@@ -117,9 +179,11 @@ class Jobs(Control):
                     for run in sent:
                         run.cancel()
                 epoch, now_ms = replies[-1].epoch, replies[-1].now_ms
-                stray = [(job, reply.stands.decode()) for job, reply in zip(some, replies, strict=True) if reply.stands]
+                told = [(job, reply.code, reply.stands.decode()) for job, reply in zip(some, replies, strict=True)]
+                refused |= {job.name: stands for job, code, stands in told if code == results.ANOTHERS}
+                stray = [(job, stands) for job, code, stands in told if stands and code != results.ANOTHERS]
                 await self.stand_again(shard, stray, now_ms)
-                overtaken += [job for job, reply in zip(some, replies, strict=True) if reply.code == results.TOO_LATE]
+                overtaken += [job for job, code, _ in told if code == results.TOO_LATE]
             # Overtaken by the clock on the way: others may have fired that slot meanwhile. Aim a little further ahead.
             jobs, ahead_ms = overtaken, ahead_ms * 2 or 20
         return epoch
@@ -155,14 +219,14 @@ class Jobs(Control):
         """How it stands if nothing of it has to be put."""
         first, rev = plan.first(job, now_ms) or plan.none(job), job.rev
         place = f"{first.slot_ms} {first.due_ms} {rev} {rules}"
-        return self._store.row["job/declared"](job=job.name, head=f"{rev} ", place=place)
+        return self._store.row["job/declared"](job=job.name, head=job.head, place=place)
 
     def _row(self, job: Job, now_ms: int, since_ms: int) -> Row:
         first = plan.first(job, now_ms) or plan.none(job)
         return self._store.row["job/put"](
             job=job.name,
             rev=job.rev,
-            definition=job.definition,
+            definition=job.stored,
             slot=first.slot_ms,
             due=first.due_ms,
             since=max(since_ms - job.jitter_ms, 0),
@@ -233,7 +297,7 @@ class Jobs(Control):
         if paused is not None and at is not None:
             at = _after_pause(job, at, paused)
         opened, *in_line = standing.open.split(b"\xff")
-        return JobState(job, at, opened.decode() or None, counts, paused, len(in_line))
+        return JobState(job, at, opened.decode() or None, counts, paused, standing.rev, len(in_line))
 
     async def list(
         self, tag: str | None = None, *, state: State | None = None, after: str | None = None, limit: int | None = None
@@ -347,6 +411,23 @@ class Jobs(Control):
                 break
             before_ms = page[-1].slot_ms
         return False
+
+
+_MISSING = object()
+
+
+def _declared(name: str, trigger: object = _MISSING, *rest: object, origin: str = API, **options: Any) -> Job:
+    if rest or trigger is _MISSING:
+        raise InvalidType("jobs", "must be jobs, or a name and a trigger")
+    made: Any = ByHand() if trigger is None else trigger
+    return Job.declare(name, made, origin=check_origin("origin", origin), **options)
+
+
+def others(refused: Mapping[str, str]) -> Conflict:
+    """Jobs that belong to another origin, which stands beside each."""
+    name, origin = next(iter(refused.items()))
+    more = f", and so do {len(refused) - 1} more to theirs" if len(refused) > 1 else ""
+    return Conflict(f"job {name!r} belongs to origin {origin!r}{more}: left as they are", sorted(refused)[:100])
 
 
 def _after_pause(job: Job, at: Slot, paused: Change) -> Slot | None:

@@ -62,7 +62,9 @@ class Scheduler:
 
     async def register(self) -> None:
         """Declare this program's jobs. Raises StoreUnavailable."""
-        self._walk.epochs |= await self._jobs.put(*self._known.declared.values())
+        self._walk.epochs |= await self._jobs.declare(self._known.declared.values())
+        for shard in range(self._store.shards):
+            await self._jobs.forget_removed(shard)  # by somebody who died before they did
 
     def wake(self, shard: int) -> None:
         """There may be something to fire on a shard."""

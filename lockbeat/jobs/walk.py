@@ -41,7 +41,7 @@ class Walk:
         count = len(self._known.declared)
         log.warning("the store was emptied; declaring %d %s again", count, "job" if count == 1 else "jobs")
         mine = [job for job in self._known.declared.values() if self._jobs.shard_of(job.name) == shard]
-        epochs = await self._jobs.put(*mine, since_ms=self.seen.get(shard, 0))
+        epochs = await self._jobs.declare(mine, since_ms=self.seen.get(shard, 0))
         self.epochs[shard] = epochs.get(shard, 0)
 
     async def through(self, shard: int, odd: int) -> bool:
@@ -85,7 +85,7 @@ class Walk:
         """The definitions of these jobs were lost. Declare ours again; forget those that nobody declares."""
         mine = [self._known.declared[name] for name in names if name in self._known.declared]
         if mine:
-            await self._jobs.put(*mine, since_ms=self.seen.get(shard, 0))
+            await self._jobs.declare(mine, since_ms=self.seen.get(shard, 0))
         for name in names:
             if name not in self._known.declared and monotonic() - self._orphans.setdefault(name, monotonic()) > ORPHANED:
                 del self._orphans[name]

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from lockbeat.connection import Connector
 from lockbeat.errors import ScriptError, StoreError, StoreFormatError
-from lockbeat.monitor._instances import fields
+from lockbeat.monitor._instances import MOST_FUNCTIONS, fields, instances
 from lockbeat.monitor._server import Finding, Said, Server, checked, denied, told
 from lockbeat.store.calls import Calls
 from lockbeat.store.keys import FORMAT, Keys
@@ -17,7 +17,7 @@ from lockbeat.store.wire import Wire
 MOST_SERVERS = 32
 """Shards whose servers are looked at; each takes a connection."""
 JOBS = 1000
-"""That one run of calendar/users looks at."""
+"""That one run of calendar/users and job/functions looks at."""
 KNOWN_FOR = timedelta(days=30)
 """A calendar that ends sooner is told of."""
 PUT = "put it again: lockbeat calendar put NAME ..."
@@ -57,6 +57,7 @@ async def examine(connector: Connector, namespace: str, timeout: float) -> list[
         ]
         if format_.state != "fail":
             findings.append(await checked("jobs", _overdue(calls, keys, shards)))
+            findings.append(await checked("functions", _functions(calls, shards)))
             findings.append(await checked("calendars", _calendars(calls, shards)))
         return findings
     finally:
@@ -95,6 +96,34 @@ async def _overdue(calls: Calls, keys: Keys, shards: int) -> Said:
     by, name = max(late)
     several = f"{len(late)} job{'s are' if len(late) > 1 else ' is'} overdue"
     return "fail", f"{several}, {name} by {by:.0f} s", "is an instance running that schedules? see lockbeat instances"
+
+
+async def _functions(calls: Calls, shards: int) -> Said:
+    """Whether some living instance has the function of each job."""
+    workers = [instance for instance in await instances(calls) if instance.queues]
+    if not workers:
+        return "ok", "no instance runs any"
+    if any(len(instance.tasks) >= MOST_FUNCTIONS for instance in workers):
+        return "ok", f"an instance has {MOST_FUNCTIONS} or more, too many to name them all"
+    known = {name for instance in workers for name in instance.tasks}
+    lacking: dict[str, str] = {}
+    for shard in range(shards):
+        after, more = b"", True
+        while more:
+            after, words = await calls.call("job/functions", shard, after=after, limit=JOBS)
+            more = bool(after)
+            for at in range(0, len(words), 2):
+                if (name := words[at].decode(errors="replace")) not in known:
+                    lacking.setdefault(name, words[at + 1].decode(errors="replace"))
+    if not lacking:
+        return "ok", "some instance has that of each job"
+    name = min(lacking)
+    several = f"{len(lacking)} functions" if len(lacking) > 1 else "a function"
+    return (
+        "warn",
+        f"no living instance has {several} that jobs run, such as {name!r} of {lacking[name]}: its slots wait",
+        "deploy what has it, or lockbeat delete the job",
+    )
 
 
 async def _calendars(calls: Calls, shards: int) -> Said:

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 
 from lockbeat.store import Store
+from lockbeat.store.calls import Calls
 
 HEARTBEAT = 10.0
 """Seconds between two signs of life of an instance."""
@@ -48,7 +49,7 @@ class Instance:
         return self.seen_ms / 1000
 
 
-async def instances(store: Store) -> list[Instance]:
+async def instances(store: Calls) -> list[Instance]:
     """Who lives, by owner (`beat/instances`). One that was killed stays for up to 30 s."""
     found = []
     for owner, text, dead_at_ms in await store.call("beat/instances", 0, limit=MOST_INSTANCES):

@@ -101,7 +101,7 @@ async def overview(store: Store) -> Overview:
     )
     running = await Tasks(store).list(state="running", limit=MOST_RUNNING + 1)
     known = len(running) <= MOST_RUNNING
-    of_jobs = {(job_lock(info.name), info.fence) for info in running}
+    of_jobs = {(job_lock(info.job), info.fence) for info in running}
     owners = Counter(owner for found, _ in locks for key, owner, fence in found if (key, fence) not in of_jobs)
     held: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
     for name, *counts in (row for shard in counted for row in shard.queues):

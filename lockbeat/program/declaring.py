@@ -7,7 +7,7 @@ from datetime import datetime, tzinfo
 from typing import Any, TypeVar, Unpack, cast, overload
 
 from lockbeat.errors import DuplicateJob, InvalidArgument, UnknownTask
-from lockbeat.jobs import Job, JobOptions
+from lockbeat.jobs import CODE, Job, JobOptions
 from lockbeat.tasks import NewTask, SpawnOptions, TaskOptions
 from lockbeat.triggers import At, ByHand, Cron, Every, Trigger
 from lockbeat.triggers.cron import Fold, Gap
@@ -43,7 +43,7 @@ class Declared:
         gap, fold: what becomes of a fixed local time that a clock change skips or repeats, see `Cron`.
         name: the job's; None: the function's.
         options: overlap, catchup, window, jitter, timeout, max_attempts, retry, lease, queue, priority, keep, start, end,
-            limit, buffer, cap, pause_after, description, tags: the fields of `lockbeat.jobs.Job`.
+            limit, buffer, cap, pause_after, description, tags, exclude, params: the fields of `lockbeat.jobs.Job`.
 
         Raises: InvalidTrigger for a line or zone that can't be read. InvalidArgument for another option. DuplicateJob for a name
         that this beat has.
@@ -80,7 +80,9 @@ class Declared:
 
     def _declare(self, trigger: Trigger, name: str | None, options: JobOptions) -> Callable[[F], F]:
         # Options are wrong or right before there is a function: said on the decorator's own line.
-        given = cast("dict[str, Any]", {"queue": self.queue, **options})
+        for said in options.keys() & {"function", "origin"}:
+            raise InvalidArgument(said, "is said by the decorator: it is the function below, and the code")
+        given = cast("dict[str, Any]", {"queue": self.queue, "origin": CODE, **options})
         declared = Job.declare("unnamed" if name is None else name, trigger, **given)
 
         def decorate(function: F) -> F:

@@ -48,6 +48,8 @@ KEYS = {
     "job:open": "hash    job -> its unfinished task and the slots in line behind it, unless overlap is allow",
     "job:paused": "hash    job -> why no slot of it is fired, until when, and who said so",
     "job:changes": "hash    job -> who did what to it",
+    "job:origin": "zset    origin and job, in lexical order; and jobs that were removed, and left something behind",
+    "job:applied": "zset    PX; origin by the number of the latest apply of its jobs",
     "job:counts": "hash    job -> how often what became of its slots",
     # days on which jobs don't fire, see _lib/calendar
     "calendar": "hash    calendar -> where its days come from",
@@ -111,14 +113,19 @@ def queue_tag(queue: str) -> str:
 
 def shard_of_task(task_id: str, shards: int) -> int:
     """The shard that a task lives in: that of a slot or of a triggered run with its job, one that was spawned with its queue."""
-    job, at, slot = task_id.rpartition("@")
-    if at and slot.lstrip("-").isdigit():
-        return shard_of(job_lock(job), shards)
-    job, bang, rest = task_id.rpartition("!")
-    if bang and _ID.fullmatch(rest):
+    if job := job_of_task(task_id):
         return shard_of(job_lock(job), shards)
     tag = task_id.partition("-")[0]
     return int(tag, 16) % shards if _TAG.fullmatch(tag) else shard_of(task_id, shards)
+
+
+def job_of_task(task_id: str) -> str:
+    """The job whose slot a task is, or that was triggered; empty: it was spawned."""
+    job, at, slot = task_id.rpartition("@")
+    if at and slot.lstrip("-").isdigit():
+        return job
+    job, bang, rest = task_id.rpartition("!")
+    return job if bang and _ID.fullmatch(rest) else ""
 
 
 def job_lock(job: str) -> str:

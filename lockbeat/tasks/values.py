@@ -13,7 +13,7 @@ from typing import Any, Literal, TypedDict, get_args
 from lockbeat.errors import InvalidArgument, InvalidType, Unreadable
 from lockbeat.retry import MOST_ATTEMPTS, Exponential, Fixed, Retry
 from lockbeat.store import reasons
-from lockbeat.store.keys import job_lock
+from lockbeat.store.keys import job_lock, job_of_task
 from lockbeat.store.records import Attempt, LeaseLine, TaskRecord, seconds_of
 from lockbeat.tasks.failure import Failure
 from lockbeat.values.checks import of_type, whole
@@ -201,6 +201,8 @@ class Task:
         task_id, most, text, attempt, fence, expires_ms, due_ms, until_ms, payload = row
         policies = json.loads(text)
         data = load(payload, "task:params", task_id.decode()) if payload else {}
+        if said := policies.get("params"):  # a job's own
+            data["params"] = load(said, "task", task_id.decode())
         slot_of = policies.get("job", "")
         job = slot_of or policies.get("of", "")
         return cls(
@@ -300,6 +302,11 @@ class TaskInfo:
         """`id`, as it is called where it is the id of something else's task."""
         return self.id
 
+    @property
+    def job(self) -> str:
+        """The job whose slot it is, or that was triggered; empty: it was spawned."""
+        return job_of_task(self.id)
+
     @classmethod
     def of(cls, task_id: str, row: list[Any], key: Callable[[str], str]) -> TaskInfo | None:
         """From a reply of `task/get`; None: there is no such task. `key`: spells a key of its shard. Raises Unreadable."""
@@ -319,6 +326,8 @@ class TaskInfo:
             failed = Failure(**load(failure, entry)) if failure else None
             entry = "task:params"
             data = {**load(payload, entry)} if payload else {}
+            if said := policies.get("params"):  # a job's own
+                data["params"] = load(said, "task")
             entry = "task:result"
             returned = load(result, entry) if result else None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, Unreadable):

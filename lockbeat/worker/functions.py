@@ -47,10 +47,10 @@ class Run:
     """Grows with each attempt of any task of the shard: hand it to whatever the function writes to."""
     task_id: str
     name: str = ""
-    """Of the function, as it was spawned."""
+    """Of the function, as it was spawned or as its job says."""
     queue: str = "default"
     params: Any = None
-    """What it was spawned with, from JSON; None for jobs."""
+    """What it was spawned or triggered with, from JSON; of a slot: the job's."""
     headers: Mapping[str, Any] = field(default_factory=dict)
     owner: str = ""
     """The instance that runs it."""

@@ -112,7 +112,7 @@ class Worker:
         """
         room, here = self.room, list[bool]()
         for job in jobs:
-            here.append(room > 0 and job.queue in self._queues and job.name in self._functions)
+            here.append(room > 0 and job.queue in self._queues and job.function in self._functions)
             room -= here[-1]
         leases_ms = [job.lease_ms for job, mine in zip(jobs, here, strict=True) if mine]
         with self._places(shard, call, len(leases_ms), min(leases_ms, default=0)) as starting:

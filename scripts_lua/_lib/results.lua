@@ -23,4 +23,5 @@ local RESULT = {
   TOO_LATE = -9,    -- what it depends on has gone on
   BUSY = -10,       -- somebody is at it
   REMEMBERED = -11, -- it is done, and remembered as such
+  NEWER = -12,      -- only a newer version can read what is there
 }

@@ -75,3 +75,15 @@ local function schedule_odd(s, epoch)
   local placed = redis.call('HLEN', s.slots[KEY]) - (s.seen and 1 or 0)
   return (jobs ~= placed or jobs ~= redis.call('ZCARD', s.dues[KEY]) or jobs ~= redis.call('ZCARD', s.order[KEY])) and RESULT.LOST or RESULT.NO
 end
+
+-- When the first job comes due; nil: there is none.
+local function schedule_first(s)
+  return tonumber(redis.call('ZRANGE', s.dues[KEY], 0, 0, 'WITHSCORES')[2] or nil)
+end
+
+-- Whether to tell of a job that comes due at `soonest`. Whoever sleeps looks when the `first` one does, which may be hidden by one who has
+-- looked before if it is about to.
+local AWAKE_MS = 1000
+local function schedule_wakes(first, soonest)
+  return not first or first < now + AWAKE_MS or soonest < first
+end

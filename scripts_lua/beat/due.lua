@@ -8,6 +8,7 @@
 -- KEYS[32] epoch      string
 -- KEYS[33] job:paused   hash
 -- KEYS[34] job:changes  hash
+-- KEYS[35] job:origin  zset    see _lib/origin
 -- ARGV[1]  limit      int
 -- ARGV[2]  hide_ms    int     if the caller dies before it fires them, they come back after this time
 -- ARGV[3]  seen       str     what the call before returned as such; empty: there was none
@@ -20,7 +21,7 @@
 -- Hiding only saves work: it is beat/fire that decides who fires. A store that knows less than its caller has lost what came
 -- after: a snapshot, or a failover. What was due by then may have been fired.
 -- Rarely: ledger_drop
--- include: _lib/ledger _lib/pause
+-- include: _lib/ledger _lib/pause _lib/origin
 
 local limit, hide = tonumber(ARGV[1]), tonumber(ARGV[2])
 local waiting = redis.call('ZRANGEBYSCORE', KEYS[31], '-inf', int(now), 'LIMIT', 0, limit)
@@ -40,6 +41,7 @@ local function forget(job)
   if open or #members == 100 then
     enter(s.dues, job, now + (#members == 100 and 1000 or 3600000))
   else
+    origin_passes(index(KEYS[35]), job, origin_of(read(s.defs, job) or ''), nil)
     erase(s.defs, job)
     leave(s.order, job)
     erase(s.slots, job)

@@ -43,8 +43,8 @@ def test_ls_is_a_plain_table_where_no_terminal_reads_it(lockbeat: Lockbeat, jobs
     head, nightly, tick = answer.out.splitlines()
     assert head.split() == ["JOB", "TRIGGER", "NEXT", "SLOT", "IN", "LAST", "LAST", "SLOT", "OVERLAP", "FLAGS"]
     assert nightly.startswith("nightly  30 2 * * * Europe/Berlin  ")
-    assert nightly.endswith("skip     catchup=skip jitter=60s")
-    assert tick.endswith("allow    queue=fast")
+    assert nightly.endswith("skip     origin=api catchup=skip jitter=60s")
+    assert tick.endswith("allow    origin=api queue=fast")
     assert answer.out.isascii()
 
 

@@ -15,7 +15,7 @@ from .conftest import Lockbeat, left
 Module = Callable[..., str]
 
 SERVING = ("run", "beat", "worker", "demo")
-CONTROL = ("pause", "resume", "skip-next", "trigger", "changes")
+CONTROL = ("pause", "resume", "skip-next", "trigger", "changes", "put", "apply")
 LOOKING = ("calendars", "calendar", "ls", "next", "ledger", "why", "delete", "locks", "release-all", "instances", "unlock")
 TENDING = ("tasks", "task", "spawn", "cancel", "dead", "retry", "redrive", "purge", "claims", "top")
 COMMANDS = (*SERVING, *LOOKING, *CONTROL, *TENDING, "server", "doctor")
@@ -43,6 +43,21 @@ COMMANDS = (*SERVING, *LOOKING, *CONTROL, *TENDING, "server", "doctor")
         (["pause", "job", "--until", "soon"], "'--until': 'soon' is no time"),
         (["trigger", "job", "{foreign"], "PARAMS: {foreign is not JSON"),
         (["trigger", "job", "{foreign"], "lockbeat trigger job '{"),
+        (["put"], "JOB"),
+        (["put", "job", "{foreign"], "PARAMS: {foreign is not JSON"),
+        (["put", "job", "--every", "0"], "period"),
+        (["put", "job", "--cron", "61 * * * *"], "61"),
+        (["put", "job", "--cron", "* * * * *", "--every", "60"], "every: can't go with cron"),
+        (["put", "job", "--timezone", "UTC"], "timezone: goes with a trigger"),
+        (["put", "job", "--at", "soon"], "at: 'soon' is no time"),
+        (["put", "job", "--option", "overlap"], "--option: 'overlap' must be NAME=VALUE"),
+        (["put", "job", "--option", "overlap=often"], "overlap: must be one of"),
+        (["put", "job", "--function", ""], "function: must not be empty"),
+        (["put", "job", "--origin", "two words"], "origin: must be 1 to 100 letters"),
+        (["put", "job", "--origin", "code"], "origin: must not be 'code'"),
+        (["apply"], "FILE"),
+        (["apply", "jobs.json"], "--origin"),
+        (["apply", "/nowhere.json", "--origin", "billing"], "/nowhere.json can't be read"),
         (["run", "no_such_module:beat"], "no module named 'no_such_module'"),
         (["run", "no_such.module:beat"], "no_such"),
         (["run", "no/such/file.py:beat"], "no file"),

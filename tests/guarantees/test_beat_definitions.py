@@ -341,7 +341,7 @@ def test_a_beat_refuses_what_it_cannot_do(argument: str, options: dict[str, Any]
 @only("memory")
 async def test_the_store_refuses_what_is_no_job(lb: Lockbeat) -> None:
     with pytest.raises(InvalidType, match=r"^jobs: "):
-        await lb.jobs.put("report")  # type: ignore[arg-type]
+        await lb.jobs.put("report")  # type: ignore[call-overload]
     for name in ("", 7):
         with pytest.raises(InvalidArgument, match=r"^name: "):
             await lb.jobs.get(name)  # type: ignore[arg-type]

@@ -82,6 +82,7 @@ REFUSED: dict[str, Verb] = {
     "claims.acquire": lambda lb, _: lb.claims.acquire("other", "alice", 30),
     "tasks.spawn": lambda lb, _: lb.tasks.spawn("job"),
     "jobs.put": lambda lb, _: lb.jobs.put(minutely("another")),
+    "jobs.apply": lambda lb, _: lb.jobs.apply([minutely("another")], origin="billing"),
     "jobs.trigger": lambda lb, _: lb.jobs.trigger("paused"),
     "jobs.resume": lambda lb, _: lb.jobs.resume("paused"),
     "calendars.put": lambda lb, _: lb.calendars.put("other", ["2030-12-25"]),

@@ -368,7 +368,7 @@ async def test_put_refuses_a_first_slot_that_has_come_due_on_the_way(lb: Lockbea
     late = await now_ms(lb)
     args: dict[str, Any] = {
         "rev": job.rev,
-        "definition": job.definition,
+        "definition": job.with_origin("api").stored,
         "keep": job.keep,
         "rules": "-",
         "reads": READS,

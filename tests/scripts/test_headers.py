@@ -108,7 +108,7 @@ def test_what_ends_or_renews_runs_under_oom_and_what_begins_does_not() -> None:
         "task/mend",  # likewise
         "task/confirm",  # of a task that was spawned while there was room
         "job/pause",  # which keeps work from beginning
-        *("job/delete", "calendar/delete"),  # which give memory back
+        *("job/delete", "job/forget", "calendar/delete"),  # which give memory back
         "beat/heartbeat",
         "store/open",  # which instances say again with each heartbeat
     }

@@ -84,7 +84,7 @@ async def use_tasks(alice: Lockbeat, bob: Lockbeat) -> None:
 
 
 async def use_jobs(alice: Lockbeat, raw: Any, go_to: Any) -> None:
-    """One whose slot is done, one that runs, one that is tried again, one that waits; two paused; one that was triggered."""
+    """One whose slot is done, one that runs, one tried again, one that waits; two paused; one triggered; two of an origin."""
     jobs = [Job.declare(name, Every(10), max_attempts=2) for name in ("done", "running", "retried", "waiting")]
     await alice.jobs.put(*jobs)
     go_to(NOON + 10)
@@ -99,6 +99,9 @@ async def use_jobs(alice: Lockbeat, raw: Any, go_to: Any) -> None:
     await alice.jobs.skip_next("skipping", by="bob")
     await alice.jobs.put(Job.declare("by hand", ByHand()))
     await alice.jobs.trigger("by hand", {"customer": 7}, by="bob")
+    bills = [Job.declare(f"bill {n}", Every(3600), function="bill", params={"customer": n}) for n in range(3)]
+    await alice.jobs.apply(bills, origin="billing")
+    await alice.jobs.apply(bills[1:], origin="billing", prune=True)
 
 
 def text_of(backend: Backend, namespace: str, instances: dict[str, str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, get_args
 
@@ -15,8 +16,8 @@ from lockbeat.cli._output import Answer, Cell, Table, clock, fields, first_line,
 from lockbeat.cli._store import each
 from lockbeat.cli.commands.tasks import attempt_lines
 from lockbeat.client import Lockbeat
-from lockbeat.jobs import Change, Job, JobState, LedgerEntry, Slot, State, around
-from lockbeat.monitor import instances
+from lockbeat.jobs import CODE, Change, Job, JobState, LedgerEntry, Slot, State, around
+from lockbeat.monitor import MOST_FUNCTIONS, instances
 from lockbeat.store import reasons
 from lockbeat.triggers import ByHand
 from lockbeat.values.durations import brief, span
@@ -24,10 +25,12 @@ from lockbeat.values.durations import brief, span
 ENTRY = "job slot task_id state reason code by fence attempt at started_at ended_at last_slot count attempts_made"
 OPTIONS = "queue overlap buffer catchup cap window_ms jitter_ms timeout_ms max_attempts lease_ms priority keep limit pause_after"
 """What a job says beyond its trigger."""
-TOLD = "description tags exclude"
+TOLD = "description tags exclude function params origin"
 """And what more it says in JSON."""
 TOLERANCE = 5.0
 """Seconds, by the server's clock, within which a slot that has come due is not late: whoever fires it may be about to."""
+SHOWN = 60
+"""Characters of a job's params in a table."""
 NEGLECTED = 30.0
 """Seconds that a task may wait before `ls` says so."""
 STATES = get_args(State)
@@ -74,7 +77,7 @@ async def ls(
                 **fields(state, "state next_slot due_at"),
                 "due_in": round(state.next.due_ms / 1000 - now, 3) if state.next else None,
                 "overdue": _is_overdue(state.next, now),
-                **fields(state, "open in_line counts"),
+                **fields(state, "rev open in_line counts"),
                 "paused": state.paused and fields(state.paused, "what at by reason until_at"),
                 "waiting_for_a_worker": _is_neglected(entry, now),
                 "last": entry and fields(entry, ENTRY),
@@ -163,6 +166,7 @@ def _last(entry: LedgerEntry | None, now: float) -> Cell:
 def _flags(job: Job) -> str:
     """The options that are not as every job has them."""
     flags = {
+        "origin": job.origin if job.origin != CODE else None,
         "catchup": job.catchup if job.catchup != "latest" else None,
         "window": job.window_ms and f"{job.window_ms / 1000:g}s",
         "jitter": job.jitter_ms and f"{job.jitter_ms / 1000:g}s",
@@ -176,6 +180,8 @@ def _flags(job: Job) -> str:
         "pause_after": job.pause_after,
         "tags": ",".join(job.tags),
         "exclude": ",".join(job.exclude),
+        "function": job.function if job.function != job.name else None,
+        "params": job.params_text if len(job.params_text) <= SHOWN else f"{job.params_text[:SHOWN]}...",
     }
     given = [f"{name}={value}" for name, value in flags.items() if value]
     return " ".join([*given, *([repr(job.description)] if job.description else [])]) or "-"
@@ -315,8 +321,32 @@ async def why(lb: Lockbeat, job: JobName, slot: SlotTime = None) -> Answer:
     entry = next(iter(await lb.jobs.ledger(job, 1, slot_ms + 1)), None)
     if entry is None or max(entry.slot_ms, entry.last_ms or 0) < slot_ms:
         raise Problem(await _untold(lb, state, slot_ms, entry, now))
+    nobody = await nobody_runs(lb, [state.job]) if _state(entry) == "waiting" else ""
     attempts = [f"  {line}" for line in attempt_lines(entry.attempts_made)]
-    return Answer(fields(entry, ENTRY), [_told(entry, slot_ms), *attempts])
+    return Answer(
+        fields(entry, ENTRY),
+        [_told(entry, slot_ms), *([f"  {nobody}"] if nobody else []), *attempts, *_runs(state.job)],
+    )
+
+
+def _runs(job: Job) -> list[str]:
+    """What a job runs, where its name does not say it; and whose it is."""
+    if job.function == job.name and job.params is None:
+        return []
+    given = f" with {job.params_text}" if job.params is not None else ""
+    return [f"  {job.name} runs {job.function}{given}{f'; origin: {job.origin}' if job.origin else ''}"]
+
+
+async def nobody_runs(lb: Lockbeat, jobs: Sequence[Job]) -> str:
+    """That no living instance can run one of these jobs, if none can."""
+    living = await instances(lb.store) if jobs else []
+    for job in jobs:
+        serving = [instance for instance in living if job.queue in instance.queues]
+        if not serving:
+            return f"no instance serves queue {job.queue!r}"
+        if not any(job.function in instance.tasks or len(instance.tasks) >= MOST_FUNCTIONS for instance in serving):
+            return f"no instance that serves queue {job.queue!r} has a function {job.function!r}"
+    return ""
 
 
 async def _newest(lb: Lockbeat, state: JobState, now: float) -> int:

@@ -61,7 +61,7 @@ def unlock(
         if lease is None:
             raise Problem(f"nobody holds {name!r}")
         for task in await lb.tasks.list(state="running", limit=MOST_RUNNING) if job is not None else ():
-            if (task.name, task.fence) == (job, lease.fence):
+            if (task.job, task.fence) == (job, lease.fence):
                 raise _of_an_attempt(lease, f"lockbeat cancel {task.id} ends it")
         return lease, await lb.store.server_time()
 

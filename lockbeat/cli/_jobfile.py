@@ -1,0 +1,102 @@
+"""Jobs as people write them in a file, JSON or TOML: read into what `lb.jobs.apply` takes."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tomllib
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from lockbeat.cli._errors import Usage
+from lockbeat.errors import InvalidArgument, InvalidType
+from lockbeat.jobs import Job
+from lockbeat.retry import retry_from_json
+from lockbeat.triggers import AnyOf, At, ByHand, Cron, Every, Trigger
+from lockbeat.values.visible import visible
+
+TRIGGERS = {"cron": ("timezone", "gap", "fold"), "every": ("anchor",), "at": (), "any_of": ()}
+"""What says when a job's slots are, and what goes with each."""
+
+
+def read_jobs(file: str) -> list[Job]:
+    """The jobs of a file, a list or what its `jobs` has; `-`: JSON from stdin. Raises Usage."""
+    where = "stdin" if file == "-" else file
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        data = tomllib.loads(text) if file.endswith(".toml") else json.loads(text)
+    except (OSError, ValueError, RecursionError) as problem:
+        raise Usage(f"{where} can't be read: {problem}") from None
+    found = data.get("jobs") if isinstance(data, Mapping) and data.keys() == {"jobs"} else data
+    if not isinstance(found, list):
+        raise Usage(f'{where} has no list of jobs: write [[jobs]] in TOML, {{"jobs": [...]}} or [...] in JSON')
+    return [_named(where, number, said) for number, said in enumerate(found, 1)]
+
+
+def _named(where: str, number: int, said: Any) -> Job:
+    """A job of a file; what is wrong with it is said with its place."""
+    name = said.get("name") if isinstance(said, Mapping) else None
+    try:
+        if not isinstance(said, Mapping):
+            raise InvalidType("job", f"must be a table of its options, not {said!r}")
+        return job_of(said)
+    except InvalidArgument as problem:
+        raise Usage(f"{where}: job {number}{f', {visible(str(name))}' if name else ''}: {problem}") from None
+
+
+def job_of(said: Mapping[str, Any]) -> Job:
+    """A job from its options by name: `cron`, `every`, `at` or `any_of`, and those that `Job.declare` takes.
+
+    Raises: InvalidArgument, InvalidType.
+    """
+    options = dict(said)
+    name = options.pop("name", None)
+    trigger = _trigger(options)
+    for instant in options.keys() & {"start", "end"}:
+        options[instant] = _time(instant, options[instant])
+    if isinstance(options.get("retry"), Mapping):
+        options["retry"] = retry_from_json(options["retry"])
+    return Job.declare(name, trigger, **options)
+
+
+def _trigger(options: dict[str, Any]) -> Trigger:
+    """What says when the slots are, taken out of the options."""
+    given = sorted(options.keys() & TRIGGERS.keys())
+    if len(given) > 1:
+        raise InvalidArgument(given[1], f"can't go with {given[0]}: any_of has several")
+    kind = given[0] if given else None
+    said: Any = options.pop(kind) if kind else None
+    more = {word: options.pop(word) for word in TRIGGERS.get(kind or "", ()) if word in options}
+    for strange in sorted(options.keys() & {word for words in TRIGGERS.values() for word in words}):
+        raise InvalidArgument(strange, f"can't go with {kind}" if kind else "goes with a trigger, and there is none")
+    if kind == "cron":
+        return Cron(said, **more)
+    if kind == "every":
+        return Every(said, _time("anchor", more["anchor"]) if "anchor" in more else None)
+    if kind == "at":
+        return At(_time("at", said))
+    if kind is None:
+        return ByHand()
+    if not isinstance(said, list) or not all(isinstance(one, Mapping) for one in said):
+        raise InvalidType("any_of", 'must be a list of triggers, such as [{"cron": "0 9 * * *"}, {"every": 3600}]')
+    return AnyOf(*map(_one_of_several, said))
+
+
+def _one_of_several(said: Mapping[str, Any]) -> Trigger:
+    options = dict(said)
+    trigger = _trigger(options)
+    if options or isinstance(trigger, ByHand):
+        raise InvalidArgument("any_of", f"has what is no trigger: {dict(said)!r}")
+    return trigger
+
+
+def _time(argument: str, said: Any) -> Any:
+    """An instant as ISO 8601, or as TOML has it."""
+    if not isinstance(said, str):
+        return said
+    try:
+        return datetime.fromisoformat(said)
+    except ValueError:
+        raise InvalidArgument(argument, f"{said!r} is no time; write it as 2030-01-31T12:00:00+01:00") from None
