@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, Self
 
+from lockbeat import settings
 from lockbeat.calendars import Calendars
 from lockbeat.claims import Claims
 from lockbeat.claims.table import Table
@@ -25,7 +26,7 @@ class Lockbeat:
     """A client of one store: `async with Lockbeat(url) as lb:`.
 
     url: redis:// rediss:// unix:// redis+sentinel://h1:p,h2:p/SERVICE/DB redis+cluster://h:p embedded://[PATH] memory://;
-        None: $LOCKBEAT_URL, else embedded://.
+        None: what is configured, else embedded://.
     namespace: keeps programs on one store apart: all keys begin with it. 1 to 64 letters, digits, or any of . _ : / -
     owner: this instance's name; None: one that is unique per process start.
     shards: how many shards the store is to have, fixed once it is in use; None: what it has.
@@ -35,6 +36,9 @@ class Lockbeat:
         Not for embedded:// and memory://.
     stall: seconds without a turn of the event loop after which the keeper renews no lease of this client; None: it always does.
 
+    What is not given of url, namespace, owner, shards and timeout is as configured: by $LOCKBEAT_URL, $LOCKBEAT_NAMESPACE and so
+    on, or by [tool.lockbeat] in pyproject.toml, see docs/configuration.md; else "lockbeat" and 5 s.
+
     Raises: InvalidArgument for an argument that can't be used. On entry: InvalidURL, and StoreUnavailable when the store can't
     be reached within `timeout`.
     """
@@ -43,16 +47,17 @@ class Lockbeat:
         self,
         url: str | None = None,
         *,
-        namespace: str = "lockbeat",
+        namespace: str | None = None,
         owner: str | None = None,
         shards: int | None = None,
-        timeout: float = 5.0,
+        timeout: float | None = None,
         credential_provider: Any = None,
         stall: Seconds | None = None,
     ) -> None:
         self._url = url
         self._stall = None if stall is None else seconds("stall", stall)
-        self._options = {"namespace": namespace, "owner": owner, "shards": shards, "timeout": timeout}
+        said = settings.all_found(namespace=namespace, owner=owner, shards=shards, timeout=timeout)
+        self._options = {name: one.value for name, one in said.items()}
         self._outage: Outage | None = None
         self._options["credential_provider"] = check_provider(credential_provider)
         self._store: Store | None = None
@@ -96,7 +101,7 @@ class Lockbeat:
             raise LockbeatError("already connected: make one Lockbeat for each `async with`")
         # Opened again and again while the store is away, it says so once a minute, and not at each try.
         self._outage = self._outage or Outage(parse_url(self._url).safe)
-        self._store = store = await Store.open(self._url, **self._options, outage=self._outage)  # type: ignore[arg-type]
+        self._store = store = await Store.open(self._url, **self._options, outage=self._outage)
         self._keeper = Keeper(store.connector, store.keys, store.timeout, self._stall)
         self.locks = Locks(store, self._keeper)
         self.claims = Claims(Table(store, self._keeper))

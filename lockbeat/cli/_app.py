@@ -15,11 +15,13 @@ import typer
 from lockbeat.cli._command import app
 from lockbeat.cli._errors import Problem, only_error
 from lockbeat.cli._output import complain, is_terminal, show_utc
+from lockbeat.cli._settings import configure
 from lockbeat.errors import InvalidArgument, LockbeatError
 from lockbeat.values.visible import visible
 
 # In the order in which `--help` lists them.
-for commands in ("serve", "jobs", "control", "applying", "calendars", "leases", "top", "tasks", "claims", "doctor"):
+OF_A_STORE = ("jobs", "control", "applying", "calendars", "leases", "top", "tasks", "claims", "doctor")
+for commands in ("serve", "exec", *OF_A_STORE, "config"):
     import_module(f"lockbeat.cli.commands.{commands}")
 
 
@@ -54,6 +56,7 @@ def main(args: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a name may hold what the terminal's encoding lacks
     command = typer.main.get_command(app)
     try:
+        configure(command)
         code = command.main(None if args is None else list(args), prog_name="lockbeat", standalone_mode=False)
         sys.stdout.flush()
     except _CLICK_USAGE as problem:

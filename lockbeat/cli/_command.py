@@ -30,7 +30,6 @@ SERVE, LOOK, TASKS, STORE = "Serve", "Look and change", "Tasks and claims", "Sto
 app = typer.Typer(
     help="Periodic jobs, fired once by however many instances.\n\n"
     "Exit code 2: wrong usage. 1: the store can't be reached, has no such thing, or it is in the wrong state.",
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},

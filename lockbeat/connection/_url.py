@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
+from lockbeat import settings
 from lockbeat.errors import InvalidURL
 
 Kind = Literal["standalone", "sentinel", "cluster", "embedded", "memory"]
@@ -106,18 +106,17 @@ class Address:
 
 
 def parse_url(url: str | None = None) -> Address:
-    """Read a store URL; None means $LOCKBEAT_URL, else `embedded://`. Touches no network and no file.
+    """Read a store URL; None means $LOCKBEAT_URL, else what pyproject.toml says, else `embedded://`. Touches no network.
 
     Raises InvalidURL: one line that names what is wrong and never repeats a password.
     """
     if url is not None and not isinstance(url, str):
         raise InvalidURL("url", f"must be a str, not {type(url).__name__}")
+    said = settings.found("url", settings.UNSET if url is None else url)
     try:
-        if url is not None:
-            return _parse(url.strip())
-        return _parse(os.environ.get("LOCKBEAT_URL", "").strip() or "embedded://")
+        return _parse(str(said.value).strip())
     except InvalidURL as error:
-        whence = " (from $LOCKBEAT_URL)" if url is None else ""
+        whence = f" (from {said.source})" if url is None else ""
         raise InvalidURL("url", f"{error.problem}{whence}") from None
 
 

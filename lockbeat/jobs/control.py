@@ -26,7 +26,7 @@ from lockbeat.store.keys import job_lock
 from lockbeat.store.records import ChangeLine, SlotLine
 from lockbeat.store.rows import Row
 from lockbeat.tasks import Spawned
-from lockbeat.triggers import missed, upcoming
+from lockbeat.triggers import Called, missed, upcoming
 from lockbeat.triggers.base import FAR_MS
 from lockbeat.triggers.rules import rules_version
 from lockbeat.values.checks import of_type, one_of, whole
@@ -238,6 +238,8 @@ class Control:
         who, task_id = _who(by), f"{name}!{secrets.token_hex(6)}"
         while True:
             known = await self._standing(name)
+            if isinstance(known.job.trigger, Called):
+                raise LockbeatError(f"job {name!r} is run by those who call for its slots, not by an instance: lockbeat exec")
             text = given or known.job.params_text
             said, found = await self._store.call(
                 "job/trigger",

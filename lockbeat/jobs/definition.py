@@ -58,7 +58,7 @@ READS = 3
 """The version of definitions that is read here. One that begins with a higher `"needs"` holds what decides the job's slots and is
 unknown here. Any other field that is unknown decides none, and is carried along.
 2 has `gap` and `fold`, `AnyOf` and `Between`, `limit`, `pause_after`, `exclude`, and of overlap and catch-up what 1 lacks.
-3 has `function` and `params`: whoever fires such a job has to say what is to run."""
+3 has `function` and `params`: whoever fires such a job has to say what is to run. And `Called`."""
 AS_EVER = {
     "overlap": ("skip", "allow"),
     "catchup": ("latest", "skip"),

@@ -28,7 +28,7 @@ from lockbeat.store.records import JobCounts, SlotLine
 from lockbeat.store.replies import sifted
 from lockbeat.store.rows import Row
 from lockbeat.store.scripts import load
-from lockbeat.triggers import ByHand, Trigger
+from lockbeat.triggers import ByHand, Called, Trigger, upcoming
 from lockbeat.triggers.rules import UNKNOWN, rules_version
 from lockbeat.values.checks import of_type, whole
 from lockbeat.values.durations import instant
@@ -342,9 +342,12 @@ class Jobs(Applying):
         UnknownJob."""
         whole("n", n, 1, 10_000)
         state = await self.get(name)
+        job = state.job
+        if isinstance(job.trigger, Called) and job.trigger.slots is not None:
+            now_ms = await self._store.server_ms(self.shard_of(name))
+            return [Upcoming(slot_ms) for slot_ms in upcoming(job.trigger.slots, now_ms, n)]
         if state.next is None:
             return []
-        job = state.job
         if job.limit is not None:
             n = min(n, job.limit - state.counts.fired)
         view = await read_view(self._store, self.shard_of(name), job.exclude, job.trigger.timezone)

@@ -79,6 +79,11 @@ class Lock:
         """Whether the lease was lost while the block ran."""
         return self._holding is not None and self._holding.lost is not None
 
+    @property
+    def trusted_until(self) -> float:
+        """Until when what is held is trusted, in seconds of `time.monotonic`; 0 outside of the block."""
+        return 0.0 if self._holding is None or self._lease is None else self._holding.trusted_until
+
     async def __aenter__(self) -> Lease:
         if self._token:
             raise LockbeatError(f"this handle on {self.key!r} is in use; make one for each block: lb.lock(...)")

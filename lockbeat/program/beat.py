@@ -12,6 +12,7 @@ from typing import Any, Unpack
 import anyio
 from anyio.abc import TaskStatus
 
+from lockbeat import settings
 from lockbeat.client import Lockbeat
 from lockbeat.connection import check_provider
 from lockbeat.errors import InvalidArgument, InvalidType, LockbeatError, StoreUnavailable
@@ -20,6 +21,7 @@ from lockbeat.program import signals
 from lockbeat.program.declaring import Declared
 from lockbeat.program.lifespan import MOMENT, Started, alongside, check_lifespan, entered, once_there
 from lockbeat.program.serving import Program, Serving
+from lockbeat.settings import UNSET, Unset
 from lockbeat.store.durable import Durability, check_durability
 from lockbeat.tasks import Spawned, SpawnOptions
 from lockbeat.values.checks import whole
@@ -41,36 +43,52 @@ class Beat(Declared):
         last function has ended; its value is `run.state`.
     wait_for_store: False: start though the store is away, and serve when it is there.
     namespace, owner, shards, timeout, credential_provider: as for Lockbeat.
+
+    What is not given of these is as configured by $LOCKBEAT_QUEUE, $LOCKBEAT_CONCURRENCY and so on, or by [tool.lockbeat] in
+    pyproject.toml, see docs/configuration.md; else "default", 100, 10 s, 60 s and True.
     """
 
     def __init__(
         self,
         store: str | Lockbeat | None = None,
         *,
-        queue: str = "default",
-        concurrency: int = 100,
-        grace: Seconds = 10,
-        namespace: str = "lockbeat",
+        queue: str | None = None,
+        concurrency: int | None = None,
+        grace: Seconds | None = None,
+        namespace: str | None = None,
         owner: str | None = None,
         shards: int | None = None,
-        timeout: float = 5.0,
+        timeout: float | None = None,
         durability: Durability | None = None,
-        stall: Seconds | None = 60,
+        stall: Seconds | Unset | None = UNSET,
         lifespan: Callable[[Beat], AbstractAsyncContextManager[Any]] | None = None,
-        wait_for_store: bool = True,
+        wait_for_store: bool | None = None,
         credential_provider: Any = None,
     ) -> None:
-        super().__init__(queue)
+        said = settings.all_found(
+            queue=queue,
+            concurrency=concurrency,
+            grace=grace,
+            stall=stall,
+            wait_for_store=wait_for_store,
+            namespace=namespace,
+            owner=owner,
+            shards=shards,
+            timeout=timeout,
+        )
+        self.settings = said
+        """Its options, and where each came from."""
+        super().__init__(said["queue"].value)
         if lifespan is not None:
             check_lifespan(lifespan)
         self._around = lifespan
-        self._wait_for_store = wait_for_store
-        self.concurrency = whole("concurrency", concurrency, 1, 10_000)
-        self.grace = seconds("grace", grace, least=0)
+        self._wait_for_store = said["wait_for_store"].value
+        self.concurrency = whole(said["concurrency"].name, said["concurrency"].value, 1, 10_000)
+        self.grace = seconds(said["grace"].name, said["grace"].value, least=0)
         self.durability = check_durability(durability)
-        self.stall = None if stall is None else seconds("stall", stall)
+        self.stall = None if said["stall"].value is None else seconds(said["stall"].name, said["stall"].value)
         self._shared = store if isinstance(store, Lockbeat) else None
-        self._options = {"namespace": namespace, "owner": owner, "shards": shards, "timeout": timeout}
+        self._options = {name: said[name].value for name in ("namespace", "owner", "shards", "timeout")}
         self._options["credential_provider"] = check_provider(credential_provider)
         self.url = store.url if isinstance(store, Lockbeat) else store
         self._only: list[str] | None = None
@@ -178,7 +196,7 @@ class Beat(Declared):
             raise LockbeatError("this beat is serving already")
         self._serving = True
         try:
-            client = self._shared or Lockbeat(self.url, **self._options)  # type: ignore[arg-type]
+            client = self._shared or Lockbeat(self.url, **self._options)
             if self._wait_for_store if wait_for_store is None else wait_for_store:
                 await self._serve(client, schedule, work, task_status)
             else:

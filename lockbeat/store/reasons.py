@@ -21,6 +21,7 @@ SENTENCES: dict[str, str] = {
     "skip_next": "skipped on purpose by {owner}",
     "excluded": "excluded by {calendar}",
     "not_fired": "no instance fired it before the next was due",
+    "not_called": "nobody called for it before the next was due",
     "late": "more than {ms} late, and catch-up is skip",
     "not_begun": "no worker began it before the next was due",
     "not_begun_within": "no worker began it within {ms}",

@@ -11,7 +11,7 @@ from .any_of import AnyOf
 from .at import At
 from .base import EPOCH, Missed, Trigger, isoformat, jitter_ms, missed, upcoming
 from .between import Between, between
-from .by_hand import ByHand
+from .by_hand import ByHand, Called
 from .cron import Cron
 from .every import Every
 
@@ -20,6 +20,7 @@ __all__ = [
     "At",
     "Between",
     "ByHand",
+    "Called",
     "Cron",
     "Every",
     "Missed",
@@ -87,12 +88,17 @@ def _between(data: Mapping[str, Any], depth: int) -> Trigger:
     return Between(trigger_from_json(data["trigger"], depth), data.get("start_ms"), data.get("end_ms"))
 
 
+def _called(data: Mapping[str, Any], depth: int) -> Trigger:
+    return Called(trigger_from_json(data["slots"], depth) if "slots" in data else None, data.get("least_ms", 0))
+
+
 _DEEPEST = 8
 _READERS: dict[str, tuple[dict[str, type], dict[str, type], Callable[[Mapping[str, Any], int], Trigger]]] = {
     "any_of": ({"triggers": list}, {}, _any_of),
     "at": ({"when_ms": int}, {}, _at),
     "between": ({"trigger": dict}, {"start_ms": int, "end_ms": int}, _between),
     "by_hand": ({}, {}, lambda _data, _depth: ByHand()),
+    "called": ({}, {"slots": dict, "least_ms": int}, _called),
     "cron": ({"expression": str, "timezone": str}, {"gap": str, "fold": str}, _cron),
     "every": ({"period_ms": int, "anchor_ms": int}, {}, _every),
 }

@@ -51,8 +51,8 @@ class Every(Trigger):
         return {"type": "every", "period_ms": self.period_ms, "anchor_ms": self.anchor_ms}
 
     def __str__(self) -> str:
-        phase = f" (+{_human(self.anchor_ms)})" if self.anchor_ms else ""
-        return f"every {_human(self.period_ms)}{phase}"
+        phase = f" (+{human(self.anchor_ms)})" if self.anchor_ms else ""
+        return f"every {human(self.period_ms)}{phase}"
 
 
 def _period_ms(period: object) -> int:
@@ -86,7 +86,7 @@ def _anchor_ms(anchor: object) -> int:
     return instant_ms("anchor", anchor)
 
 
-def _human(ms: int) -> str:
+def human(ms: int) -> str:
     """1m30s, 250ms, 1d: the two largest units would lie about an odd period, so all that are not zero."""
     parts = []
     for unit, size in _UNITS:

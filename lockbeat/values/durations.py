@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 from lockbeat.errors import InvalidArgument, InvalidType
@@ -54,3 +55,18 @@ def span(length: float) -> str:
 def brief(ms: float) -> str:
     """A duration in milliseconds, as `span` where it is a second or longer."""
     return f"{ms:.0f} ms" if ms < 1000 else span(ms / 1000)
+
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_PARTS = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*")
+
+
+def read_span(argument: str, text: str) -> float:
+    """A duration as people write it, in seconds: 90, 1.5s, 5m, 2h 30m. Raises InvalidArgument, naming `argument`."""
+    text = text.strip()
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    parts = _PARTS.findall(text)
+    if not parts or _PARTS.sub("", text):
+        raise InvalidArgument(argument, f"{text!r} is no duration; write it as 90, 1.5s, 5m or 2h 30m")
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)

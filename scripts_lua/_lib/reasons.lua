@@ -14,6 +14,7 @@ local REASON = {
   SKIP_NEXT = 'skip_next',                -- OWNER: somebody had the next slots skipped, as above
   EXCLUDED = 'excluded',                  -- CALENDAR ENTRY: a calendar of the job has that day
   NOT_FIRED = 'not_fired',                -- no instance was there when it came due
+  NOT_CALLED = 'not_called',              -- nobody called for it
   LATE = 'late',                          -- MS: its window had passed, and catch-up is skip
   NOT_BEGUN = 'not_begun',                -- no worker had room before the next slot
   NOT_BEGUN_WITHIN = 'not_begun_within',  -- MS: no worker had room within the window

@@ -17,6 +17,7 @@ from lockbeat.triggers import (
     AnyOf,
     At,
     Between,
+    Called,
     Cron,
     Every,
     Missed,
@@ -63,8 +64,8 @@ def test_a_trigger_survives_json(trigger: Trigger) -> None:
     [
         (None, "trigger: must be a JSON object, not NoneType"),
         ("* * * * *", "trigger: must be a JSON object, not str"),
-        ({}, "trigger: unknown type None; known: any_of, at, between, by_hand, cron, every"),
-        ({"type": "moon"}, "trigger: unknown type 'moon'; known: any_of, at, between, by_hand, cron, every"),
+        ({}, "trigger: unknown type None; known: any_of, at, between, by_hand, called, cron, every"),
+        ({"type": "moon"}, "trigger: unknown type 'moon'; known: any_of, at, between, by_hand, called, cron, every"),
         ({"type": ["cron"]}, "trigger: unknown type ['cron']"),
         ({"type": "cron"}, "trigger: 'cron' has the fields expression, timezone"),
         ({"type": "cron", "expression": "* * * * *"}, "trigger: 'cron' has the fields expression, timezone"),
@@ -215,3 +216,17 @@ def test_jitter_takes_any_name_but_no_negative_bound() -> None:
     assert jitter_ms("\ud800", 0, 0, None) == 0
     with pytest.raises(InvalidArgument, match="max_ms"):
         jitter_ms("job", 0, -1, None)
+
+
+@pytest.mark.parametrize("trigger", [Called(Cron("H 3 * * *", "Europe/Berlin")).of_job("report"), Called(None, 90_000)], ids=str)
+def test_slots_that_are_called_for_are_none_to_whoever_fires(trigger: Called) -> None:
+    assert trigger_from_json(trigger.to_json()) == trigger
+    assert (trigger.next(0), trigger.prev(10**13)) == (None, None)
+    assert trigger.timezone == ("UTC" if trigger.slots is None else "Europe/Berlin")
+    assert trigger.of_job("another") == trigger
+
+
+@pytest.mark.parametrize(("slots", "least_ms"), [(None, 0), (Cron("* * * * *"), 1), (Called(None, 1), 0)])
+def test_slots_that_are_called_for_are_given_or_a_time_between_them(slots: Trigger | None, least_ms: int) -> None:
+    with pytest.raises(InvalidTrigger, match="slots"):
+        Called(slots, least_ms)

@@ -19,7 +19,7 @@ from lockbeat.client import Lockbeat
 from lockbeat.jobs import CODE, Change, Job, JobState, LedgerEntry, Slot, State, around
 from lockbeat.monitor import MOST_FUNCTIONS, instances
 from lockbeat.store import reasons
-from lockbeat.triggers import ByHand
+from lockbeat.triggers import ByHand, Called
 from lockbeat.values.durations import brief, span
 
 ENTRY = "job slot task_id state reason code by fence attempt at started_at ended_at last_slot count attempts_made"
@@ -60,7 +60,7 @@ async def ls(
             "JOB": (state.job.name, "bold"),
             "TRIGGER": str(state.job.trigger),
             "NEXT SLOT": _next_slot(state, now),
-            "IN": ("paused", "yellow") if state.paused else _until(state.due_at, now),
+            "IN": ("paused", "yellow") if state.paused else _until(state.due_at or _called_for(state.job, now), now),
             "LAST": _last(entry, now),
             "LAST SLOT": clock(entry.slot, now) if entry else "-",
             "OVERLAP": state.job.overlap,
@@ -129,9 +129,18 @@ def _is_overdue(slot: Slot | None, now: float) -> bool:
 
 
 def _next_slot(state: JobState, now: float) -> str:
+    if (called := _called_for(state.job, now)) is not None:
+        return clock(called, now)
     if state.next is None:
         return "-" if state.paused or _by_hand(state.job) else "ended"
     return clock(state.next_slot, now)
+
+
+def _called_for(job: Job, now: float) -> float | None:
+    """The next slot of a job that is run by those who call for its slots, in seconds since the Unix epoch."""
+    slots = job.trigger.slots if isinstance(job.trigger, Called) else None
+    slot_ms = None if slots is None else slots.next(round(now * 1000))
+    return None if slot_ms is None else slot_ms / 1000
 
 
 def _until(due_at: float | None, now: float) -> tuple[str, str]:
@@ -188,6 +197,7 @@ def _flags(job: Job) -> str:
 
 
 NO_SLOTS = "has no slots: it runs when it is triggered"
+NOT_CALLED = "has no slots: it runs when it is called, by lockbeat exec"
 
 
 def _by_hand(job: Job) -> bool:
@@ -211,7 +221,8 @@ async def next_slots(
     now = await lb.store.server_time()
     slots, state = await lb.jobs.upcoming(job, n), await lb.jobs.get(job)
     none = f"is {_paused(state.paused)}" if state.paused else "has ended: no slot is left"
-    none = NO_SLOTS if _by_hand(state.job) else none
+    if _by_hand(state.job):
+        none = NOT_CALLED if isinstance(state.job.trigger, Called) else NO_SLOTS
     lines = []
     for slot in slots:
         # The next one may be held back by its jitter: then it is not late.
