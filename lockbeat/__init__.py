@@ -25,7 +25,7 @@ from lockbeat.fences import FencedValue
 from lockbeat.jobs import Applied, Change, Job, JobState, LedgerEntry, Put, Resumed, Slot, Upcoming
 from lockbeat.leases.lease import Lease
 from lockbeat.locks import Lock, LockBackend
-from lockbeat.program import Beat
+from lockbeat.program import Beat, Comparison, Difference
 from lockbeat.retry import Exponential, Fixed
 from lockbeat.store.durable import Durability
 from lockbeat.tasks import Attempt, Counts, Failed, Failure, Heartbeat, NewTask, Spawned, Task, TaskInfo
@@ -49,9 +49,11 @@ __all__ = [
     "ClaimHandle",
     "ClaimRefused",
     "ClaimStats",
+    "Comparison",
     "Conflict",
     "Counts",
     "Cron",
+    "Difference",
     "Done",
     "Durability",
     "Every",

@@ -57,7 +57,7 @@ class Lockbeat:
         self._url = url
         self._stall = None if stall is None else seconds("stall", stall)
         said = settings.all_found(namespace=namespace, owner=owner, shards=shards, timeout=timeout)
-        self._options = {name: one.value for name, one in said.items()}
+        self._options: dict[str, Any] = {name: one.value for name, one in said.items()}
         self._outage: Outage | None = None
         self._options["credential_provider"] = check_provider(credential_provider)
         self._store: Store | None = None
@@ -72,6 +72,11 @@ class Lockbeat:
     def url(self) -> str | None:
         """As it was given."""
         return self._url
+
+    @property
+    def namespace(self) -> str:
+        """The part of the store that it works in."""
+        return str(self._options["namespace"])
 
     @property
     def is_open(self) -> bool:

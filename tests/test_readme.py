@@ -28,6 +28,11 @@ class Command:
     output: list[str]
 
     @property
+    def code(self) -> int:
+        """The exit code that the line says."""
+        return int(said[1]) if (said := re.search(r"# exit code (\d)$", self.line)) else 0
+
+    @property
     def is_stopped(self) -> bool:
         return "Ctrl-C" in self.line
 
@@ -84,7 +89,7 @@ def run(command: Command, folder: Path) -> list[str]:
     else:
         output, errors = process.communicate(timeout=60)
         lines = output.splitlines()
-    assert process.returncode == 0, errors
+    assert process.returncode == command.code, errors
     return lines
 
 

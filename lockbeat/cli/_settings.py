@@ -17,7 +17,7 @@ from lockbeat.settings import configured, variable
 
 FOR_ALL = ("namespace", "utc")
 """Options that are said once for every command which has them; --url goes by what `Lockbeat` finds."""
-OF_A_BEAT = ("run", "beat", "worker")
+OF_A_BEAT = ("run", "beat", "worker", "plan")
 NEVER = ("help", "version", "yes", "install-completion", "show-completion")
 """Options that a person gives at the moment."""
 

@@ -10,6 +10,7 @@ from lockbeat.jobs.listing import State
 from lockbeat.jobs.plan import MOST_COUNTED, Slot
 from lockbeat.jobs.registry import Jobs, JobState
 from lockbeat.jobs.scheduler import Scheduler
+from lockbeat.jobs.version import KnownVersion, Version, check_version, known_versions, version_of
 
 __all__ = [
     "API",
@@ -21,6 +22,7 @@ __all__ = [
     "JobOptions",
     "JobState",
     "Jobs",
+    "KnownVersion",
     "LedgerEntry",
     "Put",
     "Resumed",
@@ -29,5 +31,9 @@ __all__ = [
     "Slot",
     "State",
     "Upcoming",
+    "Version",
+    "check_version",
+    "known_versions",
     "task_id",
+    "version_of",
 ]

@@ -48,11 +48,11 @@ class Change:
     """What somebody did to a job, and when. Of a paused job: the change by which it is paused."""
 
     what: str
-    """pause, skip_next, resume or trigger."""
+    """pause, skip_next, resume, trigger, retire or return."""
     at: float | None
     """Seconds since the Unix epoch, by the server's clock; None: that was lost from the store."""
     by: str | None
-    """Who; None: nobody, the pause was over."""
+    """Who; None: nobody, the pause was over, or the code declared it."""
     reason: str | None = None
     until_at: float | None = None
     """When the pause ends by itself; of skip_next, the last slot that is skipped. None: when somebody resumes it."""
@@ -306,6 +306,7 @@ class Control:
         if done == results.UNKNOWN:
             raise self._unknown(name)
         if done == results.FINISHED:
+            await self._standing(name)  # it may be retired
             raise LockbeatError(f"job {name!r} has no slot left")
         return done
 
@@ -337,11 +338,18 @@ class Control:
             raise self._unknown(name)
         if not isinstance(found, Standing):
             raise found
+        if " retired " in found.place:
+            raise retired(name)
         try:
             paused_by(found.place, found.paused)
         except ValueError:
             raise Unreadable(self._store.keys.key(shard, "job:paused"), name) from None
         return found
+
+
+def retired(name: str) -> LockbeatError:
+    """A job has left the code: there is nobody to run it."""
+    return LockbeatError(f"job {name!r} is retired: no instance that lives declares it")
 
 
 def _instant_ms(until: datetime) -> int:

@@ -136,6 +136,8 @@ class Job:
     origin: str | None = field(default=None, compare=False)
     """Who declared it: "code" (a `Beat`), "api", or a word of whoever did. None: a version that did not say so; or nobody yet.
     It says nothing of what the job does, so it is no part of `rev`."""
+    version: str | None = field(default=None, compare=False)
+    """Of origin "code": which version of the code declared it, by id; None: nobody said it. No part of `rev` either."""
     carried: str = field(default="", repr=False)
     """What a newer version wrote beside the fields above, as members of a JSON object: not read, and written back as it is."""
 
@@ -255,22 +257,27 @@ class Job:
     @property
     def stored(self) -> str:
         """The same with its origin, as the store keeps it: behind what it needs, where `_lib/origin` looks for it."""
-        begins = self._begins
-        return f"{begins}{self._said}{self.definition[len(begins) :]}"
+        return self.stored_in(self.version)
 
-    @property
-    def head(self) -> str:
-        """What its line in the store begins with: `REV {`, and who declared it."""
-        return f"{self.rev} {self._begins}{self._said}"
+    def stored_in(self, version: str | None) -> str:
+        """The same, declared by this version of a program's code."""
+        begins = self._begins
+        return f"{begins}{self._says(version)}{self.definition[len(begins) :]}"
+
+    def head_in(self, version: str | None) -> str:
+        """What its line in the store begins with then: `REV {`, and who declared it."""
+        return f"{self.rev} {self._begins}{self._says(version)}"
 
     @property
     def _begins(self) -> str:
         text = self.definition
         return text[: text.index(",") + 1] if text.startswith('{"needs"') else "{"
 
-    @property
-    def _said(self) -> str:
-        return f'"origin":"{self.origin}",' if self.origin else ""
+    def _says(self, version: str | None) -> str:
+        if not self.origin:
+            return ""
+        said = f'"origin":"{self.origin}",'
+        return f'{said}"version":"{version}",' if version and self.origin == CODE else said
 
     @cached_property
     def rev(self) -> str:
@@ -322,18 +329,28 @@ class Job:
                 raise InvalidArgument("definition", f"job {name!r} needs a lockbeat that reads definitions {needs}, not {READS}")
             retry = retry_from_json(told) if (told := data.pop("retry", None)) else None
             trigger = trigger_from_json(data.pop("trigger"))
-            function, origin = data.pop("function", ""), data.pop("origin", None)
+            function, origin, version = data.pop("function", ""), data.pop("origin", None), data.pop("version", None)
             params = json.loads(said) if (said := data.pop("params", "")) else None
             carried = json.dumps({key: value for key, value in data.items() if key not in _OPTIONS}, separators=(",", ":"))[1:-1]
             options = {key: value for key, value in data.items() if key in _OPTIONS}
-            return cls(name, trigger, retry=retry, carried=carried, function=function, params=params, origin=origin, **options)
+            return cls(
+                name,
+                trigger,
+                retry=retry,
+                carried=carried,
+                function=function,
+                params=params,
+                origin=origin,
+                version=version,
+                **options,
+            )
         except InvalidArgument:
             raise
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as problem:
             raise InvalidArgument("definition", f"job {name!r} can't be read: {problem!r}") from None
 
 
-_APART = {"name", "trigger", "retry", "function", "params", "origin", "carried"}
+_APART = {"name", "trigger", "retry", "function", "params", "origin", "version", "carried"}
 _OPTIONS = tuple(sorted({one.name for one in fields(Job)} - _APART))
 _options = attrgetter(*_OPTIONS)
 _LATER = {one.name: one.default for one in fields(Job) if one.name in ADDED}

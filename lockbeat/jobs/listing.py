@@ -15,7 +15,7 @@ from lockbeat.values.names import check_name
 if TYPE_CHECKING:
     from lockbeat.jobs.registry import JobState
 
-Stands = Literal["scheduled", "paused", "ended", "by_hand"]
+Stands = Literal["scheduled", "paused", "ended", "by_hand", "retired"]
 State = Literal[Stands, "open", "failing"]
 """How a job stands; `open`: a task of it has not ended (of overlap `allow` nobody knows); `failing`: the last of its tasks that
 succeeded or failed was lost or failed."""

@@ -24,7 +24,7 @@ from lockbeat.jobs.listing import Stands, State, Wanted
 from lockbeat.jobs.plan import Slot
 from lockbeat.jobs.standing import Standing, standings
 from lockbeat.store import reasons, results
-from lockbeat.store.records import JobCounts, SlotLine
+from lockbeat.store.records import JobCounts, Retirement, SlotLine
 from lockbeat.store.replies import sifted
 from lockbeat.store.rows import Row
 from lockbeat.store.scripts import load
@@ -62,10 +62,14 @@ class JobState:
     """Of its definition, as the store has it: `put(..., if_rev=state.rev)` changes it only if nobody has since."""
     in_line: int = 0
     """How many slots wait for that task to end: under overlap `buffer_one`, `buffer_all`, `cancel_other`, and catch-up `all`."""
+    retired_at: float | None = None
+    """When it retired, for no instance that lives declares it any more: seconds since the Unix epoch. None: it has not."""
 
     @property
     def state(self) -> Stands:
         """How it stands."""
+        if self.retired_at is not None:
+            return "retired"
         if self.paused is not None:
             return "paused"
         if self.next is not None:
@@ -144,34 +148,37 @@ class Jobs(Applying):
             raise others(refused)
         return epochs
 
-    async def declare(self, jobs: Iterable[Job], since_ms: int = 0) -> dict[int, int]:
-        """`put` for a program: what belongs to another origin stays as it is, and the log says so."""
-        epochs, refused = await self._put_all([job.with_origin(CODE) for job in jobs], since_ms)
+    async def declare(self, jobs: Iterable[Job], since_ms: int = 0, version: str = "") -> dict[int, int]:
+        """`put` for a program. What another origin or a newer version of its code has stays as it is, and the log says so.
+
+        version: of the code, as `beat/heartbeat` takes it; empty: it has none.
+        """
+        epochs, refused = await self._put_all([job.with_origin(CODE) for job in jobs], since_ms, version)
         for name, origin in refused.items():
             log.error("job %r of this program is left out: the name belongs to origin %r; lockbeat delete frees it", name, origin)
         return epochs
 
-    async def _put_all(self, jobs: Iterable[Job], since_ms: int) -> tuple[dict[int, int], dict[str, str]]:
+    async def _put_all(self, jobs: Iterable[Job], since_ms: int, version: str = "") -> tuple[dict[int, int], dict[str, str]]:
         """The epoch of each shard; and of jobs that belong to another origin, which."""
         groups: dict[int, list[Job]] = defaultdict(list)
         for job in jobs:
             groups[self.shard_of(job.name)].append(job)
         refused = dict[str, str]()
-        return {shard: await self._put(shard, several, since_ms, refused) for shard, several in groups.items()}, refused
+        return {shard: await self._put(shard, several, since_ms, refused, version) for shard, several in groups.items()}, refused
 
-    async def _put(self, shard: int, jobs: builtins.list[Job], since_ms: int, refused: dict[str, str]) -> int:
+    async def _put(self, shard: int, jobs: builtins.list[Job], since_ms: int, refused: dict[str, str], version: str) -> int:
         """Declare those of a shard, some runs at a time: the server works on one while the next is being worked out."""
         now_ms = await self._store.server_ms(shard)
-        epoch, ahead_ms, most = 0, 0, load("job/put").most
+        epoch, ahead_ms, older, most = 0, 0, 0, load("job/put").most
         if len(jobs) > most and since_ms == 0:
-            epoch, jobs = await self._not_there(shard, jobs, now_ms)
+            epoch, jobs = await self._not_there(shard, jobs, now_ms, version)
         while jobs:
             overtaken = list[Job]()
             for begin in range(0, len(jobs), most * ABREAST):
                 some, sent = jobs[begin : begin + most * ABREAST], list[asyncio.Future[Sequence[Any]]]()
                 try:
                     for start in range(0, len(some), most):
-                        rows = [self._row(job, now_ms + ahead_ms, since_ms) for job in some[start : start + most]]
+                        rows = [self._row(job, now_ms + ahead_ms, since_ms, version) for job in some[start : start + most]]
                         sent.append(asyncio.ensure_future(self._store.call_many(rows, shard)))
                         await asyncio.sleep(0)  # it goes out now
                     replies = [reply for run in await asyncio.gather(*sent) for reply in run]
@@ -184,11 +191,14 @@ class Jobs(Applying):
                 stray = [(job, stands) for job, code, stands in told if stands and code != results.ANOTHERS]
                 await self.stand_again(shard, stray, now_ms)
                 overtaken += [job for job, code, _ in told if code == results.TOO_LATE]
+                older += sum(code == results.STALE for _, code, _ in told)
             # Overtaken by the clock on the way: others may have fired that slot meanwhile. Aim a little further ahead.
             jobs, ahead_ms = overtaken, ahead_ms * 2 or 20
+        if older:
+            log.warning("%d of this program's jobs stay as a newer version of its code has them, while that lives", older)
         return epoch
 
-    async def _not_there(self, shard: int, jobs: builtins.list[Job], now_ms: int) -> tuple[int, builtins.list[Job]]:
+    async def _not_there(self, shard: int, jobs: builtins.list[Job], now_ms: int, version: str) -> tuple[int, builtins.list[Job]]:
         """The shard's epoch, and those of the jobs that do not stand there as they are declared (`job/declared`)."""
         if (rules := rules_version()) == UNKNOWN:
             return 0, jobs
@@ -199,7 +209,7 @@ class Jobs(Applying):
             try:
                 for _ in range(abreast):
                     some = jobs[at : at + most]
-                    rows = [self._place(job, now_ms, rules) for job in some]
+                    rows = [self._place(job, now_ms, rules, version) for job in some]
                     asked.append((some, asyncio.ensure_future(self._store.call_many(rows, shard))))
                     at += len(some)
                     await asyncio.sleep(0)  # it goes out now
@@ -215,18 +225,18 @@ class Jobs(Applying):
             abreast = min(ABREAST, -(-(len(jobs) - at) // most))
         return epoch, others
 
-    def _place(self, job: Job, now_ms: int, rules: str) -> Row:
+    def _place(self, job: Job, now_ms: int, rules: str, version: str) -> Row:
         """How it stands if nothing of it has to be put."""
         first, rev = plan.first(job, now_ms) or plan.none(job), job.rev
         place = f"{first.slot_ms} {first.due_ms} {rev} {rules}"
-        return self._store.row["job/declared"](job=job.name, head=job.head, place=place)
+        return self._store.row["job/declared"](job=job.name, head=job.head_in(_id(job, version)), place=place)
 
-    def _row(self, job: Job, now_ms: int, since_ms: int) -> Row:
+    def _row(self, job: Job, now_ms: int, since_ms: int, version: str) -> Row:
         first = plan.first(job, now_ms) or plan.none(job)
         return self._store.row["job/put"](
             job=job.name,
             rev=job.rev,
-            definition=job.stored,
+            definition=job.stored_in(_id(job, version)),
             slot=first.slot_ms,
             due=first.due_ms,
             since=max(since_ms - job.jitter_ms, 0),
@@ -234,6 +244,7 @@ class Jobs(Applying):
             rules=rules_version(),
             reads=READS,
             limit=job.limit or 0,
+            version=version,
         )
 
     async def stand_again(self, shard: int, stray: Iterable[tuple[Job, str]], now_ms: int) -> None:
@@ -288,6 +299,7 @@ class Jobs(Applying):
         try:
             entry = "job:slot"
             at = Slot(*SlotLine.of(place)[:2]) if place and place[0] != "-" else None
+            retired = Retirement.of(place)
             entry = "job:counts"
             counts = JobCounts.of(standing.counts)
             entry = "job:paused"
@@ -297,7 +309,8 @@ class Jobs(Applying):
         if paused is not None and at is not None:
             at = _after_pause(job, at, paused)
         opened, *in_line = standing.open.split(b"\xff")
-        return JobState(job, at, opened.decode() or None, counts, paused, standing.rev, len(in_line))
+        since = retired and retired.at_ms / 1000
+        return JobState(job, at, opened.decode() or None, counts, paused, standing.rev, len(in_line), since)
 
     async def list(
         self, tag: str | None = None, *, state: State | None = None, after: str | None = None, limit: int | None = None
@@ -431,6 +444,11 @@ def others(refused: Mapping[str, str]) -> Conflict:
     name, origin = next(iter(refused.items()))
     more = f", and so do {len(refused) - 1} more to theirs" if len(refused) > 1 else ""
     return Conflict(f"job {name!r} belongs to origin {origin!r}{more}: left as they are", sorted(refused)[:100])
+
+
+def _id(job: Job, version: str) -> str | None:
+    """The version that a job is declared by."""
+    return version.partition(" ")[0] or job.version
 
 
 def _after_pause(job: Job, at: Slot, paused: Change) -> Slot | None:

@@ -7,15 +7,18 @@ instance is the one to fire it. The clock that decides is the server's in both; 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import anyio
 
 from lockbeat.calendars import mend
 from lockbeat.jobs.definition import Job
+from lockbeat.jobs.deployed import Deployed
 from lockbeat.jobs.firing import HIDE_MS, MOST, Firing, Runner
 from lockbeat.jobs.known import Known
 from lockbeat.jobs.registry import Jobs
 from lockbeat.jobs.standby import Standby
+from lockbeat.jobs.version import Version
 from lockbeat.jobs.walk import Walk
 from lockbeat.leases.lease import monotonic
 from lockbeat.store import Store, messages
@@ -31,7 +34,7 @@ LOOK_AGAIN = 60.0
 
 
 class Scheduler:
-    """Fires jobs of one store. `declared`: the jobs of this program; others are read from the store."""
+    """Fires jobs of one store. `declared`: the jobs of this program; others are read from the store. `version`: of its code."""
 
     def __init__(
         self,
@@ -40,11 +43,13 @@ class Scheduler:
         declared: Mapping[str, Job],
         runner: Runner | None,
         durability: Durability | None = None,
+        version: Version | None = None,
     ) -> None:
         self._store = store
         self._jobs = jobs
         self._known = Known(store, declared)
-        self._walk = Walk(store, jobs, self._known)
+        self.deployed = Deployed(store, jobs, declared, version)
+        self._walk = Walk(store, jobs, self._known, self.deployed)
         self._firing = Firing(store, jobs, self._known, self._walk, runner, durability)
         self._wakeups = [Wakeup() for _ in range(store.shards)]
         self._standby = [Standby() for _ in range(store.shards)]
@@ -62,9 +67,13 @@ class Scheduler:
 
     async def register(self) -> None:
         """Declare this program's jobs. Raises StoreUnavailable."""
-        self._walk.epochs |= await self._jobs.declare(self._known.declared.values())
+        self._walk.epochs |= await self.deployed.declare(self._known.declared.values())
         for shard in range(self._store.shards):
             await self._jobs.forget_removed(shard)  # by somebody who died before they did
+
+    async def heard(self, shard: int, reply: Any, acts: bool) -> None:
+        """What a sign of life has learned, see `Deployed`."""
+        await self.deployed.heard(shard, reply, self.epoch(shard, reply.epoch), acts)
 
     def wake(self, shard: int) -> None:
         """There may be something to fire on a shard."""

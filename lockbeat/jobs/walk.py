@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from lockbeat.jobs.deployed import Deployed
 from lockbeat.jobs.known import Known
 from lockbeat.jobs.registry import Jobs
 from lockbeat.leases.lease import monotonic
@@ -24,10 +25,11 @@ ORPHANED = 30.0
 class Walk:
     """Sets right the jobs of one store, as far as an instance knows them."""
 
-    def __init__(self, store: Store, jobs: Jobs, known: Known) -> None:
+    def __init__(self, store: Store, jobs: Jobs, known: Known, deployed: Deployed) -> None:
         self._store = store
         self._jobs = jobs
         self._known = known
+        self._deployed = deployed
         self.epochs: dict[int, int] = {}
         """By shard, as last seen: another one means that it was emptied."""
         self.seen: dict[int, int] = {}
@@ -40,9 +42,7 @@ class Walk:
         """The store was emptied: declare this program's jobs again."""
         count = len(self._known.declared)
         log.warning("the store was emptied; declaring %d %s again", count, "job" if count == 1 else "jobs")
-        mine = [job for job in self._known.declared.values() if self._jobs.shard_of(job.name) == shard]
-        epochs = await self._jobs.declare(mine, since_ms=self.seen.get(shard, 0))
-        self.epochs[shard] = epochs.get(shard, 0)
+        self.epochs[shard] = await self._deployed.declare_on(shard, self.seen.get(shard, 0))
 
     async def through(self, shard: int, odd: int) -> bool:
         """The store's clock was set back (SET_BACK), or something of the jobs was lost (LOST): set right where they stand.
@@ -68,6 +68,7 @@ class Walk:
             shard, [name for name in self._known.declared if name not in there and self._jobs.shard_of(name) == shard]
         )
         await self._store.call("job/walk", shard, after="", limit=0)
+        await self._deployed.retire(shard)  # one that had may stand again, for all that was known
         return True
 
     async def _set_right(self, shard: int, now_ms: int, page: Sequence[tuple[str, str, str]], odd: int) -> None:
@@ -85,7 +86,7 @@ class Walk:
         """The definitions of these jobs were lost. Declare ours again; forget those that nobody declares."""
         mine = [self._known.declared[name] for name in names if name in self._known.declared]
         if mine:
-            await self._jobs.declare(mine, since_ms=self.seen.get(shard, 0))
+            await self._deployed.declare(mine, self.seen.get(shard, 0))
         for name in names:
             if name not in self._known.declared and monotonic() - self._orphans.setdefault(name, monotonic()) > ORPHANED:
                 del self._orphans[name]

@@ -42,6 +42,8 @@ class Instance:
     """Stuck for so long that its leases are renewed no more."""
     tzdata: str | None = None
     """The version of the time zones' rules by which it reckons; None: it does not know."""
+    version: str | None = None
+    """Of its code: the number that it has, or a digest of its jobs; None: it declares none."""
 
     @property
     def seen_at(self) -> float:
@@ -68,6 +70,7 @@ async def instances(store: Calls) -> list[Instance]:
                 info.get("stuck_s"),
                 bool(info.get("gave_up")),
                 info.get("tzdata") if info.get("tzdata") != "-" else None,
+                info.get("version"),
             )
         )
     return sorted(found, key=lambda instance: instance.owner)

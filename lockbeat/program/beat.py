@@ -16,8 +16,9 @@ from lockbeat import settings
 from lockbeat.client import Lockbeat
 from lockbeat.connection import check_provider
 from lockbeat.errors import InvalidArgument, InvalidType, LockbeatError, StoreUnavailable
-from lockbeat.jobs import Jobs
+from lockbeat.jobs import Jobs, Version, check_version, version_of
 from lockbeat.program import signals
+from lockbeat.program.comparing import Comparison, compare
 from lockbeat.program.declaring import Declared
 from lockbeat.program.lifespan import MOMENT, Started, alongside, check_lifespan, entered, once_there
 from lockbeat.program.serving import Program, Serving
@@ -42,6 +43,8 @@ class Beat(Declared):
     lifespan: makes an async context manager of the beat. It is entered before the worker claims anything, and left after the
         last function has ended; its value is `run.state`.
     wait_for_store: False: start though the store is away, and serve when it is there.
+    version: of the code, to be compared: an int, or numbers with dots such as "2030.1.31"; None: the one that is declared later
+        is the newer. While instances of a newer one live, older ones change none of its jobs.
     namespace, owner, shards, timeout, credential_provider: as for Lockbeat.
 
     What is not given of these is as configured by $LOCKBEAT_QUEUE, $LOCKBEAT_CONCURRENCY and so on, or by [tool.lockbeat] in
@@ -64,6 +67,7 @@ class Beat(Declared):
         lifespan: Callable[[Beat], AbstractAsyncContextManager[Any]] | None = None,
         wait_for_store: bool | None = None,
         credential_provider: Any = None,
+        version: str | int | None = None,
     ) -> None:
         said = settings.all_found(
             queue=queue,
@@ -79,6 +83,7 @@ class Beat(Declared):
         self.settings = said
         """Its options, and where each came from."""
         super().__init__(said["queue"].value)
+        self._number = check_version(version)
         if lifespan is not None:
             check_lifespan(lifespan)
         self._around = lifespan
@@ -128,6 +133,27 @@ class Beat(Declared):
         if self._serving:
             return StoreUnavailable("the beat does not serve yet: it has not reached the store since it was started")
         return LockbeatError(f"the beat is not serving: use `lb.{verb}` of a Lockbeat")
+
+    @property
+    def version(self) -> Version | None:
+        """The version of its code: a digest of the jobs that it declares so far, and its number; None: it declares none."""
+        return version_of(self.declared.values(), self._number)
+
+    @property
+    def namespace(self) -> str:
+        """The part of the store that it serves."""
+        return self._shared.namespace if self._shared is not None else str(self._options["namespace"])
+
+    async def compare(self, *, timeout: float | None = None) -> Comparison:
+        """What it would do to the store's jobs if it was served; changes nothing there.
+
+        timeout: seconds to wait for the store; None: as the beat has it.
+
+        Raises: InvalidURL, StoreError.
+        """
+        provider = self._options["credential_provider"]
+        options = {"timeout": timeout or self._options["timeout"], "credential_provider": provider}
+        return await compare(self.url, self.declared, self.version, namespace=self.namespace, **options)
 
     def move(self, url: str | None = None, *, namespace: str | None = None) -> None:
         """Serve another store than the one it was made with, or another part of it; what `lockbeat run --url` does.
@@ -229,6 +255,7 @@ class Beat(Declared):
             self.durability,
             self.stall,
             self._leases_ms(),
+            self.version,
         )
 
     @asynccontextmanager

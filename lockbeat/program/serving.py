@@ -14,7 +14,7 @@ from anyio.abc import TaskStatus
 
 from lockbeat.client import Lockbeat
 from lockbeat.errors import StoreError, StoreFormatError
-from lockbeat.jobs import Job, Scheduler
+from lockbeat.jobs import Job, Scheduler, Version
 from lockbeat.leases.lease import monotonic
 from lockbeat.monitor import HEARTBEAT, HEARTBEAT_TTL_MS, MOST_FUNCTIONS
 from lockbeat.store import results
@@ -44,6 +44,8 @@ class Program:
     stall: float | None
     leases_ms: Sequence[int]
     """What its jobs and tasks say of theirs."""
+    version: Version | None = None
+    """Of its code; None: it declares no jobs."""
 
 
 class Serving:
@@ -54,6 +56,7 @@ class Serving:
         self._schedules, self._works, self._shared = schedule, work, shared
         self._store.check_loop()
         self._refused: StoreFormatError | None = None
+        self._clocks: dict[int, float] = {}
         self._worker = Worker(
             self._store,
             client.keeper,
@@ -65,7 +68,9 @@ class Serving:
             min(program.leases_ms, default=CLAIM_LEASE_MS),
             program.grace,
         )
-        self._scheduler = Scheduler(self._store, client.jobs, program.jobs, self._worker if work else None, program.durability)
+        self._scheduler = Scheduler(
+            self._store, client.jobs, program.jobs, self._worker if work else None, program.durability, program.version
+        )
 
     @property
     def abandoned(self) -> list[str]:
@@ -78,6 +83,7 @@ class Serving:
             for shard in range(store.shards):
                 await store.listening(shard)
             if self._schedules:
+                await self._introduce()
                 await self._scheduler.register()
             async with anyio.create_task_group() as group:
                 try:
@@ -102,10 +108,11 @@ class Serving:
         declared = (self._program.jobs, "job"), (self._program.tasks if self._works else (), "task")
         return " and ".join(_several(len(of), word) for of, word in declared if of) or "what others declared"
 
-    async def _heartbeat(self, serving: anyio.CancelScope) -> None:
-        program, store = self._program, self._store
+    def _info(self) -> dict[str, object]:
+        """What the instance says of itself."""
+        program = self._program
         names = [*dict.fromkeys([*program.tasks, *program.functions])]  # a job's function can be spawned, too
-        info: dict[str, object] = {
+        return {
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "schedules": self._schedules,
@@ -113,32 +120,50 @@ class Serving:
             "jobs": len(program.jobs),
             "concurrency": program.concurrency,
             "tzdata": rules_version(),
+            "version": program.version and program.version.name,
             "tasks": names[:MOST_FUNCTIONS] if self._works else [],
         }
 
-        def beating(said: dict[str, object]) -> Row:
-            return store.row["beat/heartbeat"](owner=store.owner, info=json.dumps(said), ttl_ms=HEARTBEAT_TTL_MS)
+    def _sign(self, shard: int, said: Mapping[str, object]) -> Row:
+        """A sign of life. Shard 0 knows the instances, each shard the versions that declare its jobs."""
+        return self._store.row["beat/heartbeat"](
+            owner=self._store.owner, info=json.dumps(said), ttl_ms=HEARTBEAT_TTL_MS, version=self._scheduler.deployed.said
+        )
 
+    async def _beat(self, shard: int) -> None:
+        """Give a sign of life, and look whether there is anything for the scheduler to do."""
+        reply = await self._store.call_row(self._sign(shard, self._info() if shard == 0 else {}), shard)
+        # The next due time was told by a clock that has been set since: ask again, do not sleep it out.
+        was, self._clocks[shard] = self._clocks.get(shard), reply.now_ms / 1000 - monotonic()
+        jumped = was is not None and abs(self._clocks[shard] - was) > CLOCK_JUMP
+        # A store that was emptied, or lost some of its keys, knows of no job that might be due: nobody would ask before
+        # the next slot. Nor would one whose bell was lost.
+        odd = reply.odd > results.NO or 0 < reply.next_due_ms <= reply.now_ms + HEARTBEAT * 1000
+        if jumped or odd or reply.epoch != self._scheduler.epoch(shard, reply.epoch):
+            self._scheduler.wake(shard)
+        await self._scheduler.heard(shard, reply, self._schedules)
+
+    async def _introduce(self) -> None:
+        """Say which version of the code is about to declare its jobs. Raises StoreError."""
+        try:
+            for shard in range(self._store.shards):
+                await self._beat(shard)
+        except StoreError:
+            raise
+        except Exception:
+            log.exception("the first heartbeat failed; the next may not")
+
+    async def _heartbeat(self, serving: anyio.CancelScope) -> None:
         def standing(still: float, gave_up: bool) -> Row:
-            return beating(info | {"stuck_s": round(still), "gave_up": gave_up})
+            return self._sign(0, self._info() | {"stuck_s": round(still), "gave_up": gave_up})
 
-        self._client.keeper.watch(program.stall, standing)
-        clock: float | None = None
+        self._client.keeper.watch(self._program.stall, standing)
         while True:
             try:
-                await store.reassert()
-                now_ms, epoch, odd, next_due_ms = await store.call_row(beating(info), 0)
-                # The next due time was told by a clock that has been set since: ask again, do not sleep it out.
-                was, clock = clock, now_ms / 1000 - monotonic()
-                jumped = was is not None and abs(clock - was) > CLOCK_JUMP
-                # A store that was emptied, or lost some of its keys, knows of no job that might be due: nobody would ask before
-                # the next slot. Nor would one whose bell was lost.
-                odd = odd > results.NO or 0 < next_due_ms <= now_ms + HEARTBEAT * 1000
+                await self._store.reassert()
+                await self._store.on_every_shard(self._beat)
                 if self._schedules:
                     await self._scheduler.mend_calendars()
-                for shard in range(store.shards):
-                    if jumped or odd or shard > 0 or epoch != self._scheduler.epoch(shard, epoch):
-                        self._scheduler.wake(shard)
             except StoreFormatError as problem:
                 log.error("stopping: %s", problem)
                 self._refused = problem
@@ -161,7 +186,7 @@ class Serving:
                         await client.tasks.release_all(client.owner)
                         await client.claims.release_all(client.owner)
                         await client.locks.release_all(client.owner)
-                    await self._store.call("beat/heartbeat", 0, owner=client.owner, info="", ttl_ms=0)
+                    await self._store.call("beat/heartbeat", 0, owner=client.owner, info="", ttl_ms=0, version="")
             except StoreError as problem:
                 log.warning("could not give everything back, leases end by themselves: %s", problem)
         log.info("shut down: %d completed, %d failed", worker.reports.completed, worker.reports.failed)

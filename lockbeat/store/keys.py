@@ -51,6 +51,7 @@ KEYS = {
     "job:origin": "zset    origin and job, in lexical order; and jobs that were removed, and left something behind",
     "job:applied": "zset    PX; origin by the number of the latest apply of its jobs",
     "job:counts": "hash    job -> how often what became of its slots",
+    "version": "string  the versions of the programs that declare jobs, see _lib/version",
     # days on which jobs don't fire, see _lib/calendar
     "calendar": "hash    calendar -> where its days come from",
     "calendar:days": "hash    calendar -> its days",

@@ -19,6 +19,7 @@ SENTENCES: dict[str, str] = {
     "lock_unread": "overlap: the job's lock can't be read",
     "paused": "paused by {owner}",
     "skip_next": "skipped on purpose by {owner}",
+    "retired": "the job was retired: no instance that lived declared it",
     "excluded": "excluded by {calendar}",
     "not_fired": "no instance fired it before the next was due",
     "not_called": "nobody called for it before the next was due",

@@ -165,6 +165,20 @@ class SlotLine(NamedTuple):
         return f"{self.slot_ms} {self.due_ms} {self.rev} {self.rules}"
 
 
+class Retirement(NamedTuple):
+    """Of a retired job, as `job:slot` has it behind where it stands."""
+
+    slot_ms: int
+    """The first slot that was not fired; -1: it had none."""
+    at_ms: int
+
+    @classmethod
+    def of(cls, text: str) -> Retirement | None:
+        """From "SLOT DUE REV RULES retired SLOT AT"; None: it is not retired. Raises ValueError."""
+        _, retired, told = text.partition(" retired ")
+        return cls(*map(int, told.split(" "))) if retired else None
+
+
 class JobLine(NamedTuple):
     """A job's definition, as the hash `job` has it."""
 

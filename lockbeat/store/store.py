@@ -50,6 +50,8 @@ class Store(Calls):
     """
 
     speaks = FORMAT
+    looks = False
+    """Whether it was opened only to look."""
 
     def __init__(self, connector: Connector, keys: Keys, owner: str, shards: int, timeout: float) -> None:
         super().__init__(connector, keys, timeout, self._follow)
@@ -81,10 +83,12 @@ class Store(Calls):
         timeout: float = 5.0,
         outage: Outage | None = None,
         credential_provider: Any = None,
+        looks: bool = False,
     ) -> Store:
         """Reach the store and agree on its shards. Raises InvalidArgument before anything is sent, StoreUnavailable.
 
         outage: what earlier tries to open it have told the log.
+        looks: leave a store as it is that does not say its format and shards.
         """
         keys = Keys(namespace)
         owner = new_owner() if owner is None else check_name("owner", owner)
@@ -94,6 +98,7 @@ class Store(Calls):
         connector = await Connector.open(url, timeout=timeout, credential_provider=credential_provider)
         connector.outage = outage or connector.outage
         store = cls(connector, keys, owner, 1, timeout)
+        store.looks = looks
         try:
             store.shards = await store._agree(shards)
             await store._open_others()
@@ -113,7 +118,7 @@ class Store(Calls):
                 raise InvalidArgument("shards", "the store was emptied and no longer says how many it has: name the number")
             if several or not used:
                 found = wanted or 1
-                if found > 1:
+                if found > 1 and not self.looks:
                     found = (await self._open(0, found)).shards
             else:
                 found = 1
@@ -130,7 +135,7 @@ class Store(Calls):
 
     async def _open(self, shard: int, shards: int = 0, *, look: bool = False) -> Any:
         """`store/open`; with `look`, nothing is written. Raises StoreFormatError."""
-        reply = await self.call("store/open", shard, shards=shards, format=0 if look else self.speaks)
+        reply = await self.call("store/open", shard, shards=shards, format=0 if look or self.looks else self.speaks)
         if reply.format not in (0, self.speaks):
             where = f"{self.connector.location}, namespace {self.keys.namespace!r},"
             problem = StoreFormatError(where, reply.format, self.speaks)

@@ -3,7 +3,10 @@
 -- A slot that has come due while the call was on its way may have been fired by the definition that is replaced, or before a
 -- FLUSHALL: it must not begin with that one.
 -- A paused job stays paused. One that is new is not, whatever is left of an earlier one of its name.
--- needs: _lib/ledger _lib/schedule _lib/origin _lib/results
+-- A retired job has slots again from the one given on; those of the meantime go into its ledger.
+--
+-- `s` is the schedule with more: `changes`, see _lib/pause; and where programs declare, `versions`, and `version`, which is the caller's own.
+-- needs: _lib/ledger _lib/pause _lib/origin _lib/version _lib/results
 
 -- Read what declaring these jobs needs.
 local function declare_gather(s, jobs)
@@ -23,17 +26,19 @@ end
 -- The slot at which a job stands that keeps it when it is declared so, and all that job:slot says; nil: it begins anew.
 local function declare_keeps(s, job, rev)
   local old = read(s.slots, job)
-  local keeps = old and string.match(old, '^%S+ %S+ ([^. ]+)') == string.match(rev, '^[^.]+')
+  local keeps = old and not schedule_retired(old) and string.match(old, '^%S+ %S+ ([^. ]+)') == string.match(rev, '^[^.]+')
   return keeps and tonumber(string.match(old, '^%S+')) or nil, old
 end
 
 -- Why a job can't be declared so: NEWER: it needs a newer version than the caller's, which reads `reads`; ANOTHERS: it is another origin's,
--- and not to be taken; TOO_LATE: the slot no longer lies after now. And whose it is. nil: it can.
+-- and not to be taken; STALE: a newer version of the code has it, and lives; TOO_LATE: the slot no longer lies after now. And whose it is. nil: it can.
 local function declare_refused(s, job, rev, definition, slot, reads, take)
   local line = read(s.defs, job) or ''
   local needs, owned = tonumber(string.match(line, '^%S+ {"needs":(%d+)')), origin_of(line)
   if needs and needs > reads then return RESULT.NEWER, owned end
   if owned and not take and owned ~= origin_of(definition) then return RESULT.ANOTHERS, owned end
+  local before = s.version and version_of(line)
+  if before and not version_may(s.versions, s.version, before) then return RESULT.STALE, owned end
   local was = declare_keeps(s, job, rev)
   if (not was or (was > now and was ~= slot)) and slot >= 0 and slot <= now then return RESULT.TOO_LATE, owned end
   return nil, owned
@@ -46,10 +51,20 @@ local function declare(s, owners, job, rev, definition, slot, due, since, keep, 
   local known, owned, mine = string.match(line, '^(%S+) '), origin_of(line), origin_of(definition)
   local was, old = declare_keeps(s, job, rev)
   local stood = tonumber(string.match(old or '', '^%S+'))
-  if known ~= rev or owned ~= mine then write(s.defs, job, rev .. ' ' .. definition) end
+  if known ~= rev or owned ~= mine or version_of(line) ~= version_of(definition) then write(s.defs, job, rev .. ' ' .. definition) end
   if not known or owned ~= mine then origin_passes(owners, job, owned, mine) end
   if known ~= rev then
     code, changed = known and RESULT.CHANGED or RESULT.NEW, true
+    if s.version and not known then version_makes(s.versions, s.version) end
+  end
+  local first = old and schedule_retired(old)
+  if first then
+    changed = true
+    if first >= 0 and first <= now then ledger_several(job, 'skipped', first, now, -1, REASON.RETIRED, '', keep) end
+    change_note(s.changes, job, change_text('return', now, 0, '', 'the code declares it again'))
+    erase(s.slots, job)  -- so that its pause decides, if it has one
+    schedule_place(s, job, slot, due, words)
+  elseif known ~= rev then
     if was then
       write(s.slots, job, (string.gsub(old, '^(%S+ %S+) %S+', '%1 ' .. rev)))
     elseif not known then
@@ -78,5 +93,5 @@ local function declare(s, owners, job, rev, definition, slot, due, since, keep, 
     enter(s.dues, job, schedule_when(s, job, old))
   end
   if counted_out(job, limit) then schedule_end(s, job, words, LIMIT_MS) end
-  return code, changed, was and was > now and was ~= slot
+  return code, changed, not first and was and was > now and was ~= slot
 end

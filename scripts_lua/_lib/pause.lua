@@ -3,7 +3,7 @@
 --   paused   hash  JOB -> the change by which it is paused
 --   changes  hash  JOB -> its last fifty, the newest last, \255 between them
 --
--- A change is "WHAT AT UNTIL \254BY\254WHY". WHAT: pause, skip_next, resume or trigger. UNTIL: when the pause ends by itself; of skip_next
+-- A change is "WHAT AT UNTIL \254BY\254WHY". WHAT: pause, skip_next, resume, trigger, retire or return. UNTIL: when the pause ends by itself; of skip_next
 -- the last slot that is skipped; 0: when somebody resumes it. BY empty: its time had come.
 -- A paused job's slot is due NEVER, see _lib/schedule.
 -- needs: _lib/schedule

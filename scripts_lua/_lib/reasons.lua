@@ -12,6 +12,7 @@ local REASON = {
   LOCK_UNREAD = 'lock_unread',            -- the job's lock can't be read
   PAUSED = 'paused',                      -- OWNER: the job was paused, by OWNER and for the reason behind a colon
   SKIP_NEXT = 'skip_next',                -- OWNER: somebody had the next slots skipped, as above
+  RETIRED = 'retired',                    -- the job had left the code
   EXCLUDED = 'excluded',                  -- CALENDAR ENTRY: a calendar of the job has that day
   NOT_FIRED = 'not_fired',                -- no instance was there when it came due
   NOT_CALLED = 'not_called',              -- nobody called for it

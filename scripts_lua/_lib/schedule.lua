@@ -3,6 +3,7 @@
 --   slots  hash  JOB -> "SLOT DUE REV RULES": its next slot; SLOT -1: it has ended, and is forgotten at DUE. '' -> "SEEN UNSURE SETTLED"
 --   dues   zset  JOB by when to look at it next
 --   paused hash  JOB -> the change by which it is paused, see _lib/pause; only where it is asked for
+-- A retired job stands as one that has ended: "-1 DUE REV RULES retired NEXT AT". It retired at AT; NEXT is the first slot that was not fired.
 -- A paused job's DUE is NEVER: nobody fires it then, also an instance that was told of its slot before, or knows of no pauses. `dues`
 -- has it at the end of its pause, and whoever is handed it there resumes it.
 -- Every job is in both, as it is in `defs` and in `order`: by that a loss shows. RULES: the version of the time zones' rules by which
@@ -13,7 +14,7 @@
 
 local NEVER = '253402300800000'  -- the year 10000
 local ENDED_MS = 7 * 86400 * 1000  -- a job that has ended is kept as long as a dead task
-local LIMIT_MS = 366 * 86400 * 1000  -- one that was fired as often as it is to be, longer: declared again it would begin anew
+local LIMIT_MS = 366 * 86400 * 1000  -- one that was fired as often as it is to be, longer: declared again it would begin anew; a retired one, too
 
 -- The keys, and SEEN and UNSURE, of which SEEN is nil if it was lost, or no job was ever placed. `jobs`: read where these stand as well.
 local function schedule_of(defs, order, slots, dues, jobs, paused)
@@ -55,6 +56,21 @@ local function schedule_end(s, job, words, keep_ms)
   write(s.slots, job, '-1 ' .. int(now + keep_ms) .. ' ' .. words)
   enter(s.dues, job, now + keep_ms)
   if s.paused and read(s.paused, job) then erase(s.paused, job) end
+end
+
+-- A job has no slots until it is declared again. It keeps its ledger, and stays paused, for a year. Returns whether it had slots before.
+local function schedule_retire(s, job)
+  local slot, due, rev, rules = string.match(read(s.slots, job) or '', '^(%S+) (%S+) (%S+) ?(%S*)')
+  if not slot or slot == '-1' and due ~= NEVER then return false end
+  local words = rev .. ' ' .. (rules == '' and '-' or rules) .. ' retired ' .. slot .. ' ' .. int(now)
+  write(s.slots, job, '-1 ' .. int(now + LIMIT_MS) .. ' ' .. words)
+  enter(s.dues, job, now + LIMIT_MS)
+  return true
+end
+
+-- Of a retired job the first slot that was not fired; -1: it had none. nil: it is not retired.
+local function schedule_retired(place)
+  return string.sub(place, 1, 3) == '-1 ' and tonumber(string.match(place, ' retired (%S+) %d+$')) or nil
 end
 
 -- SLOT -1 and DUE NEVER: it never has one, and is not forgotten. A paused job stays paused.

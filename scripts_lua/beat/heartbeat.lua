@@ -7,14 +7,19 @@
 -- KEYS[5] job:order      zset
 -- KEYS[6] job:slot       hash
 -- KEYS[7] job:due        zset
+-- KEYS[8] version        string  see _lib/version
 -- ARGV[1] owner          str
 -- ARGV[2] info           json    empty: the instance leaves
 -- ARGV[3] ttl_ms         int     taken for dead after that
+-- ARGV[4] version        str     that it declares: "ID FIRST NUMBER BEFORE", FIRST as it was told before (0: never), NUMBER or -, BEFORE as
+--                                other shards have said it; empty: none
 --
--- Returns  {now_ms, epoch, odd, next_due_ms}  epoch 0: the store was emptied. odd: as beat/due has it. next_due_ms: when a job of this
---                                             shard comes due; 0: never
+-- Returns  {now_ms, epoch, odd, next_due_ms, first_ms, again, walk, before}  epoch 0: the store was emptied. odd: as beat/due has it.
+--                   next_due_ms: when a job of this shard comes due; 0: never. first_ms: when its version was first declared. again: when
+--                   this has changed, declare the jobs again. walk 1: jobs may have to retire, see job/retire. before: the versions of
+--                   which its version has jobs, with commas between
 -- Under OOM: runs.
--- include: _lib/schedule
+-- include: _lib/schedule _lib/version
 
 local owner, ttl = ARGV[1], tonumber(ARGV[3])
 -- Of before the clock was set back: heard of until now, for all that is known.
@@ -34,6 +39,15 @@ else
   redis.call('PEXPIRE', KEYS[1], 2 * ttl)
   redis.call('PEXPIRE', KEYS[2], 2 * ttl)
 end
+local versions = versions_read(KEYS[8])
+local mine = ARGV[2] ~= '' and version_said(versions, ARGV[4], ttl) or nil
+if mine then version_follows(versions, mine, string.match(ARGV[4], ' (%S*)$')) end
+if next(versions.of) then
+  versions_look(versions, ttl)
+  versions_write(versions)
+end
 local s = schedule_of(KEYS[4], KEYS[5], KEYS[6], KEYS[7])
 local epoch = tonumber(redis.call('GET', KEYS[3]) or '0') or 0
-return {now, epoch, schedule_odd(s, epoch), tonumber(redis.call('ZRANGE', s.dues[KEY], 0, 0, 'WITHSCORES')[2] or 0)}
+local due = tonumber(redis.call('ZRANGE', s.dues[KEY], 0, 0, 'WITHSCORES')[2] or 0)
+local walk, before = versions_to_walk(versions) and 1 or 0, mine and versions_before(versions, mine) or ''
+return {now, epoch, schedule_odd(s, epoch), due, mine and mine.first or 0, mine and mine.again or 0, walk, before}

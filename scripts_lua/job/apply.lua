@@ -41,6 +41,7 @@ if said then return apply_answered(said) end
 local given = apply_given(ARGV[2])
 local s = schedule_of(KEYS[28], KEYS[29], KEYS[30], KEYS[31], given.jobs, KEYS[33])
 local owners, changes, epoch_key, applied = index(KEYS[35]), page(KEYS[34]), KEYS[32], KEYS[36]
+s.changes = changes
 declare_gather(s, given.jobs)
 
 return answer(function()

@@ -10,7 +10,7 @@
 -- ARGV[1] after         str   the cursor of the page before; empty: the first page
 -- ARGV[2] limit         int
 -- ARGV[3] texts         list  what the definition has to hold: a tag, an origin, as JSON has it
--- ARGV[4] state         str   scheduled, paused, ended, by_hand, open or failing; empty: any
+-- ARGV[4] state         str   scheduled, paused, ended, by_hand, retired, open or failing; empty: any
 --
 -- Returns  {cursor, *jobs}  an empty cursor: this was the last page. There may be fewer than `limit`: a run looks at so many only
 --
@@ -58,7 +58,8 @@ local function is(job)
   local place = read(slots, job) or ''
   local slot, due = string.match(place, '^(%S+) (%S+)')
   if state == 'by_hand' then return slot == '-1' and due == NEVER end
-  if state == 'ended' then return slot == '-1' and due ~= NEVER end
+  if state == 'retired' then return schedule_retired(place) end
+  if state == 'ended' then return slot == '-1' and due ~= NEVER and not schedule_retired(place) end
   if state == 'paused' then return slot and slot ~= '-1' and due == NEVER end
   return slot and slot ~= '-1' and due ~= NEVER
 end

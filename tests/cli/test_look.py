@@ -269,8 +269,8 @@ def test_reasons_are_spelled_out() -> None:
 
 def test_instances_say_by_which_rules_of_the_zones_they_reckon(lockbeat: Lockbeat, store: str) -> None:
     async def beat(lb: Client) -> None:
-        await lb.store.call("beat/heartbeat", 0, owner="old", info='{"tzdata": "2024a"}', ttl_ms=30_000)
-        await lb.store.call("beat/heartbeat", 0, owner="new", info='{"tzdata": "2025b"}', ttl_ms=30_000)
+        await lb.store.call("beat/heartbeat", 0, owner="old", info='{"tzdata": "2024a"}', ttl_ms=30_000, version="")
+        await lb.store.call("beat/heartbeat", 0, owner="new", info='{"tzdata": "2025b"}', ttl_ms=30_000, version="")
 
     using(store, beat)
     answer = lockbeat("instances", "--url", store)
@@ -282,8 +282,8 @@ def test_instances_say_by_which_rules_of_the_zones_they_reckon(lockbeat: Lockbea
 
 def test_an_instance_that_is_not_heard_is_silent(lockbeat: Lockbeat, store: str) -> None:
     async def beat(lb: Client) -> None:
-        await lb.store.call("beat/heartbeat", 0, owner="alive", info="{}", ttl_ms=30_000)
-        await lb.store.call("beat/heartbeat", 0, owner="gone", info="{}", ttl_ms=11_000)
+        await lb.store.call("beat/heartbeat", 0, owner="alive", info="{}", ttl_ms=30_000, version="")
+        await lb.store.call("beat/heartbeat", 0, owner="gone", info="{}", ttl_ms=11_000, version="")
 
     using(store, beat)
     _, alive, gone = lockbeat("instances", "--url", store).out.splitlines()

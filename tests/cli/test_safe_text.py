@@ -55,7 +55,7 @@ def hostile(store: str) -> dict[str, str]:
             # From here on it has a slot to come, and does not run.
             await lb.jobs.put(Job.declare(JOB, Every(3600), queue=QUEUE))
             info = {"pid": 1, "host": EVIL, "schedules": True, "queues": [QUEUE], "jobs": 1, "concurrency": 1, "tasks": [NAME]}
-            await lb.store.call("beat/heartbeat", 0, owner=OWNER, info=json.dumps(info), ttl_ms=60_000)
+            await lb.store.call("beat/heartbeat", 0, owner=OWNER, info=json.dumps(info), ttl_ms=60_000, version="")
             await lb.locks.try_acquire(KEY, OWNER, 60)
             await lb.calendars.put("evil", {"2030-01-01": EVIL})
             claim = await lb.claims.acquire(KEY, OWNER, lease=60, queue=QUEUE)

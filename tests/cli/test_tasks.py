@@ -270,7 +270,7 @@ def test_spawn_warns_of_what_is_true_alone(lockbeat: Lockbeat, store: str, start
 
 def test_spawn_does_not_warn_of_a_function_that_may_be_one_of_very_many(lockbeat: Lockbeat, store: str) -> None:
     said = json.dumps({"queues": ["default"], "tasks": [f"task-{number}" for number in range(1000)]})
-    using(store, lambda lb: lb.store.call("beat/heartbeat", 0, owner="large", info=said, ttl_ms=30_000))
+    using(store, lambda lb: lb.store.call("beat/heartbeat", 0, owner="large", info=said, ttl_ms=30_000, version=""))
     assert lockbeat("spawn", "task-1001", "--url", store).err == ""
 
 

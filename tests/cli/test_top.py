@@ -36,7 +36,7 @@ async def fill(lb: Client) -> None:
     await lb.tasks.spawn("report", queue="slow", delay=600)
     await lb.tasks.claim("default", "host-1", lease=60)
     info = {"pid": 7, "host": "host", "schedules": True, "queues": ["default", "mail"], "jobs": 1, "concurrency": 10}
-    await lb.store.call("beat/heartbeat", 0, owner="host-1", info=json.dumps(info), ttl_ms=30_000)
+    await lb.store.call("beat/heartbeat", 0, owner="host-1", info=json.dumps(info), ttl_ms=30_000, version="")
     await lb.locks.try_acquire("a", "host-1", 60)
     await lb.locks.try_acquire("b", "elsewhere", 60)
     await lb.claims.acquire("c", "host-1", 60)

@@ -97,14 +97,14 @@ async def test_what_is_lost_of_a_job_is_healed_without_a_restart(lb: Lockbeat, r
     await beat.tick(0)
     before = await lb.jobs.get("report")
     lose(raw, lb, lost)
-    said = await lb.store.call("beat/heartbeat", 0, owner="me", info="{}", ttl_ms=30_000)
+    said = await lb.store.call("beat/heartbeat", 0, owner="me", info="{}", ttl_ms=30_000, version="")
     assert said[2] == results.LOST, "whoever sleeps is told that something is odd"
     for _ in range(2):
         await beat.tick(0)
         beat._walk.again.clear()
     if not declared and "job" in lost.replace("/report", "").split():
         return
-    said = await lb.store.call("beat/heartbeat", 0, owner="me", info="{}", ttl_ms=30_000)
+    said = await lb.store.call("beat/heartbeat", 0, owner="me", info="{}", ttl_ms=30_000, version="")
     assert said[2] == results.NO
     after = await lb.jobs.get("report")
     assert after.next is not None
@@ -134,7 +134,7 @@ async def test_a_job_whose_definition_nobody_has_is_forgotten_after_a_while(
     beat._walk.again.clear()
     await beat.tick(0)
     assert not raw.hexists(lb.store.keys.key(0, "job:slot"), "report")
-    assert (await lb.store.call("beat/heartbeat", 0, owner="me", info="{}", ttl_ms=30_000))[2] == results.NO
+    assert (await lb.store.call("beat/heartbeat", 0, owner="me", info="{}", ttl_ms=30_000, version=""))[2] == results.NO
 
 
 @only("memory", "valkey")

@@ -255,11 +255,11 @@ async def test_an_instance_that_died_then_is_not_shown_for_years(lb: Lockbeat, a
     from lockbeat.monitor import HEARTBEAT_TTL_MS, instances
 
     at(AHEAD)
-    await lb.store.call("beat/heartbeat", 0, owner="ghost", info="{}", ttl_ms=HEARTBEAT_TTL_MS)
+    await lb.store.call("beat/heartbeat", 0, owner="ghost", info="{}", ttl_ms=HEARTBEAT_TTL_MS, version="")
     at(NOON)
-    await lb.store.call("beat/heartbeat", 0, owner="alive", info="{}", ttl_ms=HEARTBEAT_TTL_MS)
+    await lb.store.call("beat/heartbeat", 0, owner="alive", info="{}", ttl_ms=HEARTBEAT_TTL_MS, version="")
     at(NOON + 29)
-    await lb.store.call("beat/heartbeat", 0, owner="alive", info="{}", ttl_ms=HEARTBEAT_TTL_MS)
+    await lb.store.call("beat/heartbeat", 0, owner="alive", info="{}", ttl_ms=HEARTBEAT_TTL_MS, version="")
     at(NOON + 31)
     assert [instance.owner for instance in await instances(lb.store)] == ["alive"]
 

@@ -244,7 +244,7 @@ async def test_a_job_declared_again_by_code_stays_paused(lb: Lockbeat) -> None:
         await lb.jobs.pause("report", by="anna")
         await fleet.until(25, 1)
         await fleet.declare()
-        await lb.jobs.put(Job.declare("report", Every(10), priority=3))
+        await lb.jobs.declare([Job.declare("report", Every(10), priority=3)])
         await fleet.until(30, 26)
         other = Fleet(lb, to, Job.declare("report", Every(7), keep=50))
         await other.declare()
@@ -282,10 +282,10 @@ async def test_no_slot_is_fired_twice_when_a_paused_job_is_changed_as_in_prefect
         await fleet.declare()
         await fleet.until(10)
         await lb.jobs.pause("report", by="anna")
-        await lb.jobs.put(Job.declare("report", Every(5)))
+        await lb.jobs.declare([Job.declare("report", Every(5))])
         await lb.jobs.resume("report", by="anna")
         await lb.jobs.skip_next("report", by="anna")
-        await lb.jobs.put(Job.declare("report", Every(10)))
+        await lb.jobs.declare([Job.declare("report", Every(10))])
         await fleet.until(40, 11)
         assert fleet.ran == [10, 20, 30, 40]
         assert [line[:3] for line in await told(lb)] == [("done", slot, slot) for slot in fleet.ran]

@@ -346,7 +346,7 @@ async def test_put_says_what_it_found(lb: Lockbeat) -> None:
             "reads": READS,
             "limit": 0,
         }
-        reply = await lb.store.call("job/put", shard, job=given.name, slot=far, due=far, since=0, **args)
+        reply = await lb.store.call("job/put", shard, job=given.name, slot=far, due=far, since=0, version="", **args)
         assert reply.epoch > 0
         return int(reply.code)
 
@@ -374,7 +374,7 @@ async def test_put_refuses_a_first_slot_that_has_come_due_on_the_way(lb: Lockbea
         "reads": READS,
         "limit": 0,
     }
-    reply = await lb.store.call("job/put", shard, job=job.name, slot=late, due=late, since=0, **args)
+    reply = await lb.store.call("job/put", shard, job=job.name, slot=late, due=late, since=0, version="", **args)
     assert reply.code == results.TOO_LATE
     assert await lb.jobs.list() == before
     assert raw.zcard(lb.store.keys.key(shard, "job:due")) == len(before)
@@ -387,7 +387,7 @@ async def test_a_job_that_is_due_all_the_time_can_be_declared(lb: Lockbeat) -> N
 
 async def test_heartbeats_list_who_lives(lb: Lockbeat) -> None:
     for owner, ttl in (("c", 20), ("a", 60_000), ("b", 60_000)):
-        now, *_ = await lb.store.call("beat/heartbeat", 0, owner=owner, info='{"pid": 1}', ttl_ms=ttl)
+        now, *_ = await lb.store.call("beat/heartbeat", 0, owner=owner, info='{"pid": 1}', ttl_ms=ttl, version="")
         assert abs(now - await now_ms(lb)) < 1000
 
     async def listed() -> list[str]:
@@ -397,7 +397,7 @@ async def test_heartbeats_list_who_lives(lb: Lockbeat) -> None:
         return await listed() == ["a", "b"]
 
     await eventually(without_c, "c is taken for dead")
-    await lb.store.call("beat/heartbeat", 0, owner="a", info="", ttl_ms=0)
+    await lb.store.call("beat/heartbeat", 0, owner="a", info="", ttl_ms=0, version="")
     assert await listed() == ["b"]
 
 

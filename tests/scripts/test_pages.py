@@ -106,7 +106,7 @@ def test_a_reason_is_spelled_nowhere_else() -> None:
     """But for codes that are words of other things, too, such as a state or an option."""
     others = {"max_delay", "max_duration", "shutdown", "late", "overlap"}  # options, and words of the demo
     others |= {"cancelled", "expired", "fired", "released", "unreadable"}  # states, and what is counted
-    others |= {"paused", "skip_next"}  # a field of a job, and a verb
+    others |= {"paused", "skip_next", "retired"}  # a field of a job, a verb, and a state
     codes = "|".join(reasons.SENTENCES.keys() - others)
     words = [word for said in reasons.SENTENCES.values() for word in re.split(r"\{\w+\}", said) if len(word) > 20]
     for name, text in LUA.items():

@@ -40,7 +40,8 @@ async def test_a_store_in_use_is_as_the_sample_shows_it(connect: Connect, namesp
             await use_tasks(alice, bob)
             await use_jobs(alice, raw, go_to)
             await alice.calendars.put("holidays", ["2030-12-25 Christmas", "2030-12-31..2031-01-01"])
-            await alice.store.call("beat/heartbeat", 0, owner="alice", info='{"queues":["default"]}', ttl_ms=30_000)
+            said: dict[str, Any] = {"owner": "alice", "info": '{"queues":["default"]}', "ttl_ms": 30_000}
+            await alice.store.call("beat/heartbeat", 0, **said, version="0f1e2d3c4b5a 0 2030.1 ")
             found = text_of(backend, namespace, {lb.owner: lb.store.channel.rpartition(":")[2] for lb in (alice, bob)})
     if os.environ.get("LOCKBEAT_TEST_WRITE"):
         SAMPLE.write_text(found)

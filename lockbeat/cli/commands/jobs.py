@@ -60,11 +60,11 @@ async def ls(
             "JOB": (state.job.name, "bold"),
             "TRIGGER": str(state.job.trigger),
             "NEXT SLOT": _next_slot(state, now),
-            "IN": ("paused", "yellow") if state.paused else _until(state.due_at or _called_for(state.job, now), now),
+            "IN": _in(state, now),
             "LAST": _last(entry, now),
             "LAST SLOT": clock(entry.slot, now) if entry else "-",
             "OVERLAP": state.job.overlap,
-            "FLAGS": _paused(state.paused) if state.paused else _warned(_flags(state.job), problems[state.job.exclude]),
+            "FLAGS": _stopped(state) or _warned(_flags(state.job), problems[state.job.exclude]),
         }
         for state, entry in found
     ]
@@ -79,6 +79,7 @@ async def ls(
                 "overdue": _is_overdue(state.next, now),
                 **fields(state, "rev open in_line counts"),
                 "paused": state.paused and fields(state.paused, "what at by reason until_at"),
+                **fields(state, "retired_at"),
                 "waiting_for_a_worker": _is_neglected(entry, now),
                 "last": entry and fields(entry, ENTRY),
                 **fields(state.job, f"{OPTIONS} {TOLD}"),
@@ -128,7 +129,22 @@ def _is_overdue(slot: Slot | None, now: float) -> bool:
     return slot is not None and slot.due_ms / 1000 < now - TOLERANCE
 
 
+def _in(state: JobState, now: float) -> tuple[str, str]:
+    if state.retired_at is not None:
+        return "-", ""
+    return ("paused", "yellow") if state.paused else _until(state.due_at or _called_for(state.job, now), now)
+
+
+def _stopped(state: JobState) -> str:
+    """Why no slot of a job is fired; empty: some are."""
+    if state.retired_at is not None:
+        return f"retired at {clock(state.retired_at)}: no instance that lives declares it"
+    return _paused(state.paused) if state.paused else ""
+
+
 def _next_slot(state: JobState, now: float) -> str:
+    if state.retired_at is not None:
+        return "retired"
     if (called := _called_for(state.job, now)) is not None:
         return clock(called, now)
     if state.next is None:
@@ -220,8 +236,8 @@ async def next_slots(
     """Show a job's next slots."""
     now = await lb.store.server_time()
     slots, state = await lb.jobs.upcoming(job, n), await lb.jobs.get(job)
-    none = f"is {_paused(state.paused)}" if state.paused else "has ended: no slot is left"
-    if _by_hand(state.job):
+    none = f"is {stopped}" if (stopped := _stopped(state)) else "has ended: no slot is left"
+    if _by_hand(state.job) and not stopped:
         none = NOT_CALLED if isinstance(state.job.trigger, Called) else NO_SLOTS
     lines = []
     for slot in slots:
@@ -251,7 +267,8 @@ async def ledger(
         }
         for entry in entries
     ]
-    none = f"no slot of {job} has come due yet" if state.next or state.paused or _by_hand(state.job) else _fired_nothing(job)
+    begun = state.next or _stopped(state) or _by_hand(state.job)
+    none = f"no slot of {job} has come due yet" if begun else _fired_nothing(job)
     return Answer(
         [fields(entry, ENTRY) for entry in entries], Table(rows, none, spare=("FENCE", "BY", "LATE"), wraps=("REASON",))
     )
@@ -366,9 +383,9 @@ async def _newest(lb: Lockbeat, state: JobState, now: float) -> int:
     if newest and (coming is None or coming.slot_ms > now * 1000):
         return newest[0].last_ms or newest[0].slot_ms
     if coming is None:
-        if _by_hand(state.job):
-            raise Problem(f"{state.job.name} {NO_SLOTS}")
-        raise Problem(f"{state.job.name} is {_paused(state.paused)}" if state.paused else _fired_nothing(state.job.name))
+        if (stopped := _stopped(state)) or not _by_hand(state.job):
+            raise Problem(f"{state.job.name} is {stopped}" if stopped else _fired_nothing(state.job.name))
+        raise Problem(f"{state.job.name} {NO_SLOTS}")
     return coming.slot_ms
 
 
@@ -380,6 +397,8 @@ async def _untold(lb: Lockbeat, state: JobState, slot_ms: int, before: LedgerEnt
         return f"{at} is no slot of {job.name} ({job.trigger}); the nearest: {near or 'none'}"
     if paused and slot_ms >= (paused.at or 0) * 1000 and (coming is None or slot_ms < coming.slot_ms):
         return f"{at} is skipped if {job.name} is not resumed before: it is {_paused(paused)}"
+    if state.retired_at is not None and slot_ms >= state.retired_at * 1000:
+        return f"{at} is skipped if {job.name} is not declared again before: it is {_stopped(state)}"
     if slot_ms > now * 1000:
         view = await read_view(lb.store, lb.jobs.shard_of(job.name), job.exclude, job.trigger.timezone)
         excluded = next(around.upcoming(job, slot_ms, view.closed)).why

@@ -19,7 +19,7 @@ from lockbeat.values.durations import span
 
 MOST_RUNNING = 1000
 """Tasks among which that of an attempt is looked for."""
-INSTANCE = "owner host pid schedules queues jobs concurrency seen_at stuck_s gave_up tzdata"
+INSTANCE = "owner host pid schedules queues jobs concurrency seen_at stuck_s gave_up tzdata version"
 
 
 @command(LOOK)
@@ -116,6 +116,7 @@ async def instances(lb: Lockbeat) -> Answer:
             "SCHEDULES": "yes" if instance.schedules else "no",
             "QUEUES": " ".join(instance.queues) or "-",
             "JOBS": str(instance.jobs if instance.jobs is not None else "-"),
+            "VERSION": instance.version or "-",
             "TZDATA": instance.tzdata or "-",
             "STATE": heard(instance, now),
             "SEEN": ago(instance.seen_at, now),
@@ -128,7 +129,7 @@ async def instances(lb: Lockbeat) -> Answer:
         Table(
             rows,
             none=f"no instance lives in namespace {lb.store.keys.namespace}",
-            spare=("TZDATA", "SEEN", "HOST", "PID", "JOBS"),
+            spare=("TZDATA", "SEEN", "HOST", "VERSION", "PID", "JOBS"),
         ),
         f"the instances reckon by different rules of the time zones: tzdata {', '.join(versions)}" if len(versions) > 1 else "",
     )

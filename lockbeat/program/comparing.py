@@ -1,0 +1,247 @@
+"""What a deploy would do: the jobs that a program declares, compared with those of the store. Changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
+from itertools import islice
+from typing import Any, Literal
+
+from lockbeat.calendars import read_view
+from lockbeat.client import Lockbeat
+from lockbeat.jobs import CODE, Job, JobState, KnownVersion, Slot, Version, around, known_versions, plan
+from lockbeat.monitor import instances
+from lockbeat.triggers import ByHand
+from lockbeat.values.durations import instant
+
+SHOWN = 3
+"""Slots that are shown of a job, before and after."""
+Kind = Literal["added", "changed", "removed", "returns"]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What becomes of one job."""
+
+    job: str
+    kind: Kind
+    schedule: str
+    """The trigger, as it is to be; of one that is removed, as it is."""
+    changed: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    """Options that differ: as the store has them, as the code has them."""
+    before: tuple[datetime, ...] = ()
+    """The next slots, as the store has it."""
+    after: tuple[datetime, ...] = ()
+    """The next slots, if the code were declared now."""
+    remarks: tuple[str, ...] = ()
+    retires_at: float | None = None
+    """removed: the earliest; None: when the last instance that declares it has gone, and ten minutes more."""
+    lost: tuple[datetime, ...] = ()
+    """Slots that are not fired because of the change."""
+    doubled_with: str | None = None
+    """Another name under which the same is declared: while instances of both versions live, both have slots."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a deploy would do."""
+
+    version: str | None
+    """Of the code; None: it declares no jobs."""
+    differences: tuple[Difference, ...]
+    """In order of name."""
+    unchanged: int
+    others: int
+    """Jobs of the store that are no business of this code: other programs', the API's, or a release's that did not say whose."""
+    newer: tuple[str, ...] = ()
+    """Versions of this program that live and are newer: while they do, jobs that they declare stay as they are."""
+
+    @property
+    def lost(self) -> list[tuple[str, datetime]]:
+        """Slots that are not fired because of the deploy; each gets its entry in the ledger, and its reason."""
+        return [(each.job, slot) for each in self.differences for slot in each.lost]
+
+    @property
+    def doubled(self) -> list[tuple[str, str]]:
+        """Pairs of names under which the same has slots while old and new instances live."""
+        return [(each.job, each.doubled_with) for each in self.differences if each.doubled_with]
+
+
+class _Looking(Lockbeat):
+    """A client that does not even say which format a new store is in."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._options["looks"] = True
+
+
+async def compare(url: str | None, declared: Mapping[str, Job], version: Version | None, **options: Any) -> Comparison:
+    """Compare the jobs of a program with a store. Raises StoreError.
+
+    options: as for Lockbeat.
+    """
+    async with _Looking(url, **options) as lb:
+        now_ms = await lb.store.server_ms(0)
+        known = await known_versions(lb.store, version)
+        there = {state.job.name: state for state in await lb.jobs.list()}
+        living = [instance.version for instance in await instances(lb.store)]
+        ours = _ours(declared, there, known, version)
+        changed = await asyncio.gather(*(_declared(lb, job, there.get(job.name), now_ms) for job in declared.values()))
+        left = [state for name, state in there.items() if name not in declared]
+        removed = [state for state in left if state.job.origin == CODE and state.job.version in ours]
+        gone = [await _removed(lb, state, known, living) for state in removed if _has_slots(state)]
+        found = _renamed([each for each in changed if each], gone, declared, there)
+        newer = [known[id_] for id_ in ours if id_ in known and known[id_].is_newer and known[id_].until_ms >= now_ms]
+        return Comparison(
+            version and version.name,
+            tuple(sorted(found, key=lambda each: each.job)),
+            changed.count(None),
+            len(left) - len(removed),
+            tuple(sorted(_name(each) for each in newer)),
+        )
+
+
+def _has_slots(state: JobState) -> bool:
+    """Whether it has neither ended nor retired."""
+    by_hand = isinstance(state.job.trigger, ByHand)
+    return state.retired_at is None and (state.next is not None or state.paused is not None or by_hand)
+
+
+def _name(known: KnownVersion) -> str:
+    return Version(known.id, known.number).name
+
+
+def _ours(
+    declared: Iterable[str], there: Mapping[str, JobState], known: Mapping[str, KnownVersion], version: Version | None
+) -> set[str]:
+    """The versions of this program: its own, those that have declared a job of the same name, and those before them."""
+    ours = {version.id} if version else set()
+    ours |= {said for name in declared if name in there and (said := there[name].job.version)}
+    while before := {each.id for each in known.values() if each.after in ours} - ours:
+        ours |= before
+    return ours
+
+
+async def _next_slots(lb: Lockbeat, job: Job, first: Slot | None, fired: int = 0) -> tuple[datetime, ...]:
+    """The next slots that are fired of a job that stands there."""
+    if first is None:
+        return ()
+    view = await read_view(lb.store, lb.jobs.shard_of(job.name), job.exclude, job.trigger.timezone)
+    most = SHOWN if job.limit is None else min(SHOWN, max(job.limit - fired, 0))
+    coming = (each.slot for each in islice(around.upcoming(job, first.slot_ms, view.closed), 1000) if not each.calendar)
+    return tuple(islice(coming, most))
+
+
+async def _declared(lb: Lockbeat, job: Job, state: JobState | None, now_ms: int) -> Difference | None:
+    """What becomes of a job that the code declares; None: nothing."""
+    first = plan.first(job, now_ms)
+    if state is None:
+        if first is None and not isinstance(job.trigger, ByHand):  # it has ended, and may be forgotten
+            return None
+        return Difference(job.name, "added", str(job.trigger), after=await _next_slots(lb, job, first))
+    if state.retired_at is not None:
+        after = await _next_slots(lb, job, first, state.counts.fired)
+        remark = f"retired since {_at(round(state.retired_at * 1000))}: its slots since then are skipped"
+        return Difference(job.name, "returns", str(job.trigger), _differing(state.job, job), after=after, remarks=(remark,))
+    if state.job.rev == job.rev:
+        return None
+    remarks = []
+    if state.job.origin not in (None, CODE):
+        remarks.append(f"stays as it is: it belongs to origin {state.job.origin!r}")
+        return Difference(job.name, "changed", str(job.trigger), _differing(state.job, job), remarks=tuple(remarks))
+    keeps = state.job.rev.partition(".")[0] == job.rev.partition(".")[0]
+    before = await _next_slots(lb, state.job, state.next, state.counts.fired)
+    after = await _next_slots(lb, job, state.next if keeps else first, state.counts.fired)
+    lost = list[datetime]()
+    if state.paused is not None:
+        remarks.append("it is paused, and stays so")
+    elif not keeps:
+        if state.next is not None and state.next.due_ms <= now_ms:
+            lost.append(instant(state.next.slot_ms))
+            remarks.append("a slot of the old trigger is due: if the code is declared before it is fired, it is missed")
+        remarks += _seam(state, job, now_ms)
+    return Difference(
+        job.name, "changed", str(job.trigger), _differing(state.job, job), before, after, tuple(remarks), lost=tuple(lost)
+    )
+
+
+def _seam(state: JobState, job: Job, now_ms: int) -> list[str]:
+    """What people may stumble over where one trigger follows another: a gap that neither has, or two slots close together."""
+    last, coming = state.job.trigger.prev(now_ms), job.trigger.next(now_ms)
+    if last is None or coming is None:
+        return []
+    before, passed = state.job.trigger.next(last), job.trigger.prev(coming - 1)
+    periods = [second - first for first, second in ((last, before), (passed, coming)) if first is not None and second is not None]
+    if not periods:
+        return []
+    if coming - last > 1.5 * max(periods):
+        return [f"from {_at(last)} to {_at(coming)} there is no slot"]
+    if coming - last < 0.5 * min(periods):
+        return [f"{_at(last)} by the old trigger and {_at(coming)} by the new one are two slots"]
+    return []
+
+
+def _at(slot_ms: int) -> str:
+    return instant(slot_ms).isoformat(timespec="seconds")
+
+
+def _differing(before: Job, after: Job) -> dict[str, tuple[Any, Any]]:
+    """The options that differ, for people and for JSON."""
+    found = {}
+    for one in fields(Job):
+        old, new = getattr(before, one.name), getattr(after, one.name)
+        if one.compare and one.name != "name" and old != new:
+            found[one.name] = _said(old), _said(new)
+    return found
+
+
+def _said(value: Any) -> Any:
+    if value is None or isinstance(value, (str, int, float, bool, dict, list)):
+        return value
+    return list(value) if isinstance(value, tuple) else str(value)
+
+
+async def _removed(lb: Lockbeat, state: JobState, known: Mapping[str, KnownVersion], living: list[str | None]) -> Difference:
+    """What becomes of a job that the code declares no more."""
+    job = state.job
+    declares = known.get(job.version or "")
+    count = living.count(_name(declares)) if declares else 0
+    waits = f"{count} living instance{'s' * (count != 1)} declare{'s' * (count == 1)} it"
+    return Difference(
+        job.name,
+        "removed",
+        str(job.trigger),
+        before=await _next_slots(lb, job, state.next, state.counts.fired),
+        remarks=(waits if count else "no living instance declares it",),
+        retires_at=declares.retires_ms / 1000 if declares and not count else None,
+    )
+
+
+def _renamed(
+    changed: Iterable[Difference], gone: Iterable[Difference], declared: Mapping[str, Job], there: Mapping[str, JobState]
+) -> list[Difference]:
+    """All of them; to those that are removed and added with the same trigger and options, which is which."""
+    found, left = list[Difference](), list(gone)
+    for each in changed:
+        if each.kind == "added":
+            same = next((old for old in left if _is_same(there[old.job].job, declared[each.job])), None)
+            if same is not None:
+                left.remove(same)
+                words = f"as {same.job}, which leaves the code: a new job to the store, with a ledger of its own"
+                each = replace(each, remarks=(*each.remarks, words), doubled_with=same.job)
+                found.append(replace(same, remarks=(*same.remarks, f"the same is declared as {each.job}")))
+        found.append(each)
+    return found + left
+
+
+def _is_same(old: Job, new: Job) -> bool:
+    """Whether they differ by their names alone."""
+    own = {name: "" for name in ("function",) if getattr(new, name) == new.name and getattr(old, name) == old.name}
+    kept = {**_dict(old), **own}, {**_dict(new), **own}
+    return kept[0] == kept[1]
+
+
+def _dict(job: Job) -> dict[str, Any]:
+    return {one.name: getattr(job, one.name) for one in fields(Job) if one.compare and one.name != "name"}
