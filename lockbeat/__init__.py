@@ -22,7 +22,20 @@ from lockbeat.errors import (
     UnknownTask,
 )
 from lockbeat.fences import FencedValue
-from lockbeat.jobs import Applied, Change, Job, JobState, LedgerEntry, Put, Resumed, Slot, Upcoming
+from lockbeat.jobs import (
+    Applied,
+    Change,
+    Explanation,
+    History,
+    Job,
+    JobState,
+    Lateness,
+    LedgerEntry,
+    Put,
+    Resumed,
+    Slot,
+    Upcoming,
+)
 from lockbeat.leases.lease import Lease
 from lockbeat.locks import Lock, LockBackend
 from lockbeat.program import Beat, Comparison, Difference
@@ -57,6 +70,7 @@ __all__ = [
     "Done",
     "Durability",
     "Every",
+    "Explanation",
     "Exponential",
     "Failed",
     "Failure",
@@ -64,9 +78,11 @@ __all__ = [
     "Fixed",
     "Gate",
     "Heartbeat",
+    "History",
     "InvalidArgument",
     "Job",
     "JobState",
+    "Lateness",
     "Lease",
     "LeaseLost",
     "LedgerEntry",

@@ -16,13 +16,14 @@ from tests.beats import ledger
 from tests.claims import acquired, left_behind, ran_out
 from tests.tasks import begun, died
 
-DIFFERS = {"id", "task_id", "fence", "asked_at"}
+DIFFERS = {"id", "task_id", "run", "fence", "asked_at"}
 """Fields that differ from call to call, as all times do."""
 LOOKS = {
     *("locks.is_locked", "locks.owner", "locks.holder", "locks.list"),
     *("claims.owns", "claims.is_claimed", "claims.get", "claims.list", "claims.active", "claims.expired", "claims.stats"),
     *("tasks.get", "tasks.wait", "tasks.dead", "tasks.list", "tasks.counts", "tasks.queues", "tasks.spawn of a known key"),
-    *("jobs.get", "jobs.list", "jobs.next", "jobs.upcoming", "jobs.ledger", "jobs.changes", "fenced.get"),
+    *("jobs.get", "jobs.list", "jobs.next", "jobs.upcoming", "jobs.ledger", "jobs.history", "jobs.why", "jobs.changes"),
+    "fenced.get",
     *("calendars.get", "calendars.list", "calendars.users"),
 }
 """They answer what is so when they are answered, and change nothing."""
@@ -258,6 +259,8 @@ VERBS = {
     "jobs.next": Verb(lambda lb, _: lb.jobs.next("report", 2), ["then", "then"], lambda lb: lb.jobs.put(job())),
     "jobs.upcoming": Verb(lambda lb, _: lb.jobs.upcoming("report", 1), [{"calendar": ""}], lambda lb: lb.jobs.put(job())),
     "jobs.ledger": Verb(lambda lb, _: lb.jobs.ledger("report"), [], lambda lb: lb.jobs.put(job())),
+    "jobs.history": Verb(lambda lb, _: lb.jobs.history(), {"entries": [{"job": "report"}], "more": None}, triggered),
+    "jobs.why": Verb(lambda lb, _: lb.jobs.why("report"), {"situation": "to_come"}, lambda lb: lb.jobs.put(job())),
     "jobs.pause": Verb(lambda lb, _: lb.jobs.pause("report", "why", by="alice"), True, lambda lb: lb.jobs.put(job())),
     "jobs.pause what is paused": Verb(lambda lb, _: lb.jobs.pause("report", by="alice"), False, paused),
     "jobs.resume": Verb(lambda lb, _: lb.jobs.resume("report", by="alice"), {"job": "report", "skipped": 0}, paused),

@@ -20,7 +20,7 @@ from lockbeat.errors import InvalidArgument, LockbeatError
 from lockbeat.values.visible import visible
 
 # In the order in which `--help` lists them.
-OF_A_STORE = ("jobs", "control", "applying", "plan", "calendars", "leases", "top", "tasks", "claims", "doctor")
+OF_A_STORE = ("jobs", "past", "control", "applying", "plan", "calendars", "leases", "top", "tasks", "claims", "doctor")
 for commands in ("serve", "exec", *OF_A_STORE, "config"):
     import_module(f"lockbeat.cli.commands.{commands}")
 

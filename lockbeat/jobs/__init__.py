@@ -5,12 +5,14 @@ from lockbeat.jobs.around import Upcoming
 from lockbeat.jobs.control import Change, Resumed
 from lockbeat.jobs.definition import API, CODE, Job, JobOptions, task_id
 from lockbeat.jobs.firing import Runner
-from lockbeat.jobs.ledger import LedgerEntry
+from lockbeat.jobs.ledger import Lateness, LedgerEntry
 from lockbeat.jobs.listing import State
+from lockbeat.jobs.past import History
 from lockbeat.jobs.plan import MOST_COUNTED, Slot
 from lockbeat.jobs.registry import Jobs, JobState
 from lockbeat.jobs.scheduler import Scheduler
 from lockbeat.jobs.version import KnownVersion, Version, check_version, known_versions, version_of
+from lockbeat.jobs.why import Explanation
 
 __all__ = [
     "API",
@@ -18,11 +20,14 @@ __all__ = [
     "MOST_COUNTED",
     "Applied",
     "Change",
+    "Explanation",
+    "History",
     "Job",
     "JobOptions",
     "JobState",
     "Jobs",
     "KnownVersion",
+    "Lateness",
     "LedgerEntry",
     "Put",
     "Resumed",

@@ -214,7 +214,7 @@ class Applying(Control):
             first = plan.none(job) if way.dry else plan.first(job, now_ms) or plan.none(job)
             words += (
                 *(job.name, job.rev, job.stored),
-                *(str(first.slot_ms), str(first.due_ms), str(job.keep), str(job.limit or 0)),
+                *(str(first.slot_ms), str(first.due_ms), job.keeps, str(job.limit or 0)),
             )
         return await self._store.call(
             "job/apply",

@@ -122,7 +122,7 @@ async def begin(
             least_ms=trigger.least_ms,
             skips=int(skips),
             record=job.record,
-            keep=job.keep,
+            keep=job.keeps,
             owner=owner,
             call=call,
             lease_ms=lease_ms,

@@ -322,7 +322,7 @@ class Control:
             first=way.first_ms,
             last=way.last_ms,
             count=way.skipped,
-            keep=known.job.keep,
+            keep=known.job.keeps,
             by=by,
             call=self._store.new_call(),
         )

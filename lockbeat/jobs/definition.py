@@ -17,9 +17,9 @@ from typing import Any, Literal, TypedDict, get_args
 from lockbeat.calendars import check_calendar
 from lockbeat.errors import InvalidArgument, InvalidType
 from lockbeat.retry import MOST_ATTEMPTS, Exponential, Fixed, Retry, retry_from_json
-from lockbeat.triggers import Trigger, between, trigger_from_json
+from lockbeat.triggers import Called, Trigger, between, trigger_from_json
 from lockbeat.values.checks import of_type, one_of, whole
-from lockbeat.values.durations import Seconds, milliseconds
+from lockbeat.values.durations import TEN_YEARS, Seconds, milliseconds
 from lockbeat.values.names import check_name
 from lockbeat.values.payloads import dump
 
@@ -42,6 +42,7 @@ class JobOptions(TypedDict, total=False):
     lease: Seconds
     priority: int
     keep: int
+    keep_for: Seconds | None
     start: datetime | None
     end: datetime | None
     limit: int | None
@@ -69,10 +70,11 @@ AS_EVER = {
 """What versions that read 1 have of these options."""
 MOST_WAIT = 1000
 MOST_FAILURES = 100
-ADDED = ("limit", "buffer", "cap", "pause_after", "description", "tags", "exclude")
+ADDED = ("keep_for_ms", "limit", "buffer", "cap", "pause_after", "description", "tags", "exclude")
 """Options that the first versions do not have."""
 LONGEST_DESCRIPTION = 1000
 MOST_TAGS = 50
+LONGEST_KEPT_MS = round(TEN_YEARS * 1000)
 MOST_EXCLUDED = 20
 MOST_PARAMS = 16_384
 """Bytes of a job's params as JSON: they go with each of its tasks."""
@@ -115,6 +117,8 @@ class Job:
     """From -49 to 49; the higher, the sooner it is claimed."""
     keep: int = 100
     """Ledger entries to keep."""
+    keep_for_ms: int | None = None
+    """None of them for longer than this, from when it was fired, skipped or found missed; None: for ever."""
     limit: int | None = None
     """After how many slots that were fired the job has ended; None: never."""
     buffer: int = 100
@@ -165,6 +169,10 @@ class Job:
         whole("max_attempts", self.max_attempts, 1, MOST_ATTEMPTS)
         whole("priority", self.priority, -49, 49)
         whole("keep", self.keep, 1, 100_000)
+        if self.keep_for_ms is not None:
+            whole("keep_for_ms", self.keep_for_ms, 1, LONGEST_KEPT_MS)
+            if isinstance(self.trigger, Called):
+                raise InvalidArgument("keep_for", "is for slots that instances fire: of others the ledger says which have run")
         whole("buffer", self.buffer, 1, MOST_WAIT)
         whole("cap", self.cap, 1, MOST_WAIT)
         if self.buffer != 100 and self.overlap != "buffer_all":
@@ -187,6 +195,7 @@ class Job:
         window: Seconds | None = None,
         jitter: Seconds = 0,
         timeout: Seconds | None = None,
+        keep_for: Seconds | None = None,
         lease: Seconds = 5,
         start: datetime | None = None,
         end: datetime | None = None,
@@ -211,6 +220,7 @@ class Job:
             window_ms=None if window is None else milliseconds("window", window),
             jitter_ms=milliseconds("jitter", jitter, least=0),
             timeout_ms=None if timeout is None else milliseconds("timeout", timeout),
+            keep_for_ms=None if keep_for is None else milliseconds("keep_for", keep_for, least=1),
             lease_ms=milliseconds("lease", lease, least=0.1),
             function="" if function is None else check_name("function", function),
             origin=origin,
@@ -310,7 +320,16 @@ class Job:
     def firing(self) -> str:
         """The policies by which it is fired: `OVERLAP WINDOW LIMIT BUFFER CAP KEEP`."""
         cap = self.cap if self.catchup == "all" else 0
-        return f"{self.overlap} {self.fires_within_ms} {self.limit or 0} {self.buffer} {cap} {self.keep}"
+        return f"{self.overlap} {self.fires_within_ms} {self.limit or 0} {self.buffer} {cap} {self.keeps}"
+
+    def record_due(self, due_ms: int) -> str:
+        """The same, of a task that was to be fired at another time than the store expects."""
+        return self.record.replace("{", f'{{"fire_ms":{due_ms},', 1)
+
+    @property
+    def keeps(self) -> str:
+        """How its ledger keeps, as scripts have it: "COUNT", or "COUNT MS"."""
+        return f"{self.keep}" if self.keep_for_ms is None else f"{self.keep} {self.keep_for_ms}"
 
     def triggered(self, overlap: str | None) -> str:
         """What a run of it carries that was triggered, as `record`. It is no slot's: `of` says whose it is."""

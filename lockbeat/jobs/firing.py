@@ -226,7 +226,7 @@ class Firing:
             slot=planned.fire,
             missed=f"{planned.first} {planned.last} {planned.count}" if planned.count else "",
             next=f"{following.slot_ms} {following.due_ms} {rev} {rules_version()}" if following else "",
-            record=job.record,
+            record=_record(job, expected, planned.fire),
             policies=job.firing,
             owner=self._store.owner,
             call=call,
@@ -256,6 +256,13 @@ class Firing:
                 raise
             log.error("fired, and put off: %s", problem)
             return problem.reply, False
+
+
+def _record(job: Job, expected: str, slot_ms: int) -> str:
+    """What its task carries. When it was to be fired, the script knows of the slot that it expects."""
+    if not job.jitter_ms or SlotLine.of(expected).slot_ms == slot_ms:
+        return job.record
+    return job.record_due(plan.due(job, slot_ms, job.trigger.next(slot_ms)))
 
 
 def _first_attempt(job: Job, slot_ms: int, shard: int, owner: str, fence: int, expires_ms: int, asked_at: float) -> Task:

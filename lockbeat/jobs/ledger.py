@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from lockbeat.jobs.definition import task_id
 from lockbeat.store import reasons
@@ -13,12 +14,26 @@ from lockbeat.tasks import Failure
 from lockbeat.values.durations import instant
 
 
+class Lateness(NamedTuple):
+    """By what a slot's first attempt began later than the slot, in milliseconds. None: that has not ended, or is not known."""
+
+    jitter_ms: int
+    """Held back on purpose."""
+    firing_ms: int
+    """From then until an instance fired it."""
+    overlap_ms: int | None
+    """In line, until the one before it had ended."""
+    queue_ms: int | None
+    """In its queue, until a worker began it."""
+
+
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
-    """What became of a slot, or of several that were missed together."""
+    """What became of a slot, of several that were missed together, or of a run that was triggered."""
 
     job: str
     slot_ms: int
+    """Of a triggered run: when it was triggered."""
     state: str
     """fired: not ended yet. done, failed, lost: how its task ended. skipped, missed: not fired, see `reason`. anchored: no slot,
     but the moment at which the job's next slot was reckoned anew, see `reason`."""
@@ -41,6 +56,13 @@ class LedgerEntry:
     """What the reason names: a task, an owner, milliseconds."""
     attempts_made: tuple[Attempt, ...] = ()
     """The last ten attempts, the oldest first."""
+    max_attempts: int | None = None
+    retry_ms: int | None = None
+    """retrying: when the next attempt may begin."""
+    lateness: Lateness | None = None
+    """Why it began later than its slot; None: it was not fired, or is no slot's."""
+    run: str = ""
+    """The id of a triggered run, JOB!ID; empty: it is a slot's."""
 
     @property
     def slot(self) -> datetime:
@@ -67,25 +89,36 @@ class LedgerEntry:
         return None if self.ended_ms is None else self.ended_ms / 1000
 
     @property
+    def retry_at(self) -> float | None:
+        """retrying: when the next attempt may begin."""
+        return None if self.retry_ms is None else self.retry_ms / 1000
+
+    @property
     def task_id(self) -> str:
-        """JOB@SLOT_MS."""
-        return task_id(self.job, self.slot_ms)
+        """JOB@SLOT_MS; of a triggered run JOB!ID."""
+        return self.run or task_id(self.job, self.slot_ms)
+
+    @property
+    def in_line(self) -> bool:
+        """Whether it waits for the one before it to end."""
+        return self.code == reasons.BUFFERED and self.lateness is not None and self.lateness.overlap_ms is None
 
     @classmethod
-    def of(cls, job: str, slot_ms: int, record: bytes, failure: bytes) -> LedgerEntry:
-        """From a row of `job/ledger`."""
+    def of(cls, job: str, slot_ms: int, record: bytes, failure: bytes, run: str = "") -> LedgerEntry:
+        """From a row of `job/ledger`; or, of a triggered run, of `job/history`."""
         try:
             found = TaskRecord.of(record)
             last, missed = found.last, found.policies if found.state in ("missed", "skipped") else {}
             error = Failure(**json.loads(failure)).text if failure else last.error if last else None
         except (ValueError, TypeError, RecursionError):
-            return cls(job, slot_ms, "unknown", reasons.sentence(reasons.UNREADABLE), code=reasons.UNREADABLE)
+            return cls(job, slot_ms, "unknown", reasons.sentence(reasons.UNREADABLE), code=reasons.UNREADABLE, run=run)
         state = found.slot_state
         fired = found.code in (reasons.FIRED, reasons.TOOK_PLACE, reasons.BUFFERED)
         why = reasons.sentence(found.code, found.detail) if found.code else error if state in ("failed", "retrying") else None
+        is_run = found.max_attempts > 0
         return cls(
             job,
-            slot_ms,
+            found.spawned_ms if run else slot_ms,
             state,
             why or None,
             by=last.owner if last else found.detail if fired else None,
@@ -99,4 +132,22 @@ class LedgerEntry:
             code=found.code or None,
             detail=found.detail,
             attempts_made=found.made,
+            max_attempts=found.max_attempts if is_run else None,
+            retry_ms=found.due_ms if state == "retrying" else None,
+            lateness=_lateness(slot_ms, found) if is_run and not run else None,
+            run=run,
         )
+
+
+def _lateness(slot_ms: int, record: TaskRecord) -> Lateness:
+    """Of a slot that was fired. Attempts that a shutdown took back before they began did not count, and nor do they here."""
+    fire_ms, in_line = record.fire_ms or slot_ms, record.code == reasons.BUFFERED and not record.turn_ms
+    turn_ms = record.turn_ms or record.spawned_ms
+    first = record.made[0] if record.made and record.made[0].number == 1 else None
+    began_ms = None if first is None else round(first.started_at * 1000)
+    return Lateness(
+        fire_ms - slot_ms,
+        max(record.spawned_ms - fire_ms, 0),
+        None if in_line else max(turn_ms - record.spawned_ms, 0),
+        None if in_line or began_ms is None else max(began_ms - turn_ms, 0),
+    )

@@ -19,13 +19,12 @@ from lockbeat.jobs.applying import Applying, Put
 from lockbeat.jobs.around import Upcoming
 from lockbeat.jobs.control import PAUSE, Change, paused_by
 from lockbeat.jobs.definition import API, CODE, READS, Job, JobOptions, check_origin
-from lockbeat.jobs.ledger import LedgerEntry
 from lockbeat.jobs.listing import Stands, State, Wanted
+from lockbeat.jobs.past import Past
 from lockbeat.jobs.plan import Slot
 from lockbeat.jobs.standing import Standing, standings
 from lockbeat.store import reasons, results
 from lockbeat.store.records import JobCounts, Retirement, SlotLine
-from lockbeat.store.replies import sifted
 from lockbeat.store.rows import Row
 from lockbeat.store.scripts import load
 from lockbeat.triggers import ByHand, Called, Trigger, upcoming
@@ -36,7 +35,6 @@ from lockbeat.values.names import check_name
 
 log = logging.getLogger("lockbeat")
 
-PAGE = 500
 DELETED = 100
 """Entries of a ledger that one run of job/delete forgets, with their tasks; keeps it under 5 ms."""
 PAGES_OF_FAILURES = 10
@@ -87,7 +85,7 @@ class JobState:
         return None if self.next is None else self.next.due_ms / 1000
 
 
-class Jobs(Applying):
+class Jobs(Past, Applying):
     """The jobs of a store."""
 
     @overload
@@ -240,7 +238,7 @@ class Jobs(Applying):
             slot=first.slot_ms,
             due=first.due_ms,
             since=max(since_ms - job.jitter_ms, 0),
-            keep=job.keep,
+            keep=job.keeps,
             rules=rules_version(),
             reads=READS,
             limit=job.limit or 0,
@@ -266,7 +264,7 @@ class Jobs(Applying):
                     words=f"{job.rev} {rules_version()}",
                     code=code,
                     detail=detail,
-                    keep=job.keep,
+                    keep=job.keeps,
                 )
                 rows.append(row)
         for row, done in zip(rows, await self._store.call_many(rows, shard), strict=True):
@@ -383,19 +381,6 @@ class Jobs(Applying):
             gone, more = await self._store.call("job/delete", self.shard_of(name), job=name, limit=DELETED, call=call)
             existed = existed or bool(gone)
         return existed
-
-    async def ledger(self, name: str, limit: int = 20, before_ms: int = 0) -> builtins.list[LedgerEntry]:
-        """What became of a job's slots, the latest first (`job/ledger`). A job that is unknown has none."""
-        check_name("name", name)
-        rows: list[tuple[int, bytes, bytes]] = []
-        while len(rows) < limit:
-            ask = min(PAGE, limit - len(rows))
-            page = await self._store.call("job/ledger", self.shard_of(name), job=name, before=before_ms, limit=ask)
-            rows += (readable := sifted(page))
-            if len(page) < ask or not readable:
-                break
-            before_ms = readable[-1][0]
-        return [LedgerEntry.of(name, *row) for row in rows]
 
     async def pause_failing(self, job: Job, place: str) -> bool:
         """Pause a job whose last `pause_after` tasks failed, or were lost, since it was last resumed; whether they did.

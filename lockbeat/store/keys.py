@@ -56,7 +56,7 @@ KEYS = {
     "calendar": "hash    calendar -> where its days come from",
     "calendar:days": "hash    calendar -> its days",
     # which slots are kept, see _lib/ledger
-    "ledger:order": "zset    job and slot, in lexical order",
+    "ledger:order": "zset    job and slot, in lexical order; behind all jobs what was entered when",
     # tasks, see _lib/task
     "task": "hash    task id -> its record",
     "task:lease": "hash    task id -> lease",

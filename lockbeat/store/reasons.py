@@ -1,4 +1,4 @@
-"""Why something became of a slot or a task: the CODE that the store keeps, and the sentence that people read.
+"""Why something became of a slot or a task: the CODE that the store keeps, and the sentences that people read.
 
 `scripts_lua/_lib/reasons.lua` has the same codes and says what each means. Whoever decides by a reason compares codes; sentences
 are made here alone.
@@ -47,10 +47,52 @@ SENTENCES: dict[str, str] = {
     "job_deleted": "its job was deleted",
 }
 
+BECAUSE: dict[str, str] = {
+    "overlap": "{task} had not ended when it came due, and by its overlap the job runs one at a time.",
+    "overlap_unread": "What the store has of {task} can't be read: it may run still, so nothing was started beside it.",
+    "overtaken": "{task} came due after it and took its place.",
+    "buffered": "It waits in line: the one before it has not ended.",
+    "buffer_full": "In line waited {number} slots already, and the job's buffer takes no more.",
+    "lock_held": "The lock job:{job} was held by {owner}, which keeps the job from running.",
+    "lock_unread": "What the store has under the lock job:{job} can't be read: it may be somebody's.",
+    "paused": "The job was paused by {owner}.",
+    "skip_next": "It was skipped on purpose by {owner}.",
+    "excluded": "It lies on a day that the job excludes, by the calendar {calendar}.",
+    "not_fired": "No instance fired it before a later slot was due: none ran, or none reached the store.",
+    "retired": "The job was retired: no instance that lived declared it.",
+    "not_called": "Nobody called for it, by `lockbeat exec`, before a later slot was called for.",
+    "late": "It was found when it was more than {ms} late, and so outside the job's window.",
+    "not_begun": "No worker began it before a later slot took its place: all were busy, or none serves its queue.",
+    "not_begun_within": "No worker began it within {ms}: all were busy, or none serves its queue.",
+    "took_place": "It took the place of earlier slots, which no worker had begun.",
+    "fired": "",
+    "trigger_changed": "The job was declared with another trigger before it was fired.",
+    "went_back": "The store went back to an earlier state: nobody knows whether it ran, and it is not fired again.",
+    "emptied": "The store was emptied in this time: nobody knows whether it ran.",
+    "slot_lost": "The store lost where the job stood: nobody knows whether it ran.",
+    "clock_set_back": "The server's clock was set back, and the job's next slot stood at {slot}.",
+    "rules_changed": "The rules of its time zone changed (tzdata {versions}), and by the new ones {slot} is no slot.",
+    "unreadable": "What the store has of it can't be read.",
+    "expired": "Its lease was not renewed in time: the instance died, was frozen or cut off, one C call held its interpreter, "
+    "or the function ran on after its timeout.",
+    "released": "All leases of its instance were released, as by `lockbeat release-all`.",
+    "lease_deleted": "Its lease was evicted from the store, or deleted by hand.",
+    "shutdown": "Its instance was shut down before the function had ended.",
+    "cancelled": "Somebody cancelled it.",
+    "max_delay": "Nobody began it within its max_delay.",
+    "max_duration": "It had not ended within its max_duration.",
+    "retry_too_late": "Another attempt would have come after its max_duration.",
+    "job_deleted": "Its job was deleted.",
+}
+"""By the CODE of a reason: what people are told of it, in sentences."""
+
 # Those that Python decides by.
 BUFFERED: Final = "buffered"
 FIRED: Final = "fired"
 EXCLUDED: Final = "excluded"
+PAUSED: Final = "paused"
+RETIRED: Final = "retired"
+SKIP_NEXT: Final = "skip_next"
 TOOK_PLACE: Final = "took_place"
 CLOCK_SET_BACK: Final = "clock_set_back"
 RULES_CHANGED: Final = "rules_changed"
@@ -67,16 +109,19 @@ def sentence(
     """
     if code not in SENTENCES:
         return f"{code} {detail}".strip()
+    return SENTENCES[code].format_map(named(detail, task=task, ms=ms))
+
+
+def named(detail: str, *, task: Callable[[str], str] = str, ms: Callable[[int], str] = str) -> dict[str, str]:
+    """What a sentence may name of a detail, by the word of its kind."""
     slot, _, rules = detail.partition(" ")
     then, _, now = rules.partition(" ")
-    return SENTENCES[code].format_map(
-        {
-            "task": task(detail),
-            "owner": detail,
-            "number": detail,
-            "ms": ms(int(detail)) if detail.isdecimal() else detail,
-            "calendar": f"{slot}: {rules}" if rules else slot,
-            "slot": slot,
-            "versions": f"{then} then, {now} now" if then != now else f"{now} now",
-        }
-    )
+    return {
+        "task": task(detail),
+        "owner": detail,
+        "number": detail,
+        "ms": ms(int(detail)) if detail.isdecimal() else detail,
+        "calendar": f"{slot}: {rules}" if rules else slot,
+        "slot": slot,
+        "versions": f"{then} then, {now} now" if then != now else f"{now} now",
+    }

@@ -6,6 +6,7 @@ What can't be read raises ValueError; the caller, who knows key and field, makes
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -77,12 +78,19 @@ class TaskRecord:
     """The last ten attempts, the oldest first."""
     policies: dict[str, Any] = field(default_factory=dict)
     """Its name, queue and policies; empty: a slot's that has ended, and can't be tried again."""
+    fire_ms: int = 0
+    """Of a slot: when it was to be fired; 0: with its slot."""
+    turn_ms: int = 0
+    """When the one before it in line had ended; 0: it waited for none, or waits still."""
+    forget_ms: int = 0
+    """When the ledger forgets it; 0: when there are too many."""
 
     @classmethod
     def of(cls, text: bytes) -> TaskRecord:
         """From HEAD, ATTEMPTS and JSON, between them a byte 255."""
         head, attempts, policies = text.split(b"\xff")
         state, begun, most, spawned, due, _seq, until, began, ended, code, detail = head.decode().split(" ", 10)
+        detail, fire, turn, forget = _times(detail)
         if state not in STATES or policies[:1] not in (b"", b"{"):
             raise ValueError(text)
         return cls(
@@ -98,6 +106,9 @@ class TaskRecord:
             detail,
             tuple(map(Attempt.of, attempts.split(b"\xfe"))) if attempts else (),
             json.loads(policies or "{}"),
+            fire,
+            turn,
+            forget,
         )
 
     @property
@@ -118,6 +129,15 @@ class TaskRecord:
     def task_state(self) -> TaskState:
         """The state as tasks have it: what never ran is cancelled."""
         return self.state if self.state in get_args(TaskState) else "cancelled"  # type: ignore[return-value]
+
+
+_TIMES = re.compile(r"\x1f(\d+) (\d+) (\d+)\Z")
+
+
+def _times(detail: str) -> tuple[str, int, int, int]:
+    """DETAIL, and the times of a slot that may stand behind it."""
+    found = _TIMES.search(detail) if "\x1f" in detail else None
+    return (detail, 0, 0, 0) if found is None else (detail[: found.start()], *map(int, found.groups()))  # type: ignore[return-value]
 
 
 class LeaseLine(NamedTuple):

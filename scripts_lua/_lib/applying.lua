@@ -10,7 +10,7 @@ local function apply_given(list)
     local at = #given + 1
     given[at] = {
       job = words[i], rev = words[i + 1], definition = words[i + 2], slot = tonumber(words[i + 3]), due = tonumber(words[i + 4]),
-      keep = tonumber(words[i + 5]), limit = tonumber(words[i + 6]),
+      keep = words[i + 5], limit = tonumber(words[i + 6]),
     }
     given.jobs[at], given.has[words[i]] = words[i], true
   end

@@ -21,6 +21,7 @@ end
 local function slot_write(id, job, slot, record)
   if not read(q.order, ledger_member(job, slot)) then return task_forget(id, record) end
   if record.state ~= 'dead' then record.json = '' end
+  ledger_until(id, record)
   task_write(id, record)
 end
 
@@ -44,12 +45,15 @@ local function task_end(id, record, state, code, detail)
   local guard, job, slot = guard_of(id), job_of(id)
   if guard and state ~= 'stopping' then line_leave(guard, id) end
   if job then
-    if record.code ~= REASON.JOB_DELETED then counted(job, word) end
+    if record.code ~= REASON.JOB_DELETED then
+      counted(job, word)
+      if word ~= 'done' then ledger_odd(job, slot, record) end
+    end
     if state ~= 'dead' and state ~= 'stopping' then return slot_write(id, job, slot, record) end
     if state == 'dead' and not read(q.order, ledger_member(job, slot)) then return task_forget(id, record) end
   end
   if state == 'dead' then
-    enter(q.ended, id, now + DEAD_MS)
+    ledger_until(id, record, now + DEAD_MS)
     enter(q.dead, dead_member(id, record), 0)
   elseif not job then
     enter(q.ended, id, now + math.max(policies(id, record).retention_ms, REPEAT_MS))
@@ -76,7 +80,7 @@ end
 local function task_reopen(id, record, due)
   leave(q.dead, dead_member(id, record))
   leave(q.ended, id)
-  record.ended, record.code, record.detail = 0, '-', ''
+  record.ended, record.code, record.detail = 0, '-', record_times(record)
   local job = job_of(id)
   if job then
     counted(job, task_dead_by(record), -1)

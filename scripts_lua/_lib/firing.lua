@@ -4,13 +4,13 @@
 -- What a job says of how it is fired, read once a run: many say the same.
 -- OVERLAP: skip, allow, buffer_one, buffer_all or cancel_other. WINDOW: fire only within so many ms of the slot; -1:
 -- however late. LIMIT: after so many slots that were fired it has ended; 0: never. BUFFER, CAP: so many slots may wait in line under overlap
--- buffer_all and under catch-up all; CAP 0: under another. KEEP: ledger entries, to the end.
+-- buffer_all and under catch-up all; CAP 0: under another. KEEP: how its ledger keeps, see _lib/ledger, to the end.
 local policies_known = {}
 local function policies_of(text)
   local said = policies_known[text]
   if not said then
     local overlap, window, limit, buffer, cap, keep = string.match(text, '^(%S+) (%S+) (%d+) (%d+) (%d+) (.+)$')
-    said = {overlap = overlap, keep = tonumber(keep), window = tonumber(window), limit = tonumber(limit), buffer = tonumber(buffer), cap = tonumber(cap)}
+    said = {overlap = overlap, keep = keep, window = tonumber(window), limit = tonumber(limit), buffer = tonumber(buffer), cap = tonumber(cap)}
     policies_known[text] = said
   end
   return said

@@ -1,6 +1,10 @@
 -- _lib/ledger: which slots of a job are kept. What became of a slot is its task's record.
 --
---   order  zset  JOB \255 SLOT_MS, 15 digits, all of score 0: a job's slots in order
+--   order  zset  JOB \255 SLOT_MS, 15 digits, all of score 0: a job's slots in order. Behind all jobs, as no name begins so:
+--                \255 AT, 15 digits, and after a \254 each JOB \255 SLOT_MS, or JOB!ID of a run that was triggered, that one run of a script
+--                entered at that time; \255\255 AT ...: of these again those that did not end well, or were triggered
+-- A slot's line is written once a run of a script, so it costs a slot next to nothing. What the ledger has forgotten is taken out of it
+-- later, see log_thin.
 -- needs: _lib/places _lib/counts _lib/reasons
 
 local function ledger_member(job, slot)
@@ -36,6 +40,94 @@ local function ledger_drop(job, members)
 end
 
 local turn, grown = time[2] % 8, nil  -- job -> {keep, its latest slot}
+local logged, begins = nil, nil  -- what a line begins with -> the members that it names; what that of now begins with
+local LOOKS = 12
+local LOG, ODD = '\255', '\255\255'
+
+local function log_start(log, at)
+  return log .. string.format('%015d', at)
+end
+
+-- Of lines picked at random, take out what the ledger has forgotten. As many as are written, and half of that: so two thirds of what a log
+-- names is forgotten at most, on the long run.
+local function log_thin(log)
+  scatter(q.order)
+  local key, low = q.order[KEY], log .. '0'
+  local first, count = redis.call('ZLEXCOUNT', key, '-', '(' .. low), redis.call('ZLEXCOUNT', key, '[' .. low, '(' .. log .. ':')
+  local start = first + (time[2] * 40503 + time[1]) % math.max(count - LOOKS + 1, 1)
+  local lines, slots, runs = redis.call('ZRANGE', key, start, math.min(start + LOOKS, first + count) - 1), {}, {}
+  for _, line in ipairs(lines) do
+    for member in string.gmatch(line, '\254([^\254]+)') do
+      local into = string.find(member, '\255', 1, true) and slots or runs
+      into[#into + 1] = member
+    end
+  end
+  gather(q.order, slots)
+  gather(q.tasks, runs)
+  for _, line in ipairs(lines) do
+    local left = string.gsub(line, '\254([^\254]+)', function(member)
+      return not read(string.find(member, '\255', 1, true) and q.order or q.tasks, member) and '' or nil
+    end)
+    if left ~= line then
+      leave(q.order, line)
+      if string.find(left, '\254', 1, true) then enter(q.order, left, 0) end
+    end
+  end
+end
+
+local function log_close()
+  local thin = turn % 8 == 0 and {}
+  for start, members in pairs(logged) do
+    enter(q.order, start .. '\254' .. table.concat(members, '\254'), 0)
+    if thin then thin[string.match(start, '^\255+')] = true end
+  end
+  for log in pairs(thin or {}) do log_thin(log) end
+end
+
+local function log_enter(start, member)
+  logged = logged or join({}, log_close)
+  local members = logged[start]
+  if members then members[#members + 1] = member else logged[start] = {member} end
+end
+
+-- Forget these of a job's slots, of which none is to stay, in the logs as well.
+local function log_drop(job, members)
+  local starts = {}
+  for _, id in ipairs(ledger_ids(job, members)) do
+    local record = attempt(task_read, id)
+    if record then starts[log_start(LOG, record.spawned)], starts[log_start(ODD, record.spawned)] = true, true end
+  end
+  for start in pairs(starts) do
+    for _, line in ipairs(range(q.order, '[' .. start, '(' .. start .. '\255', 100)) do
+      local left = string.gsub(line, '\254([^\254]+)', function(member)
+        return string.sub(member, 1, #job + 1) == job .. '\255' and '' or nil
+      end)
+      if left ~= line then
+        leave(q.order, line)
+        if string.find(left, '\254', 1, true) then enter(q.order, left, 0) end
+      end
+    end
+  end
+end
+
+-- A slot did not end well, or was not fired.
+local function ledger_odd(job, slot, record)
+  local member = ledger_member(job, slot)
+  if read(q.order, member) then log_enter(log_start(ODD, record.spawned), member) end
+end
+
+-- Whether the ledger keeps it no longer.
+local function ledger_over(record)
+  local forget = record_forget(record)
+  return forget > 0 and forget <= now
+end
+
+-- What has ended is looked at when a job's ledger has kept it for so long as it is to; at the latest then, if that is said.
+local function ledger_until(id, record, latest)
+  local forget = record_forget(record)
+  if forget > 0 then latest = math.min(forget, latest or forget) end
+  if latest then enter(q.ended, id, latest) end
+end
 
 -- Beyond `keep` entries a job's oldest go, at each eighth that is entered: counting costs more than writing. A hundred at most, whatever
 -- jobs they are of: many may have been told to keep less. What a clock that was set back has left ahead of now is not counted.
@@ -44,15 +136,18 @@ local function ledger_trim()
   for job, of in pairs(grown) do
     scatter(q.order)
     local low, high = '[' .. job .. '\255', '[' .. ledger_member(job, math.max(of[2], now))
-    local surplus = math.min(redis.call('ZLEXCOUNT', q.order[KEY], low, high) - of[1], room)
+    local surplus = math.min(redis.call('ZLEXCOUNT', q.order[KEY], low, high) - string.match(of[1], '^%d+'), room)
     if surplus > 0 then ledger_drop(job, range(q.order, low, high, surplus)) end
     room = room - math.max(surplus, 0)
   end
 end
 
--- Enter a slot, whose record is in `task`.
+-- Enter a slot, whose record is in `task`. `keep`: "COUNT MS", how many entries of the job, and none for longer; COUNT: for ever.
 local function ledger_keep(job, slot, keep)
-  enter(q.order, ledger_member(job, slot), 0)
+  local member = ledger_member(job, slot)
+  enter(q.order, member, 0)
+  begins = begins or log_start(LOG, now)
+  log_enter(begins, member)
   turn = turn + 1
   if turn % 8 == 0 then
     grown = grown or join({}, ledger_trim)
@@ -64,8 +159,11 @@ end
 local function ledger_tell(job, slot, state, code, detail, json, keep)
   local record = record_new('0 ' .. json, slot)
   record.state, record.code, record.detail = state, code, detail
+  record_stamp(record, 0, keep)
   task_write(slot_id(job, slot), record)
   ledger_keep(job, slot, keep)
+  ledger_odd(job, slot, record)
+  ledger_until(slot_id(job, slot), record)
 end
 
 -- Slots that came due and were not fired (`state`: missed or skipped), as one entry under the first of them. `count` -1: too many to count, or unknown. What is

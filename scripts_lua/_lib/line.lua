@@ -52,6 +52,7 @@ local function line_leave(job, id)
     local following = slot_id(job, table.remove(slots, 1))
     local record = task_read(following)
     if record and record.state == 'waiting' then
+      record_turn(record)
       line_lead(job, following, slots)
       return task_queue(following, record, record.due)
     end

@@ -6,6 +6,8 @@
 --   ATTEMPTS  begun so far, MAX: of so many. SEQ: its place among those of one priority and time; 0: it is in no queue
 --   UNTIL     cancelled then, if it has not begun (ended) by then. BEGAN: of the latest attempt. ENDED: when the task ended
 --   CODE      why it is as it is, see _lib/reasons; "-": no reason. DETAIL: what the sentence names, to the end
+--   Behind DETAIL a slot's task may have \31 and "FIRE TURN FORGET": when it was to be fired, its jitter included; when the one before it in
+--   line had ended; when its ledger forgets it. 0: with its slot; it waited for none; when there are too many
 -- ATTEMPTS  the last ten, separated by \254: "N FENCE BEGAN ENDED HOW OWNER" and, after \253, why it failed (at most 500 bytes) or the
 --           CODE by which it was taken back. HOW: done, failed, lost, cut, cancelled; "-": it runs
 -- JSON      name, queue, policies: what is not decided by every time; empty: a slot that has ended, and can't be retried
@@ -67,9 +69,32 @@ local function record_new(text, due)
   }
 end
 
+-- What stands behind DETAIL.
+local function record_times(record)
+  return string.match(record.detail, '\31%d+ %d+ %d+$') or ''
+end
+
+-- When its ledger forgets it; 0: when there are too many.
+local function record_forget(record)
+  return tonumber(string.match(record.detail, '\31%d+ %d+ (%d+)$') or '0')
+end
+
+-- Of a new one: when it is to be fired, if later than its slot; and how its job's ledger keeps: "COUNT MS", or COUNT.
+local function record_stamp(record, fire, keep)
+  local ms = tonumber(string.match(keep, ' (%d+)$') or '0')
+  if fire <= record.due and ms == 0 then return end
+  record.detail = record.detail .. '\31' .. int(fire > record.due and fire or 0) .. ' 0 ' .. int(ms > 0 and now + ms or 0)
+end
+
+-- It has waited in line, and the one before it has ended.
+local function record_turn(record)
+  local detail, fire, forget = string.match(record.detail, '^(.*)\31(%d+) %d+ (%d+)$')
+  record.detail = (detail or record.detail) .. '\31' .. (fire or '0') .. ' ' .. int(now) .. ' ' .. (forget or '0')
+end
+
 -- Why it is as it is. That its job was deleted stays: what becomes of it is nothing to a job that is declared by that name since.
 local function record_says(record, code, detail)
-  if record.code ~= REASON.JOB_DELETED then record.code, record.detail = code or '-', detail or '' end
+  if record.code ~= REASON.JOB_DELETED then record.code, record.detail = code or '-', (detail or '') .. record_times(record) end
 end
 
 local function task_write(id, record)

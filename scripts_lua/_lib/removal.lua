@@ -37,6 +37,7 @@ local function job_clear(owners, job, limit)
   for _, slot in ipairs(slots) do withdraw(slot_id(job, slot)) end
   local members = range(q.order, '[' .. job .. '\255', '(' .. job .. '\255\255', limit)
   for _, id in ipairs(ledger_ids(job, members)) do withdraw(id) end
+  log_drop(job, members)
   ledger_drop(job, members)
   if #members < limit then leave(owners, '\255' .. job) else enter(owners, '\255' .. job, 0) end
   return #members

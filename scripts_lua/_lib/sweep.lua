@@ -126,6 +126,17 @@ local function sweep_untils(most, aside)
   end)
 end
 
+-- It can be tried again no more, or its ledger keeps it no longer.
+local function sweep_slot(id, record)
+  local job, slot = job_of(id)
+  if not ledger_over(record) then
+    slot_retire(id, record)
+    return ledger_until(id, record)
+  end
+  local member = ledger_member(job, slot)
+  ledger_drop(job, {member})
+end
+
 local function sweep_ended(most, aside)
   sweep_all(q.ended, most, 0, aside, function(id)
     local record = task_read(id)
@@ -134,7 +145,7 @@ local function sweep_ended(most, aside)
     elseif record and (record.state == 'waiting' or record.state == 'running') then
       leave(q.ended, id)
     elseif record and job_of(id) then
-      slot_retire(id, record)
+      sweep_slot(id, record)
     else
       task_forget(id, record)
     end

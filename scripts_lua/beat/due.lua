@@ -20,7 +20,7 @@
 --
 -- Hiding only saves work: it is beat/fire that decides who fires. A store that knows less than its caller has lost what came
 -- after: a snapshot, or a failover. What was due by then may have been fired.
--- Rarely: ledger_drop
+-- Rarely: ledger_drop log_drop
 -- include: _lib/ledger _lib/pause _lib/origin
 
 local limit, hide = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -49,7 +49,10 @@ local function forget(job)
     erase(q.counts, job)
     pause_drop(page(KEYS[33]), page(KEYS[34]), job)
   end
-  if not open then ledger_drop(job, members) end
+  if not open then
+    log_drop(job, members)
+    ledger_drop(job, members)
+  end
   return #members
 end
 

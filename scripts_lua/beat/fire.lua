@@ -27,7 +27,7 @@
 -- One script, so no crash can lose the slot or fire it twice: RedBeat sends first and moves on second, others the reverse.
 -- Losing the comparison is the normal lot of all instances but one.
 -- A slot that the ledger knows is not fired again, and one that may have run before the store lost its last writes is not either.
--- Rarely: sweep_settle sweep_attempts sweep_untils sweep_ended task_unfinished line_join line_leave firing_overtaken firing_ended ledger_missed firing_skipped firing_repeated task_queue attempt_hand_over
+-- Rarely: sweep_settle sweep_attempts sweep_untils sweep_ended task_unfinished line_leave firing_overtaken ledger_missed firing_skipped firing_repeated task_queue attempt_hand_over
 -- include: _lib/firing _lib/calendar
 
 -- A slot must not be skipped for a task whose instance is dead; what this one has begun it takes back when it claims.
@@ -50,7 +50,8 @@ local out = each(12, function(i)
     local mine = firing_repeated(id, owner, call)
     return mine and {RESULT.STARTED, mine.fence, mine.expires, now} or NOT
   end
-  local expected_due = tonumber(string.match(expected, '^%-?%d+ (%-?%d+) '))
+  local was, expected_due = string.match(expected, '^(%-?%d+) (%-?%d+) ')
+  expected_due = tonumber(expected_due)
   if expected_due > now then return NOT end
 
   if not calendars_agree(calendars, ARGV[i + 10]) then return {RESULT.TOO_LATE, 0, 0, now} end
@@ -69,6 +70,7 @@ local out = each(12, function(i)
     code, detail = firing_overlap(job, id, math.max(slot, expected_due), owner, overlap, said.buffer, said.cap)
   end
   local record, lease = record_new(text, slot), nil
+  record_stamp(record, tonumber(was) == slot and expected_due or tonumber(string.match(text, '^%d+ {"fire_ms":(%d+)') or '0'), keep)
   if not code and lease_ms > 0 then
     local unread, holder
     lease, unread, holder = attempt(task_start, id, record, owner, call, lease_ms)
@@ -79,12 +81,12 @@ local out = each(12, function(i)
     return NOT
   end
   if code then
-    record.code, record.detail = REASON.BUFFERED, owner
+    record_says(record, REASON.BUFFERED, owner)
     task_write(id, record)
     line_join(job, slot)
   elseif not lease then
     local place = detail
-    record.code, record.detail = place and REASON.TOOK_PLACE or REASON.FIRED, owner
+    record_says(record, place and REASON.TOOK_PLACE or REASON.FIRED, owner)
     task_queue(id, record, math.min(place or slot, slot))
   end
   tally(q.stats, 'spawned')

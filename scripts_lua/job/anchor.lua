@@ -13,7 +13,7 @@
 -- ARGV[5]  words      str   "REV RULES"
 -- ARGV[6]  code       str   of the reason, for the ledger; empty: its slot was lost
 -- ARGV[7]  detail     str   what the reason names
--- ARGV[8]  keep       int   ledger entries to keep
+-- ARGV[8]  keep       str   how its ledger keeps, see _lib/ledger
 -- Batch: ARGV[1..8] repeat, one group a call, at most 64 a run.
 --
 -- Returns  DONE      it stands there now
@@ -27,7 +27,7 @@ gather(s.paused, jobs)
 if not s.seen then schedule_see(s) end
 say(q.bell, message_job())
 return each(8, function(i)
-  local job, slot, words, keep = ARGV[i], tonumber(ARGV[i + 2]), ARGV[i + 4], tonumber(ARGV[i + 7])
+  local job, slot, words, keep = ARGV[i], tonumber(ARGV[i + 2]), ARGV[i + 4], ARGV[i + 7]
   local rev = string.match(read(s.defs, job) or '', '^%S*')
   if (read(s.slots, job) or '') ~= ARGV[i + 1] or rev ~= string.match(words, '^%S+') then return RESULT.TOO_LATE end
   schedule_place(s, job, slot, tonumber(ARGV[i + 3]), words)

@@ -13,7 +13,7 @@
 -- ARGV[8]  least_ms   int   of slot -1: not sooner than this after the newest slot
 -- ARGV[9]  skips      int   1: a slot that meets an unfinished task is skipped; 0: it is left to another call
 -- ARGV[10] record     text  of the task: "MAX JSON"
--- ARGV[11] keep       int   ledger entries of the job to keep
+-- ARGV[11] keep       str   how its ledger keeps, see _lib/ledger
 -- ARGV[12] owner      str
 -- ARGV[13] call       id    of this call; the same again is the same call, repeated
 -- ARGV[14] lease_ms   int
@@ -29,7 +29,7 @@
 task_sweep(20, false, {ids = {}, count = 0})  -- or it would be busy by a task whose caller is dead
 
 return answer(function()
-  local job, slot, keep, owner, call = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[11]), ARGV[12], ARGV[13]
+  local job, slot, keep, owner, call = ARGV[1], tonumber(ARGV[3]), ARGV[11], ARGV[12], ARGV[13]
   local told = calling_told(call, owner)
   if told then return told end
   local definition = read(page(KEYS[28]), job)
@@ -55,7 +55,10 @@ return answer(function()
     ledger_missed(job, slot, slot, 1, REASON.EMPTIED, '', keep)
     return calling_say(call, RESULT.LOST, id)
   end
-  record = record or record_new(ARGV[10], slot)
+  if not record then
+    record = record_new(ARGV[10], slot)
+    record_stamp(record, 0, keep)
+  end
   local code, detail = calling_overlap(job, id, owner)
   local lease
   if not code then

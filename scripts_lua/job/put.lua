@@ -16,7 +16,7 @@
 -- ARGV[4]  slot        int     ms; the first slot after now; -1: none
 -- ARGV[5]  due         int     ms; slot plus jitter
 -- ARGV[6]  since       int     ms; this instance last saw the job then, and the store has been emptied since; 0: no
--- ARGV[7]  keep        int     ledger entries to keep
+-- ARGV[7]  keep        str     how its ledger keeps, see _lib/ledger
 -- ARGV[8]  rules       str     version of the time zones' rules by which the slot was reckoned
 -- ARGV[9]  reads       int     the version of definitions that the caller reads
 -- ARGV[10] limit       int     after so many slots that were fired it has ended; 0: never
@@ -45,7 +45,7 @@ local out = each(11, function(i)
   s.version = version_said(s.versions, ARGV[i + 10])
   local refused, owned = declare_refused(s, job, rev, definition, slot, tonumber(ARGV[i + 8]), false)
   if refused then return {refused == RESULT.NEWER and RESULT.NO or refused, epoch, refused == RESULT.ANOTHERS and owned or '', now} end
-  local since, keep, limit = tonumber(ARGV[i + 5]), tonumber(ARGV[i + 6]), tonumber(ARGV[i + 9])
+  local since, keep, limit = tonumber(ARGV[i + 5]), ARGV[i + 6], tonumber(ARGV[i + 9])
   local code, touched, astray = declare(s, owners, job, rev, definition, slot, due, since, keep, ARGV[i + 7], limit)
   changed, soonest = changed or touched, math.min(soonest, read(s.dues, job) or soonest)
   return {code, epoch, astray and read(s.slots, job) or '', now}

@@ -16,7 +16,7 @@
 -- ARGV[7]  first     int   ms; the first of the pause that is skipped
 -- ARGV[8]  last      int   ms; the last of those
 -- ARGV[9]  count     int   how many; 0: none; -1: too many to count
--- ARGV[10] keep      int   ledger entries of the job to keep
+-- ARGV[10] keep      str   how its ledger keeps, see _lib/ledger
 -- ARGV[11] by        str   empty: its time has come
 -- ARGV[12] call      id    of this call; the same again is the same call, repeated
 -- Batch: ARGV[1..12] repeat, one group a call, at most 64 a run.
@@ -34,7 +34,7 @@ for _, part in ipairs({s.defs, s.paused, changes, q.counts}) do gather(part, job
 say(q.bell, message_job())
 
 return each(12, function(i)
-  local job, slot, words, count, keep = ARGV[i], tonumber(ARGV[i + 3]), ARGV[i + 5], tonumber(ARGV[i + 8]), tonumber(ARGV[i + 9])
+  local job, slot, words, count, keep = ARGV[i], tonumber(ARGV[i + 3]), ARGV[i + 5], tonumber(ARGV[i + 8]), ARGV[i + 9]
   local by, call = ARGV[i + 10], ARGV[i + 11]
   local said = reply_of(q.replies, call)
   if said then return tonumber(said) end

@@ -35,6 +35,9 @@ local function mend(id)
   elseif job and not read(q.order, ledger_member(job, slot)) then
     task_forget(id, record)
     mended = mended + 1
+  elseif job and record_forget(record) > 0 and not read(q.ended, id) then
+    ledger_until(id, record)
+    mended = mended + 1
   elseif record.state == 'dead' and record.json ~= '' then
     stands(q.ended, id, now + DEAD_MS)
     stands(q.dead, dead_member(id, record), 0)

@@ -71,7 +71,7 @@ def test_next_shows_what_is_excluded_and_why_says_it(lockbeat: Lockbeat, store: 
     ]
     why = lockbeat("why", "report", f"{days[1]}T06:00:00Z", "--url", store)
     assert why.code == 1
-    assert why.err.endswith(", and excluded by closing: Stock-taking\n")
+    assert why.out.endswith(", and excluded by closing: Stock-taking.\n")
 
 
 def test_ls_calendars_and_doctor_say_what_is_missing_or_over(lockbeat: Lockbeat, store: str) -> None:

@@ -58,7 +58,7 @@ def test_a_job_is_paused_shown_as_paused_and_resumed(said: Say, lockbeat: Lockbe
     tomorrow = (datetime.now(UTC) + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
     why = lockbeat("why", "a", tomorrow.isoformat(), "--utc", "--url", jobs)
     assert why.code == 1
-    assert re.match(r"lockbeat: 20\S+ 00:00:00Z is skipped if a is not resumed before: it is paused, by anna at ", why.err)
+    assert re.match(r"20\S+ 00:00:00Z is skipped if a is not resumed before: it is paused, by anna at ", why.out)
     assert re.fullmatch(r"a: no slot is skipped; next is 20\S+ 00:00:00Z\nresumed 1 job\n", said("resume", "a"))
     again = lockbeat("resume", "a", "--url", jobs)
     assert (again.code, again.err) == (1, "lockbeat: not paused: a\n")
@@ -155,5 +155,5 @@ def test_a_job_without_a_trigger_is_shown_as_one(said: Say, lockbeat: Lockbeat, 
     assert said("ls").splitlines()[4].split()[:5] == ["d", "by", "hand", "-", "-"]
     assert said("next", "d") == "d has no slots: it runs when it is triggered\n"
     assert said("ledger", "d") == "no slot of d has come due yet\n"
-    assert lockbeat("why", "d", "--url", jobs).err == "lockbeat: d has no slots: it runs when it is triggered\n"
+    assert lockbeat("why", "d", "--url", jobs).out == "d has no slots: it runs when it is triggered.\n"
     assert lockbeat("pause", "d", "--url", jobs).err == "lockbeat: job 'd' has no slot left\n"

@@ -82,6 +82,7 @@ COMMANDS: dict[str, list[list[str]]] = {
     "ls": [[]],
     "next": [[JOB], [EVIL], [f"{EVIL}\udcff"]],
     "ledger": [[JOB], [EVIL]],
+    "history": [[], ["--job", JOB], ["--job", EVIL], ["--tag", EVIL], ["--state", EVIL], ["--since", EVIL], ["--after", EVIL]],
     "why": [[JOB, "SLOT"], [JOB, "1000000000000"], [JOB, EVIL], [EVIL, "SLOT"]],
     "calendars": [[]],
     "calendar": [["evil"], [EVIL], ["put", "evil", f"2030-01-01 {EVIL}"], ["put", EVIL, EVIL], ["put", "x", "--ics", EVIL]],
@@ -156,7 +157,7 @@ def test_no_command_carries_hostile_text_to_a_terminal(
 
 def test_why_tells_type_and_first_line(lockbeat: Lockbeat, store: str, hostile: dict[str, str]) -> None:
     answer = lockbeat("why", JOB, hostile["slot"], "--url", store)
-    assert f"failed: WorseError: {visible(EVIL.splitlines()[0])}" in answer.out
+    assert f": WorseError: {visible(EVIL.splitlines()[0])}" in answer.out
     assert answer.out.count("\n") == 1
 
 

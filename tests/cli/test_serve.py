@@ -55,7 +55,7 @@ def test_run_fires_and_stops_on_a_signal_with_nothing_held(
     assert "no job named" in lockbeat("why", "tock", entries[-1]["slot"], "--url", store).err
     told = lockbeat("why", "tick", entries[-1]["slot"], "--url", store)
     assert told.code == 0
-    assert ": done; fired" in told.out
+    assert ": done. Attempt 1 of 1, by " in told.out
     cut = lockbeat("ledger", "endless", "--url", store).out
     assert "cut short" in cut
     assert "overlap: " in cut or len(cut.splitlines()) == 2

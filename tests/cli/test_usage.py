@@ -16,7 +16,10 @@ Module = Callable[..., str]
 
 SERVING = ("run", "beat", "worker", "demo")
 CONTROL = ("pause", "resume", "skip-next", "trigger", "changes", "put", "apply")
-LOOKING = ("calendars", "calendar", "ls", "next", "ledger", "why", "delete", "locks", "release-all", "instances", "unlock")
+LOOKING = (
+    *("calendars", "calendar", "ls", "next", "ledger", "history", "why", "delete"),
+    *("locks", "release-all", "instances", "unlock"),
+)
 TENDING = ("tasks", "task", "spawn", "cancel", "dead", "retry", "redrive", "purge", "claims", "top")
 COMMANDS = (*SERVING, *LOOKING, *CONTROL, *TENDING, "server", "doctor")
 

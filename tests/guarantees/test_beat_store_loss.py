@@ -215,7 +215,7 @@ async def test_a_job_that_was_running_when_the_store_was_emptied_is_cancelled(
             slot=-1,
             due=-1,
             since=0,
-            keep=1,
+            keep="1",
             rules="-",
             reads=1,
             limit=0,

@@ -341,7 +341,7 @@ async def test_put_says_what_it_found(lb: Lockbeat) -> None:
         args: dict[str, Any] = {
             "rev": given.rev,
             "definition": given.definition,
-            "keep": given.keep,
+            "keep": given.keeps,
             "rules": "-",
             "reads": READS,
             "limit": 0,
@@ -369,7 +369,7 @@ async def test_put_refuses_a_first_slot_that_has_come_due_on_the_way(lb: Lockbea
     args: dict[str, Any] = {
         "rev": job.rev,
         "definition": job.with_origin("api").stored,
-        "keep": job.keep,
+        "keep": job.keeps,
         "rules": "-",
         "reads": READS,
         "limit": 0,

@@ -9,10 +9,10 @@ from typing import Annotated, Any, cast
 import typer
 
 from lockbeat.cli._command import LOOK, JobName, command
+from lockbeat.cli._entries import instant_of
 from lockbeat.cli._errors import Problem, Usage
 from lockbeat.cli._output import Answer, Table, clock, fields, iso, say, several
 from lockbeat.cli._store import each
-from lockbeat.cli.commands.jobs import instant_of
 from lockbeat.cli.commands.tasks import params_of
 from lockbeat.client import Lockbeat
 from lockbeat.jobs import Change, JobState, Resumed

@@ -1,0 +1,88 @@
+"""Entries of the ledger, and instants, as people read and write them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import typer
+
+from lockbeat.cli._output import clock, first_line, zone_of
+from lockbeat.jobs import LedgerEntry
+from lockbeat.store import reasons
+from lockbeat.store.records import JobCounts
+from lockbeat.values.durations import brief
+
+ENTRY = (
+    "job slot task_id state reason code by fence attempt max_attempts at started_at ended_at retry_at last_slot count lateness "
+    "attempts_made"
+)
+"""What JSON says of one."""
+MOST_MS = 253_402_300_800_000  # the year 10000
+
+
+def state_of(entry: LedgerEntry) -> str:
+    """The state for people: one that is fired either waits or runs."""
+    return entry.state if entry.state != "fired" else "waiting" if entry.started_ms is None else "running"
+
+
+def took(entry: LedgerEntry) -> str:
+    if entry.started_ms is None or entry.ended_ms is None or entry.state == "lost":  # when it ended, nobody saw
+        return "-"
+    return brief(entry.ended_ms - entry.started_ms)
+
+
+def late(entry: LedgerEntry) -> str:
+    """How long after the slot it was fired."""
+    if entry.at_ms is None or entry.run or entry.state in ("missed", "skipped"):
+        return "-"
+    return brief(entry.at_ms - entry.slot_ms)
+
+
+def who(entry: LedgerEntry) -> str:
+    """Who ran it, or runs it."""
+    return entry.by if entry.by and state_of(entry) != "waiting" else "-"
+
+
+def remark(entry: LedgerEntry) -> str:
+    """What the other columns of a table do not say."""
+    remarks = [f"in attempt {entry.attempt}"] if (entry.attempt or 0) > 1 else []
+    if state_of(entry) == "waiting":
+        remarks.append(f"no worker has begun it{f'; fired by {entry.by}' if entry.by else ''}")
+    return ": ".join([*remarks, *filter(None, [_note(entry)])]) or "-"
+
+
+def _note(entry: LedgerEntry) -> str:
+    """The reason's first line. Task ids and milliseconds are spelled out where they are ours."""
+    if entry.code is not None:
+        note = reasons.sentence(entry.code, entry.detail, task=_task_at, ms=brief)
+    else:
+        note = first_line(entry.reason)
+    if entry.state in ("missed", "skipped") and entry.count is not None and entry.count != 1:
+        some = f"{entry.count} slots" if entry.count > 0 else "all slots"
+        note = f"{some}, {clock(entry.slot)} to {clock(entry.last_slot)}: {note}"
+    return note
+
+
+def _task_at(task_id: str) -> str:
+    job, _, slot = task_id.rpartition("@")
+    return f"{job} at {clock(int(slot) / 1000)}" if slot.isdecimal() and len(slot) < 16 else task_id
+
+
+def counted(counts: JobCounts) -> str:
+    """How often what became of a job's slots."""
+    return ", ".join(f"{number} {what}" for what, number in counts._asdict().items() if number or what == "fired")
+
+
+def instant_of(text: str) -> int:
+    """An instant as people write it: ISO 8601, in the zone that tables show unless it says otherwise; or ms, as in a task id."""
+    if text.isascii() and text.isdigit() and len(text) > 8:
+        ms = int(text)
+    else:
+        try:
+            when = datetime.fromisoformat(text.strip())
+        except ValueError:
+            raise typer.BadParameter(f"{text!r} is no time; write it as 2030-01-31T12:00:00") from None
+        ms = round((when if when.tzinfo else zone_of(when)).timestamp() * 1000)
+    if not 0 <= ms < MOST_MS:  # also of a date that another zone moves over the edge
+        raise typer.BadParameter(f"{text!r} is no time between 1970 and the year 10000")
+    return ms

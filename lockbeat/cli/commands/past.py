@@ -1,0 +1,165 @@
+"""ledger, history, why: what became of jobs' slots and triggered runs."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Annotated, Any, get_args
+
+import typer
+
+from lockbeat.cli._command import LOOK, JobName, command
+from lockbeat.cli._entries import ENTRY, counted, instant_of, late, remark, state_of, took, who
+from lockbeat.cli._errors import Usage
+from lockbeat.cli._output import Answer, Cell, Table, clock, fields, is_terminal, iso, styled
+from lockbeat.cli.commands.jobs import nobody_runs
+from lockbeat.cli.commands.tasks import attempt_lines
+from lockbeat.client import Lockbeat
+from lockbeat.jobs import Explanation, Job
+from lockbeat.jobs.past import State
+from lockbeat.triggers import ByHand
+from lockbeat.values.durations import instant
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def ago_or_at(text: str) -> str:
+    """How long ago, as 90s, 30m, 24h, 7d, 2w; or an instant. Kept as text: how long ago is reckoned by the store's clock."""
+    if not re.fullmatch(r"\d{1,9}[smhdw]", text):
+        instant_of(text)
+    return text
+
+
+def _instant(text: str | None, now: float) -> datetime | None:
+    if text is None:
+        return None
+    if text[-1] in UNITS:
+        return instant(max(round((now - int(text[:-1]) * UNITS[text[-1]]) * 1000), 0))
+    return instant(instant_of(text))
+
+
+SlotTime = Annotated[
+    int | None,
+    typer.Argument(
+        metavar="SLOT",
+        help="2030-01-31T12:00:00, local or --utc; or ms. Else the newest, or the one that is due.",
+        parser=instant_of,
+    ),
+]
+When = "24h, 7d: so long ago; or a time."
+
+
+@command(LOOK)
+async def ledger(
+    lb: Lockbeat,
+    job: JobName,
+    n: Annotated[int, typer.Option("-n", metavar="N", min=1, max=100_000, help="How many, the latest first.")] = 20,
+) -> Answer:
+    """Show what became of a job's slots.
+
+    On a terminal it says below how often what became of them since the job was declared, also of those that are forgotten.
+    """
+    state, entries = await lb.jobs.get(job), await lb.jobs.ledger(job, n)
+    rows: list[dict[str, Cell]] = [
+        {
+            "SLOT": clock(entry.slot),
+            "STATE": styled(state_of(entry)),
+            "LATE": late(entry),
+            "TOOK": took(entry),
+            "BY": who(entry),
+            "FENCE": str(entry.fence or "-"),
+            "REASON": remark(entry),
+        }
+        for entry in entries
+    ]
+    none = f"no slot of {job} has come due yet"
+    if not (state.next or state.paused or state.retired_at or isinstance(state.job.trigger, ByHand)):
+        none = f"{job} has ended, and fired nothing: it was declared after its last slot"
+    return Answer(
+        [fields(entry, ENTRY) for entry in entries],
+        Table(rows, none, spare=("FENCE", "BY", "LATE"), wraps=("REASON",)),
+        f"since {job} was declared: {counted(state.counts)}" if rows and is_terminal() else "",
+    )
+
+
+@command(LOOK)
+async def history(
+    lb: Lockbeat,
+    since: Annotated[str | None, typer.Option(metavar="WHEN", help=When, parser=ago_or_at)] = None,
+    until: Annotated[str | None, typer.Option(metavar="WHEN", help=When, parser=ago_or_at)] = None,
+    job: Annotated[str | None, typer.Option(metavar="JOB", help="Only of this job.")] = None,
+    tag: Annotated[str | None, typer.Option(metavar="TAG", help="Only of jobs with this tag.")] = None,
+    state: Annotated[
+        list[str] | None, typer.Option(metavar="STATES", help="Only these, as failed,missed: see the states of `ledger`.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=1000, help="How many at most.")] = 50,
+    after: Annotated[str | None, typer.Option(metavar="MORE", help="Go on after an answer: what it named as `more`.")] = None,
+) -> Answer:
+    """Show what became of all jobs, the newest first.
+
+    Slots and triggered runs, by when they were fired, skipped, found missed or triggered; as far back as each ledger keeps.
+    """
+    now = await lb.store.server_time()
+    states = [word for text in state or () for word in text.split(",") if word]
+    unknown = [word for word in states if word not in get_args(State)]
+    if unknown:
+        raise Usage(f"no such state: {unknown[0]!r}; there are {', '.join(get_args(State))}")
+    wanted: Any = states
+    found = await lb.jobs.history(
+        _instant(since, now), _instant(until, now), job=job, tag=tag, states=wanted, limit=limit, after=after
+    )
+    rows: list[dict[str, Cell]] = [
+        {
+            "WHEN": clock(entry.at, now),
+            "JOB": (entry.job, "bold"),
+            "SLOT": "triggered" if entry.run else clock(entry.slot, now),
+            "STATE": styled(state_of(entry)),
+            "LATE": late(entry),
+            "TOOK": took(entry),
+            "BY": who(entry),
+            "REASON": remark(entry),
+        }
+        for entry in found.entries
+    ]
+    none = "nothing has happened" if not (since or until or job or tag or states) else "nothing of that has happened"
+    return Answer(
+        {"entries": [fields(entry, ENTRY) for entry in found.entries], "more": found.more},
+        Table(rows, none, spare=("BY", "LATE", "SLOT"), wraps=("JOB", "REASON")),
+        f"there is more: --after '{found.more}' shows it" if found.more else "",
+    )
+
+
+@command(LOOK)
+async def why(lb: Lockbeat, job: JobName, slot: SlotTime = None) -> Answer:
+    """Say what became of one slot, or will, and why.
+
+    Of a run that was triggered, say its id, JOB!ID, in the place of JOB. Exit code 1: nothing has become of it.
+    """
+    name, bang, run = job.rpartition("!")
+    if bang and slot is None and re.fullmatch("[0-9a-f]{12}", run):
+        told = await lb.jobs.why(name, run=job, clock=clock)
+    else:
+        told = await lb.jobs.why(job, None if slot is None else instant(slot), clock=clock)
+    lines = [told.text]
+    if told.entry is not None:
+        job_of = (await lb.jobs.get(told.job)).job if not told.entry.run else None
+        nobody = await nobody_runs(lb, [job_of]) if job_of and told.situation == "waiting" else ""
+        lines += [f"  {line}" for line in (nobody, *attempt_lines(told.entry.attempts_made)) if line]
+        lines += _runs(job_of) if job_of else []
+    return Answer(_document(told), lines, code=int(told.entry is None))
+
+
+def _runs(job: Job) -> list[str]:
+    """What a job runs, where its name does not say it; and whose it is."""
+    if job.function == job.name and job.params is None:
+        return []
+    given = f" with {job.params_text}" if job.params is not None else ""
+    return [f"  {job.name} runs {job.function}{given}{f'; origin: {job.origin}' if job.origin else ''}"]
+
+
+def _document(told: Explanation) -> dict[str, Any]:
+    """An explanation as JSON has it: the entry's fields, and what more there is to say."""
+    blank: dict[str, Any] = {**dict.fromkeys(ENTRY.split()), "job": told.job, "slot": told.slot and iso(told.slot)}
+    known = blank if told.entry is None else fields(told.entry, ENTRY)
+    more = {"before": told.before and iso(told.before), "after": told.after and iso(told.after)}
+    return {**known, "code": told.code, "situation": told.situation, "text": told.text, **more}

@@ -1,0 +1,51 @@
+-- job/history: what became of all jobs, by when it was fired, skipped, found missed or triggered, the newest first.
+--
+-- KEYS[1] task          hash  see _lib/record
+-- KEYS[2] task:failure  hash
+-- KEYS[3] ledger:order  zset  see _lib/ledger
+-- ARGV[1] odd           int   1: only what did not end well, or was triggered
+-- ARGV[2] until         int   ms; what was entered later is left out
+-- ARGV[3] since         int   ms; and so is what was entered earlier
+-- ARGV[4] states        list  of records; only those in one of them; empty: all
+-- ARGV[5] limit         int   how many entries to look at; all of a millisecond are
+--
+-- Returns  {next_ms, rows}  rows: {at_ms, id, record, failure} each; next_ms: ask again with it as `until`; -1: that is all
+-- include: _lib/clock
+
+local LINES, MOST = 16, 64  -- that are read at once; and how often
+local log, limit, states = ARGV[1] == '1' and '\255\255' or '\255', tonumber(ARGV[5]), {}
+for _, state in ipairs(cjson.decode(ARGV[4])) do states[state] = true end
+-- What lies ahead was entered before the clock was set back, see job/ledger.
+local low = '[' .. log .. string.format('%015.0f', ARGV[3])
+local high = '(' .. log .. string.format('%015.0f', math.min(tonumber(ARGV[2]), now + 100)) .. '\255'
+
+local ids, members, times, at, following = {}, {}, {}, nil, nil
+for turn = 0, MOST - 1 do
+  local lines = redis.call('ZREVRANGEBYLEX', KEYS[3], high, low, 'LIMIT', turn * LINES, LINES)
+  for _, line in ipairs(lines) do
+    local when = tonumber(string.sub(line, #log + 1, #log + 15))
+    if when ~= at and #ids >= limit then following = when end
+    if following then break end
+    at = when
+    for member in string.gmatch(line, '\254([^\254]+)') do
+      local job, slot = string.match(member, '^(.*)\255(%d+)$')
+      ids[#ids + 1] = job and job .. '@' .. int(slot) or member
+      members[#ids], times[#ids] = member, when
+    end
+  end
+  if following or #lines < LINES then break end
+  if turn == MOST - 1 then following = at - 1 end
+end
+local rows = {}
+for first = 1, #ids, 1000 do
+  local some = {unpack(ids, first, math.min(first + 999, #ids))}
+  local records, failures = redis.call('HMGET', KEYS[1], unpack(some)), redis.call('HMGET', KEYS[2], unpack(some))
+  local kept = redis.call('ZMSCORE', KEYS[3], unpack(members, first, math.min(first + 999, #ids)))
+  for i, id in ipairs(some) do
+    local record = (kept[i] or members[first + i - 1] == id) and records[i]
+    if record and (not next(states) or states[string.match(record, '^%l*')]) then
+      rows[#rows + 1] = {times[first + i - 1], id, record, failures[i] or ''}
+    end
+  end
+end
+return {following or -1, rows}
