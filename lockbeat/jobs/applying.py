@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import math
+import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,7 +24,11 @@ from lockbeat.triggers.rules import rules_version
 from lockbeat.values.checks import of_type
 
 MOST = 100
-"""Jobs that one run of job/apply declares, and as many that it removes: keeps it under 5 ms."""
+"""Jobs that one run of job/apply declares, and as many that it removes: keeps it under 5 ms. So does"""
+LARGEST = 131_072
+"""characters of definitions that it takes, or one job."""
+FIRST_LOOK, LATER_LOOKS = 0.1, 2.0
+"""Seconds until one who was overtaken looks again whether its set is in place, at first and at most."""
 ABREAST = 8
 """Steps of a shard that are on their way at a time."""
 LEFT = 100
@@ -74,6 +80,10 @@ class _Way(NamedTuple):
     dry: bool = False
 
 
+class _Overtaken(Conflict):
+    """A later apply of the origin has begun."""
+
+
 OUTCOMES: dict[int, Literal["added", "changed", "unchanged"]] = {
     results.NEW: "added",
     results.CHANGED: "changed",
@@ -91,7 +101,8 @@ class Applying(Control):
 
         All is looked at before anything is changed. Up to 100 jobs, and as many to remove, are one script a shard: all of it, or
         nothing. Of more, each hundred is, in order of name. What was done so far stays if the store is lost half-way; apply the
-        same set again. Of two applies of one origin at a time the later one counts, and the other ends with Conflict.
+        same set again. Of two applies of one origin at a time the later one counts; the other ends with Conflict, unless both are
+        of the same set.
 
         jobs: each a `Job.declare(name, trigger, function=, params=, ...)`; of those that are known already, as they are to be.
         origin: whose they are, 1 to 100 letters, digits or any of . _ : / @ + -
@@ -111,10 +122,28 @@ class Applying(Control):
                 return _applied(origin, found, dry_run=True)
         if len(steps) > 1:
             number = (await self._step(_Step(0, (), "", ""), _Way(origin, number=0))).number
-        found = await self._take(steps, way._replace(number=number))
+        try:
+            found = await self._take(steps, way._replace(number=number))
+        except _Overtaken:
+            found = await self._settled(steps, way._replace(dry=True))
         for shard in {shard for shard, outcome, _ in found if outcome == "removed"}:
             await self.forget_removed(shard)
         return _applied(origin, found)
+
+    async def _settled(self, steps: Sequence[_Step], looking: _Way) -> builtins.list[tuple[int, Any, str]]:
+        """A later apply has begun. If it is of the same set, as when many instances start, wait until that is in place.
+
+        Raises Conflict if the store does not come nearer to the set from one look to the next.
+        """
+        differed, pause = math.inf, FIRST_LOOK
+        while True:
+            found = await self._take(steps, looking)
+            if not (differ := sum(outcome != "unchanged" for _, outcome, _ in found)):
+                return found
+            if differ >= differed:
+                raise Conflict(f"a later apply of origin {looking.origin!r} has begun, of another set: that one counts", [])
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads those who wait
+            differed, pause = differ, min(2 * pause, LATER_LOOKS)
 
     async def forget_removed(self, shard: int) -> None:
         """Forget what removed jobs have left behind: their ledgers, and the tasks of them that wait (`job/forget`)."""
@@ -148,9 +177,9 @@ class Applying(Control):
         steps = []
         for shard, several in groups.items():
             after = ""
-            for start in range(0, max(len(several), 1), MOST):
-                some = several[start : start + MOST]
-                upto = some[-1].name if start + MOST < len(several) else ""
+            parts = _parts(several)
+            for some in parts:
+                upto = some[-1].name if some is not parts[-1] else ""
                 steps.append(_Step(shard, some, after, upto))
                 after = upto
         return steps
@@ -189,7 +218,7 @@ class Applying(Control):
             reply = await self._step(step, way, clocks[step.shard] + ahead_ms)
             clocks[step.shard] = reply.now_ms
             if reply.said == results.TOO_LATE:
-                raise Conflict(f"a later apply of origin {way.origin!r} has begun: that one counts", [])
+                raise _Overtaken("a later apply has begun", [])
             if reply.said == results.NO:
                 # Overtaken by the clock on the way: aim a little further ahead.
                 ahead_ms = ahead_ms * 2 or 20
@@ -213,7 +242,7 @@ class Applying(Control):
         for job in step.jobs:
             first = plan.none(job) if way.dry else plan.first(job, now_ms) or plan.none(job)
             words += (
-                *(job.name, job.rev, job.stored),
+                *(job.name, job.rev, "" if way.dry else job.stored),
                 *(str(first.slot_ms), str(first.due_ms), job.keeps, str(job.limit or 0)),
             )
         return await self._store.call(
@@ -253,6 +282,18 @@ def _own(jobs: Iterable[Job], origin: str) -> builtins.list[Job]:
             raise InvalidArgument("jobs", f"two of them are named {job.name!r}")
         own[job.name] = job.with_origin(origin)
     return [own[name] for name in sorted(own, key=str.encode)]
+
+
+def _parts(jobs: Sequence[Job]) -> builtins.list[builtins.list[Job]]:
+    """As many of them as one run takes, each; one part at least."""
+    parts, room = [builtins.list[Job]()], LARGEST
+    for job in jobs:
+        room -= len(job.definition)
+        if parts[-1] and (len(parts[-1]) == MOST or room < 0):
+            parts.append([])
+            room = LARGEST - len(job.definition)
+        parts[-1].append(job)
+    return parts
 
 
 def _refusal(code: int, word: str, expected: str) -> str:

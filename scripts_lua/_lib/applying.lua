@@ -23,7 +23,7 @@ local function apply_codes(s, given, origin, expected, reads, take, dry)
   for at, of in ipairs(given) do
     local line = read(s.defs, of.job) or ''
     local rev = string.match(line, '^%S*')
-    local code, owned = declare_refused(s, of.job, of.rev, of.definition, of.slot, reads, take)
+    local code, owned = declare_refused(s, of.job, of.rev, origin, of.slot, reads, take)
     words[at] = owned or ''
     if not code and expected ~= '*' and expected ~= rev then code, words[at] = RESULT.STALE, rev end
     if code and not (dry and code == RESULT.TOO_LATE) then

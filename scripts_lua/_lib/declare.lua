@@ -30,13 +30,14 @@ local function declare_keeps(s, job, rev)
   return keeps and tonumber(string.match(old, '^%S+')) or nil, old
 end
 
--- Why a job can't be declared so: NEWER: it needs a newer version than the caller's, which reads `reads`; ANOTHERS: it is another origin's,
--- and not to be taken; STALE: a newer version of the code has it, and lives; TOO_LATE: the slot no longer lies after now. And whose it is. nil: it can.
-local function declare_refused(s, job, rev, definition, slot, reads, take)
+-- Why a job can't be declared so by `origin`: NEWER: it needs a newer version than the caller's, which reads `reads`; ANOTHERS: it is another
+-- origin's, and not to be taken; STALE: a newer version of the code has it, and lives; TOO_LATE: the slot no longer lies after now. And
+-- whose it is. nil: it can.
+local function declare_refused(s, job, rev, origin, slot, reads, take)
   local line = read(s.defs, job) or ''
   local needs, owned = tonumber(string.match(line, '^%S+ {"needs":(%d+)')), origin_of(line)
   if needs and needs > reads then return RESULT.NEWER, owned end
-  if owned and not take and owned ~= origin_of(definition) then return RESULT.ANOTHERS, owned end
+  if owned and not take and owned ~= origin then return RESULT.ANOTHERS, owned end
   local before = s.version and version_of(line)
   if before and not version_may(s.versions, s.version, before) then return RESULT.STALE, owned end
   local was = declare_keeps(s, job, rev)

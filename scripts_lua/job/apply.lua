@@ -11,7 +11,7 @@
 -- KEYS[35] job:origin   zset    see _lib/origin
 -- KEYS[36] job:applied  zset    PX; ORIGIN by the number of its latest apply
 -- ARGV[1]  origin    str
--- ARGV[2]  jobs      list  seven words a job: JOB REV DEFINITION SLOT DUE KEEP LIMIT, as job/put has them
+-- ARGV[2]  jobs      list  seven words a job: JOB REV DEFINITION SLOT DUE KEEP LIMIT, as job/put has them; DEFINITION empty if dry
 -- ARGV[3]  rules     str   version of the time zones' rules by which the slots were reckoned
 -- ARGV[4]  reads     int   the version of definitions that the caller reads
 -- ARGV[5]  expected  str   the rev that each job must have; empty: none may be there; "*": whatever it is

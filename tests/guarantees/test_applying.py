@@ -313,7 +313,7 @@ async def test_of_two_applies_of_an_origin_the_later_counts(
             return await step(*args)
 
         monkeypatch.setattr(lb.jobs, "_step", overtaken)
-        with pytest.raises(Conflict, match="a later apply of origin 'billing' has begun"):
+        with pytest.raises(Conflict, match="a later apply of origin 'billing' has begun, of another set"):
             await lb.jobs.apply(old, origin="billing", prune=True)
     assert await there(lb) == of("billing", "bdxyz")
     assert {state.job.priority for state in await lb.jobs.list()} == {7}

@@ -240,3 +240,16 @@ async def test_the_words_of_params_and_descriptions_are_no_origin(lb: Lockbeat) 
         await lb.jobs.put(minutely())
     await scheduler(lb, minutely("b", priority=1)).register()
     assert (await origin(lb), await origin(lb, "b")) == ("code", "api")
+
+
+@only("memory", "valkey")
+async def test_whose_jobs_are_is_looked_at_where_only_digests_are_sent(lb: Lockbeat, raw: Any) -> None:
+    """As when a program starts again with many jobs that stand as it declares them."""
+    jobs = {f"job {n:03}": minutely(f"job {n:03}") for n in range(200)}
+    await lb.jobs.put(*jobs.values())
+    await scheduler(lb, *jobs.values()).register()
+    assert {state.job.origin for state in await lb.jobs.list()} == {"api"}
+    lines = {name: f"{job.rev} {job.definition}" for name, job in jobs.items()}
+    raw.hset(lb.store.keys.key(0, "job"), mapping=lines)
+    await scheduler(lb, *jobs.values()).register()
+    assert {state.job.origin for state in await lb.jobs.list()} == {"code"}
