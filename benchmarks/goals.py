@@ -100,6 +100,10 @@ ONE_BY_ONE = (
 CLAIM_AFTER_BELL = (
     "a spawn rings a bell, and the worker that hears it claims: one turn more than a blocking read, which is served at once"
 )
+THERE_AND_BACK = (
+    "each call goes to the event loop's thread and back, and the server runs a script that writes a lease, a fence and an index; "
+    "redis-py writes to its socket from the caller's thread, and takes the lock by a plain SET"
+)
 
 GOALS = (
     Goal(
@@ -139,6 +143,24 @@ GOALS = (
         "x",
         least=True,
         why="the handle also enters the waiting room and hands the lease to the keeper: Python, some tens of µs",
+    ),
+    Goal(
+        "blocking client, one thread: time over redis-py's blocking Lock, `with lb.lock()`",
+        "blocking",
+        "≤ 1.5",
+        1.5,
+        lambda r: _ratio(r, "time ÷ redis-py's Lock, 1 thread", "lockbeat handle"),
+        "x",
+        why=THERE_AND_BACK,
+    ),
+    Goal(
+        "the same with 16 threads: times redis-py's Lock",
+        "blocking",
+        "> 1",
+        1,
+        lambda r: _ratio(r, "times redis-py's Lock, 16 threads", "lockbeat handle"),
+        "x",
+        least=True,
     ),
     Goal(
         "hand-off between processes, p99",

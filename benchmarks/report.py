@@ -10,7 +10,7 @@ from typing import Any
 import pictures
 from goals import GOALS, LONGEST_SCRIPT_MS
 
-ORDER = ("locks", "waiting", "renew", "fire", "lateness", "idle", "registry", "scale", "tasks")
+ORDER = ("locks", "blocking", "waiting", "renew", "fire", "lateness", "idle", "registry", "scale", "tasks")
 
 
 def number(value: float | None) -> str:
@@ -66,6 +66,25 @@ def locks(result: dict[str, Any]) -> str:
     ]
     head = ("lock", "pairs/s, 1 caller", *alone, "pairs/s, 64 callers on 64 keys", crowd)
     return "asyncio, ttl 10 s, a new key for each caller.\n\n" + table(head, rows)
+
+
+def blocking(result: dict[str, Any]) -> str:
+    called = {
+        "pings": "two PINGs, redis-py",
+        "redis-py": "redis-py Lock",
+        "pottery": "pottery Redlock, one master",
+        "anyio's portal": "lockbeat's asynchronous `locks` through anyio's portal",
+        "lockbeat locks": "**lockbeat.sync** `locks.try_acquire/release`",
+        "lockbeat handle": "**lockbeat.sync** `with lb.lock()`",
+    }
+    alone, crowd = result["ratios"]
+    rows = [
+        (called[name], row["1"], result["ratios"][alone][name], row["16"], result["ratios"][crowd][name])
+        for name, row in result["pairs_per_second"].items()
+    ]
+    return "ttl 10 s, a key for each thread.\n\n" + table(
+        ("lock", "pairs/s, 1 thread", alone, "pairs/s, 16 threads", crowd), rows
+    )
 
 
 def waiting(result: dict[str, Any]) -> str:
@@ -335,6 +354,7 @@ def goals(results: dict[str, Any]) -> str:
 
 TITLES = {
     "locks": "Locks, uncontended",
+    "blocking": "Locks, by threads",
     "waiting": "Locks, waiting",
     "renew": "Renewing",
     "fire": "Firing",

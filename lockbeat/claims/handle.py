@@ -12,6 +12,7 @@ from lockbeat.claims.holding import ClaimHolding
 from lockbeat.claims.table import Table
 from lockbeat.claims.values import REFUSALS, Busy, Claim, Done, check_place, error_json
 from lockbeat.errors import ClaimBusy, ClaimDone, ClaimRefused, InvalidArgument, LockbeatError, StoreError
+from lockbeat.leases.holding import Handle
 from lockbeat.leases.lease import monotonic
 from lockbeat.store.durable import Durability, check_durability
 from lockbeat.values.durations import Seconds, milliseconds
@@ -26,7 +27,7 @@ def _of_the_claim(name: str, doc: str) -> Any:
     return property(attrgetter(f"claim.{name}"), doc=doc)
 
 
-class ClaimHandle:
+class ClaimHandle(Handle):
     """`async with lb.claims.hold("order:17") as claim:` claims the work while the block runs.
 
     The keeper renews the claim. How the block ends decides how the claim ends:
@@ -62,7 +63,6 @@ class ClaimHandle:
         self._durability = check_durability(durability, self._lease_ms)
         self._hold_ms = milliseconds("hold", hold, least=0)
         self._claim = self._given = claim
-        self._holding: ClaimHolding | None = None
         self._entered = self._finished = False
         self.result: Any = None
         """What a block that gets to its end completes the claim with: any JSON value of at most 1 MiB."""
@@ -76,17 +76,14 @@ class ClaimHandle:
             raise LockbeatError(f"{self.key!r} is not claimed yet: use `async with`")
         return self._claim
 
+    _holding: ClaimHolding | None = None
+
     fence: int = _of_the_claim("fence", "Grows with each new claim of the key; hand it to whatever the work writes to.")
     attempt: int = _of_the_claim("attempt", "1 for new work; one more after a failure, and after an attempt that ran out.")
     expires_at: float = _of_the_claim("expires_at", "When it would have ended unrenewed: epoch seconds, by the server's clock.")
     outcome: str = _of_the_claim("outcome", '"acquired", or "took_over" from `previous_owner`.')
     previous_owner: str | None = _of_the_claim("previous_owner", "Who had it, and let it run out.")
     last_error: Any = _of_the_claim("last_error", "How the last attempt failed that did, if one has.")
-
-    @property
-    def lost(self) -> bool:
-        """Whether the claim was lost while the block ran."""
-        return self._holding is not None and self._holding.lost is not None
 
     async def renew(self, lease: Seconds | None = None) -> None:
         """Set the time left to `lease`; None: to what the handle was made with, as the keeper does. Raises ClaimRefused."""
@@ -154,7 +151,7 @@ class ClaimHandle:
                     self._table.undo("claim/release", claim, token="-", lasts=self._lease_ms / 1000)
                     raise
                 asked_at = again_at if renewed else asked_at
-        self._holding = self._table.holding(self.claim, self._lease_ms, asked_at)
+        self._holding = self._table.holding(self.claim, self._lease_ms, asked_at, self.told)
 
     async def _acquire(self) -> Claim:
         answer = await self._table.acquire(self.key, self.queue, self.owner, self._lease_ms, self._durability)

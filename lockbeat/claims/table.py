@@ -32,12 +32,8 @@ class Table:
     def __init__(self, store: Store, keeper: Keeper) -> None:
         self._store = store
         self._keeper = keeper
-
-    @property
-    def owner(self) -> str:
+        self.owner = store.owner
         """In whose name a handle claims that was not told one."""
-        self._store.check_loop()
-        return self._store.owner
 
     async def acquire(
         self, key: str, queue: str, owner: str, lease_ms: int, durability: Durability | None
@@ -87,10 +83,10 @@ class Table:
         row = self._store.row[script](queue=claim.queue, key=claim.key, owner=claim.owner, fence=claim.fence, **args)
         return row, self._shard_of(claim.key, claim.queue)
 
-    def holding(self, claim: Claim, lease_ms: int, asked_at: float) -> ClaimHolding | None:
+    def holding(self, claim: Claim, lease_ms: int, asked_at: float, told: Callable[[str], None] | None) -> ClaimHolding | None:
         """Renew it from now on; it was granted to a request of `asked_at`. None: it needs no renewal."""
         row, shard = self._row("claim/renew", claim, call="-", lease_ms=lease_ms)
-        return ClaimHolding(self._keeper, row, shard, ttl=lease_ms / 1000, asked_at=asked_at)
+        return ClaimHolding(self._keeper, row, shard, ttl=lease_ms / 1000, asked_at=asked_at, told=told)
 
     async def sweep(self, script: str, **args: Any) -> int:
         """release_all or cleanup; how many it ended."""
@@ -204,7 +200,7 @@ class Passing(Table):
     def undo(self, script: str, claim: Claim, *, lasts: float, **args: Any) -> None:
         pass
 
-    def holding(self, claim: Claim, lease_ms: int, asked_at: float) -> None:
+    def holding(self, claim: Claim, lease_ms: int, asked_at: float, told: Callable[[str], None] | None) -> None:
         return None
 
     async def sweep(self, script: str, **args: Any) -> int:

@@ -10,10 +10,13 @@ import sys
 import traceback
 from pathlib import Path
 from types import ModuleType, TracebackType
+from typing import TypeAlias
 
+from lockbeat import program, sync
 from lockbeat.cli._errors import Problem, Usage
 from lockbeat.errors import LockbeatError
-from lockbeat.program import Beat
+
+Beat: TypeAlias = program.Beat | sync.Beat
 
 
 def load_beat(target: str, *, factory: bool = False) -> Beat:

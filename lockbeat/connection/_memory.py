@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
 from lockbeat.errors import MissingExtra
+from lockbeat.process import forks
 
 if TYPE_CHECKING:
     from fakeredis import FakeAsyncRedis, FakeServer
 
 _servers: dict[str, FakeServer] = {}
-_lock = threading.Lock()
+_lock = forks.OwnLock()
 
 
 def memory_server(name: str | None) -> FakeServer:
@@ -20,7 +20,7 @@ def memory_server(name: str | None) -> FakeServer:
     Raises MissingExtra.
     """
     fake = _fakeredis()
-    with _lock:
+    with _lock():
         server: FakeServer = _servers.get(name or "") or fake.FakeServer()
         if name is not None:
             _servers[name] = server

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from lockbeat.errors import LeaseLost
@@ -29,8 +30,12 @@ class Holding(Holder):
         *,
         ttl: float,
         asked_at: float,
+        told: Callable[[str], None] | None = None,
     ) -> None:
-        """It was granted for `ttl` seconds to a request sent at `asked_at`; the row renews it for as long."""
+        """It was granted for `ttl` seconds to a request sent at `asked_at`; the row renews it for as long.
+
+        told: see `Handle.told`.
+        """
         self.lost: str | None = None
         """Why it was lost; None while it was not."""
         self.unnoticed = False
@@ -38,7 +43,8 @@ class Holding(Holder):
         self._keeper = keeper
         self._held = Held(row, shard, ttl, 0.0, self)
         self._held.taken(asked_at)
-        self._task: asyncio.Task[Any] | None = asyncio.current_task()
+        self._told = told
+        self._task: asyncio.Task[Any] | None = asyncio.current_task() if told is None else None
         self._cancelling = self._task.cancelling() if self._task is not None else 0
         if self._task is not None:
             self._task.add_done_callback(self._abandoned)
@@ -97,6 +103,34 @@ class Holding(Holder):
             )
 
     def on_lost(self, reason: str) -> None:
-        if self._task is not None and not self._over:
+        if self._over:
+            return
+        if self._told is not None:
+            self.lost = reason
+            self._told(reason)
+        elif self._task is not None:
             self.lost = reason
             self._task.cancel()
+
+
+class Handle:
+    """What a block is entered and left by."""
+
+    told: Callable[[str], None] | None = None
+    """Set for a block that runs in a thread, which nobody can cancel: told of a loss and why, in the event loop."""
+    _holding: Holding | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether the lease was lost while the block ran."""
+        return self._holding is not None and self._holding.lost is not None
+
+    @property
+    def trusted_until(self) -> float:
+        """Until when the lease of the block is trusted, in monotonic seconds; without end once there is nothing to lose."""
+        return float("inf") if self._holding is None or self._holding._over else self._holding.trusted_until
+
+    def lose(self, reason: str) -> None:
+        """The block itself has found that it can't trust the lease any more."""
+        if self._holding is not None and not self.lost:
+            self._holding.on_lost(reason)

@@ -98,6 +98,11 @@ class Keeper:
         """Renew it no longer. False: it had been found lost."""
         return self._held.pop(held, None) is not None
 
+    def give_up(self, reason: str) -> None:
+        """Tell the holders of all leases that they are lost."""
+        for held in list(self._held):
+            self._lost(held, reason)
+
     def holds(self, held: Held) -> bool:
         """Whether the lease is still looked after, that is: neither dropped nor lost."""
         return held in self._held

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from lockbeat.errors import LockbeatError, LockTimeout, StoreError
-from lockbeat.leases.holding import Holding
+from lockbeat.leases.holding import Handle, Holding
 from lockbeat.leases.keeper import Keeper
 from lockbeat.leases.lease import Lease, monotonic
 from lockbeat.locks.waiting import Waiter, WaitingRoom, releasing
@@ -34,7 +34,7 @@ def acquire(store: Store, row: Row, shard: int, durability: Durability | None) -
     return store.call_durably(row, shard, durability, changed=itemgetter(0))
 
 
-class Lock:
+class Lock(Handle):
     """`async with lb.lock("report", ttl=30) as lease:` holds the lock while the block runs.
 
     The keeper renews it. Handles exclude each other, within a process and an owner, too; one handle is for one block at a time.
@@ -66,18 +66,12 @@ class Lock:
         self._durability = check_durability(durability, self._ttl_ms)
         self._token = ""
         self._shard = store.shard_of(key)
-        self._holding: Holding | None = None
         self._lease: Lease | None = None
 
     @property
     def lease(self) -> Lease | None:
         """What is held; None outside of the block."""
         return self._lease
-
-    @property
-    def lost(self) -> bool:
-        """Whether the lease was lost while the block ran."""
-        return self._holding is not None and self._holding.lost is not None
 
     @property
     def trusted_until(self) -> float:
@@ -95,7 +89,7 @@ class Lock:
             raise
         self._lease = lease
         row = self._store.row["lock/renew"](key=self.key, owner=self.owner, token=self._token + "+", ttl_ms=self._ttl_ms)
-        self._holding = Holding(self._keeper, row, self._shard, ttl=self._ttl_ms / 1000, asked_at=asked_at)
+        self._holding = Holding(self._keeper, row, self._shard, ttl=self._ttl_ms / 1000, asked_at=asked_at, told=self.told)
         return lease
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -24,6 +24,16 @@ _loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
 _forking = threading.local()
 
 
+class OwnLock:
+    """`with lock():` a lock of this process: another thread may have held the parent's when this one was forked."""
+
+    def __init__(self) -> None:
+        self._locks: dict[int, threading.RLock] = {}
+
+    def __call__(self) -> threading.RLock:
+        return self._locks.setdefault(generation, threading.RLock())
+
+
 def keep_from_children(loop: asyncio.AbstractEventLoop) -> None:
     """A child forked from now on neither hears signals for this loop nor turns it."""
     _loops.add(loop)

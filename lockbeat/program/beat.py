@@ -168,6 +168,10 @@ class Beat(Declared):
         if namespace is not None:
             self._options["namespace"] = namespace
 
+    def use(self, client: Lockbeat) -> None:
+        """Serve over this client next time; for whoever sees to it that it is served once at a time, in each process."""
+        self._shared, self._client, self._serving = client, None, False
+
     def narrow(self, *, queues: Iterable[str] | None = None, concurrency: int | None = None) -> None:
         """Have its worker serve these queues alone, or another number at once; what `lockbeat worker --queue --concurrency` does.
 
@@ -195,11 +199,20 @@ class Beat(Declared):
         another thread than the main one, for no other gets signals.
         """
         signals.check_alone()
-        timeout = seconds("timeout", self._options["timeout"])
-        patience = self.grace + 4 * timeout + (0.0 if self._around is None else self.grace + timeout)
         serve = partial(self.serve, schedule=schedule, work=work)
         gc.freeze()  # what is declared stays: to look at 100,000 jobs takes Python's collector 80 ms, in which nothing begins
-        signals.run(serve, patience=patience, abandoned=lambda: self._abandoned)
+        signals.run(serve, patience=self.patience, abandoned=lambda: self._abandoned)
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a shutdown takes at most."""
+        timeout = seconds("timeout", self._options["timeout"])
+        return self.grace + 4 * timeout + (0.0 if self._around is None else self.grace + timeout)
+
+    @property
+    def abandoned(self) -> list[str]:
+        """The tasks whose functions still ran after the last shutdown."""
+        return self._abandoned
 
     async def serve(
         self,

@@ -140,6 +140,10 @@ class Declared:
             raise DuplicateJob(f"name: two functions are named {name!r}; give one of them another: name=...")
         self._functions[name] = function
 
+    def share(self, other: Declared) -> None:
+        """Declare together with another from now on."""
+        self.declared, self._functions, self._tasks = other.declared, other._functions, other._tasks
+
     @property
     def task_names(self) -> list[str]:
         """The functions that `@beat.task` declared."""

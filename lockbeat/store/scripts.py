@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lockbeat.process import forks
 from lockbeat.store.keys import KEYS
 from lockbeat.store.rows import RESERVED, TYPES, Row, decoder, encoder
 
@@ -46,7 +46,7 @@ def _root() -> Path:
 
 
 _loaded: dict[tuple[str, bool], Script] = {}
-_loading = threading.Lock()
+_loading = forks.OwnLock()
 
 
 class HeaderError(Exception):
@@ -237,7 +237,7 @@ def load(name: str, *, bare: bool = False) -> Script:
     """The script of that name; `bare`: as fakeredis takes it. Raises HeaderError, or KeyError."""
     script = _loaded.get((name, bare))
     if script is None:
-        with _loading:  # one for all threads, the keeper's as well: its rows are of one class
+        with _loading():  # one for all threads, the keeper's as well: its rows are of one class
             if (script := _loaded.get((name, bare))) is None:
                 script = parse(name, _texts()[name], libraries())
                 _loaded[name, False], _loaded[name, True] = script, script.bare()

@@ -12,12 +12,11 @@ import typer
 
 from lockbeat.cli._command import SERVE, STORE, app
 from lockbeat.cli._errors import Problem, only_error
-from lockbeat.cli._load import load_beat, own_error
+from lockbeat.cli._load import Beat, load_beat, own_error
 from lockbeat.cli._output import say
 from lockbeat.cli._store import refused, unreachable
 from lockbeat.connection import parse_url
 from lockbeat.errors import LifespanError, LockbeatError, MissingExtra, StoreError, StoreUnavailable
-from lockbeat.program import Beat
 from lockbeat.values.visible import visible
 
 

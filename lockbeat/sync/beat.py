@@ -1,0 +1,235 @@
+"""Beat, for programs that block: in the main thread, in a thread behind a web application, or as long as a block runs."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import Any
+
+from lockbeat import program
+from lockbeat.errors import LockbeatError
+from lockbeat.program import signals
+from lockbeat.program.declaring import Declared
+from lockbeat.program.lifespan import MOMENT
+from lockbeat.store.durable import Durability
+from lockbeat.sync.client import Lockbeat
+from lockbeat.sync.portal import Portal
+from lockbeat.sync.serving import Serving, around, check_lifespan, stop_at_exit
+from lockbeat.sync.verbs import Jobs, blocking
+from lockbeat.values.durations import Seconds
+
+log = logging.getLogger("lockbeat")
+
+
+class Beat(Declared):
+    """Declares jobs and serves them: `beat.run()`, `beat.start()` and `beat.stop()`, or `with beat.lifespan():`.
+
+    store: a URL, or a `lockbeat.sync.Lockbeat`, which the beat opens and closes if it is not open; None: $LOCKBEAT_URL, else
+        embedded://.
+    lifespan: makes a context manager of the beat, where `lockbeat.Beat` takes an asynchronous one. One thread enters and leaves
+        it.
+
+    The rest is that of `lockbeat.Beat`. Functions run in threads of their own. An `async def` runs in the event loop of the beat;
+    there a call of this module would wait for itself, and raises LockbeatError.
+    """
+
+    def __init__(
+        self,
+        store: str | Lockbeat | None = None,
+        *,
+        queue: str = "default",
+        concurrency: int = 100,
+        grace: Seconds = 10,
+        namespace: str = "lockbeat",
+        owner: str | None = None,
+        shards: int | None = None,
+        timeout: float = 5.0,
+        durability: Durability | None = None,
+        stall: Seconds | None = 60,
+        lifespan: Callable[[Beat], AbstractContextManager[Any]] | None = None,
+        wait_for_store: bool = True,
+        credential_provider: Any = None,
+    ) -> None:
+        super().__init__(queue)
+        if lifespan is not None:
+            check_lifespan(lifespan)
+        self._wait_for_store = wait_for_store
+        self._shared = isinstance(store, Lockbeat)
+        self._options = {"namespace": namespace, "owner": owner, "shards": shards, "timeout": timeout}
+        self._options["credential_provider"] = credential_provider
+        self._lb = store if isinstance(store, Lockbeat) else Lockbeat(store, **self._options)  # type: ignore[arg-type]
+        self._beat = program.Beat(
+            queue=queue,
+            concurrency=concurrency,
+            grace=grace,
+            timeout=timeout,
+            durability=durability,
+            stall=stall,
+            lifespan=None if lifespan is None else lambda _: around(lifespan, self),
+            wait_for_store=wait_for_store,
+        )
+        self._beat.share(self)
+        self._serving: Serving | None = None
+
+    @property
+    def url(self) -> str | None:
+        """Of its store, as it was given."""
+        return self._lb.url
+
+    @property
+    def concurrency(self) -> int:
+        return self._beat.concurrency
+
+    @property
+    def grace(self) -> float:
+        return self._beat.grace
+
+    @property
+    def durability(self) -> Durability | None:
+        return self._beat.durability
+
+    @property
+    def stall(self) -> float | None:
+        return self._beat.stall
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a shutdown takes at most."""
+        return self._beat.patience
+
+    @property
+    def abandoned(self) -> list[str]:
+        """The tasks whose functions still ran after the last shutdown."""
+        return self._beat.abandoned
+
+    spawn = blocking(program.Beat.spawn)
+
+    @property
+    def jobs(self) -> Jobs:
+        """The store's jobs, while the beat serves. Raises LockbeatError otherwise."""
+        serving = self._here()
+        if serving is None:
+            raise LockbeatError("the beat is not serving: use `lb.jobs` of a Lockbeat")
+        portal, jobs = serving.portal, self._beat.jobs
+        return Jobs(lambda: (portal, jobs))
+
+    def _here(self) -> Serving | None:
+        """How it is served in this process, if it is."""
+        return self._serving if self._serving is not None and self._serving.is_here else None
+
+    def _reach(self) -> tuple[Portal, program.Beat]:
+        serving = self._here()
+        if serving is not None:
+            return serving.portal, self._beat
+        if not self._shared:
+            raise LockbeatError("the beat is not serving: use `lb.tasks.spawn` of a Lockbeat")
+        opened = self._lb.reach()
+        self._beat.use(opened.lb)
+        return opened.portal, self._beat
+
+    def move(self, url: str | None = None, *, namespace: str | None = None) -> None:
+        """Serve another store than the one it was made with, or another part of it; what `lockbeat run --url` does.
+
+        Raises: LockbeatError for a beat that was made with a Lockbeat, and while it serves.
+        """
+        if self._shared:
+            raise LockbeatError("this beat was made with a Lockbeat, whose store it can't leave")
+        if self._here():
+            raise LockbeatError("this beat is serving already")
+        if namespace is not None:
+            self._options["namespace"] = namespace
+        self._lb = Lockbeat(self.url if url is None else url, **self._options)  # type: ignore[arg-type]
+
+    def narrow(self, *, queues: Iterable[str] | None = None, concurrency: int | None = None) -> None:
+        """Have its worker serve these queues alone, or another number at once; what `lockbeat worker --queue --concurrency` does.
+
+        None: as it was.
+
+        Raises: InvalidArgument for what can't be a queue or a number of places. LockbeatError while it serves.
+        """
+        self._beat.narrow(queues=queues, concurrency=concurrency)
+
+    def run(self, *, schedule: bool = True, work: bool = True) -> None:
+        """Serve until SIGTERM, SIGINT or SIGHUP; blocks. See `lockbeat.Beat.run`."""
+        signals.check_alone()
+        serving = self._begin()
+        gc.freeze()  # see lockbeat.Beat.run
+        try:
+            serve = partial(serving.portal.attend, partial(self._beat.serve, schedule=schedule, work=work))
+            signals.run(serve, patience=self.patience, abandoned=lambda: self.abandoned)
+        finally:
+            self._end(serving)
+
+    def serve(self, *, schedule: bool = True, work: bool = True, wait_for_store: bool | None = None) -> None:
+        """Serve until `stop` is called in another thread; blocks. Raises what `lockbeat.Beat.serve` raises."""
+        serving = self._start(schedule, work, wait_for_store)
+        try:
+            serving.ended.wait()
+        finally:
+            self.stop()
+
+    def start(self, *, schedule: bool = True, work: bool = True, wait_for_store: bool | None = None) -> None:
+        """Serve in a thread until `stop`, or until Python exits. When this returns, it serves.
+
+        Call it in each process that is to serve, for threads are not forked: under gunicorn --preload, in `post_fork`.
+
+        wait_for_store: False: it returns though the store is away, after a second at most; None: as the beat has it.
+
+        Raises: what `lockbeat.Beat.serve` raises. LockbeatError while it serves.
+        """
+        self._start(schedule, work, wait_for_store)
+
+    def _start(self, schedule: bool, work: bool, wait_for_store: bool | None) -> Serving:
+        serving, wait = self._begin(), self._wait_for_store if wait_for_store is None else wait_for_store
+        serve = partial(self._beat.serve, schedule=schedule, work=work, wait_for_store=wait, task_status=serving)
+        try:
+            serving.start(serve, None if wait else MOMENT)
+        except BaseException:
+            self.stop()
+            raise
+        stop_at_exit(self)
+        return serving
+
+    def stop(self) -> None:
+        """Shut down what `start` has begun, as a signal does `run`; within `patience` seconds. Nothing is served: does nothing.
+
+        Raises: what ended it before, such as StoreFormatError.
+        """
+        serving = self._here()
+        if serving is None:
+            return
+        try:
+            serving.stop(self.patience)
+        finally:
+            self._end(serving)
+
+    @contextmanager
+    def lifespan(
+        self, app: Any = None, *, schedule: bool = True, work: bool = True, wait_for_store: bool | None = None
+    ) -> Iterator[None]:
+        """Serve while the block runs: `start`, then `stop`."""
+        self.start(schedule=schedule, work=work, wait_for_store=wait_for_store)
+        try:
+            yield
+        finally:
+            self.stop()
+
+    def _begin(self) -> Serving:
+        with self._lb.guard():
+            if self._here() is not None:
+                raise LockbeatError("this beat is serving already")
+            ours = not self._lb.is_begun
+            opened = self._lb.begin() if ours else self._lb.reach()
+            self._beat.use(opened.lb)
+            self._serving = serving = Serving(opened, ours)
+            return serving
+
+    def _end(self, serving: Serving) -> None:
+        with self._lb.guard():
+            if self._serving is serving:
+                self._serving = None
+            if serving.ours:
+                self._lb.end(serving.opened)

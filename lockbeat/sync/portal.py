@@ -1,0 +1,252 @@
+"""The portal: an event loop in a thread of its own, and calls into it that block their own thread alone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from lockbeat.errors import LockbeatError, StoreError
+
+log = logging.getLogger("lockbeat")
+T = TypeVar("T")
+
+SETTLE = 1.0
+"""Seconds that a caller who was interrupted waits until the store has heard that what it asked for is taken back."""
+WIND_UP = 1.0
+"""Seconds that tasks get to end when the loop does."""
+CLOSED = "this client was closed"
+
+
+class Cut(StoreError):
+    """A call was cancelled in the loop."""
+
+
+class Call:
+    """One call: what is asked for, and what came of it."""
+
+    __slots__ = ("_ended", "ask", "on_end", "over", "problem", "result", "task", "undo", "wait")
+
+    def __init__(
+        self,
+        ask: Callable[[], Awaitable[Any]],
+        undo: Callable[[], Awaitable[Any]] | None = None,
+        on_end: Callable[[], None] | None = None,
+    ) -> None:
+        self.ask = ask
+        self.undo = undo
+        """Takes back what was done, for a caller who was interrupted and never gets to know of it."""
+        self.on_end = on_end
+        self._ended = threading.Lock()
+        self._ended.acquire()
+        self.wait = self._ended.acquire
+        """Returns once it has ended; to one caller alone."""
+        self.over = False
+        self.task: asyncio.Task[None] | None = None
+        self.result: Any = None
+        self.problem: BaseException | None = None
+
+    async def run(self) -> None:
+        """Whatever it ends with is its caller's: nothing is raised through the loop."""
+        try:
+            self.result = await self.ask()
+        except asyncio.CancelledError:
+            self.problem = Cut(CLOSED)
+        except BaseException as problem:  # noqa: BLE001 - raised again in the caller's thread
+            self.problem = problem
+        self.end()
+
+    def end(self) -> None:
+        self.over = True
+        self._ended.release()
+        if self.on_end is not None:
+            self.on_end()
+
+    def refuse(self) -> None:
+        """It was never begun, or cancelled before its first step."""
+        if not self.over:
+            self.problem = Cut(CLOSED)
+            self.end()
+
+
+class Portal:
+    """Runs calls of any thread as tasks of one loop, so that those of one turn share a write.
+
+    A queue, and a lock a call, in place of anyio's portal: that makes a future, a scope and a context a call, and Python waits
+    for its thread when it exits.
+    """
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.settle: Callable[[], Awaitable[Any]] | None = None
+        """Waits until the store has heard all that was sent so far."""
+        self._posted: deque[Call] = deque()
+        self._begun: set[Call] = set()
+        self._closed = False
+        self._thread = threading.Thread(target=self._turn, name="lockbeat sync", daemon=True)
+        self._thread.start()
+
+    def call(self, ask: Callable[[], Awaitable[T]], undo: Callable[[], Awaitable[Any]] | None = None) -> T:
+        """Run `ask()` in the loop; wait for what it returns, or raise what it raises.
+
+        Interrupted, as by Ctrl-C, it cancels the call, or has it undone when that is too late, and waits for that.
+
+        Raises: LockbeatError in the loop's own thread, which would wait for itself. StoreError once the portal is closed.
+        """
+        if asyncio._get_running_loop() is self.loop:
+            raise LockbeatError(
+                "this call blocks, and was made in the very event loop that is to answer it: make it in another thread, "
+                "or await the asynchronous client's"
+            )
+        call = Call(ask, undo)
+        try:
+            self.post(call)
+            call.wait()
+            if call.problem is None:
+                return call.result  # type: ignore[no-any-return]  # nothing may come between: its caller owns the result now
+        except BaseException:
+            self._give_up(call)
+            raise
+        try:
+            raise call.problem
+        finally:
+            call.problem = None  # its traceback leads back to the call
+
+    def post(self, call: Call) -> None:
+        self._posted.append(call)
+        try:
+            self.loop.call_soon_threadsafe(self._begin)
+        except RuntimeError:  # the loop is closed
+            self._refuse()
+
+    def _begin(self) -> None:
+        """Begin what was posted."""
+        while self._posted:
+            call = self._posted.popleft()
+            self._begun.add(call)
+            call.task = self.loop.create_task(call.run())
+            call.task.add_done_callback(partial(self._forget, call))
+
+    def _forget(self, call: Call, task: asyncio.Task[None]) -> None:
+        self._begun.discard(call)
+        call.refuse()
+
+    def _refuse(self) -> None:
+        while self._posted:
+            self._posted.popleft().refuse()
+
+    def cancel(self, call: Call) -> None:
+        """From any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and the call has ended
+            self.loop.call_soon_threadsafe(self._cancel, call)
+
+    def _cancel(self, call: Call) -> None:
+        self._begin()  # it may have been posted only just now
+        if call.task is not None:
+            call.task.cancel()
+
+    def _give_up(self, call: Call) -> None:
+        """The caller was interrupted. Wait until its call has ended, and what it took is given back."""
+
+        async def take_back() -> None:
+            self._cancel(call)
+            if call.task is None:
+                return  # interrupted before it was posted
+            await asyncio.wait([call.task])
+            if call.problem is None and call.undo is not None:
+                await call.undo()
+            if self.settle is not None:
+                await self.settle()
+
+        back = Call(take_back)
+        self.post(back)
+        back.wait(timeout=SETTLE)
+        if isinstance(back.problem, Exception):
+            log.warning("could not take back a call that was interrupted: %s", back.problem)
+
+    async def attend(self, serve: Callable[[], Awaitable[None]]) -> None:
+        """Run `serve()` in this portal's loop, and wait for it in another. Cancelled, it is cancelled there, and waited for."""
+        here = asyncio.get_running_loop()
+        ended = asyncio.Event()
+
+        def tell() -> None:
+            with contextlib.suppress(RuntimeError):  # it is closed: nobody waits any more
+                here.call_soon_threadsafe(ended.set)
+
+        call = Call(serve, on_end=tell)
+        self.post(call)
+        cancelled: asyncio.CancelledError | None = None
+        while not ended.is_set():
+            try:
+                await ended.wait()
+            except asyncio.CancelledError as problem:
+                cancelled = problem
+                self.cancel(call)
+        if cancelled is not None:
+            raise cancelled
+        if call.problem is not None:
+            raise call.problem
+
+    def close(self, last: Callable[[], Awaitable[None]], patience: float) -> None:
+        """Cancel what is called, run `last()` in the loop, and end the thread, within `patience` and two moments. Idempotent."""
+
+        async def end() -> None:
+            others = [call.task for call in self._begun if call.task not in (None, asyncio.current_task())]
+            for task in others:
+                task.cancel()
+            if others:
+                await asyncio.wait(others, timeout=WIND_UP)
+            try:
+                await asyncio.wait_for(last(), patience)
+            finally:
+                self._closed = True
+                self.loop.call_soon(self.loop.stop)
+
+        if self._closed:
+            return
+        call = Call(end)
+        self.post(call)
+        if not call.wait(timeout=patience + 2 * WIND_UP):
+            log.error("the event loop of a client does not turn any more; it ends with the process")
+            return
+        self._thread.join(WIND_UP)
+        if call.problem is not None:
+            raise call.problem
+
+    def _turn(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        while not self._closed:
+            try:
+                self.loop.run_forever()
+            except BaseException:  # asyncio lets a SystemExit out through the loop, whichever task raised it
+                log.exception("a function stopped the event loop of a client, and it is turned again")
+                time.sleep(0.05)  # if it is the loop itself that fails
+        try:
+            if left := asyncio.all_tasks(self.loop):
+                for task in left:
+                    task.cancel()
+                self.loop.run_until_complete(asyncio.wait(left, timeout=WIND_UP))
+            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        finally:
+            self.loop.close()
+            self._refuse()
+
+
+class Inline(Portal):
+    """Without a loop, for what never waits."""
+
+    def __init__(self) -> None:
+        pass
+
+    def call(self, ask: Callable[[], Awaitable[T]], undo: Callable[[], Awaitable[Any]] | None = None) -> T:
+        try:
+            next(ask().__await__())
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+        raise AssertionError("it waits")

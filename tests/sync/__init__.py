@@ -1,0 +1,1 @@
+"""lockbeat.sync: what the asynchronous client does, for code that blocks."""
