@@ -117,7 +117,7 @@ class Beat(Declared):
         StoreUnavailable before the store was reached.
         """
         client = self._client or self._shared
-        if client is None:
+        if client is None or not client.is_open:
             raise self._not_serving("tasks.spawn")
         [spawned] = await client.tasks.spawn_many([self._new_task(function, params, options)], durability=durability)
         return spawned
