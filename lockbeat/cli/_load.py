@@ -19,6 +19,11 @@ from lockbeat.errors import LockbeatError
 Beat: TypeAlias = program.Beat | sync.Beat
 
 
+def asynchronous(beat: Beat) -> program.Beat:
+    """The beat itself, or the one within a beat for code that blocks."""
+    return beat.within if isinstance(beat, sync.Beat) else beat
+
+
 def load_beat(target: str, *, factory: bool = False) -> Beat:
     """The beat that `MODULE:BEAT` names; without `:BEAT` the only one there is. Raises Usage, Problem.
 

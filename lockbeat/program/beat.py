@@ -168,8 +168,11 @@ class Beat(Declared):
         if namespace is not None:
             self._options["namespace"] = namespace
 
-    def use(self, client: Lockbeat) -> None:
-        """Serve over this client next time; for whoever sees to it that it is served once at a time, in each process."""
+    def use(self, client: Lockbeat | None) -> None:
+        """Serve over this client next time; for whoever sees to it that it is served once at a time, in each process.
+
+        None: as it was made.
+        """
         self._shared, self._client, self._serving = client, None, False
 
     def narrow(self, *, queues: Iterable[str] | None = None, concurrency: int | None = None) -> None:

@@ -11,9 +11,12 @@ from typing import Any
 
 from lockbeat import program
 from lockbeat.errors import LockbeatError
+from lockbeat.jobs import Version
 from lockbeat.program import signals
+from lockbeat.program.comparing import Comparison
 from lockbeat.program.declaring import Declared
 from lockbeat.program.lifespan import MOMENT
+from lockbeat.settings import UNSET, Found, Unset
 from lockbeat.store.durable import Durability
 from lockbeat.sync.client import Lockbeat
 from lockbeat.sync.portal import Portal
@@ -40,44 +43,70 @@ class Beat(Declared):
         self,
         store: str | Lockbeat | None = None,
         *,
-        queue: str = "default",
-        concurrency: int = 100,
-        grace: Seconds = 10,
-        namespace: str = "lockbeat",
+        queue: str | None = None,
+        concurrency: int | None = None,
+        grace: Seconds | None = None,
+        namespace: str | None = None,
         owner: str | None = None,
         shards: int | None = None,
-        timeout: float = 5.0,
+        timeout: float | None = None,
         durability: Durability | None = None,
-        stall: Seconds | None = 60,
+        stall: Seconds | Unset | None = UNSET,
         lifespan: Callable[[Beat], AbstractContextManager[Any]] | None = None,
-        wait_for_store: bool = True,
+        wait_for_store: bool | None = None,
         credential_provider: Any = None,
+        version: str | int | None = None,
     ) -> None:
-        super().__init__(queue)
         if lifespan is not None:
             check_lifespan(lifespan)
-        self._wait_for_store = wait_for_store
-        self._shared = isinstance(store, Lockbeat)
-        self._options = {"namespace": namespace, "owner": owner, "shards": shards, "timeout": timeout}
-        self._options["credential_provider"] = credential_provider
-        self._lb = store if isinstance(store, Lockbeat) else Lockbeat(store, **self._options)  # type: ignore[arg-type]
+        shared = store if isinstance(store, Lockbeat) else None
+        self._options = {"owner": owner, "shards": shards, "timeout": timeout, "credential_provider": credential_provider}
         self._beat = program.Beat(
+            store.url if isinstance(store, Lockbeat) else store,
             queue=queue,
             concurrency=concurrency,
             grace=grace,
-            timeout=timeout,
+            namespace=namespace if shared is None else shared.namespace,
             durability=durability,
             stall=stall,
             lifespan=None if lifespan is None else lambda _: around(lifespan, self),
             wait_for_store=wait_for_store,
+            version=version,
+            **self._options,
         )
+        super().__init__(self._beat.queue)
         self._beat.share(self)
+        self._shared = shared is not None
+        self._lb = self._own() if shared is None else shared
         self._serving: Serving | None = None
+
+    def _own(self) -> Lockbeat:
+        return Lockbeat(self._beat.url, namespace=self._beat.namespace, **self._options)
 
     @property
     def url(self) -> str | None:
         """Of its store, as it was given."""
-        return self._lb.url
+        return self._beat.url
+
+    @property
+    def namespace(self) -> str:
+        """The part of the store that it serves."""
+        return self._beat.namespace
+
+    @property
+    def settings(self) -> dict[str, Found]:
+        """Its options, and where each came from."""
+        return self._beat.settings
+
+    @property
+    def version(self) -> Version | None:
+        """The version of its code: a digest of the jobs that it declares so far, and its number; None: it declares none."""
+        return self._beat.version
+
+    @property
+    def within(self) -> program.Beat:
+        """The asynchronous beat that it is made of, for what awaits."""
+        return self._beat
 
     @property
     def concurrency(self) -> int:
@@ -139,9 +168,16 @@ class Beat(Declared):
             raise LockbeatError("this beat was made with a Lockbeat, whose store it can't leave")
         if self._here():
             raise LockbeatError("this beat is serving already")
-        if namespace is not None:
-            self._options["namespace"] = namespace
-        self._lb = Lockbeat(self.url if url is None else url, **self._options)  # type: ignore[arg-type]
+        self._beat.move(url, namespace=namespace)
+        self._lb = self._own()
+
+    def compare(self, *, timeout: float | None = None) -> Comparison:
+        """What it would do to the store's jobs if it was served; changes nothing there. See `lockbeat.Beat.compare`."""
+        portal = Portal()
+        try:
+            return portal.call(partial(self._beat.compare, timeout=timeout))
+        finally:
+            portal.close(_nothing, 0)
 
     def narrow(self, *, queues: Iterable[str] | None = None, concurrency: int | None = None) -> None:
         """Have its worker serve these queues alone, or another number at once; what `lockbeat worker --queue --concurrency` does.
@@ -183,7 +219,8 @@ class Beat(Declared):
         self._start(schedule, work, wait_for_store)
 
     def _start(self, schedule: bool, work: bool, wait_for_store: bool | None) -> Serving:
-        serving, wait = self._begin(), self._wait_for_store if wait_for_store is None else wait_for_store
+        wait = self.settings["wait_for_store"].value if wait_for_store is None else wait_for_store
+        serving = self._begin()
         serve = partial(self._beat.serve, schedule=schedule, work=work, wait_for_store=wait, task_status=serving)
         try:
             serving.start(serve, None if wait else MOMENT)
@@ -231,5 +268,10 @@ class Beat(Declared):
         with self._lb.guard():
             if self._serving is serving:
                 self._serving = None
+            self._beat.use(None)
             if serving.ours:
                 self._lb.end(serving.opened)
+
+
+async def _nothing() -> None:
+    pass

@@ -8,7 +8,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from lockbeat import client
+from lockbeat import client, settings
 from lockbeat.errors import LockbeatError, StoreUnavailable
 from lockbeat.process import forks
 from lockbeat.store.durable import Durability
@@ -51,10 +51,10 @@ class Lockbeat:
         self,
         url: str | None = None,
         *,
-        namespace: str = "lockbeat",
+        namespace: str | None = None,
         owner: str | None = None,
         shards: int | None = None,
-        timeout: float = 5.0,
+        timeout: float | None = None,
         credential_provider: Any = None,
         stall: Seconds | None = None,
     ) -> None:
@@ -68,8 +68,8 @@ class Lockbeat:
             credential_provider=credential_provider,
             stall=stall,
         )
-        self._make()  # says what is wrong with the arguments, here and now
-        self._url, self._timeout = url, timeout
+        self._namespace = self._make().namespace  # or says what is wrong with the arguments, here and now
+        self._url, self._timeout = url, float(settings.all_found(timeout=timeout)["timeout"].value)
         self._opened: Opened | None = None
         self._entered: int | None = None  # in which process
         self._closed = False
@@ -89,6 +89,11 @@ class Lockbeat:
     def url(self) -> str | None:
         """As it was given."""
         return self._url
+
+    @property
+    def namespace(self) -> str:
+        """The part of the store that it works in."""
+        return self._namespace
 
     @property
     def is_begun(self) -> bool:

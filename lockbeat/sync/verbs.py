@@ -91,6 +91,7 @@ class Jobs(Verbs[jobs.Jobs]):
     changes = blocking(jobs.Jobs.changes)
     delete = blocking(jobs.Jobs.delete)
     get = blocking(jobs.Jobs.get)
+    history = blocking(jobs.Jobs.history)
     ledger = blocking(jobs.Jobs.ledger)
     list = blocking(jobs.Jobs.list)
     next = blocking(jobs.Jobs.next)
@@ -99,6 +100,7 @@ class Jobs(Verbs[jobs.Jobs]):
     skip_next = blocking(jobs.Jobs.skip_next)
     trigger = blocking(jobs.Jobs.trigger)
     upcoming = blocking(jobs.Jobs.upcoming)
+    why = blocking(jobs.Jobs.why)
 
     if TYPE_CHECKING:  # a ParamSpec takes the first of several overloads only
 

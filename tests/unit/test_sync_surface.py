@@ -41,7 +41,7 @@ WITHIN: dict[type[Any], set[str]] = {
 MORE: dict[type[Any], set[str]] = {
     # What a thread needs beside.
     sync.Lockbeat: {"open", "close", "reach", "begin", "end", "guard", "is_begun"},
-    sync.Beat: {"start", "stop", "patience", "abandoned", "share"},
+    sync.Beat: {"start", "stop", "patience", "abandoned", "share", "within"},
     sync.Lock: {"check"},
     sync.ClaimHandle: {"check"},
 }
@@ -64,7 +64,7 @@ def test_the_names_are_the_same(there: type[Any]) -> None:
 
 INSTANCE: dict[type[Any], set[str]] = {
     # Plain attributes there, properties here.
-    lockbeat.Beat: {"url", "concurrency", "grace", "durability", "stall"},
+    lockbeat.Beat: {"url", "concurrency", "grace", "durability", "stall", "settings"},
     lockbeat.Lock: {"key", "owner"},
     lockbeat.ClaimHandle: {"key", "queue", "owner", "result", "refusal"},
 }

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from lockbeat.cli._command import LOOK, app
-from lockbeat.cli._load import load_beat
+from lockbeat.cli._load import asynchronous, load_beat
 from lockbeat.cli._output import Answer, Table, clock, iso, several, show_utc
 from lockbeat.cli._store import TIMEOUT, Where
 from lockbeat.program.comparing import Comparison, Difference
@@ -33,7 +33,7 @@ def plan(
 
     It changes nothing. Exit code 0: nothing to do; 3: something would change.
     """
-    beat = load_beat(target, factory=factory)
+    beat = asynchronous(load_beat(target, factory=factory))
     if url is not None or namespace is not None:
         beat.move(url, namespace=namespace)
     found: Comparison = Where(beat.url, beat.namespace).run(lambda: beat.compare(timeout=TIMEOUT))
