@@ -261,6 +261,7 @@ class _Guarding:
         return True
 
     def _start(self, env: Mapping[str, str | None], before: Mapping[int, Any]) -> None:
+        group = os.getpgrp()
         ours, libc = os.getpid(), ctypes.CDLL(None) if sys.platform == "linux" else None
         signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)  # they wait until the command can hear them
         self._child = os.fork()
@@ -274,7 +275,6 @@ class _Guarding:
             return
         code = 126
         try:
-            group = os.getpgrp()
             os.setpgid(0, 0)
             _hand_terminal(group, os.getpid())
             signal.set_wakeup_fd(-1)
