@@ -21,7 +21,7 @@ from lockbeat.values.visible import visible
 
 # In the order in which `--help` lists them.
 OF_A_STORE = ("jobs", "past", "control", "applying", "plan", "calendars", "leases", "top", "tasks", "claims", "doctor")
-for commands in ("serve", "exec", *OF_A_STORE, "config"):
+for commands in ("serve", "exec", *OF_A_STORE, "importing", "config"):
     import_module(f"lockbeat.cli.commands.{commands}")
 
 

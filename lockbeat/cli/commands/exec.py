@@ -24,7 +24,8 @@ from lockbeat.values.names import check_name
 
 AWAY, LOST, BUSY = 69, 70, 75
 """Exit codes, as sysexits.h has them: EX_UNAVAILABLE, EX_SOFTWARE, EX_TEMPFAIL."""
-GRACE = 10.0
+TTL, GRACE, EARLY = 60.0, 10.0, 60.0
+"""Seconds, where no option says them."""
 
 
 def _span(text: str) -> float:
@@ -57,7 +58,7 @@ def execute(
     ] = None,
     ttl: Annotated[
         float, typer.Option(metavar="SPAN", help="How long others wait for a host that died: 60s, 5m.", parser=_span)
-    ] = "60",  # type: ignore[assignment]
+    ] = f"{TTL:g}",  # type: ignore[assignment]
     wait: Annotated[float, typer.Option(metavar="SPAN", help="For another to end; 0: not at all.", parser=_span)] = "0",  # type: ignore[assignment]
     grace: Annotated[
         float | None,
@@ -65,7 +66,7 @@ def execute(
     ] = None,
     early: Annotated[
         float, typer.Option(metavar="SPAN", help="A call that comes so long before a slot waits for it.", parser=_span)
-    ] = "60",  # type: ignore[assignment]
+    ] = f"{EARLY:g}",  # type: ignore[assignment]
     busy_code: Annotated[int, typer.Option(metavar="CODE", min=0, max=255, help="Exit code when another holds it.")] = BUSY,
     keep_output: Annotated[
         bool, typer.Option("--keep-output/--no-output", help="Keep the end of what CMD writes in the ledger.")
