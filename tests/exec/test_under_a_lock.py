@@ -168,7 +168,8 @@ def test_a_store_that_goes_away_ends_the_command_before_its_lock_does(execute: E
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
 def test_whoever_renews_is_gone_and_the_command_is_ended(execute: Exec, store: str, number: int) -> None:
     """Frozen, it hears of nothing: its guardian ends the command when the lock is not known to be held any more."""
-    host = execute("report", "--ttl", "2", "--grace", "0.4", "--", "sh", "-c", STUBBORN)
+    ttl = "2" if number == signal.SIGSTOP else "10m"
+    host = execute("report", "--ttl", ttl, "--grace", "0.4", "--", "sh", "-c", STUBBORN)
     pid, child = host.number("pid"), host.number("child")
     host.signal(number)
     wait_until(lambda: not alive(pid) and not alive(child), "the command and its child are gone")
