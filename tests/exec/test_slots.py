@@ -65,6 +65,11 @@ def test_a_failed_command_stands_in_the_ledger_with_the_end_of_its_output(execut
     output = info.failure.detail["output"]
     assert 3900 < len(output.encode()) <= 4100
     assert "\n4999\n5000\n" in output
+    told = lockbeat("why", "report", "--url", store)
+    assert "exit code 3" in told.out
+    assert "  | 5000\n  | disk \N{REPLACEMENT CHARACTER} full\n" in told.out
+    assert lockbeat("why", "report", "--url", store, "--json").json["exit_code"] == 3
+    assert [each["job"] for each in lockbeat("history", "--url", store, "--json").json["entries"]] == ["report"]
     assert "disk \N{REPLACEMENT CHARACTER} full\n" in output
 
 

@@ -15,9 +15,10 @@ from lockbeat.cli._output import Answer, Cell, Table, clock, fields, is_terminal
 from lockbeat.cli.commands.jobs import nobody_runs
 from lockbeat.cli.commands.tasks import attempt_lines
 from lockbeat.client import Lockbeat
+from lockbeat.errors import UnknownTask
 from lockbeat.jobs import Explanation, Job
 from lockbeat.jobs.past import State
-from lockbeat.triggers import ByHand
+from lockbeat.triggers import ByHand, Called
 from lockbeat.values.durations import instant
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -140,13 +141,26 @@ async def why(lb: Lockbeat, job: JobName, slot: SlotTime = None) -> Answer:
         told = await lb.jobs.why(name, run=job, clock=clock)
     else:
         told = await lb.jobs.why(job, None if slot is None else instant(slot), clock=clock)
-    lines = [told.text]
+    lines, wrote = [told.text], dict[str, Any]()
     if told.entry is not None:
         job_of = (await lb.jobs.get(told.job)).job if not told.entry.run else None
         nobody = await nobody_runs(lb, [job_of]) if job_of and told.situation == "waiting" else ""
         lines += [f"  {line}" for line in (nobody, *attempt_lines(told.entry.attempts_made)) if line]
         lines += _runs(job_of) if job_of else []
-    return Answer(_document(told), lines, code=int(told.entry is None))
+        if job_of is not None and isinstance(job_of.trigger, Called):
+            wrote = await _wrote(lb, told.entry.task_id)
+            lines += [f"  | {line}" for line in wrote.get("output", "").splitlines()]
+    return Answer({**_document(told), **wrote}, lines, code=int(told.entry is None))
+
+
+async def _wrote(lb: Lockbeat, task_id: str) -> dict[str, Any]:
+    """Of a command that `lockbeat exec` ran: its exit code, and the end of what it wrote."""
+    try:
+        info = await lb.tasks.get(task_id)
+    except UnknownTask:  # of a slot that was not run, or is forgotten since
+        return {}
+    said = info.result or (info.failure and info.failure.detail)
+    return {name: said[name] for name in ("exit_code", "output")} if isinstance(said, dict) else {}
 
 
 def _runs(job: Job) -> list[str]:
