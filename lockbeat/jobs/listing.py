@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
+from lockbeat.jobs.definition import CODE, check_origin
 from lockbeat.store import Store
 from lockbeat.values.checks import one_of
 from lockbeat.values.names import check_name
@@ -25,32 +26,41 @@ class Wanted(NamedTuple):
     """Which jobs are asked for; None: whatever they are."""
 
     tag: str | None
+    origin: str | None
     state: State | None
 
     @classmethod
-    def of(cls, tag: str | None, state: State | None) -> Wanted:
+    def of(cls, tag: str | None, origin: str | None, state: State | None) -> Wanted:
         """Raises InvalidArgument and InvalidType."""
         if tag is not None:
             check_name("tag", tag)
+        if origin is not None:
+            check_origin("origin", origin)
         if state is not None:
             one_of("state", state, get_args(State))
-        return cls(tag, state)
+        return cls(tag, origin, state)
 
     def takes(self, found: JobState) -> bool:
         """Whether a job is one of them that a script found: it looks for texts, and not where they stand."""
-        return (self.tag is None or self.tag in found.job.tags) and (
-            self.state not in get_args(Stands) or self.state == found.state
+        return (
+            self.tag in (None, *found.job.tags)
+            and self.origin in (None, found.job.origin)
+            and (self.state == found.state or self.state not in get_args(Stands))
         )
 
     async def names(self, store: Store, after: bytes, page: int) -> AsyncIterator[tuple[bytes, int]]:
         """The names and shards of those that may be wanted, in order (`job/list`), `page` asked for at a time."""
         texts = [json.dumps(self.tag)] if self.tag is not None else []
+        texts += [f'"origin":{json.dumps(self.origin)}'] if self.origin is not None else []
+        indexed = self.origin if self.origin not in (None, CODE) else ""
         buffers = [deque[bytes]() for _ in range(store.shards)]
         cursors = dict.fromkeys(range(store.shards), after)
 
         async def refill(shard: int) -> None:
             while not buffers[shard] and shard in cursors:
-                reply = await store.call("job/list", shard, after=cursors[shard], limit=page, texts=texts, state=self.state or "")
+                reply = await store.call(
+                    "job/list", shard, after=cursors[shard], limit=page, texts=texts, state=self.state or "", origin=indexed
+                )
                 buffers[shard].extend(reply.jobs)
                 cursors[shard] = reply.cursor
                 if not reply.cursor:

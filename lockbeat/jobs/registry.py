@@ -311,18 +311,24 @@ class Jobs(Past, Applying):
         return JobState(job, at, opened.decode() or None, counts, paused, standing.rev, len(in_line), since)
 
     async def list(
-        self, tag: str | None = None, *, state: State | None = None, after: str | None = None, limit: int | None = None
+        self,
+        tag: str | None = None,
+        *,
+        origin: str | None = None,
+        state: State | None = None,
+        after: str | None = None,
+        limit: int | None = None,
     ) -> builtins.list[JobState]:
         """Jobs in order of name (`job/list`, in pages).
 
-        tag, state: only those that have the tag, or stand so. A job that is asked for by what few are is found by looking at all:
-            100,000 take a tenth of a second.
+        tag, origin, state: only those that have the tag, are of that origin, stand so. What few jobs have is found by looking at
+            all of them (of an origin other than "code": at its own), some thousands at a time.
         after: only names behind this one, such as the last that the call before returned; the job itself may be gone.
         limit: at most so many; None: all.
 
         Raises: InvalidArgument and InvalidType.
         """
-        wanted, found, batch = Wanted.of(tag, state), list[JobState](), list[tuple[bytes, int]]()
+        wanted, found, batch = Wanted.of(tag, origin, state), list[JobState](), list[tuple[bytes, int]]()
         begin = b"" if after is None else check_name("after", after).encode()
         most = whole("limit", limit, 1, 1_000_000) if limit is not None else math.inf
         names = wanted.names(self._store, begin, int(min(NAMES, most)))

@@ -7,25 +7,39 @@
 -- KEYS[5] job:counts    hash  see _lib/counts
 -- KEYS[6] ledger:order  zset  see _lib/ledger
 -- KEYS[7] task          hash  see _lib/record
+-- KEYS[8] job:origin    zset  see _lib/origin
 -- ARGV[1] after         str   the cursor of the page before; empty: the first page
 -- ARGV[2] limit         int
 -- ARGV[3] texts         list  what the definition has to hold: a tag, an origin, as JSON has it
 -- ARGV[4] state         str   scheduled, paused, ended, by_hand, retired, open or failing; empty: any
+-- ARGV[5] origin        str   find them by the index of this origin; empty: by going through all jobs
 --
 -- Returns  {cursor, *jobs}  an empty cursor: this was the last page. There may be fewer than `limit`: a run looks at so many only
 --
--- A definition may hold a text elsewhere than where it counts: the caller looks again. No index finds these jobs, for each would cost
--- all jobs that are put.
+-- A definition may hold a text elsewhere than where it counts: the caller looks again. No index finds a tag or a state, for it would cost
+-- all jobs that are put, or each slot.
 -- include: _lib/schedule
 
 local LOOKS = 2000
 local LATEST, AS_MANY = 5, 20  -- a job that may be failing costs as much as so many others
 local limit, texts, state = tonumber(ARGV[2]), cjson.decode(ARGV[3]), ARGV[4]
-local order, defs, slots, open, counts = index(KEYS[1]), page(KEYS[2]), page(KEYS[3]), page(KEYS[4]), page(KEYS[5])
-local low = ARGV[1] == '' and '-' or '(' .. ARGV[1]
-local any = #texts == 0 and state == ''
-local names = redis.call('ZRANGEBYLEX', order[KEY], low, '+', 'LIMIT', 0, any and limit or LOOKS)
-if any then return {#names == limit and names[limit] or '', unpack(names)} end
+local defs, slots, open, counts = page(KEYS[2]), page(KEYS[3]), page(KEYS[4]), page(KEYS[5])
+local before = ARGV[5] ~= '' and ARGV[5] .. '\255' or ''  -- what stands before a name in the index
+local by = ARGV[5] ~= '' and KEYS[8] or KEYS[1]
+
+local function after(name, most)
+  local low = name ~= '' and '(' .. before .. name or before ~= '' and '[' .. before or '-'
+  local names = redis.call('ZRANGEBYLEX', by, low, before ~= '' and '(' .. before .. '\255' or '+', 'LIMIT', 0, most)
+  if before ~= '' then
+    for i, member in ipairs(names) do names[i] = string.sub(member, #before + 1) end
+  end
+  return names
+end
+
+if #texts == 0 and state == '' then
+  local names = after(ARGV[1], limit)
+  return {#names == limit and names[limit] or '', unpack(names)}
+end
 
 local function holds(job)
   local definition = read(defs, job) or ''
@@ -64,17 +78,22 @@ local function is(job)
   return slot and slot ~= '-1' and due ~= NEVER
 end
 
-if #texts > 0 then gather(defs, names) end
-if state == 'failing' then gather(counts, names) elseif state == 'open' then gather(open, names) elseif state ~= '' then gather(slots, names) end
-local out, looks, last = {''}, LOOKS, ''
-for _, job in ipairs(names) do
-  looks = looks - (state == 'failing' and may_fail(job) and AS_MANY or 1)
-  if #out > limit or looks < 0 then
-    out[1] = last
-    return out
+local asked = state == 'failing' and counts or state == 'open' and open or state ~= '' and slots
+local out, looks, last, most = {''}, LOOKS, ARGV[1], limit
+while true do
+  most = math.min(most, looks)
+  local names = after(last, most)
+  if #texts > 0 then gather(defs, names) end
+  if asked then gather(asked, names) end
+  for _, job in ipairs(names) do
+    looks = looks - (state == 'failing' and may_fail(job) and AS_MANY or 1)
+    last = job
+    if holds(job) and is(job) then out[#out + 1] = job end
+    if #out > limit or looks <= 0 then
+      out[1] = last
+      return out
+    end
   end
-  last = job
-  if holds(job) and is(job) then out[#out + 1] = job end
+  if #names < most then return out end
+  most = 2 * most  -- few are what is asked for
 end
-if #names == LOOKS then out[1] = last end
-return out

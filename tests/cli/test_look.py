@@ -87,7 +87,9 @@ def test_ls_comes_in_pages_and_shows_those_that_stand_so(lockbeat: Lockbeat, job
     [found] = lockbeat("ls", "--url", jobs, "--state", "paused", "--json").json
     assert (found["job"], found["state"]) == ("z-1", "paused")
     assert lockbeat("ls", "--url", jobs, "--state", "ended").out == "no job in namespace lockbeat is ended\n"
-    for wrong in (["--state", "odd"], ["--limit", "0"], ["--after", ""]):
+    assert len(lockbeat("ls", "--url", jobs, "--origin", "api", "--json").json) == 5
+    assert lockbeat("ls", "--url", jobs, "--origin", "bill").out == "no job in namespace lockbeat is of origin bill\n"
+    for wrong in (["--state", "odd"], ["--limit", "0"], ["--after", ""], ["--origin", "a b"]):
         assert lockbeat("ls", "--url", jobs, *wrong).code == 2
 
 

@@ -121,7 +121,10 @@ async def test_lists_come_in_pages_in_order_of_name_over_all_shards(lb: Lockbeat
     assert [state.job.name for state in await lb.jobs.list()] == names
 
 
-@pytest.mark.parametrize(("given", "what"), [({"limit": 0}, "limit"), ({"after": ""}, "after"), ({"state": "odd"}, "state")])
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [({"limit": 0}, "limit"), ({"after": ""}, "after"), ({"state": "odd"}, "state"), ({"origin": "a b"}, "origin")],
+)
 async def test_a_page_that_can_not_be_is_refused(lb: Lockbeat, given: Any, what: str) -> None:
     with pytest.raises(ValueError, match=what):
         await lb.jobs.list(**given)
@@ -170,11 +173,36 @@ async def test_jobs_are_found_by_how_they_stand(lb: Lockbeat, raw: Any) -> None:
     assert set(told.values()) == {"scheduled"}
 
 
+async def test_jobs_are_found_by_their_origin(lb: Lockbeat) -> None:
+    for name, origin in (("a", "billing"), ("b", "billing"), ("c", "bill"), ("d", "api"), ("e", "billing2")):
+        await lb.jobs.put(name, Every(3600), origin=origin, tags=["eu"] if name == "b" else [], params={"origin": "bill"})
+    await lb.jobs.declare([minutely("mine", description='"origin":"api"')])
+    await lb.jobs.pause("a")
+
+    async def named(origin: str, **wanted: Any) -> list[str]:
+        return [state.job.name for state in await lb.jobs.list(origin=origin, **wanted)]
+
+    assert [await named(origin) for origin in ("billing", "bill", "api", "code", "nobody")] == [
+        ["a", "b"],
+        ["c"],
+        ["d"],
+        ["mine"],
+        [],
+    ]
+    assert await named("billing", after="a") == ["b"]
+    assert await named("billing", limit=1) == ["a"]
+    assert await named("billing", tag="eu") == ["b"]
+    assert await named("billing", state="paused") == ["a"]
+    await lb.jobs.put("a", Every(3600), origin="bill", take_over=True)
+    await lb.jobs.delete("c")
+    assert (await named("billing"), await named("bill")) == (["b"], ["a"])
+
+
 @only("valkey")
 async def test_one_among_many_is_found_though_a_run_looks_at_some_only(lb: Lockbeat) -> None:
     jobs = [hourly(f"job-{n:05}") for n in range(4100)]
     await lb.jobs.put(*jobs, hourly("job-02500x", tags=["rare"]), hourly("job-04099x", tags=["rare"]))
-    reply = await lb.store.call("job/list", 0, after="", limit=10, texts=['"rare"'], state="")
+    reply = await lb.store.call("job/list", 0, after="", limit=10, texts=['"rare"'], state="", origin="")
     assert not reply.jobs
     assert reply.cursor
     for limit in (1, 10):

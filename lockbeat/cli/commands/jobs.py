@@ -40,13 +40,14 @@ STATES = get_args(State)
 async def ls(
     lb: Lockbeat,
     tag: Annotated[str | None, typer.Option(metavar="TAG", help="Only jobs with this tag.")] = None,
+    origin: Annotated[str | None, typer.Option(metavar="WORD", help="Only jobs of this origin: code, api, ...")] = None,
     state: Annotated[State | None, typer.Option(metavar="STATE", help=f"Only those: {', '.join(STATES)}.")] = None,
     after: Annotated[str | None, typer.Option(metavar="JOB", help="Only names after this one.")] = None,
     limit: Annotated[int, typer.Option(metavar="N", min=1, max=100_000, help="How many at most.")] = 1000,
 ) -> Answer:
     """List jobs: trigger, next slot, last outcome."""
     now = await lb.store.server_time()  # before what it is compared with: a slot is not late because its job was read first
-    states = await lb.jobs.list(tag, state=state, after=after, limit=limit + 1)
+    states = await lb.jobs.list(tag, origin=origin, state=state, after=after, limit=limit + 1)
     states, more = states[:limit], len(states) > limit
     pages = await each(states, lambda state: lb.jobs.ledger(state.job.name, 1))
     found = [(state, page[0] if page else None) for state, page in zip(states, pages, strict=True)]
@@ -88,7 +89,7 @@ async def ls(
         ],
         Table(
             rows,
-            none=_nothing(namespace, tag, state, after) or none,
+            none=_nothing(namespace, tag, origin, state, after) or none,
             spare=("OVERLAP", "FLAGS", "LAST SLOT", "NEXT SLOT"),
             wraps=("JOB", "TRIGGER", "FLAGS"),
         ),
@@ -100,9 +101,10 @@ async def ls(
     )
 
 
-def _nothing(namespace: str, tag: str | None, state: str | None, after: str | None) -> str:
+def _nothing(namespace: str, tag: str | None, origin: str | None, state: str | None, after: str | None) -> str:
     """That no job is like that; empty: all were asked for."""
-    said = [f"has the tag {tag}" if tag else "", f"is {state}" if state else "", f"comes after {after}" if after else ""]
+    whose = f"is of origin {origin}" if origin else ""
+    said = [f"has the tag {tag}" if tag else "", whose, f"is {state}" if state else "", f"comes after {after}" if after else ""]
     return f"no job in namespace {namespace} {' and '.join(filter(None, said))}" if any(said) else ""
 
 
