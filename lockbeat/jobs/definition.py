@@ -255,8 +255,8 @@ class Job:
     @cached_property
     def definition(self) -> str:
         """The job as JSON, without its origin. Params are text in it: a script that looks for a word finds none of theirs."""
-        options, carried = _options_text(self.retry, *_options(self)), f",{self.carried}" if self.carried else ""
-        needs = max(self.trigger.needs, *(1 if getattr(self, name) in known else 2 for name, known in AS_EVER.items()))
+        (needs, options), carried = _options_text(self.retry, *_options(self)), f",{self.carried}" if self.carried else ""
+        needs = max(needs, self.trigger.needs)
         if self.function != self.name:
             needs, options = 3, f'{options},"function":{json.dumps(self.function)}'
         if self.params is not None:
@@ -408,13 +408,14 @@ def _checked_exclude(names: object) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=1024)
-def _options_text(retry: Retry | None, *options: object) -> str:
-    """The rest of a definition, between its trigger and what is carried."""
+def _options_text(retry: Retry | None, *options: object) -> tuple[int, str]:
+    """The version of definitions that has these options; and the text of a definition between its trigger and what is carried."""
     data = dict(zip(_OPTIONS, options, strict=True), retry=retry.to_json() if retry else None)
+    needs = 1 if all(data[name] in known for name, known in AS_EVER.items()) else 2
     for name, default in _LATER.items():  # where they say nothing, the text is as older versions write it
         if data[name] == default:
             del data[name]
-    return json.dumps(data, separators=(",", ":"))[1:-1]
+    return needs, json.dumps(data, separators=(",", ":"))[1:-1]
 
 
 @lru_cache(maxsize=4096)
