@@ -29,6 +29,8 @@ from lockbeat.store.wakeup import LOOK_IN_MEMORY, Wakeup, at_most
 LEAST = 100
 """Jobs that one instance takes on at a time at least, and more by the room that its worker has: the others woke at the same time,
 and share a burst by what they can run."""
+APART = 0.005
+"""Seconds between two turns that fire, at least: slots that come due one by one share a run, which costs the store half as much."""
 LOOK_AGAIN = 60.0
 """Seconds. What is due is looked at this often though nobody rang: the bell of a job that was declared can be lost."""
 
@@ -116,7 +118,10 @@ class Scheduler:
             next_ms = min(next_ms or planned_ms, planned_ms or next_ms)
         if len(rows) >= 2 * handful or (odd and await walk.through(shard, odd)):
             return 0
-        pause = None if not next_ms else max(answered + (next_ms - now_ms) / 1000 + standby.after(next_ms) - monotonic(), 0)
+        soonest = answered + APART if rows else 0.0
+        pause = None
+        if next_ms:
+            pause = max(max(answered + (next_ms - now_ms) / 1000 + standby.after(next_ms), soonest) - monotonic(), 0)
         return at_most(walk.waits(shard), pause) if odd else pause
 
     async def mend_calendars(self) -> None:

@@ -60,6 +60,11 @@ def by_other_rules(raw: Any, key: Any) -> None:
     raw.hset(key(0, "job:slot"), "job-077", place + b" 1999a")
 
 
+def retired(raw: Any, key: Any) -> None:
+    slot, due, rest = raw.hget(key(0, "job:slot"), "job-077").split(b" ", 2)
+    raw.hset(key(0, "job:slot"), "job-077", b"-1 %d %s retired %s %s" % (int(due) + 10**9, rest, slot, slot))
+
+
 def redeclared(raw: Any, key: Any, text: bytes) -> None:
     raw.hset(key(0, "job"), "job-077", text + b" " + raw.hget(key(0, "job"), "job-077").partition(b" ")[2])
 
@@ -73,6 +78,7 @@ def redeclared(raw: Any, key: Any, text: bytes) -> None:
         lambda raw, key: raw.zrem(key(0, "job:due"), "job-077"),
         lambda raw, key: raw.zrem(key(0, "job:order"), "job-077"),
         to_another_slot,
+        retired,
         lambda raw, key: redeclared(raw, key, b"0000.0000"),
     ],
 )
