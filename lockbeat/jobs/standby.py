@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 
-FIRST, MOST = 0.005, 0.1
+FIRST, MOST = 0.005, 0.2
 """Seconds after a due time at which an instance asks that was in vain once; and at most."""
 NEEDED_MS = 20
 """What is so late when it is found was left by the others, not just not asked for yet."""

@@ -141,7 +141,7 @@ async def test_jobs_are_found_by_how_they_stand(lb: Lockbeat, raw: Any) -> None:
         *map(minutely, ("busy", "broken", "mended", "idle", "held")),
         Job.declare("manual", ByHand()),
         minutely("once", limit=1),
-        minutely("lies", description='{"tags":["eu"]} "eu"'),
+        minutely("lies", description='{"tags":["eu"]} "eu"', queue="eu"),
         minutely("told", tags=["eu"]),
     )
     await lb.jobs.pause("held")
