@@ -30,7 +30,7 @@ LEAST = 100
 """Jobs that one instance takes on at a time at least, and more by the room that its worker has: the others woke at the same time,
 and share a burst by what they can run."""
 APART = 0.005
-"""Seconds between two turns that fire, at least: slots that come due one by one share a run, which costs the store half as much."""
+"""Seconds between two turns that fire, at least: slots that come due one by one share a run, which costs the store less."""
 LOOK_AGAIN = 60.0
 """Seconds. What is due is looked at this often though nobody rang: the bell of a job that was declared can be lost."""
 

@@ -18,10 +18,10 @@
 --
 -- A definition may hold a text elsewhere than where it counts: the caller looks again. No index finds a tag or a state, for it would cost
 -- all jobs that are put, or each slot.
--- include: _lib/schedule
+-- include: _lib/stands
 
 local LOOKS = 2000
-local LATEST, AS_MANY = 5, 20  -- a job that may be failing costs as much as so many others
+local AS_MANY = 20  -- a job that may be failing costs as much as so many others
 local limit, texts, state = tonumber(ARGV[2]), cjson.decode(ARGV[3]), ARGV[4]
 local defs, slots, open, counts = page(KEYS[2]), page(KEYS[3]), page(KEYS[4]), page(KEYS[5])
 local before = ARGV[5] ~= '' and ARGV[5] .. '\255' or ''  -- what stands before a name in the index
@@ -49,33 +49,11 @@ local function holds(job)
   return true
 end
 
--- Whether the latest of its tasks that succeeded or did not, did not. Its counts tell most jobs that it can't be.
-local function may_fail(job)
-  local failed, lost = string.match(read(counts, job) or '', '^%d+ %d+ (%d+) (%d+)')
-  return failed and failed + lost > 0
-end
-
-local function failing(job)
-  local members = redis.call('ZREVRANGEBYLEX', KEYS[6], '(' .. job .. '\255\255', '[' .. job .. '\255', 'LIMIT', 0, LATEST)
-  for _, member in ipairs(members) do
-    local slot = tonumber(string.sub(member, #job + 2))
-    local became = slot and string.match(redis.call('HGET', KEYS[7], job .. '@' .. int(slot)) or '', '^%l+')
-    if became == 'dead' or became == 'done' then return became == 'dead' end
-  end
-  return false
-end
-
 local function is(job)
   if state == '' then return true end
-  if state == 'failing' then return may_fail(job) and failing(job) end
+  if state == 'failing' then return stands_uneasy(read(counts, job)) and stands_failing(KEYS[6], KEYS[7], job) end
   if state == 'open' then return read(open, job) end
-  local place = read(slots, job) or ''
-  local slot, due = string.match(place, '^(%S+) (%S+)')
-  if state == 'by_hand' then return slot == '-1' and due == NEVER end
-  if state == 'retired' then return schedule_retired(place) end
-  if state == 'ended' then return slot == '-1' and due ~= NEVER and not schedule_retired(place) end
-  if state == 'paused' then return slot and slot ~= '-1' and due == NEVER end
-  return slot and slot ~= '-1' and due ~= NEVER
+  return stands(read(slots, job)) == state
 end
 
 local asked = state == 'failing' and counts or state == 'open' and open or state ~= '' and slots
@@ -86,7 +64,7 @@ while true do
   if #texts > 0 then gather(defs, names) end
   if asked then gather(asked, names) end
   for _, job in ipairs(names) do
-    looks = looks - (state == 'failing' and may_fail(job) and AS_MANY or 1)
+    looks = looks - (state == 'failing' and stands_uneasy(read(counts, job)) and AS_MANY or 1)
     last = job
     if holds(job) and is(job) then out[#out + 1] = job end
     if #out > limit or looks <= 0 then
