@@ -401,6 +401,24 @@ async def test_heartbeats_list_who_lives(lb: Lockbeat) -> None:
     assert await listed() == ["b"]
 
 
+async def test_jobs_of_one_run_are_fired_each_by_its_own_policies(lb: Lockbeat, raw: Any) -> None:
+    names = [name for name in (f"job-{number}" for number in range(60)) if lb.jobs.shard_of(name) == 0][:3]
+    options: list[dict[str, Any]] = [{"overlap": "allow"}, {}, {"limit": 1}]
+    benches = [Bench(lb, raw, minutely(name, **given)) for name, given in zip(names, options, strict=True)]
+    for later in (0, 1):
+        for made in benches:
+            if later == 0:
+                await made.due()
+            elif await made.next() is not None:
+                made.slot += 1
+                await backdate(lb, raw, made.job.name, made.slot)
+        replies = await lb.store.call_many([shot(lb, made.job, made.slot, lease_ms=5000) for made in benches], 0)
+        expected = [results.STARTED, results.NO, results.NO] if later else [results.STARTED] * 3
+        assert [reply.fired for reply in replies] == expected
+    assert [await states(lb, name) for name in names] == [["fired", "fired"], ["fired", "skipped"], ["fired"]]
+    assert await benches[2].next() is None
+
+
 async def test_the_ledger_comes_newest_first_and_in_pages(bench: Bench) -> None:
     first = bench.slot - 1000
     for number in range(25):

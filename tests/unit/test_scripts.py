@@ -121,3 +121,10 @@ def test_no_file_is_opened_once_a_script_was_called(monkeypatch: pytest.MonkeyPa
     shas = {name: load(name).sha for name in known}
     monkeypatch.setattr(scripts, "_loaded", {})
     assert {name: load(name).sha for name in known} == shas
+
+
+def test_comments_of_libraries_are_left_out_and_texts_that_look_like_one_are_not() -> None:
+    library = "-- _lib/x: a.\n\nlocal a = 'a -- b'  -- said\n-- more\nlocal function f()\n  -- why\n  return a\nend\n"
+    source = parse("x/y", "-- x/y: does it.\n-- include: _lib/x\nreturn f()\n", {"_lib/x": library}).source
+    assert "local a = 'a -- b'" in source
+    assert not {"said", "more", "why"} & set(re.findall(r"\w+", source))
