@@ -1,8 +1,11 @@
-"""A job of one slot every ten units, played unit by unit: who was there when, how long its function took, what became of it."""
+"""A job of one slot every ten units, played unit by unit: who was there when, how long its function took, what became of it.
+
+It may have another trigger, and people may step in.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 from lockbeat import Every, Lockbeat
 from lockbeat.jobs import Job, LedgerEntry, Scheduler
 from lockbeat.tasks import Task
+from lockbeat.triggers import Trigger
 from tests.beats import Hands, ledger, scheduler
 
 PERIOD = 10
@@ -33,31 +37,48 @@ class Play:
     """Which attempts fail, from 0."""
     here: bool = True
     """Whether the instance that fires begins what it fires; else it goes through the queue."""
+    trigger: Callable[[datetime, float], Trigger] = lambda start, unit: Every(PERIOD * unit, start)
+    """From the start and the seconds of a unit."""
+    acts: Mapping[int, tuple[str, dict[str, Any]]] = field(default_factory=dict)
+    """What somebody does in which unit: a verb of `lb.jobs`, and its arguments; `until` in units."""
+    closed: Sequence[str] = ()
+    """Days that a calendar excludes."""
+    in_real_seconds: bool = True
+    """Whether nothing hangs on less than five units."""
     _runs: list[tuple[Task, int, int]] = field(default_factory=list, init=False)
     """Attempts that run, when each ends, and its number; -1: it was told to stop."""
     _begun: int = field(default=0, init=False)
 
     def job(self, name: str, start: datetime, unit: float) -> Job:
         options = {name: value * unit if name in ("window", "jitter") else value for name, value in self.options.items()}
-        return Job.declare(name, Every(PERIOD * unit, start), queue=name, **options)
+        options |= {name: start + timedelta(seconds=value * unit) for name, value in options.items() if name in ("start", "end")}
+        if self.closed:
+            options["exclude"] = ["closing"]
+        return Job.declare(name, self.trigger(start, unit), queue=name, lease=max(5, 3 * unit), **options)
 
     async def play(self, lb: Lockbeat, name: str, start: datetime, unit: float, move: Callable[[float], Awaitable[None]]) -> str:
         """Play it, and tell what became of each slot. `move`: lets it be that many units after the start."""
-        job = self.job(name, start, unit)
+        job, lease = self.job(name, start, unit), max(30, 3 * unit)
         hands = Hands(name, places=1000 if self.here else 0)
         instance = scheduler(lb, job, runner=hands)
         await move(0)
+        if self.closed:
+            await lb.calendars.put("closing", list(self.closed), until=(start + timedelta(days=999)).date())
         await instance.register()
         for now in range(1, self.until + 1):
             await move(now)
-            await self._end(lb, now)
+            await self._end(lb, now, lease)
+            if now in self.acts:
+                verb, given = self.acts[now]
+                given = given | ({"until": start + timedelta(seconds=given["until"] * unit)} if "until" in given else {})
+                await getattr(lb.jobs, verb)(name, **given, by="anna")
             if not self.away[0] < now < self.away[1]:
                 await self._tick(lb, name, instance)
             self._begin(hands.tasks, now)
             hands.tasks.clear()
             if not self.idle[0] < now < self.idle[1]:
                 hands.names = {name}
-                self._begin(await lb.tasks.claim(name, lb.owner, 10, 30), now)
+                self._begin(await lb.tasks.claim(name, lb.owner, 10, lease), now)
             else:
                 hands.names = set()
         found = [told(entry, start, unit) for entry in await ledger(lb, name)]
@@ -75,7 +96,7 @@ class Play:
             self._runs.append((task, now + takes, self._begun))
             self._begun += 1
 
-    async def _end(self, lb: Lockbeat, now: int) -> None:
+    async def _end(self, lb: Lockbeat, now: int, lease: float) -> None:
         for run in list(self._runs):
             task, ends, number = run
             if number < 0:  # it was told to stop
@@ -85,7 +106,7 @@ class Play:
             elif now >= ends:
                 self._runs.remove(run)
                 await (lb.tasks.fail(task, "broken") if number in self.fails else lb.tasks.complete(task))
-            elif (await lb.tasks.heartbeat(task, 30)).refusal == "cancelled":
+            elif (await lb.tasks.heartbeat(task, lease)).refusal == "cancelled":
                 self._runs[self._runs.index(run)] = task, now - 1 + STOPS, -1
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Coroutine
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+import redis.exceptions
 import time_machine
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine
@@ -17,6 +19,23 @@ from lockbeat.connection._memory import memory_server
 T = TypeVar("T")
 START_MS = 1_935_000_000_000
 _numbers = itertools.count()
+
+
+class Forgetful:
+    """What a client in memory sends its commands by; some are executed, and the line breaks before the reply comes."""
+
+    def __init__(self, line: Any, machine: Stepped) -> None:
+        self._line, self._machine = line, machine
+
+    async def execute_command(self, *command: Any) -> Any:
+        reply = await self._line.execute_command(*command)
+        if self._machine.to_lose and command[0] in ("EVAL", "EVALSHA"):
+            self._machine.to_lose -= 1
+            raise redis.exceptions.ConnectionError("the connection was lost")
+        return reply
+
+    async def aclose(self) -> None:
+        await self._line.aclose()
 
 
 class Stepped(RuleBasedStateMachine):
@@ -30,12 +49,27 @@ class Stepped(RuleBasedStateMachine):
         self.let_pass(0)
         self.runner = asyncio.Runner()
         name = f"model-{next(_numbers)}"
-        self.server = memory_server(name)
-        self.lb = Lockbeat(f"memory://{name}", namespace="model")
-        self.run(self.lb.__aenter__())
+        self.server, self.url = memory_server(name), f"memory://{name}"
+        self.to_lose = 0
+        """Of so many runs of scripts to come the reply is lost."""
+        self.clients: list[Lockbeat] = []
+        self.lb = self.connect()
+
+    def connect(self) -> Lockbeat:
+        """Another client of the store. It is closed at the end."""
+        lb = Lockbeat(self.url, namespace="model")
+        self.run(lb.__aenter__())
+        wire: Any = lb.store.wire(0)
+        wire._client = Forgetful(wire._client, self)
+        self.clients.append(lb)
+        return lb
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(coroutine)
+
+    @staticmethod
+    def instant(ms: int) -> datetime:
+        return datetime.fromtimestamp(ms / 1000, UTC)
 
     def let_pass(self, milliseconds: int) -> None:
         self.now_ms += milliseconds
@@ -47,7 +81,8 @@ class Stepped(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             self.at_the_end()
-            self.run(self.lb.__aexit__(None, None, None))
+            for lb in self.clients:
+                self.run(lb.__aexit__(None, None, None))
         finally:  # or the clock stands still for the tests that follow
             self.clock.stop()
             self.runner.close()

@@ -53,12 +53,16 @@ def of(job: Job, slot_ms: int, now_ms: int, closed: Closed | None) -> Plan:
     excluded = closed.next(job.trigger, slot_ms, now_ms)
     if excluded is None:
         return plan.of(job, slot_ms, now_ms)
-    if job.catchup == "all" or not _open_since(job, excluded, now_ms, closed):
-        found = plan.of(job, slot_ms, excluded - 1)
+    last = max(job.trigger.prev(excluded - 1) or slot_ms, slot_ms)
+    if job.catchup == "all":
+        missed = 0 <= job.fires_within_ms < now_ms - last
+    else:
+        missed = _open_since(job, excluded, now_ms, closed)
+    if not missed:
+        found = plan.of(job, slot_ms, now_ms, excluded)
         goes_on = found.next is not None and found.next.slot_ms < excluded  # under catch-up `all`
         return found if goes_on else replace(found, next=_slot(job, excluded))
-    # What came due before is missed: there is a later slot to fire.
-    last = max(job.trigger.prev(excluded - 1) or slot_ms, slot_ms)
+    # All that came due before is missed: it is too late for it, or there is a later slot to fire.
     count = job.trigger.count(slot_ms, last, MOST_COUNTED)
     return replace(_day(job, excluded, now_ms, closed), first=slot_ms, last=last, count=-1 if count is None else count + 1)
 

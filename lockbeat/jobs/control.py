@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, get_args
 
-from lockbeat.calendars import Closed, read_view
+from lockbeat.calendars import Closed, View, read_view
 from lockbeat.errors import InvalidArgument, LockbeatError, UnknownJob, Unreadable
-from lockbeat.jobs import plan
+from lockbeat.jobs import around, plan
 from lockbeat.jobs.definition import Job
 from lockbeat.jobs.plan import MOST_COUNTED, Slot
 from lockbeat.jobs.standing import Standing, standings
@@ -80,7 +80,7 @@ class Resumed:
     """The first of them; None: there are none."""
     last_slot: datetime | None
     next_slot: datetime | None
-    """The first that is fired; None: none is left."""
+    """The first that is fired, by the calendars as they are now; None: none is left."""
 
 
 class Way(NamedTuple):
@@ -95,7 +95,7 @@ class Way(NamedTuple):
 
 def paused_by(place: str, paused: str) -> Change | None:
     """The change by which a job is paused that stands so; None: it is not. Raises ValueError."""
-    if not (SlotLine.of(place).is_paused if place else paused):
+    if not (SlotLine.of(place).may_be_paused if place else paused) or (place.startswith("-1 ") and not paused):
         return None
     return Change.of(paused) if paused else Change(PAUSE, None, None)
 
@@ -194,12 +194,13 @@ class Control:
                 return None
             if catchup == "all" and known.job.catchup != "all":
                 raise InvalidArgument("catchup", f'job {name!r} has catch-up {known.job.catchup!r}: declare it with "all" first')
-            job, shard, closed = known.job, self.shard_of(name), None
-            if job.exclude and catchup == "latest":
-                closed = (await read_view(self._store, shard, job.exclude, job.trigger.timezone)).closed
+            job, shard, view = known.job, self.shard_of(name), None
+            if job.exclude:
+                view = await read_view(self._store, shard, job.exclude, job.trigger.timezone)
+            closed = view.closed if view else None
             way = way_on(job, known.place, await self._store.server_ms(shard), catchup, closed)
             if not dry_run:
-                row = self._resuming(known, way, _who(by))
+                row = self._resuming(known, way, _who(by), view)
                 done = await self._store.call_row(row, shard)
                 if done == results.TOO_LATE:
                     continue
@@ -208,7 +209,7 @@ class Control:
                 if done == results.NO:
                     return None
             first, last = (instant(way.first_ms), instant(way.last_ms)) if way.skipped else (None, None)
-            return Resumed(name, way.skipped, first, last, None if way.next is None else instant(way.next.slot_ms))
+            return Resumed(name, way.skipped, first, last, _first_fired(job, way, closed))
 
     async def trigger(
         self,
@@ -310,7 +311,7 @@ class Control:
             raise LockbeatError(f"job {name!r} has no slot left")
         return done
 
-    def _resuming(self, known: Standing, way: Way, by: str) -> Row:
+    def _resuming(self, known: Standing, way: Way, by: str, view: View | None = None) -> Row:
         following = way.next or plan.none(known.job)
         return self._store.row["job/resume"](
             job=known.job.name,
@@ -325,6 +326,7 @@ class Control:
             keep=known.job.keeps,
             by=by,
             call=self._store.new_call(),
+            calendars=view.words if view else "",
         )
 
     def _unknown(self, name: str) -> UnknownJob:
@@ -350,6 +352,12 @@ class Control:
 def retired(name: str) -> LockbeatError:
     """A job has left the code: there is nobody to run it."""
     return LockbeatError(f"job {name!r} is retired: no instance that lives declares it")
+
+
+def _first_fired(job: Job, way: Way, closed: Closed | None) -> datetime | None:
+    if way.next is None:
+        return None
+    return next((coming.slot for coming in around.upcoming(job, way.next.slot_ms, closed) if not coming.calendar), None)
 
 
 def _instant_ms(until: datetime) -> int:

@@ -73,15 +73,15 @@ def again(job: Job, slot_ms: int, now_ms: int, rules: str = UNKNOWN) -> tuple[Sl
     return _slot(job, first), reasons.RULES_CHANGED, f"{isoformat(slot_ms)} {rules} {mine}"
 
 
-def of(job: Job, slot_ms: int, now_ms: int) -> Plan:
+def of(job: Job, slot_ms: int, now_ms: int, before_ms: int | None = None) -> Plan:
     """What to fire when `slot_ms` has come due by `now_ms`: the latest slot, under catch-up `all` the first that is within `cap`
-    and window. And what follows.
+    and window. And what follows. `before_ms`: of the slots before that alone.
     """
-    trigger = job.trigger
+    trigger, until_ms = job.trigger, now_ms if before_ms is None else before_ms - 1
     following = trigger.next(slot_ms)
-    if following is None or following > now_ms:
+    if following is None or following > until_ms:
         return Plan(slot_ms, slot_ms, slot_ms, 0, _slot(job, following))
-    late = missed(trigger, slot_ms, now_ms, MOST_COUNTED)
+    late = missed(trigger, slot_ms, until_ms, MOST_COUNTED)
     latest, following, count = late.last, late.next, late.count
     if job.jitter_ms and due(job, latest, following) > now_ms:
         # The latest slot is held back still: it is the next, and the one before it is to be fired.

@@ -401,6 +401,13 @@ class Jobs(Past, Applying):
             log.error("job %r is paused: %s; when they are seen to: lockbeat resume %s", job.name, why, job.name)
         return True
 
+    async def see_failure(self, name: str) -> None:
+        """A slot of a job has failed for good: pause the job, if it is to be. A loss that nobody sees is found when the next slot
+        comes due (`pause_failing`)."""
+        known = (await standings(self._store, self.shard_of(name), [name])).get(name)
+        if isinstance(known, Standing) and known.place[:1].isdigit():
+            await self.pause_failing(known.job, known.place)
+
     async def _has_failed(self, name: str, times: int) -> bool:
         """Whether the latest tasks of a job failed, so often. What was skipped or cancelled, or has not ended, is passed over."""
         resumed_at = next((change.at or 0 for change in await self.changes(name) if change.what == "resume"), 0)

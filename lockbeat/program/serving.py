@@ -68,6 +68,7 @@ class Serving:
             min(program.leases_ms, default=CLAIM_LEASE_MS),
             program.grace,
         )
+        self._worker.reports.failed_slot = client.jobs.see_failure
         self._scheduler = Scheduler(
             self._store, client.jobs, program.jobs, self._worker if work else None, program.durability, program.version
         )

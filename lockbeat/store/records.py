@@ -172,9 +172,9 @@ class SlotLine(NamedTuple):
     """The version of the time zones' rules by which the slot was reckoned."""
 
     @property
-    def is_paused(self) -> bool:
-        """Whether its job is paused."""
-        return self.due_ms == NEVER_MS and self.slot_ms >= 0
+    def may_be_paused(self) -> bool:
+        """Whether its job is paused, or has no slots: then `job:paused` says so."""
+        return self.due_ms == NEVER_MS
 
     @classmethod
     def of(cls, text: str) -> SlotLine:

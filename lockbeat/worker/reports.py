@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -37,6 +37,8 @@ class Reports:
         self._tasks = tasks
         self._wake = wake
         self._ended = ended
+        self.failed_slot: Callable[[str], Awaitable[None]] | None = None
+        """Is told the job of a slot that has failed for good."""
         self._stopping = False
         self._done: list[Attempt] = []  # succeeded, and not told yet
         self._tell_by = 0.0  # the loop's time, as the next
@@ -157,6 +159,8 @@ class Reports:
                 exc_info=attempt.raised(),
                 extra=fields(task),
             )
+            if said.outcome == "dead_lettered" and task.job and self.failed_slot is not None:
+                await self.failed_slot(task.job)
 
     def _result(self, attempt: Attempt) -> Any:
         """What it returned, if the store can keep it. The work is done: doing it again for want of a result would be worse."""

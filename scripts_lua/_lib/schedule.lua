@@ -37,17 +37,19 @@ local function schedule_see(s)
   schedule_note(s)
 end
 
--- Until when a job is paused; 0: until it is resumed; nil: it is not. If it was lost where the job stands, its pause decides.
+-- Until when a job is paused; 0: until it is resumed; nil: it is not. If it was lost where the job stands, its pause decides; so it is
+-- where the job has no slots now: it had some when it was paused, and may have some again.
 local function schedule_until(s, job)
   local line, place = read(s.paused, job), read(s.slots, job)
-  if place and string.match(place, '^%d+ (%S+)') ~= NEVER or not (place or line) then return nil end
+  local slot, due = string.match(place or '', '^(%S+) (%S+)')
+  if place and due ~= NEVER or not line and (not place or slot == '-1') then return nil end
   return tonumber(string.match(line or '', '^%S+ %d+ (%d+) ') or '0')
 end
 
 -- When to look next at a job that stands at `place`.
 local function schedule_when(s, job, place)
-  local due = string.match(place, '^%S+ (%S+)')
-  local ends = due == NEVER and schedule_until(s, job) or 0
+  local slot, due = string.match(place, '^(%S+) (%S+)')
+  local ends = due == NEVER and slot ~= '-1' and schedule_until(s, job) or 0
   return ends > 0 and ends or tonumber(due)
 end
 

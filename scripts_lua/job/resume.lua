@@ -7,6 +7,7 @@
 -- KEYS[31] job:due      zset
 -- KEYS[32] job:paused   hash  see _lib/pause
 -- KEYS[33] job:changes  hash
+-- KEYS[34] calendar     hash  see _lib/calendar
 -- ARGV[1]  job       str
 -- ARGV[2]  expected  str   what the caller saw in job:slot
 -- ARGV[3]  held      str   what it saw in job:paused
@@ -19,21 +20,22 @@
 -- ARGV[10] keep      str   how its ledger keeps, see _lib/ledger
 -- ARGV[11] by        str   empty: its time has come
 -- ARGV[12] call      id    of this call; the same again is the same call, repeated
--- Batch: ARGV[1..12] repeat, one group a call, at most 64 a run.
+-- ARGV[13] calendars str   by which it excludes, as the caller has read them, see beat/fire; empty: they say nothing here
+-- Batch: ARGV[1..13] repeat, one group a call, at most 64 a run.
 --
 -- Returns  DONE      it goes on at that slot
 --          NO        it is not paused
 --          UNKNOWN   there is no such job
---          TOO_LATE  it has gone on since the caller looked, or its pause was changed; and by itself: its time has not come
--- include: _lib/ledger _lib/pause _lib/messages
+--          TOO_LATE  it has gone on since the caller looked, its pause was changed, or a calendar; and by itself: its time has not come
+-- include: _lib/ledger _lib/pause _lib/messages _lib/calendar
 
-local jobs = column(12, 1)
+local jobs = column(13, 1)
 local s = schedule_of(KEYS[28], KEYS[29], KEYS[30], KEYS[31], jobs, KEYS[32])
-local changes = page(KEYS[33])
+local changes, calendars = page(KEYS[33]), page(KEYS[34])
 for _, part in ipairs({s.defs, s.paused, changes, q.counts}) do gather(part, jobs) end
 say(q.bell, message_job())
 
-return each(12, function(i)
+return each(13, function(i)
   local job, slot, words, count, keep = ARGV[i], tonumber(ARGV[i + 3]), ARGV[i + 5], tonumber(ARGV[i + 8]), ARGV[i + 9]
   local by, call = ARGV[i + 10], ARGV[i + 11]
   local said = reply_of(q.replies, call)
@@ -43,6 +45,7 @@ return each(12, function(i)
   if not ends then return RESULT.NO end
   if (read(s.slots, job) or '') ~= ARGV[i + 1] or line ~= ARGV[i + 2] then return RESULT.TOO_LATE end
   if string.match(definition, '^%S+') ~= string.match(words, '^%S+') then return RESULT.TOO_LATE end
+  if not calendars_agree(calendars, ARGV[i + 12]) then return RESULT.TOO_LATE end
   if by == '' and (ends == 0 or ends > now) then return RESULT.TOO_LATE end
   local what, who, why = 'pause', 'somebody', ''
   if line ~= '' then

@@ -11,6 +11,7 @@ from typing import NamedTuple
 EARLY_MS = 2.0
 """Two readings of one machine's clock may differ by this."""
 ENDS = {"done", "failed", "lost", "skipped", "missed"}
+REASONED = {"skipped", "missed"}
 
 
 class Exit(NamedTuple):
@@ -49,6 +50,16 @@ class Entry:
     reason: str = ""
 
 
+class Pause(NamedTuple):
+    """A time in which no slot of a job may be fired: it was paused before, and resumed after it. Ms since the epoch."""
+
+    job: str
+    since: float
+    until: float
+    skipped: bool = True
+    """Whether its slots were skipped when it was resumed; else one of them may have been fired then."""
+
+
 @dataclass
 class Evidence:
     """All that is known of a run after its end."""
@@ -63,6 +74,7 @@ class Evidence:
     leases_left: list[str] = field(default_factory=list)
     emptied: bool = False
     """The store was emptied: a slot may be `fired` for ever in what was taken down before."""
+    pauses: list[Pause] = field(default_factory=list)
 
 
 @dataclass
@@ -96,6 +108,8 @@ def judge(evidence: Evidence, *, p99_ms: float | None = None, grace: float = 3.0
     verdict = Verdict()
     _once_and_in_time(evidence, verdict)
     _none_vanishes(evidence, verdict)
+    _none_in_a_pause(evidence, verdict)
+    verdict.problems += [f"no reason: {entry}" for entry in evidence.ledger if entry.state in REASONED and not entry.reason]
     _fences_grow(evidence, verdict)
     late = sorted(effect.at - effect.slot for effect in evidence.effects if effect.event == "start" and effect.attempt == 1)
     if late:
@@ -154,6 +168,21 @@ def _none_vanishes(evidence: Evidence, verdict: Verdict) -> None:
                 verdict.missed += 1
                 said = next((one for one in covered[job] if one.slot == slot), None)
                 verdict.problems.append(f"vanished: {job}@{slot}, of which the ledger says {said}")
+            slot += period
+
+
+def _none_in_a_pause(evidence: Evidence, verdict: Verdict) -> None:
+    skipped = [entry for entry in evidence.ledger if entry.reason == "paused"]
+    for pause in evidence.pauses:
+        for effect in evidence.effects:
+            its = effect.event == "start" and effect.job == pause.job and pause.since < effect.slot < pause.until
+            if its and (pause.skipped or effect.at < pause.until):
+                verdict.problems.append(f"in a pause: {effect}, {pause}")
+        period = evidence.jobs[pause.job]
+        slot = math.floor(pause.since / period) * period + period
+        while pause.skipped and slot < pause.until:
+            if not any(entry.job == pause.job and entry.slot <= slot <= entry.last for entry in skipped):
+                verdict.problems.append(f"not said to be paused: {pause.job}@{slot}, {pause}")
             slot += period
 
 

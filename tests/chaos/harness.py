@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -10,18 +11,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
 
+from lockbeat import Lockbeat
 from lockbeat.store.keys import Keys
 from tests import servers
-from tests.chaos.checker import Effect, Entry, Evidence, Exit
+from tests.chaos.checker import Effect, Entry, Evidence, Exit, Pause
 from tests.servers import Server
 
+T = TypeVar("T")
 NAMESPACE = "chaos"
 ROOT = Path(__file__).parents[2]
 GRACE = 3.0
@@ -97,6 +100,9 @@ class Arena:
     server: Server
     size: Size
     blocking: bool = False
+    versions: bool = False
+    """Whether instances are of two versions of the code."""
+    pauses: list[Pause] = field(default_factory=list)
     instances: list[Instance] = field(default_factory=list)
     snapshots: dict[str, Entry] = field(default_factory=dict)
     """Ledger entries that were in the store just before it was emptied."""
@@ -239,21 +245,36 @@ class Arena:
         return Evidence(
             since_ms=since_ms,
             until_ms=until_ms,
-            jobs=periods(self.size.jobs, self.blocking),
+            jobs=periods(self.size.jobs, self.blocking, self.versions),
             effects=[Effect(**said) for said in self.told()],
             ledger=list(entries.values()),
             exits=self.exits,
             leases_left=left,
             emptied=bool(self.snapshots),
+            pauses=self.pauses,
         )
 
+    def ask(self, question: Callable[[Lockbeat], Awaitable[T]]) -> T:
+        """Ask the store by a client of one's own."""
 
-def periods(jobs: int, blocking: bool) -> dict[str, int]:
-    """Every job that the instances declare, and its period in ms. All are anchored at the epoch."""
+        async def asking() -> T:
+            async with Lockbeat(self.server.url, namespace=NAMESPACE) as lb:
+                return await question(lb)
+
+        return asyncio.run(asking())
+
+
+def periods(jobs: int, blocking: bool, versions: bool = False) -> dict[str, int]:
+    """Every job that the instances declare, and its period in ms. All are anchored at the epoch.
+
+    Of a job of which two versions have another the slots that both have.
+    """
     found = {f"quick-{number}": 1000 for number in range(jobs)}
     found |= {"cron": 2000, "slow": 1000, "both": 1000, "thread": 2000, "retried": 1000}
     if blocking:
         found["blocking"] = 5000
+    if versions:
+        found |= {"changed": 2000, "tuned": 1000}
     return found
 
 
@@ -274,11 +295,11 @@ def entries_of(ledger: Mapping[bytes, bytes]) -> Iterator[Entry]:
 
 
 @contextlib.contextmanager
-def arena(directory: Path, size: Size, *, blocking: bool = False) -> Iterator[Arena]:
+def arena(directory: Path, size: Size, *, blocking: bool = False, versions: bool = False) -> Iterator[Arena]:
     """A server with an append-only file; whatever happens, nothing of it outlives the block."""
     data = directory / "data"
     data.mkdir()
     with servers.standalone(servers.valkey_binary(), aof_dir=data, extra=["aof-use-rdb-preamble no"]) as server:
-        made = Arena(directory, server, size, blocking)
+        made = Arena(directory, server, size, blocking, versions)
         with contextlib.closing(made):
             yield made

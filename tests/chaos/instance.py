@@ -48,6 +48,24 @@ class Effects:
         os.write(self._file, json.dumps(line).encode() + b"\n")
 
 
+def declare_version(beat: Beat, effects: Effects, version: int) -> None:
+    """What two versions of the code declare otherwise: of each job another definition, and a job that only one of them has."""
+
+    @beat.every((1, 2)[version - 1], name="changed", keep=2000)
+    async def changed(run: Run) -> None:
+        effects.record(run, "start")
+
+    @beat.every(1, name="tuned", keep=2000, priority=version, timeout=5 * version, description=f"of version {version}")
+    async def tuned(run: Run) -> None:
+        effects.record(run, "start")
+        await asyncio.sleep(0.2)
+        effects.record(run, "end")
+
+    @beat.every(1, name=f"of-version-{version}", keep=2000)
+    async def own(run: Run) -> None:
+        effects.record(run, "start")
+
+
 def declare(beat: Beat, effects: Effects, jobs: int, blocking: bool) -> None:
     """The jobs of every instance: mostly quick ones each second, and one of each kind that may go wrong."""
 
@@ -103,6 +121,8 @@ def main() -> None:
     beat = Beat(os.environ["CHAOS_URL"], namespace=os.environ["CHAOS_NAMESPACE"], grace=3)
     effects = Effects(os.environ["CHAOS_EFFECTS"])
     declare(beat, effects, int(os.environ["CHAOS_JOBS"]), bool(os.environ.get("CHAOS_BLOCKING")))
+    if version := int(os.environ.get("CHAOS_VERSION", "0")):
+        declare_version(beat, effects, version)
     beat.run()
 
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from lockbeat import Lockbeat
 from tests import servers
-from tests.chaos.checker import Verdict, judge
+from tests.chaos.checker import Pause, Verdict, judge
 from tests.chaos.harness import Arena, Instance, Size, arena
 from tests.conftest import needs
 
@@ -38,6 +41,58 @@ def rolling_restart(field: Arena) -> None:
         victim.terminate()
         victim.process.wait(20)
         field.sleep(0.3)
+
+
+def rolling_deploy(field: Arena) -> None:
+    """Instances of two versions of the code take each other's places, now the one and now the other; some are killed."""
+    version = 1
+    while field.left > 4:
+        version = 3 - version if field.random.random() < 0.7 else version
+        victim = field.running[0]
+        replacement = field.launch(CHAOS_VERSION=str(version))
+        field.ready(replacement)
+        if field.random.random() < 0.3:
+            victim.kill()
+        else:
+            victim.terminate()
+            victim.process.wait(20)
+        field.sleep(0.3)
+
+
+def paused(field: Arena) -> None:
+    """Jobs are paused and resumed while instances are killed: by whoever is left, or by themselves at a time."""
+    jobs = ["slow", "cron", "thread", *(f"quick-{number}" for number in range(min(field.size.jobs, 7)))]
+    while field.left > 4:
+        field.ready(*field.running)
+        some, until = field.random.sample(jobs, 4), None
+        if field.random.random() < 0.4:
+            until = datetime.now(UTC) + timedelta(seconds=field.random.uniform(1, 2))
+
+        async def pause(lb: Lockbeat, some: list[str] = some, until: datetime | None = until) -> None:
+            for job in some:
+                assert await lb.jobs.pause(job, "chaos", until, by="chaos")
+
+        field.ask(pause)
+        since = time.time() * 1000
+        field.busiest.kill()
+        field.launch()
+        field.sleep(field.random.uniform(0.5, 2.5))
+        catchup = field.random.choice([None, None, "latest"])
+        ends = until.timestamp() * 1000 if until else time.time() * 1000
+
+        async def resume(lb: Lockbeat, some: list[str] = some, catchup: Any = catchup) -> None:
+            for job in some:
+                await lb.jobs.resume(job, catchup, by="chaos")
+
+        if until is None:
+            field.ask(resume)
+        else:
+            servers.wait_until(lambda: not field.ask(still_paused), "the pauses are over", 20)
+        field.pauses += [Pause(job, since, ends, until is not None or catchup is None) for job in some]
+
+
+async def still_paused(lb: Lockbeat) -> list[str]:
+    return [state.job.name for state in await lb.jobs.list() if state.paused]
 
 
 def frozen_instance(field: Arena) -> None:
@@ -109,6 +164,8 @@ def loop_blocked(field: Arena) -> None:
 MODES: dict[str, tuple[Harm, float | None]] = {
     "kill_9": (kill_9, 1000),
     "rolling_restart": (rolling_restart, 1000),
+    "rolling_deploy": (rolling_deploy, None),
+    "paused": (paused, None),
     "frozen_instance": (frozen_instance, 1000),
     "server_killed": (server_killed, None),
     "server_frozen": (server_frozen, None),
@@ -130,10 +187,11 @@ def modes(names: Iterable[str]) -> list[object]:
 def run(mode: str, directory: Path, size: Size, *, punctual: bool = True) -> Verdict:
     """Do harm to a running beat, end it, and judge; how late it is, too, if it must be `punctual`."""
     harm, p99_ms = MODES[mode]
-    with arena(directory, size, blocking=mode == "loop_blocked") as field:
+    versions = mode == "rolling_deploy"
+    with arena(directory, size, blocking=mode == "loop_blocked", versions=versions) as field:
         first: list[Instance] = []
         for number in range(size.instances):
-            environment = {}
+            environment = {"CHAOS_VERSION": "1"} if versions else {}
             if mode == "clocks_off" and number < 2:
                 environment = {
                     "LD_PRELOAD": str(servers.FAKETIME),
@@ -163,7 +221,7 @@ def test_each_slot_runs_once_and_none_vanishes_while(mode: str, tmp_path: Path, 
     assert verdict.ran > verdict.expected * 0.2
 
 
-SHORT = {"kill_9": 5.5, "server_killed": 5.5, "emptied": 5.5, "clocks_off": 4.0}
+SHORT = {"kill_9": 5.5, "paused": 7.0, "server_killed": 5.5, "emptied": 5.5, "clocks_off": 4.0}
 
 
 @needs("valkey")

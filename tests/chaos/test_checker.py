@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.chaos.checker import Effect, Entry, Evidence, Exit, judge
+from tests.chaos.checker import Effect, Entry, Evidence, Exit, Pause, judge
 
 
 def effect(slot: int, *, job: str = "job", attempt: int = 1, fence: int | None = None, late: float = 5.0) -> Effect:
@@ -89,6 +89,34 @@ def lease(evidence: Evidence) -> None:
     evidence.leases_left.append("task:owned x")
 
 
+def paused(evidence: Evidence, *, until: float = 7500, skipped: bool = True) -> None:
+    """From 4500 on; 5000 to 7000 are in it, and skipped."""
+    evidence.effects[4:7] = []
+    evidence.pauses.append(Pause("job", 4500, until, skipped))
+    evidence.ledger.append(Entry("job", 5000, "skipped", 7000, "paused"))
+
+
+def ran_in_a_pause(evidence: Evidence) -> None:
+    paused(evidence)
+    evidence.effects.insert(5, effect(6000))
+
+
+def ran_after_a_pause(evidence: Evidence) -> None:
+    """Its slots were skipped, and one of them runs all the same."""
+    paused(evidence)
+    evidence.effects.insert(5, effect(7000, late=900))
+
+
+def paused_for_another_reason(evidence: Evidence) -> None:
+    paused(evidence)
+    evidence.ledger[-1] = Entry("job", 5000, "missed", 7000, "not_fired")
+
+
+def no_reason(evidence: Evidence) -> None:
+    drop(evidence)
+    evidence.ledger.append(Entry("job", 5000, "missed", 5000))
+
+
 @pytest.mark.parametrize(
     ("spoil", "word"),
     [
@@ -107,6 +135,10 @@ def lease(evidence: Evidence) -> None:
         (slow_end, "took 9.0 s"),
         (traceback, "traceback"),
         (lease, "left behind"),
+        (ran_in_a_pause, "in a pause"),
+        (ran_after_a_pause, "in a pause"),
+        (paused_for_another_reason, "not said to be paused"),
+        (no_reason, "no reason"),
     ],
 )
 def test_it_finds(spoil: Callable[[Evidence], None], word: str) -> None:
@@ -119,7 +151,7 @@ def test_it_finds(spoil: Callable[[Evidence], None], word: str) -> None:
 
 def excused_by_range(evidence: Evidence) -> None:
     del evidence.effects[4:7]
-    evidence.ledger.append(Entry("job", 5000, "missed", 7000))
+    evidence.ledger.append(Entry("job", 5000, "missed", 7000, "not_fired"))
 
 
 def excused_by_state(evidence: Evidence) -> None:
@@ -135,7 +167,13 @@ def killed(evidence: Evidence) -> None:
     evidence.exits["i2"] = Exit(-9, True, "")
 
 
-@pytest.mark.parametrize("fine", [excused_by_range, excused_by_state, retried, killed])
+def latest_of_a_pause(evidence: Evidence) -> None:
+    """It is fired when the job is resumed."""
+    paused(evidence, skipped=False)
+    evidence.effects.insert(4, effect(7000, late=600))
+
+
+@pytest.mark.parametrize("fine", [excused_by_range, excused_by_state, retried, killed, paused, latest_of_a_pause])
 def test_it_accepts(fine: Callable[[Evidence], None]) -> None:
     evidence = good()
     fine(evidence)

@@ -59,15 +59,17 @@ def declare(store: str, *jobs: Job) -> None:
 
 def test_next_shows_what_is_excluded_and_why_says_it(lockbeat: Lockbeat, store: str) -> None:
     declare(store, Job.declare("report", Cron("0 6 * * *"), exclude=["closing"]))
-    slots = [datetime.fromisoformat(slot) for slot in lockbeat("next", "report", "-n", "3", "--url", store, "--json").json]
+    coming = lockbeat("next", "report", "-n", "3", "--url", store, "--json").json
+    slots = [datetime.fromisoformat(one["slot"]) for one in coming]
     days = [slot.date().isoformat() for slot in slots]
     lockbeat("calendar", "put", "closing", f"{days[1]} Stock-taking", "2099-01-01", "--url", store)
     lines = lockbeat("next", "report", "-n", "2", "--utc", "--url", store).out.splitlines()
     assert lines[1] == f"{days[1]} 06:00:00Z  excluded by closing: Stock-taking"
     assert [line[:10] for line in lines] == days
+    stocktaking = {"calendar": "closing", "entry": "Stock-taking", "why": "excluded by closing: Stock-taking"}
+    free = {"calendar": "", "entry": "", "why": ""}
     assert lockbeat("next", "report", "-n", "2", "--url", store, "--json").json == [
-        f"{days[0]}T06:00:00.000Z",
-        f"{days[2]}T06:00:00.000Z",
+        {"slot": f"{day}T06:00:00.000Z", **said} for day, said in zip(days, (free, stocktaking, free), strict=True)
     ]
     why = lockbeat("why", "report", f"{days[1]}T06:00:00Z", "--url", store)
     assert why.code == 1

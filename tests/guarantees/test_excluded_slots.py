@@ -142,30 +142,6 @@ async def next_slot(lb: Lockbeat) -> None:
     await until(lb, (await lb.jobs.get("report")).due_at)
 
 
-@only("memory")
-async def test_the_latest_of_a_pause_is_one_that_is_not_excluded(lb: Lockbeat) -> None:
-    with stopped() as to:
-        job = Job.declare("report", Every(600), exclude=["holidays"])
-        await lb.jobs.put(job)
-        await lb.jobs.pause("report")
-        await lb.calendars.put("holidays", [day(1), day(2)])
-        to(NOON + 2 * DAY)
-        resumed = await lb.jobs.resume("report", "latest")
-        latest = NOON + DAY - 600
-        assert resumed is not None
-        assert (resumed.skipped, resumed.next_slot) == (142, datetime.fromtimestamp(latest, UTC))
-        await drain(scheduler(lb, job))
-        entries = [
-            (entry.slot.timestamp() - latest, entry.state, entry.code, entry.count) for entry in await ledger(lb, "report")
-        ]
-    assert sorted(entries) == [
-        (-142 * 600, "skipped", "paused", 142),
-        (0, "fired", "fired", None),
-        (600, "skipped", "excluded", 144),
-        (600 + DAY, "skipped", "excluded", 1),
-    ]
-
-
 @only("memory", "valkey")
 async def test_the_script_refuses_what_was_planned_by_another_calendar(lb: Lockbeat, raw: Any) -> None:
     job = Job.declare("report", Every(60), exclude=["c"])

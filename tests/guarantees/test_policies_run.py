@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -92,3 +93,31 @@ async def test_catch_up_all_runs_what_an_outage_missed(beats: Beats, lb: Lockbea
     assert min(ran) > since + 20
     assert missed.slot_ms == since * 1000
     assert missed.last_ms == (min(ran) - 1) * 1000
+
+
+async def test_so_many_failures_pause_a_job_at_once(lb: Lockbeat, beats: Beats, raw: Any) -> None:
+    """Not when its next slot comes due, which is a year off."""
+    beat, slots = beats(), list[Any]()
+
+    @beat.every(366 * 86_400, pause_after=2)
+    async def job(run: Run) -> None:
+        slots.append(run.slot)
+        raise RuntimeError("broken")
+
+    async def failed() -> bool:
+        return [entry.state for entry in await ledger(lb, "job")].count("failed") == len(slots)
+
+    async def paused() -> bool:
+        return (await lb.jobs.get("job")).paused is not None
+
+    async with beat.lifespan():
+        for number in (1, 2):
+            assert not await paused()
+            await backdate(lb, raw, "job", await now_ms(lb) - 10_000)
+            await lb.jobs.put(dataclasses.replace(beat.declared["job"], priority=number))  # which rings
+            await wait_until(lambda number=number: len(slots) == number, "it ran")  # type: ignore[misc]
+            await eventually(failed, "it has failed")
+        await eventually(paused, "it is paused")
+    state = await lb.jobs.get("job")
+    assert state.paused is not None
+    assert (state.paused.by, state.paused.reason) == ("pause_after", "2 failures in a row")

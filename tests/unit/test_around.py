@@ -181,3 +181,29 @@ def test_the_first_calendar_that_has_a_day_names_it() -> None:
     one, other = (Calendar(name, (CalendarEntry.of("2026-12-25 " + name),), date(2026, 12, 25)) for name in ("one", "other"))
     assert Closed([one, other], "UTC").on(ms("2026-12-25T10:00")) == ("one", "one")
     assert Closed([other, one], "UTC").on(ms("2026-12-25T10:00")) == ("other", "other")
+
+
+def test_what_is_too_late_before_an_excluded_day_is_missed_as_one() -> None:
+    """Four days' outage: the window counts from now, not from the day that is excluded."""
+    start = ms("2026-12-24T00:00:10")
+    job = Job.declare("tick", Every(10), exclude=["c"], catchup="all", cap=1000, window=60)
+    planned = around.of(job, start, ms("2026-12-28T00:00"), closed("UTC", "2026-12-25"))
+    assert (planned.first, planned.last, planned.count) == (start, ms("2026-12-24T23:59:50"), -1)
+    assert planned.excluded == f"{ms('2026-12-25T02:46:30')} 1000 c"
+    in_time = ms("2026-12-25T00:00:30")
+    planned = around.of(job, start, in_time, closed("UTC", "2026-12-25"))
+    assert (planned.fire, planned.excluded) == (in_time - 60_000, "")
+    assert planned.next is not None
+    assert planned.next.slot_ms == in_time - 50_000
+
+
+@pytest.mark.parametrize(
+    ("slot", "after"), [("2019-09-08T10:00", "2019-09-09T03:00"), ("2019-04-07T02:30", "2019-04-07T04:00")], ids=str
+)
+def test_quartznet_3465_a_day_ends_where_the_zones_next_day_begins(slot: str, after: str) -> None:
+    """quartznet #3465: in a zone that moves its clocks at midnight a holiday ended an hour or a day off."""
+    days = closed("America/Santiago", "2019-09-08", "2019-04-06")
+    assert days.on(ms(slot)) is not None
+    assert days.after_day(Every(1800), ms(slot)) == ms(after)
+    assert days.on(ms(after)) is None
+    assert days.on(ms(after) - 1) is not None

@@ -16,8 +16,9 @@ from lockbeat.cli._store import each
 from lockbeat.cli.commands.tasks import params_of
 from lockbeat.client import Lockbeat
 from lockbeat.jobs import Change, JobState, Resumed
+from lockbeat.jobs.control import PAUSE
 from lockbeat.monitor import instances
-from lockbeat.triggers import upcoming
+from lockbeat.triggers import ByHand, upcoming
 from lockbeat.values.durations import instant
 
 CHANGE = "what at by reason until_at"
@@ -33,14 +34,30 @@ Until = Annotated[int | None, typer.Option(metavar="TIME", help="2030-01-31T12:0
 
 
 async def _chosen(
-    lb: Lockbeat, names: list[str] | None, every: bool, queue: str | None, tag: str | None, wanted: Callable[[JobState], bool]
+    lb: Lockbeat, names: list[str] | None, every: bool, queue: str | None, tag: str | None, unfit: Callable[[JobState], str]
 ) -> list[JobState]:
-    """The jobs of those names, whatever they are; else those of the others that are wanted."""
+    """The jobs of those names, or those of the others that are fit. `unfit`: why a job is not; one that is named is an error."""
     if bool(names) == (every or queue is not None or tag is not None):
         raise Usage(f"say which: names of jobs, or --all, --queue QUEUE or --tag TAG{' (not both)' * bool(names)}")
-    if names:
-        return [await lb.jobs.get(name) for name in dict.fromkeys(names)]
-    return [state for state in await lb.jobs.list(tag) if queue in (None, state.job.queue) and wanted(state)]
+    if not names:
+        return [state for state in await lb.jobs.list(tag) if queue in (None, state.job.queue) and not unfit(state)]
+    states = [await lb.jobs.get(name) for name in dict.fromkeys(names)]
+    for state in states:
+        if why := unfit(state):
+            raise Problem(f"job {state.job.name!r} {why}")
+    return states
+
+
+def _is_over(state: JobState) -> str:
+    if state.next is not None or state.paused is not None:
+        return ""
+    return "has no slots: it runs when it is triggered" if isinstance(state.job.trigger, ByHand) else "has no slot left"
+
+
+def _has_none_to_skip(state: JobState) -> str:
+    if state.paused is not None and state.paused.what == PAUSE:
+        return "is paused: its slots are skipped anyway"
+    return _is_over(state) or ("" if state.next else "has no slot to skip")
 
 
 @command(LOOK)
@@ -59,7 +76,7 @@ async def pause(
 
     What runs goes on.
     """
-    states = await _chosen(lb, jobs, every, queue, tag, lambda state: state.next is not None or state.paused is not None)
+    states = await _chosen(lb, jobs, every, queue, tag, _is_over)
     ends = None if until is None else instant(until)
 
     async def one(state: JobState) -> tuple[str, bool]:
@@ -92,7 +109,7 @@ async def resume(
 
     It says first which slots are skipped, and which comes next.
     """
-    states = await _chosen(lb, jobs, every, queue, tag, lambda state: state.paused is not None)
+    states = await _chosen(lb, jobs, every, queue, tag, lambda state: "" if jobs or state.paused else "is not paused")
     how = cast("Any", catchup)  # `resume` looks at it
     would = [way for way in await each(states, lambda one: lb.jobs.resume(one.job.name, how, dry_run=True)) if way]
     if jobs and not would:
@@ -137,19 +154,14 @@ async def skip_next(
 ) -> Answer:
     """Skip the next slots of jobs; `resume` takes it back."""
 
-    def has_slots(state: JobState) -> bool:
-        return state.next is not None and (state.paused is None or state.paused.what != "pause")
-
     async def one(state: JobState) -> tuple[str, datetime]:
         name = state.job.name
         if not dry_run:
             return name, await lb.jobs.skip_next(name, n, reason, by=by)
-        slots = upcoming(state.job.trigger, state.next.slot_ms - 1, n) if state.next and has_slots(state) else []
-        if not slots:
-            raise Problem(f"{name} has no slot to skip")
-        return name, instant(slots[-1])
+        assert state.next is not None
+        return name, instant(upcoming(state.job.trigger, state.next.slot_ms - 1, n)[-1])
 
-    done = await each(await _chosen(lb, jobs, every, queue, tag, has_slots), one)
+    done = await each(await _chosen(lb, jobs, every, queue, tag, _has_none_to_skip), one)
     what = f"{'would skip' if dry_run else 'skips'} {several(n, 'slot')} of"
     return Answer(
         [{"job": name, "last_slot": iso(last), "dry_run": dry_run} for name, last in done],

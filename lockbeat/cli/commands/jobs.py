@@ -12,7 +12,7 @@ from lockbeat.calendars import read_view
 from lockbeat.cli._command import LOOK, JobName, command
 from lockbeat.cli._entries import ENTRY, state_of
 from lockbeat.cli._errors import Problem
-from lockbeat.cli._output import Answer, Cell, Table, clock, fields, iso, styled
+from lockbeat.cli._output import Answer, Cell, Table, clock, fields, styled
 from lockbeat.cli._store import each
 from lockbeat.client import Lockbeat
 from lockbeat.jobs import CODE, Job, JobState, LedgerEntry, Slot, State
@@ -233,7 +233,7 @@ async def next_slots(
         # The next one may be held back by its jitter: then it is not late.
         text, _ = _until(state.due_at if slot.slot == state.next_slot else slot.slot.timestamp(), now)
         lines.append(f"{clock(slot.slot)}  {slot.why or 'in ' * text[0].isdigit() + text}")
-    return Answer([iso(slot.slot) for slot in slots if not slot.calendar], lines or f"{job} {none}")
+    return Answer([fields(slot, "slot calendar entry why") for slot in slots], lines or f"{job} {none}")
 
 
 async def nobody_runs(lb: Lockbeat, jobs: Sequence[Job]) -> str:
