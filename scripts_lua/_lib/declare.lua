@@ -26,7 +26,8 @@ end
 -- The slot at which a job stands that keeps it when it is declared so, and all that job:slot says; nil: it begins anew.
 local function declare_keeps(s, job, rev)
   local old = read(s.slots, job)
-  local keeps = old and not schedule_retired(old) and string.match(old, '^%S+ %S+ ([^. ]+)') == string.match(rev, '^[^.]+')
+  if not old then return nil, nil end
+  local keeps = not schedule_retired(old) and string.match(old, '^%S+ %S+ ([^. ]+)') == string.match(rev, '^[^.]+')
   return keeps and tonumber(string.match(old, '^%S+')) or nil, old
 end
 
@@ -34,26 +35,28 @@ end
 -- origin's, and not to be taken; STALE: a newer version of the code has it, and lives; TOO_LATE: the slot no longer lies after now. And
 -- whose it is. nil: it can.
 local function declare_refused(s, job, rev, origin, slot, reads, take)
-  local line = read(s.defs, job) or ''
-  local needs, owned = tonumber(string.match(line, '^%S+ {"needs":(%d+)')), origin_of(line)
-  if needs and needs > reads then return RESULT.NEWER, owned end
-  if owned and not take and owned ~= origin then return RESULT.ANOTHERS, owned end
-  local before = s.version and version_of(line)
-  if before and not version_may(s.versions, s.version, before) then return RESULT.STALE, owned end
+  local line, owned = read(s.defs, job), nil
+  if line then
+    local needs = tonumber(string.match(line, '^%S+ {"needs":(%d+)'))
+    owned = origin_of(line)
+    if needs and needs > reads then return RESULT.NEWER, owned end
+    if owned and not take and owned ~= origin then return RESULT.ANOTHERS, owned end
+    local before = s.version and version_of(line)
+    if before and not version_may(s.versions, s.version, before) then return RESULT.STALE, owned end
+  end
   local was = declare_keeps(s, job, rev)
   if (not was or (was > now and was ~= slot)) and slot >= 0 and slot <= now then return RESULT.TOO_LATE, owned end
   return nil, owned
 end
 
--- Declare it. Returns NEW, CHANGED or NO (as it was), whether anything of it has changed, and whether it stands at another slot after now
+-- Declare it as `origin`'s. Returns NEW, CHANGED or NO (as it was), whether anything of it has changed, and whether it stands at another slot after now
 -- than the one given. `since`: it was last seen then, and the store has been emptied since; 0: no.
-local function declare(s, owners, job, rev, definition, slot, due, since, keep, rules, limit)
-  local line, words, code, changed = read(s.defs, job) or '', rev .. ' ' .. rules, RESULT.NO, false
-  local known, owned, mine = string.match(line, '^(%S+) '), origin_of(line), origin_of(definition)
+local function declare(s, owners, origin, job, rev, definition, slot, due, since, keep, rules, limit)
+  local line, words, code, changed = read(s.defs, job), rev .. ' ' .. rules, RESULT.NO, false
+  local known, owned = line and string.match(line, '^(%S+) '), line and origin_of(line) or nil
   local was, old = declare_keeps(s, job, rev)
-  local stood = tonumber(string.match(old or '', '^%S+'))
-  if known ~= rev or owned ~= mine or version_of(line) ~= version_of(definition) then write(s.defs, job, rev .. ' ' .. definition) end
-  if not known or owned ~= mine then origin_passes(owners, job, owned, mine) end
+  if known ~= rev or owned ~= origin or version_of(line) ~= version_of(definition) then write(s.defs, job, rev .. ' ' .. definition) end
+  if not known or owned ~= origin then origin_passes(owners, job, owned, origin) end
   if known ~= rev then
     code, changed = known and RESULT.CHANGED or RESULT.NEW, true
     if s.version and not known then version_makes(s.versions, s.version) end
@@ -73,6 +76,7 @@ local function declare(s, owners, job, rev, definition, slot, due, since, keep, 
       schedule_place(s, job, slot, due, words)
       if since > 0 then ledger_missed(job, since, now, -1, REASON.EMPTIED, '', keep) end
     elseif old then
+      local stood = tonumber(string.match(old, '^%S+'))
       if stood >= 0 and stood <= now and schedule_until(s, job) then
         ledger_several(job, 'skipped', stood, now, -1, REASON.PAUSED, 'somebody', keep)
       elseif stood >= 0 and stood <= now then

@@ -8,7 +8,8 @@
 -- Of "REV JSON", or of the JSON alone; nil: it names none, as a version wrote it that knew of no origins. Behind `"needs"` at the very
 -- beginning, so that no word of a description or of params is taken for it.
 local function origin_of(definition)
-  return string.match(definition, '^[^{]*{"origin":"([^"]*)"') or string.match(definition, '^[^{]*{"needs":%d+,"origin":"([^"]*)"')
+  local at = string.find(definition, '{', 1, true)
+  return at and (string.match(definition, '^{"origin":"([^"]*)"', at) or string.match(definition, '^{"needs":%d+,"origin":"([^"]*)"', at))
 end
 
 local function origin_member(origin, job)

@@ -64,7 +64,7 @@ return answer(function()
     declare_epoch(epoch_key)
     local changed, first, soonest = not s.seen, schedule_first(s), math.huge
     for _, of in ipairs(given) do
-      local _, touched = declare(s, owners, of.job, of.rev, of.definition, of.slot, of.due, 0, of.keep, ARGV[3], of.limit)
+      local _, touched = declare(s, owners, origin, of.job, of.rev, of.definition, of.slot, of.due, 0, of.keep, ARGV[3], of.limit)
       changed, soonest = changed or touched, math.min(soonest, read(s.dues, of.job) or soonest)
       origin_passes(owners, of.job, nil, origin)  -- it may have been lost from there
     end

@@ -43,10 +43,11 @@ local epoch, changed = declare_epoch(KEYS[32]), not s.seen
 local out = each(11, function(i)
   local job, rev, definition, slot, due = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4])
   s.version = version_said(s.versions, ARGV[i + 10])
-  local refused, owned = declare_refused(s, job, rev, origin_of(definition), slot, tonumber(ARGV[i + 8]), false)
+  local origin = origin_of(definition)
+  local refused, owned = declare_refused(s, job, rev, origin, slot, tonumber(ARGV[i + 8]), false)
   if refused then return {refused == RESULT.NEWER and RESULT.NO or refused, epoch, refused == RESULT.ANOTHERS and owned or '', now} end
   local since, keep, limit = tonumber(ARGV[i + 5]), ARGV[i + 6], tonumber(ARGV[i + 9])
-  local code, touched, astray = declare(s, owners, job, rev, definition, slot, due, since, keep, ARGV[i + 7], limit)
+  local code, touched, astray = declare(s, owners, origin, job, rev, definition, slot, due, since, keep, ARGV[i + 7], limit)
   changed, soonest = changed or touched, math.min(soonest, read(s.dues, job) or soonest)
   return {code, epoch, astray and read(s.slots, job) or '', now}
 end)

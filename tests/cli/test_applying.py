@@ -180,7 +180,7 @@ def test_doctor_says_that_no_instance_has_a_jobs_function(lockbeat: Lockbeat, st
         await lb.jobs.put("report", Every(60), function="send")
         await lb.jobs.put("other", Every(60))
         info = json.dumps({"queues": ["default"], "tasks": ["other"]})
-        await lb.store.call("beat/heartbeat", 0, owner="alice", info=info, ttl_ms=60_000)
+        await lb.store.call("beat/heartbeat", 0, owner="alice", info=info, ttl_ms=60_000, version="")
 
     assert functions()["says"] == "no instance runs any"
     using(store, live)

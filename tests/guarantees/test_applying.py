@@ -279,6 +279,16 @@ async def test_a_job_that_was_lost_from_its_origins_index_is_entered_again(lb: L
 
 
 @only("memory", "valkey", "redis")
+async def test_an_instance_that_sets_a_store_right_sets_right_whose_jobs_are(lb: Lockbeat, raw: Any) -> None:
+    await lb.jobs.apply(jobs("ab"), origin="billing")
+    await scheduler(lb, minutely("code")).register()
+    raw.delete(*(lb.store.keys.key(0, key) for key in ("job:origin", "job:due")))
+    beat = scheduler(lb)
+    await beat.tick(0)
+    assert (await lb.jobs.apply([], origin="billing", prune=True)).removed == ("a", "b")
+
+
+@only("memory", "valkey", "redis")
 async def test_the_index_is_a_hint_and_the_definition_says_whose_a_job_is(lb: Lockbeat, raw: Any, most: int) -> None:
     """An older version has deleted one, and declared another of its own."""
     await lb.jobs.apply(jobs("abcdef"), origin="billing")
