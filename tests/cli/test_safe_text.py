@@ -53,7 +53,7 @@ def hostile(store: str) -> dict[str, str]:
                     await asyncio.sleep(0.01)
             slot_ms = failed[-1].slot_ms
             # From here on it has a slot to come, and does not run.
-            await lb.jobs.put(Job.declare(JOB, Every(3600), queue=QUEUE))
+            await lb.jobs.put(Job.declare(JOB, Every(3600), queue=QUEUE, origin="code"))
             info = {"pid": 1, "host": EVIL, "schedules": True, "queues": [QUEUE], "jobs": 1, "concurrency": 1, "tasks": [NAME]}
             await lb.store.call("beat/heartbeat", 0, owner=OWNER, info=json.dumps(info), ttl_ms=60_000, version="")
             await lb.locks.try_acquire(KEY, OWNER, 60)
@@ -106,6 +106,15 @@ COMMANDS: dict[str, list[list[str]]] = {
     "purge": [["--queue", EVIL, "--yes"], ["--queue", QUEUE, "--yes"], ["--state", EVIL, "--yes"]],
     "release-all": [[OWNER], [EVIL]],
     "unlock": [[KEY], [EVIL]],
+    "put": [
+        ["x", "--function", EVIL],
+        [JOB, "--every", "60"],
+        [EVIL],
+        ["x", EVIL],
+        ["x", "--cron", EVIL],
+        ["x", "--option", EVIL],
+    ],
+    "apply": [[EVIL, "--origin", "billing"], ["/dev/null", "--origin", EVIL]],
     "delete": [[EVIL], [JOB]],
     "run": [[EVIL], [f"{EVIL}:{EVIL}"]],
     "beat": [[EVIL]],

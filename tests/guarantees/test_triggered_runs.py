@@ -219,7 +219,7 @@ async def test_a_job_without_a_trigger_runs_when_it_is_triggered(lb: Lockbeat, b
 @only("memory")
 async def test_a_job_without_a_trigger_is_not_forgotten_and_can_be_given_one(lb: Lockbeat, raw: Any) -> None:
     with stopped() as to:
-        job = Job.declare("report", ByHand())
+        job = Job.declare("report", ByHand(), origin="code")
         assert trigger_from_json(json.loads(json.dumps(job.trigger.to_json()))) == job.trigger
         beat = scheduler(lb, job, Job.declare("other", Every(86_400 * 30)))
         await beat.register()
@@ -232,7 +232,7 @@ async def test_a_job_without_a_trigger_is_not_forgotten_and_can_be_given_one(lb:
         await beat.tick(0)
         await beat.register()
         assert [entry for entry in await ledger(lb, "report") if entry.state == "fired"] == []
-        await lb.jobs.put(Job.declare("report", Every(10)))
+        await lb.jobs.put(Job.declare("report", Every(10), origin="code"))
         state = await lb.jobs.get("report")
         assert state.next is not None
         await lb.jobs.put(job)
