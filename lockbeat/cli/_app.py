@@ -48,8 +48,21 @@ def root(
 _CLICK_USAGE: type[Exception] = typer.BadParameter.__mro__[1]
 
 
+def _stand_in() -> None:
+    """Have /dev/null in the place of standard files that the caller has closed: what is opened next would take their numbers."""
+    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != fd:
+                os.dup2(opened, fd)
+                os.close(opened)
+            os.set_inheritable(fd, True)
+            setattr(sys, name, open(fd, mode, closefd=False))  # noqa: SIM115 - for as long as the process lives
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
+    _stand_in()
     app.rich_markup_mode = "rich" if is_terminal() else None
     show_utc(False)
     if isinstance(sys.stdout, io.TextIOWrapper):

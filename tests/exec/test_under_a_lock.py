@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lockbeat.embedded import EmbeddedServer
 from tests import servers
 from tests.cli.conftest import using
 from tests.conftest import needs
@@ -197,6 +200,30 @@ def test_what_the_command_leaves_behind_keeps_neither_the_lock_nor_the_call(
         assert alive(child)
         os.kill(child, signal.SIGKILL)
         assert lockbeat("locks", "--url", store, "--json").json == []
+
+
+@pytest.mark.parametrize("args", [(), ("--at-most-once-per", "1ms")])
+def test_standard_files_may_be_closed(server: EmbeddedServer, args: tuple[str, ...]) -> None:
+    url = f"unix://{server.socket_path}"
+    call = [
+        sys.executable,
+        "-m",
+        "lockbeat",
+        "exec",
+        "report",
+        *args,
+        "--url",
+        url,
+        "--",
+        "sh",
+        "-c",
+        "echo out; echo err >&2; exit 3",
+    ]
+    for closed in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
+        done = subprocess.run(["sh", "-c", f"{shlex.join(call)} {closed}"], capture_output=True, text=True, check=False)
+        assert done.returncode == 3
+        assert done.stdout == ("" if ">&- " in f" {closed} ".replace("2>&-", "") else "out\n")
+        assert done.stderr == ("" if "2>&-" in closed else "err\n")
 
 
 def test_a_command_that_writes_much_is_not_held_up(execute: Exec) -> None:

@@ -21,6 +21,8 @@ from lockbeat.jobs.past import State
 from lockbeat.triggers import ByHand, Called
 from lockbeat.values.durations import instant
 
+WROTE = 20
+"""Lines that are shown of what a command wrote last; JSON has all that is kept."""
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
@@ -149,7 +151,7 @@ async def why(lb: Lockbeat, job: JobName, slot: SlotTime = None) -> Answer:
         lines += _runs(job_of) if job_of else []
         if job_of is not None and isinstance(job_of.trigger, Called):
             wrote = await _wrote(lb, told.entry.task_id)
-            lines += [f"  | {line}" for line in wrote.get("output", "").splitlines()]
+            lines += [f"  | {line}" for line in wrote.get("output", "").splitlines()[-WROTE:]]
     return Answer({**_document(told), **wrote}, lines, code=int(told.entry is None))
 
 
