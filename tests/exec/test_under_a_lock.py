@@ -112,6 +112,13 @@ def test_a_wrong_call_is_one_line(lockbeat: Lockbeat, args: list[str], said: str
     lockbeat("exec", *args).refuses(2, said)
 
 
+def test_the_commands_own_options_are_its_own(execute: Exec) -> None:
+    """consul #1063: the wrapper took them for its own."""
+    host = execute("report", "--ttl", "1m", "--", "echo", "-v", "--ttl", "5", "--", "--help")
+    assert host.ends() == 0
+    assert host.out == "-v --ttl 5 -- --help\n"
+
+
 @pytest.mark.parametrize("name", ["TERM", "INT", "HUP", "QUIT", "USR1", "USR2"])
 def test_signals_are_passed_on(execute: Exec, name: str) -> None:
     script = f"trap 'echo heard; exit 7' {name}; echo ready; while :; do sleep 0.05; done"
