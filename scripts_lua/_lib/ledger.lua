@@ -42,36 +42,61 @@ end
 local turn, grown = time[2] % 8, nil  -- job -> {keep, its latest slot}
 local logged, begins = nil, nil  -- what a line begins with -> the members that it names; what that of now begins with
 local LOOKS = 12
-local LOG, ODD = '\255', '\255\255'
 
-local function log_start(log, at)
-  return log .. string.format('%015d', at)
-end
-
--- Of lines picked at random, take out what the ledger has forgotten. As many as are written, and half of that: so two thirds of what a log
--- names is forgotten at most, on the long run.
-local function log_thin(log)
-  scatter(q.order)
-  local key, low = q.order[KEY], log .. '0'
-  local first, count = redis.call('ZLEXCOUNT', key, '-', '(' .. low), redis.call('ZLEXCOUNT', key, '[' .. low, '(' .. log .. ':')
-  local start = first + (time[2] * 40503 + time[1]) % math.max(count - LOOKS + 1, 1)
-  local lines, slots, runs = redis.call('ZRANGE', key, start, math.min(start + LOOKS, first + count) - 1), {}, {}
-  for _, line in ipairs(lines) do
+-- Thin out a log: first its oldest lines, as long as the ledger has forgotten all that they name. If the log still names more than twice what the
+-- ledgers keep, as beside a job of each month that of each second is forgotten in newer lines: then lines at random. `entered`: what this run has
+-- added; half as much again is looked at, as only each eighth run looks.
+local function log_thin(log, entered)
+  -- Take out of a line what is forgotten. Returns how many it names, and whether none is left.
+  local function clean(line)
+    local members, slots, found = {}, {}, {string.match(line, '^\255+%d+')}
     for member in string.gmatch(line, '\254([^\254]+)') do
-      local into = string.find(member, '\255', 1, true) and slots or runs
-      into[#into + 1] = member
+      members[#members + 1] = member
+      if string.find(member, '\255', 1, true) then slots[#slots + 1] = member end
     end
-  end
-  gather(q.order, slots)
-  gather(q.tasks, runs)
-  for _, line in ipairs(lines) do
-    local left = string.gsub(line, '\254([^\254]+)', function(member)
-      return not read(string.find(member, '\255', 1, true) and q.order or q.tasks, member) and '' or nil
-    end)
-    if left ~= line then
+    local kept, at = #slots > 0 and redis.call('ZMSCORE', q.order[KEY], unpack(slots)) or {}, 0
+    for _, member in ipairs(members) do
+      local there
+      if member == slots[at + 1] then
+        at = at + 1
+        there = kept[at]
+      else
+        there = read(q.tasks, member)
+      end
+      if there then found[#found + 1] = member end
+    end
+    if #found <= #members then
       leave(q.order, line)
-      if string.find(left, '\254', 1, true) then enter(q.order, left, 0) end
+      if #found > 1 then enter(q.order, table.concat(found, '\254'), 0) end
     end
+    return #members, #found == 1
+  end
+
+  scatter(q.order)
+  local key, low, most = q.order[KEY], log .. '0', LOOKS * entered
+  local first, count = redis.call('ZLEXCOUNT', key, '-', '(' .. low), redis.call('ZLEXCOUNT', key, '[' .. low, '(' .. log .. ':')
+
+  -- The line at a place and those behind it, as many as name `most` if they are all as long. Also: how many it names.
+  local function lines_from(start)
+    local lines = redis.call('ZRANGE', key, start, start)
+    local _, size = string.gsub(lines[1], '\254', '')
+    local some = math.min(LOOKS, math.floor(most / size), first + count - start)
+    if some > 1 then lines = redis.call('ZRANGE', key, start, start + some - 1) end
+    return lines, size
+  end
+
+  local lines, size = lines_from(first)
+  for _, line in ipairs(lines) do
+    if size > most then break end  -- a run of few looks at no line of many
+    local named, gone = clean(line)
+    most = most - named
+    if not gone then break end
+  end
+  lines, size = lines_from(first + (time[2] * 40503 + time[1]) % count)
+  if log == '\255' and size * count <= 2 * first + 1000 then return end
+  for _, line in ipairs(lines) do
+    -- But some of these, or those that are left of many would stay for ever where all runs are of few.
+    if q.order[line] ~= false and (size <= most or time[2] % size < most) then most = most - clean(line) end
   end
 end
 
@@ -79,9 +104,12 @@ local function log_close()
   local thin = turn % 8 == 0 and {}
   for start, members in pairs(logged) do
     enter(q.order, start .. '\254' .. table.concat(members, '\254'), 0)
-    if thin then thin[string.match(start, '^\255+')] = true end
+    if thin then
+      local log = string.match(start, '^\255+')
+      thin[log] = (thin[log] or 0) + #members
+    end
   end
-  for log in pairs(thin or {}) do log_thin(log) end
+  for log, entered in pairs(thin or {}) do log_thin(log, entered) end
 end
 
 local function log_enter(start, member)
@@ -95,7 +123,10 @@ local function log_drop(job, members)
   local starts = {}
   for _, id in ipairs(ledger_ids(job, members)) do
     local record = attempt(task_read, id)
-    if record then starts[log_start(LOG, record.spawned)], starts[log_start(ODD, record.spawned)] = true, true end
+    if record then
+      local at = string.format('%015d', record.spawned)
+      starts['\255' .. at], starts['\255\255' .. at] = true, true
+    end
   end
   for start in pairs(starts) do
     for _, line in ipairs(range(q.order, '[' .. start, '(' .. start .. '\255', 100)) do
@@ -113,7 +144,7 @@ end
 -- A slot did not end well, or was not fired.
 local function ledger_odd(job, slot, record)
   local member = ledger_member(job, slot)
-  if read(q.order, member) then log_enter(log_start(ODD, record.spawned), member) end
+  if read(q.order, member) then log_enter('\255\255' .. string.format('%015d', record.spawned), member) end
 end
 
 -- Whether the ledger keeps it no longer.
@@ -146,7 +177,7 @@ end
 local function ledger_keep(job, slot, keep)
   local member = ledger_member(job, slot)
   enter(q.order, member, 0)
-  begins = begins or log_start(LOG, now)
+  begins = begins or '\255' .. string.format('%015d', now)
   log_enter(begins, member)
   turn = turn + 1
   if turn % 8 == 0 then

@@ -38,8 +38,9 @@ return answer(function()
   task_queue(id, record_new(text, now), now)
   if ARGV[6] ~= '' then write(q.params, id, ARGV[6]) end
   if overlap ~= 'allow' then write(q.open, job, id) end
-  log_enter(log_start(LOG, now), id)
-  log_enter(log_start(ODD, now), id)
+  local at = string.format('%015d', now)
+  log_enter('\255' .. at, id)
+  log_enter('\255\255' .. at, id)
   tally(q.stats, 'spawned')
   change_note(page(KEYS[29]), job, change_text('trigger', now, 0, ARGV[8], ARGV[9]))
   return {RESULT.DONE, id}
