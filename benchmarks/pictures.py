@@ -62,11 +62,18 @@ def bars(axes: Any, names: list[str], values: list[dict[str, float]], title: str
 
 
 def locks(result: dict[str, Any]) -> Any:
+    return pairs(result, {"1": "one caller", "64": "64 callers on 64 keys"})
+
+
+def blocking(result: dict[str, Any]) -> Any:
+    return pairs(result, {"1": "one thread", "16": "16 threads"})
+
+
+def pairs(result: dict[str, Any], by: dict[str, str]) -> Any:
     figure, both = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained", sharey=True)
     speed = result["pairs_per_second"]
-    for axes, callers in zip(both, ("1", "64"), strict=True):
-        title = "pairs/s, one caller" if callers == "1" else "pairs/s, 64 callers on 64 keys"
-        bars(axes, list(speed), [row[callers] for row in speed.values()], title)
+    for axes, (callers, who) in zip(both, by.items(), strict=True):
+        bars(axes, list(speed), [row[callers] for row in speed.values()], f"pairs/s, {who}")
     both[1].invert_yaxis()
     return figure
 

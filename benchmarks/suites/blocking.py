@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness import Bench, Child, children, server, spread
+from harness import Bench, Child, children, scripts_seen, server, spread
 
 NAMES = ("pings", "redis-py", "pottery", "anyio's portal", "lockbeat locks", "lockbeat handle")
 CALLERS = (1, 16)
@@ -22,6 +22,7 @@ def run(bench: Bench) -> dict[str, Any]:
             for callers in CALLERS:
                 for name, child in zip(NAMES, contenders, strict=True):
                     measured[name][callers].append(child.ask("pairs", callers=callers, seconds=seconds))
+        scripts = scripts_seen(it)
     rows = {name: {str(callers): spread(values) for callers, values in by.items()} for name, by in measured.items()}
 
     def ratio(over: str, under: str, callers: int) -> dict[str, float]:
@@ -32,4 +33,4 @@ def run(bench: Bench) -> dict[str, Any]:
         "time ÷ redis-py's Lock, 1 thread": {name: ratio(name, "redis-py", 1) for name in NAMES},
         "times redis-py's Lock, 16 threads": {name: ratio("redis-py", name, 16) for name in NAMES},
     }
-    return {"pairs_per_second": rows, "ratios": ratios, "seconds": seconds}
+    return {"pairs_per_second": rows, "ratios": ratios, "seconds": seconds, "scripts": scripts}

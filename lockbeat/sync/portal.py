@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any, TypeVar
 
 from lockbeat.errors import LockbeatError, StoreError
@@ -21,6 +21,8 @@ SETTLE = 1.0
 """Seconds that a caller who was interrupted waits until the store has heard that what it asked for is taken back."""
 WIND_UP = 1.0
 """Seconds that tasks get to end when the loop does."""
+EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+"""A call's first step is made at once, and not in the next turn of the loop: each turn lets go of the interpreter."""
 CLOSED = "this client was closed"
 
 
@@ -31,7 +33,7 @@ class Cut(StoreError):
 class Call:
     """One call: what is asked for, and what came of it."""
 
-    __slots__ = ("_ended", "ask", "on_end", "over", "problem", "result", "task", "undo", "wait")
+    __slots__ = ("_ended", "ask", "begun", "on_end", "over", "problem", "result", "task", "undo", "wait")
 
     def __init__(
         self,
@@ -47,13 +49,14 @@ class Call:
         self._ended.acquire()
         self.wait = self._ended.acquire
         """Returns once it has ended; to one caller alone."""
-        self.over = False
+        self.begun = self.over = False
         self.task: asyncio.Task[None] | None = None
         self.result: Any = None
         self.problem: BaseException | None = None
 
     async def run(self) -> None:
         """Whatever it ends with is its caller's: nothing is raised through the loop."""
+        self.begun = True
         try:
             self.result = await self.ask()
         except asyncio.CancelledError:
@@ -130,12 +133,14 @@ class Portal:
         while self._posted:
             call = self._posted.popleft()
             self._begun.add(call)
-            call.task = self.loop.create_task(call.run())
-            call.task.add_done_callback(partial(self._forget, call))
+            call.task = asyncio.Task(self._run(call), loop=self.loop, **EAGER)
 
-    def _forget(self, call: Call, task: asyncio.Task[None]) -> None:
-        self._begun.discard(call)
-        call.refuse()
+    async def _run(self, call: Call) -> None:
+        # No callback of the task: it would cost each call another turn of the loop.
+        try:
+            await call.run()
+        finally:
+            self._begun.discard(call)
 
     def _refuse(self) -> None:
         while self._posted:
@@ -150,6 +155,9 @@ class Portal:
         self._begin()  # it may have been posted only just now
         if call.task is not None:
             call.task.cancel()
+            if not call.begun:
+                call.refuse()  # it will not get to its first step
+                self._begun.discard(call)
 
     def _give_up(self, call: Call) -> None:
         """The caller was interrupted. Wait until its call has ended, and what it took is given back."""
@@ -197,11 +205,11 @@ class Portal:
         """Cancel what is called, run `last()` in the loop, and end the thread, within `patience` and two moments. Idempotent."""
 
         async def end() -> None:
-            others = [call.task for call in self._begun if call.task not in (None, asyncio.current_task())]
-            for task in others:
-                task.cancel()
-            if others:
-                await asyncio.wait(others, timeout=WIND_UP)
+            others = [other for other in self._begun if other is not call]
+            for other in others:
+                self._cancel(other)
+            if tasks := [other.task for other in others if other.task is not None]:
+                await asyncio.wait(tasks, timeout=WIND_UP)
             try:
                 await asyncio.wait_for(last(), patience)
             finally:
@@ -236,6 +244,8 @@ class Portal:
         finally:
             self.loop.close()
             self._refuse()
+            for call in self._begun:
+                call.refuse()
 
 
 class Inline(Portal):
