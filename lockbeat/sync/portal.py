@@ -21,6 +21,7 @@ SETTLE = 1.0
 """Seconds that a caller who was interrupted waits until the store has heard that what it asked for is taken back."""
 WIND_UP = 1.0
 """Seconds that tasks get to end when the loop does."""
+
 EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 """A call's first step is made at once, and not in the next turn of the loop: each turn lets go of the interpreter."""
 CLOSED = "this client was closed"
@@ -91,7 +92,8 @@ class Portal:
         """Waits until the store has heard all that was sent so far."""
         self._posted: deque[Call] = deque()
         self._begun: set[Call] = set()
-        self._closed = False
+        self._closed = self._roused = False
+        self._main = threading.main_thread().ident
         self._thread = threading.Thread(target=self._turn, name="lockbeat sync", daemon=True)
         self._thread.start()
 
@@ -123,6 +125,10 @@ class Portal:
 
     def post(self, call: Call) -> None:
         self._posted.append(call)
+        # Whoever came before has roused the loop for all. Not the main thread: a signal may hit it between these two lines.
+        if self._roused and threading.get_ident() != self._main:
+            return
+        self._roused = True
         try:
             self.loop.call_soon_threadsafe(self._begin)
         except RuntimeError:  # the loop is closed
@@ -130,6 +136,7 @@ class Portal:
 
     def _begin(self) -> None:
         """Begin what was posted."""
+        self._roused = False
         while self._posted:
             call = self._posted.popleft()
             self._begun.add(call)
@@ -243,6 +250,7 @@ class Portal:
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         finally:
             self.loop.close()
+            self._roused = False
             self._refuse()
             for call in self._begun:
                 call.refuse()

@@ -215,6 +215,27 @@ def test_ctrl_c_in_a_block_gives_the_lock_back(slb: Lockbeat) -> None:
         assert (claim.attempt, claim.last_error) == (1, None)
 
 
+def test_what_is_granted_at_the_very_moment_of_ctrl_c_is_undone(slb: Lockbeat) -> None:
+    undone: list[bool] = []
+
+    async def granted() -> bool:
+        os.kill(os.getpid(), signal.SIGINT)
+        return True
+
+    async def undo() -> None:
+        undone.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        slb.reach().portal.call(granted, undo)
+    assert undone == [True]
+
+
+def test_a_block_that_nobody_can_leave_any_more_is_left(slb: Lockbeat) -> None:
+    """Ctrl-C can hit before the first step of `__exit__`."""
+    slb.lock("k").__enter__()
+    until(lambda: not slb.locks.is_locked("k"), "it is given back")
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it hits in other libraries' callbacks, too
 @only("memory", "valkey")
 def test_ctrl_c_at_any_moment_leaves_no_lock_behind(slb: Lockbeat) -> None:
