@@ -87,6 +87,7 @@ class Tasks(Verbs[tasks.Tasks]):
 class Jobs(Verbs[jobs.Jobs]):
     """`lb.jobs`; see `lockbeat.jobs.Jobs`."""
 
+    put_one = blocking(jobs.Jobs.put_one)
     apply = blocking(jobs.Jobs.apply)
     changes = blocking(jobs.Jobs.changes)
     delete = blocking(jobs.Jobs.delete)

@@ -35,7 +35,7 @@ WITHIN: dict[type[Any], set[str]] = {
     lockbeat.Beat: {"use", "patience", "abandoned", "share"},
     lockbeat.Lock: {"told", "trusted_until", "lose"},
     lockbeat.ClaimHandle: {"told", "trusted_until", "lose"},
-    jobs.Jobs: {"shard_of", "declare", "forget_removed", "put_one", "stand_again", "pause_failing", "resume_due", "see_failure"},
+    jobs.Jobs: {"shard_of", "declare", "forget_removed", "stand_again", "pause_failing", "resume_due", "see_failure"},
     tasks.Tasks: {"shard_of", "claim_on", "completing", "find_lost", "give_all_back", "give_back", "reply_lost"},
 }
 MORE: dict[type[Any], set[str]] = {
