@@ -13,8 +13,10 @@ from lockbeat.store import Store
 
 log = logging.getLogger("lockbeat")
 
-PAGE = 200
+PAGE = 100
 """Jobs that one run of job/retire looks at."""
+NAMED = 10
+"""Jobs that the log names."""
 MOST_BEFORE = 8
 """Versions that one shard is told of another."""
 
@@ -65,6 +67,9 @@ class Deployed:
 
     async def retire(self, shard: int) -> None:
         """Let those jobs retire that have left the code (`job/retire`)."""
+        retired = list[str]()
         async for page in self._store.pages("job/retire", shard, limit=PAGE, by=self._store.owner):
-            for name in page.jobs:
-                log.warning("job %r is retired: no instance that lives declares it", name.decode(errors="replace"))
+            retired += [name.decode(errors="replace") for name in page.jobs]
+        if retired:
+            some, rest = ", ".join(map(repr, retired[:NAMED])), f" and {len(retired) - NAMED} more" * (len(retired) > NAMED)
+            log.warning("retired, as no instance that lives declares them: %s%s", some, rest)
