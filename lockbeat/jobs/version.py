@@ -12,6 +12,7 @@ from lockbeat.jobs.definition import Job
 from lockbeat.store import Store
 
 _NUMBER = re.compile(r"\d{1,15}(\.\d{1,15}){0,7}", re.ASCII)
+_ID = re.compile(r"[0-9a-f]+")
 NONE = "-"
 
 
@@ -67,8 +68,8 @@ class KnownVersion(NamedTuple):
     """As far as is known, an instance that declares it lives so long."""
     retires_ms: int
     """When jobs that only it declares retire, if a living version has others of its jobs by then."""
-    after: str
-    """The version that has jobs of it now; "-": none."""
+    after: frozenset[str]
+    """The versions that have taken over jobs of it."""
     is_newer: bool
     """Than the one that was asked about."""
 
@@ -78,8 +79,9 @@ async def known_versions(store: Store, than: Version | None) -> dict[str, KnownV
     said, found = than.said(0) if than else "", dict[str, KnownVersion]()
     for reply in await store.on_every_shard(lambda shard: store.call("beat/versions", shard, version=said)):
         for id_, number, until_ms, retires_ms, after, newer in reply.versions:
-            known = KnownVersion(id_.decode(), number.decode(), until_ms, retires_ms, after.decode(), bool(newer))
+            behind = frozenset(_ID.findall(after.decode()))
+            known = KnownVersion(id_.decode(), number.decode(), until_ms, retires_ms, behind, bool(newer))
             other = found.get(known.id, known)
             latest = max(other, known, key=lambda each: each.until_ms)
-            found[known.id] = latest._replace(after=other.after if known.after == NONE else known.after)
+            found[known.id] = latest._replace(after=known.after | other.after)
     return found

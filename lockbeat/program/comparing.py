@@ -119,7 +119,7 @@ def _ours(
     """The versions of this program: its own, those that have declared a job of the same name, and those before them."""
     ours = {version.id} if version else set()
     ours |= {said for name in declared if name in there and (said := there[name].job.version)}
-    while before := {each.id for each in known.values() if each.after in ours} - ours:
+    while before := {each.id for each in known.values() if each.after & ours} - ours:
         ours |= before
     return ours
 

@@ -4,14 +4,14 @@
 --
 -- A version is all that a program's code declares; ID is a digest of that. FIRST: when it was first declared here. UNTIL: as far as is known,
 -- an instance that declares it lives so long. AGAIN: its instances declare their jobs again when this has changed. STATE: lives; gone: UNTIL
--- is over; walking: somebody looks for jobs that only it declared; over: that was done. AFTER: the version that has jobs of it now; -: none.
+-- is over; walking: somebody looks for jobs that only it declared; over: that was done. AFTER: the versions that have taken over jobs of it, or kept them from it, with commas between; -: none.
 -- NUMBER: as `Beat(version=)` says it; -: it does not. SINCE: when the first line was written. BUSY: until when somebody walks.
 -- The newer of two is the one with the greater NUMBER, then the one of the later FIRST. So restarts decide nothing.
 -- needs: _lib/clock
 
 local RETIRE_MS = 600000  -- jobs that only a gone version declares retire so long after it, if a living one has others of its jobs
 local FORGET_MS = 86400000  -- else so long after it; and then it is forgotten
-local MOST_VERSIONS = 64
+local MOST_VERSIONS, MOST_AFTER = 64, 8
 local WALK_MS = 60000
 local HEARD_MS = 30000
 
@@ -52,6 +52,16 @@ local function version_above(one, other)
   return one.id > other.id
 end
 
+-- Whether another version has, or had, jobs of this one; and note that it has.
+local function version_has(one, id)
+  return string.find(one.after, id, 1, true) ~= nil
+end
+
+local function version_note(all, one, id)
+  if version_has(one, id) then return end
+  one.after, all.changed = one.after == '-' and id or string.match(id .. ',' .. one.after, '^' .. string.rep('%x*,?', MOST_AFTER)), true
+end
+
 -- Have the instances of a version declare their jobs again.
 local function version_again(one)
   one.again = math.max(one.again + 1, now)
@@ -61,11 +71,12 @@ end
 local function version_heard(all, id, number, first, ttl)
   local one = all.of[id]
   if not one then
+    local again = math.max(now, first + 1)  -- another than it was told, if it was told one
     if first == 0 then
       first = now
       for _, other in pairs(all.of) do first = math.max(first, other.first + 1) end  -- also if the clock was set back
     end
-    one = {id = id, first = first, again = now, after = '-', number = number}
+    one = {id = id, first = first, again = again, after = '-', number = number}
     all.of[id], all.changed = one, true
   elseif one.state ~= 'lives' or one.till < now then
     version_again(one)
@@ -81,11 +92,11 @@ local function version_said(all, text, ttl)
   return id and (ttl or not all.of[id]) and version_heard(all, id, number, tonumber(first), ttl or HEARD_MS) or all.of[id]
 end
 
--- The versions of which this one has jobs now, as far as this shard knows: the first eight, with commas between.
+-- The versions of which this one has jobs, as far as this shard knows: eight of them, with commas between.
 local function versions_before(all, one)
   local found = {}
   for id, other in pairs(all.of) do
-    if other.after == one.id and #found < 8 then found[#found + 1] = id end
+    if #found < MOST_AFTER and version_has(other, one.id) then found[#found + 1] = id end
   end
   return table.concat(found, ',')
 end
@@ -94,8 +105,7 @@ end
 local function version_follows(all, one, before)
   for id in string.gmatch(before, '%x+') do
     local other = all.of[id]
-    local after = other and all.of[other.after]
-    if other and other ~= one and not (after and after.till >= now) then other.after = one.id end
+    if other and other ~= one then version_note(all, other, one.id) end
   end
 end
 
@@ -107,7 +117,7 @@ local function versions_look(all, ttl)
     if one.state == 'lives' and one.till < now then
       one.state = 'gone'
       for _, other in pairs(all.of) do
-        if other.after == id and other.till >= now then version_again(other) end
+        if other.till >= now and version_has(other, id) then version_again(other) end
       end
     elseif one.state == 'over' and one.till + FORGET_MS < now then
       all.of[id] = nil
@@ -115,12 +125,13 @@ local function versions_look(all, ttl)
   end
 end
 
--- Whether a living version has jobs of this one now, or of one that had them.
-local function version_followed(all, one)
-  for _ = 1, 8 do
-    one = all.of[one.after]
-    if not one then return false end
-    if one.till >= now then return true end
+-- Whether a living version has jobs of this one, or of one that had.
+local function version_followed(all, one, seen)
+  seen = seen or {}
+  seen[one.id] = true
+  for id in string.gmatch(one.after, '%x+') do
+    local other = all.of[id]
+    if other and not seen[id] and (other.till >= now or version_followed(all, other, seen)) then return true end
   end
   return false
 end
@@ -154,7 +165,7 @@ local function version_may(all, own, theirs)
   if not other or other == own then return true end
   local may = other.till < now or not version_above(other, own)
   local behind, ahead = may and other or own, may and own or other
-  if behind.after ~= ahead.id then behind.after, all.changed = ahead.id, true end
+  version_note(all, behind, ahead.id)
   return may
 end
 

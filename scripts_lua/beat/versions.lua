@@ -5,7 +5,7 @@
 --
 -- Returns  {now_ms, *versions}  versions: each {id, number, until_ms, retires_ms, after, newer}; number -: it has none; until_ms: as far as
 --                    is known, an instance that declares it lives so long; retires_ms: when its jobs retire that no other has, if a living
---                    version has others of them; after: the version that has jobs of it now, or -; newer 1: than the one to compare
+--                    version has others of them; after: the versions that have taken over jobs of it, or -; newer 1: than the one to compare
 -- include: _lib/version
 
 local all, out = versions_read(KEYS[1]), {now}

@@ -119,6 +119,7 @@ COMMANDS: dict[str, list[list[str]]] = {
     "run": [[EVIL], [f"{EVIL}:{EVIL}"]],
     "beat": [[EVIL]],
     "worker": [[EVIL]],
+    "plan": [[EVIL], [f"{EVIL}:{EVIL}"]],
     "server": [[f"/dev/null/{EVIL}"]],
     EVIL: [[]],
     "demo": [],  # what it shows is its own; it is a program of many seconds
