@@ -24,6 +24,7 @@ from lockbeat.errors import (
 from lockbeat.fences import FencedValue
 from lockbeat.jobs import (
     Applied,
+    Backfill,
     Change,
     Explanation,
     History,
@@ -33,6 +34,7 @@ from lockbeat.jobs import (
     LedgerEntry,
     Put,
     Resumed,
+    SeveralJobs,
     Slot,
     Upcoming,
 )
@@ -50,6 +52,7 @@ __all__ = [
     "Applied",
     "At",
     "Attempt",
+    "Backfill",
     "Beat",
     "Busy",
     "Calendar",
@@ -97,6 +100,7 @@ __all__ = [
     "Put",
     "Resumed",
     "Run",
+    "SeveralJobs",
     "Slot",
     "Spawned",
     "StoreFormatError",

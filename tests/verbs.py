@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable, Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from unittest.mock import patch
 
 from lockbeat import Every, Fixed, Lockbeat
+from lockbeat.errors import LockbeatError
 from lockbeat.jobs import Job, applying
 from lockbeat.tasks import NewTask
 from tests.beats import ledger
@@ -23,7 +24,7 @@ LOOKS = {
     *("claims.owns", "claims.is_claimed", "claims.get", "claims.list", "claims.active", "claims.expired", "claims.stats"),
     *("tasks.get", "tasks.wait", "tasks.dead", "tasks.list", "tasks.counts", "tasks.queues", "tasks.spawn of a known key"),
     *("jobs.get", "jobs.list", "jobs.next", "jobs.upcoming", "jobs.ledger", "jobs.history", "jobs.why", "jobs.changes"),
-    "fenced.get",
+    *("jobs.get_backfill", "jobs.backfill as a plan", "fenced.get"),
     *("calendars.get", "calendars.list", "calendars.users"),
 }
 """They answer what is so when they are answered, and change nothing."""
@@ -60,6 +61,27 @@ async def in_steps(lb: Lockbeat, names: Iterable[str], **options: Any) -> Any:
     with patch.object(applying, "MOST", 2):
         jobs = [dataclasses.replace(job(**options), name=name, function=name) for name in names]
         return await lb.jobs.apply(jobs, origin="billing", prune=True)
+
+
+YEARS = datetime(2000, 1, 1, tzinfo=UTC), datetime(2019, 12, 1, tzinfo=UTC)
+
+
+async def another_backfill(lb: Lockbeat) -> str:
+    """The error that refuses it."""
+    try:
+        return str(await lb.jobs.backfill("report", *YEARS))
+    except LockbeatError as problem:
+        return type(problem).__name__
+
+
+async def backfilling(lb: Lockbeat) -> None:
+    await lb.jobs.put(job())
+    await lb.jobs.backfill("report", *YEARS, by="bob")
+
+
+async def backfill_paused(lb: Lockbeat) -> None:
+    await backfilling(lb)
+    await lb.jobs.pause_backfill("report", by="bob")
 
 
 def kept(lb: Lockbeat, day: str = "2030-12-25") -> Awaitable[Any]:
@@ -269,6 +291,21 @@ VERBS = {
     "jobs.trigger": Verb(lambda lb, _: lb.jobs.trigger("report", {"n": 7}, by="alice"), {"created": True}, paused),
     "jobs.trigger what has not ended": Verb(lambda lb, _: lb.jobs.trigger("report", by="alice"), {"created": False}, triggered),
     "jobs.changes": Verb(lambda lb, _: lb.jobs.changes("report"), [{"what": "pause", "by": "bob"}], paused),
+    "jobs.backfill": Verb(
+        lambda lb, _: lb.jobs.backfill("report", *YEARS, by="alice"),
+        {"job": "report", "state": "running", "total": 20, "fired": 0, "by": "alice"},
+        lambda lb: lb.jobs.put(job()),
+    ),
+    "jobs.backfill while one goes on": Verb(lambda lb, _: another_backfill(lb), "LockbeatError", backfilling),
+    "jobs.backfill as a plan": Verb(
+        lambda lb, _: lb.jobs.backfill("report", *YEARS, dry_run=True),
+        {"state": "planned", "fired": 20},
+        lambda lb: lb.jobs.put(job()),
+    ),
+    "jobs.get_backfill": Verb(lambda lb, _: lb.jobs.get_backfill("report"), {"state": "running", "by": "bob"}, backfilling),
+    "jobs.pause_backfill": Verb(lambda lb, _: lb.jobs.pause_backfill("report", by="alice"), True, backfilling),
+    "jobs.resume_backfill": Verb(lambda lb, _: lb.jobs.resume_backfill("report", by="alice"), True, backfill_paused),
+    "jobs.cancel_backfill": Verb(lambda lb, _: lb.jobs.cancel_backfill("report", by="alice"), True, backfilling),
     "jobs.delete": Verb(lambda lb, _: lb.jobs.delete("report"), True, lambda lb: lb.jobs.put(job())),
     "calendars.put": Verb(lambda lb, _: kept(lb), CHRISTMAS),
     "calendars.put another's": Verb(lambda lb, _: kept(lb), CHRISTMAS, lambda lb: kept(lb, "2031-12-25")),
@@ -327,6 +364,7 @@ async def look(lb: Lockbeat, room: str) -> list[Any]:
                     state.paused,
                     await ledger(lb, name),
                     await lb.jobs.changes(name),
+                    await lb.jobs.get_backfill(name),
                 )
             )
     if room == "calendars":

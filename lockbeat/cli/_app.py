@@ -20,7 +20,8 @@ from lockbeat.errors import InvalidArgument, LockbeatError
 from lockbeat.values.visible import visible
 
 # In the order in which `--help` lists them.
-OF_A_STORE = ("jobs", "past", "control", "applying", "plan", "calendars", "leases", "top", "tasks", "claims", "doctor")
+OF_JOBS = ("jobs", "past", "control", "backfill", "applying", "plan", "calendars")
+OF_A_STORE = (*OF_JOBS, "leases", "top", "tasks", "claims", "doctor")
 for commands in ("serve", "exec", *OF_A_STORE, "importing", "config"):
     import_module(f"lockbeat.cli.commands.{commands}")
 

@@ -23,6 +23,7 @@ TaskId = Annotated[str, typer.Argument(metavar="TASK", help="Its id, as `tasks` 
 OnlyQueue = Annotated[str | None, typer.Option("--queue", metavar="QUEUE", help="Only of this queue.")]
 Queue = Annotated[str, typer.Option("--queue", metavar="QUEUE", help="The queue.")]
 Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, max=100_000, help="How many at most.")]
+By = Annotated[str | None, typer.Option(metavar="NAME", help="Who does it; else your user name.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 SERVE, LOOK, TASKS, STORE = "Serve", "Look and change", "Tasks and claims", "Store"

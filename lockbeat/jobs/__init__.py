@@ -2,6 +2,8 @@
 
 from lockbeat.jobs.applying import Applied, Put
 from lockbeat.jobs.around import Upcoming
+from lockbeat.jobs.backfill import MOST_SLOTS, UNCONFIRMED, Backfill
+from lockbeat.jobs.backfiller import Backfiller
 from lockbeat.jobs.control import Change, Resumed
 from lockbeat.jobs.definition import API, CODE, Job, JobOptions, task_id
 from lockbeat.jobs.firing import Runner
@@ -11,6 +13,7 @@ from lockbeat.jobs.past import History
 from lockbeat.jobs.plan import MOST_COUNTED, Slot
 from lockbeat.jobs.registry import Jobs, JobState
 from lockbeat.jobs.scheduler import Scheduler
+from lockbeat.jobs.several import SeveralJobs
 from lockbeat.jobs.version import KnownVersion, Version, check_version, known_versions, version_of
 from lockbeat.jobs.why import Explanation
 
@@ -18,7 +21,11 @@ __all__ = [
     "API",
     "CODE",
     "MOST_COUNTED",
+    "MOST_SLOTS",
+    "UNCONFIRMED",
     "Applied",
+    "Backfill",
+    "Backfiller",
     "Change",
     "Explanation",
     "History",
@@ -33,6 +40,7 @@ __all__ = [
     "Resumed",
     "Runner",
     "Scheduler",
+    "SeveralJobs",
     "Slot",
     "State",
     "Upcoming",

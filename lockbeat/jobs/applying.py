@@ -17,7 +17,8 @@ from typing import Any, Literal, NamedTuple
 
 from lockbeat.errors import Conflict, InvalidArgument, InvalidType
 from lockbeat.jobs import plan
-from lockbeat.jobs.control import Control
+from lockbeat.jobs.backfills import Backfills
+from lockbeat.jobs.control import who
 from lockbeat.jobs.definition import API, CODE, READS, Job, check_origin
 from lockbeat.store import results
 from lockbeat.triggers.rules import rules_version
@@ -73,6 +74,7 @@ class _Way(NamedTuple):
     """How steps are taken."""
 
     origin: str
+    by: str
     prune: bool = False
     take_over: bool = False
     expected: str = ANY_REV
@@ -91,11 +93,18 @@ OUTCOMES: dict[int, Literal["added", "changed", "unchanged"]] = {
 }
 
 
-class Applying(Control):
+class Applying(Backfills):
     """The verbs that declare jobs at run time; they are `lb.jobs`' own."""
 
     async def apply(
-        self, jobs: Iterable[Job], *, origin: str, prune: bool = False, dry_run: bool = False, take_over: bool = False
+        self,
+        jobs: Iterable[Job],
+        *,
+        origin: str,
+        prune: bool = False,
+        dry_run: bool = False,
+        take_over: bool = False,
+        by: str | None = None,
     ) -> Applied:
         """Declare a set of jobs, and remove what `origin` no longer has (`job/apply`).
 
@@ -109,19 +118,20 @@ class Applying(Control):
         prune: remove the jobs of this origin that are not among them, as `delete` does. Never those of another.
         dry_run: only say what would be done.
         take_over: jobs of other origins as well, which are this one's from then on.
+        by: who did it; None: the user of the operating system.
 
         Raises: Conflict for jobs that belong to another origin, or need a newer version of lockbeat: nothing was done.
         InvalidArgument and InvalidType for what is no job, and for two of one name.
         """
         _check_origin(origin)
         steps = self._steps(_own(jobs, origin), prune)
-        way, number = _Way(origin, prune, take_over), 0
+        way, number = _Way(origin, who(by), prune, take_over), 0
         if len(steps) > 1 or dry_run:
             found = await self._take(steps, way._replace(dry=True))
             if dry_run:
                 return _applied(origin, found, dry_run=True)
         if len(steps) > 1:
-            number = (await self._step(_Step(0, (), "", ""), _Way(origin, number=0))).number
+            number = (await self._step(_Step(0, (), "", ""), _Way(origin, way.by, number=0))).number
         try:
             found = await self._take(steps, way._replace(number=number))
         except _Overtaken:
@@ -150,11 +160,11 @@ class Applying(Control):
         while await self._store.call("job/forget", shard, limit=LEFT) == results.DONE:
             pass
 
-    async def put_one(self, job: Job, *, if_rev: str | None = None, take_over: bool = False) -> Put:
+    async def put_one(self, job: Job, *, if_rev: str | None = None, take_over: bool = False, by: str | None = None) -> Put:
         """Declare a job (`job/apply`), of the origin that it names, else "api".
 
         if_rev: only if it has this rev (`JobState.rev`); empty: only if there is none of its name.
-        take_over: though another origin has it.
+        take_over: though another origin has it. by: as for `apply`.
 
         Raises: Conflict for a job of another origin, or another rev: it is as it was. InvalidArgument, InvalidType.
         """
@@ -163,7 +173,7 @@ class Applying(Control):
             of_type("if_rev", if_rev, str, "a str")
         job = job.with_origin(API)
         origin = _check_origin(job.origin or API)
-        way = _Way(origin, take_over=take_over, expected=ANY_REV if if_rev is None else if_rev)
+        way = _Way(origin, who(by), take_over=take_over, expected=ANY_REV if if_rev is None else if_rev)
         [(_, outcome, _)] = await self._take([_Step(self.shard_of(job.name), [job], "", "")], way)
         return Put(job, job.rev, outcome)
 
@@ -260,6 +270,7 @@ class Applying(Control):
             number=way.number,
             dry=int(way.dry),
             call=self._store.new_call(),
+            by=way.by,
         )
 
 

@@ -49,7 +49,7 @@ def of(job: Job, slot_ms: int, now_ms: int, closed: Closed | None) -> Plan:
     if closed is None:
         return plan.of(job, slot_ms, now_ms)
     if closed.on(slot_ms) is not None:
-        return _day(job, slot_ms, now_ms, closed)
+        return day_of(job, slot_ms, now_ms, closed)
     excluded = closed.next(job.trigger, slot_ms, now_ms)
     if excluded is None:
         return plan.of(job, slot_ms, now_ms)
@@ -64,7 +64,7 @@ def of(job: Job, slot_ms: int, now_ms: int, closed: Closed | None) -> Plan:
         return found if goes_on else replace(found, next=_slot(job, excluded))
     # All that came due before is missed: it is too late for it, or there is a later slot to fire.
     count = job.trigger.count(slot_ms, last, MOST_COUNTED)
-    return replace(_day(job, excluded, now_ms, closed), first=slot_ms, last=last, count=-1 if count is None else count + 1)
+    return replace(day_of(job, excluded, now_ms, closed), first=slot_ms, last=last, count=-1 if count is None else count + 1)
 
 
 def _open_since(job: Job, after_ms: int, now_ms: int, closed: Closed) -> bool:
@@ -75,7 +75,7 @@ def _open_since(job: Job, after_ms: int, now_ms: int, closed: Closed) -> bool:
     return latest is not None
 
 
-def _day(job: Job, slot_ms: int, now_ms: int, closed: Closed) -> Plan:
+def day_of(job: Job, slot_ms: int, now_ms: int, closed: Closed) -> Plan:
     """Of an excluded slot, and of those of its day that have come due as well."""
     said, day, last, count = closed.on(slot_ms), closed.day(slot_ms), slot_ms, 1
     assert said is not None

@@ -11,7 +11,7 @@ import logging
 import os
 import secrets
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -26,7 +26,7 @@ from lockbeat.store.keys import job_lock
 from lockbeat.store.records import ChangeLine, SlotLine
 from lockbeat.store.rows import Row
 from lockbeat.tasks import Spawned
-from lockbeat.triggers import Called, missed, upcoming
+from lockbeat.triggers import ByHand, Called, missed, upcoming
 from lockbeat.triggers.base import FAR_MS
 from lockbeat.triggers.rules import rules_version
 from lockbeat.values.checks import of_type, one_of, whole
@@ -41,6 +41,8 @@ MOST_SKIPPED = 1000
 MOST_WORDS = 500
 """Bytes of a reason."""
 PAUSE, SKIP_NEXT = "pause", "skip_next"
+CALLED = "is run by those who call for its slots, not by an instance: lockbeat exec"
+NO_SLOTS = "has no slots: it runs when it is triggered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,8 @@ class Change:
     """What somebody did to a job, and when. Of a paused job: the change by which it is paused."""
 
     what: str
-    """pause, skip_next, resume, trigger, retire or return."""
+    """pause, skip_next, resume, trigger, put (its definition was changed), delete, retire, return, or what was done to its
+    backfill."""
     at: float | None
     """Seconds since the Unix epoch, by the server's clock; None: that was lost from the store."""
     by: str | None
@@ -169,6 +172,8 @@ class Control:
             if before is not None and before.last_ms is not None:
                 after_ms = max(after_ms, before.last_ms)
             slots = upcoming(known.job.trigger, after_ms, n) if slot_ms >= 0 else []
+            if isinstance(known.job.trigger, ByHand):
+                raise LockbeatError(f"job {name!r} {NO_SLOTS}")
             if len(slots) < n:
                 raise LockbeatError(f"job {name!r} has no {n} slots left: it has {len(slots)}")
             if await self._pause(name, SKIP_NEXT, slots[-1], reason, by, known) != results.TOO_LATE:
@@ -200,7 +205,7 @@ class Control:
             closed = view.closed if view else None
             way = way_on(job, known.place, await self._store.server_ms(shard), catchup, closed)
             if not dry_run:
-                row = self._resuming(known, way, _who(by), view)
+                row = self._resuming(known, way, who(by), view)
                 done = await self._store.call_row(row, shard)
                 if done == results.TOO_LATE:
                     continue
@@ -236,11 +241,11 @@ class Control:
         check_name("name", name)
         given = "" if params is None else dump("params", params)
         why = "" if reason is None else check_name("reason", reason, MOST_WORDS)
-        who, task_id = _who(by), f"{name}!{secrets.token_hex(6)}"
+        told_by, task_id = who(by), f"{name}!{secrets.token_hex(6)}"
         while True:
             known = await self._standing(name)
             if isinstance(known.job.trigger, Called):
-                raise LockbeatError(f"job {name!r} is run by those who call for its slots, not by an instance: lockbeat exec")
+                raise LockbeatError(f"job {name!r} {CALLED}")
             text = given or known.job.params_text
             said, found = await self._store.call(
                 "job/trigger",
@@ -252,7 +257,7 @@ class Control:
                 overlap=overlap or known.job.overlap,
                 payload=f'{{"params":{text},"headers":{{}}}}' if text else "",
                 owner=self._store.owner,
-                by=who,
+                by=told_by,
                 why=why,
             )
             if said == results.UNKNOWN:
@@ -261,15 +266,18 @@ class Control:
                 return Spawned(found.decode(), 1, said == results.DONE)
 
     async def changes(self, name: str) -> list[Change]:
-        """Who has done what to a job, the latest first: the last fifty (`job/changes`). Raises UnknownJob."""
+        """Who has done what to a job, the latest first: the last fifty (`job/changes`). And when a job of that name was deleted,
+        if that is one of the last fifty of its shard. Raises UnknownJob for a job of which nothing is known."""
         check_name("name", name)
-        existed, found = await self._store.call("job/changes", self.shard_of(name), job=name)
-        if not existed:
-            raise self._unknown(name)
+        existed, *texts = await self._store.call("job/changes", self.shard_of(name), job=name)
         try:
-            return [Change.of(line) for line in found.decode("latin-1").split("\xff")][::-1] if found else []
+            done, deleted = ([Change.of(line) for line in text.decode("latin-1").split("\xff") if line] for text in texts)
         except ValueError:
             raise Unreadable(self._store.keys.key(self.shard_of(name), "job:changes"), name) from None
+        found = [replace(change, reason=None) for change in deleted if change.reason == name] + done
+        if not existed and not found:
+            raise self._unknown(name)
+        return found[::-1]
 
     async def resume_due(self, shard: int, names: Iterable[str], blocked: Callable[[str, Exception], None]) -> None:
         """Resume jobs the time of whose pause has come. blocked: is told of one that can't be."""
@@ -299,7 +307,7 @@ class Control:
             until=until_ms,
             expected=known.place if known else "",
             held=known.paused.encode("latin-1") if known else "",
-            by=_who(by),
+            by=who(by),
             why="" if reason is None else check_name("reason", reason, MOST_WORDS),
             call=self._store.new_call(),
         )
@@ -307,8 +315,8 @@ class Control:
         if done == results.UNKNOWN:
             raise self._unknown(name)
         if done == results.FINISHED:
-            await self._standing(name)  # it may be retired
-            raise LockbeatError(f"job {name!r} has no slot left")
+            by_hand = isinstance((await self._standing(name)).job.trigger, ByHand)
+            raise LockbeatError(f"job {name!r} {NO_SLOTS if by_hand else 'has no slot left'}")
         return done
 
     def _resuming(self, known: Standing, way: Way, by: str, view: View | None = None) -> Row:
@@ -369,7 +377,7 @@ def _instant_ms(until: datetime) -> int:
     return max(ends_ms, 1)  # 0 is no time, and what lies before it is over as well
 
 
-def _who(by: str | None) -> str:
+def who(by: str | None) -> str:
     if by is not None:
         return check_name("by", by)
     try:

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypedDict, get_args
 from lockbeat.calendars import check_calendar
 from lockbeat.errors import InvalidArgument, InvalidType
 from lockbeat.retry import MOST_ATTEMPTS, Exponential, Fixed, Retry, retry_from_json
-from lockbeat.triggers import Called, Trigger, between, trigger_from_json
+from lockbeat.triggers import ByHand, Called, Trigger, between, trigger_from_json
 from lockbeat.values.checks import of_type, one_of, whole
 from lockbeat.values.durations import TEN_YEARS, Seconds, milliseconds
 from lockbeat.values.names import check_name
@@ -72,6 +72,8 @@ MOST_WAIT = 1000
 MOST_FAILURES = 100
 ADDED = ("keep_for_ms", "limit", "buffer", "cap", "pause_after", "description", "tags", "exclude")
 """Options that the first versions do not have."""
+OF_SLOTS = ("catchup", "window", "cap", "jitter", "start", "end", "limit", "pause_after", "exclude")
+"""Options that mean nothing to a job without a trigger."""
 LONGEST_DESCRIPTION = 1000
 MOST_TAGS = 50
 LONGEST_KEPT_MS = round(TEN_YEARS * 1000)
@@ -212,6 +214,11 @@ class Job:
         for unknown in sorted(rest.keys() - known.keys()):
             near = difflib.get_close_matches(unknown, known, 1)
             raise InvalidArgument(unknown, f"no such option of a job{f'; did you mean {near[0]!r}?' if near else ''}")
+        if isinstance(trigger, ByHand):
+            given = {"window": window, "jitter": jitter, "start": start, "end": end} | rest
+            for option in OF_SLOTS:
+                if given.get(option):
+                    raise InvalidArgument(option, "is for slots, and a job without a trigger has none")
         if start is not None or end is not None:
             trigger = between(trigger.of_job(name), start, end)
         return cls(
@@ -338,6 +345,13 @@ class Job:
         record.pop("window_ms", None)
         record.pop("params", None)  # it has a payload
         return f"{self.max_attempts} {json.dumps(record, separators=(',', ':'))}"
+
+    @cached_property
+    def backfilled(self) -> str:
+        """What a slot's task carries that a backfill fires, as `record`: no window, for it is as late as it is."""
+        record = json.loads(self.record.partition(" ")[2])
+        record.pop("window_ms", None)
+        return f"{self.max_attempts} {json.dumps(record | {'backfill': True}, separators=(',', ':'))}"
 
     @classmethod
     def from_definition(cls, name: str, text: str | bytes) -> Job:

@@ -113,7 +113,7 @@ class LedgerEntry:
         except (ValueError, TypeError, RecursionError):
             return cls(job, slot_ms, "unknown", reasons.sentence(reasons.UNREADABLE), code=reasons.UNREADABLE, run=run)
         state = found.slot_state
-        fired = found.code in (reasons.FIRED, reasons.TOOK_PLACE, reasons.BUFFERED)
+        fired = found.code in (reasons.FIRED, reasons.TOOK_PLACE, reasons.BUFFERED, reasons.BACKFILLED)
         why = reasons.sentence(found.code, found.detail) if found.code else error if state in ("failed", "retrying") else None
         is_run = found.max_attempts > 0
         return cls(

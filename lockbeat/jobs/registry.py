@@ -17,11 +17,12 @@ from lockbeat.errors import Conflict, InvalidArgument, InvalidType, StoreError, 
 from lockbeat.jobs import around, plan
 from lockbeat.jobs.applying import Applying, Put
 from lockbeat.jobs.around import Upcoming
-from lockbeat.jobs.control import PAUSE, Change, paused_by
+from lockbeat.jobs.control import PAUSE, Change, paused_by, who
 from lockbeat.jobs.definition import API, CODE, READS, Job, JobOptions, check_origin
 from lockbeat.jobs.listing import Stands, State, Wanted
 from lockbeat.jobs.past import Past
 from lockbeat.jobs.plan import Slot
+from lockbeat.jobs.several import SeveralJobs
 from lockbeat.jobs.standing import Standing, standings
 from lockbeat.store import reasons, results
 from lockbeat.store.records import JobCounts, Retirement, SlotLine
@@ -89,9 +90,9 @@ class Jobs(Past, Applying):
     """The jobs of a store."""
 
     @overload
-    async def put(self, *jobs: Job, since_ms: int = 0) -> dict[int, int]: ...
+    async def put(self, *jobs: Job, since_ms: int = 0, by: str | None = None) -> dict[int, int]: ...
     @overload
-    async def put(self, job: Job, /, *, if_rev: str, take_over: bool = False) -> Put: ...
+    async def put(self, job: Job, /, *, if_rev: str, take_over: bool = False, by: str | None = None) -> Put: ...
     @overload
     async def put(
         self,
@@ -102,6 +103,7 @@ class Jobs(Past, Applying):
         origin: str = API,
         if_rev: str | None = None,
         take_over: bool = False,
+        by: str | None = None,
         **options: Unpack[JobOptions],
     ) -> Put: ...
     async def put(
@@ -110,6 +112,7 @@ class Jobs(Past, Applying):
         since_ms: int = 0,
         if_rev: str | None = None,
         take_over: bool = False,
+        by: str | None = None,
         **options: Any,
     ) -> Any:
         """`put("report-7", Cron("0 9 * * *"), function="send_report", params={"customer": 7})`: declare a job (`job/apply`).
@@ -122,6 +125,7 @@ class Jobs(Past, Applying):
         origin: whose it is, see `apply`.
         if_rev: put it only if it has this rev (`JobState.rev`); empty: only if there is none of that name.
         take_over: though another origin has it.
+        by: who did it; None: the user of the operating system.
         options: queue, overlap, catchup and all that the decorators take.
 
         Also `put(job, ...)`: several of `Job.declare(...)` (`job/put`), each of the origin that it names, else "api". Returns the
@@ -132,7 +136,7 @@ class Jobs(Past, Applying):
         """
         if jobs and isinstance(jobs[0], str):
             job = _declared(jobs[0], *jobs[1:], **options)
-            return await self.put_one(job, if_rev=if_rev, take_over=take_over)
+            return await self.put_one(job, if_rev=if_rev, take_over=take_over, by=by)
         for unknown in options:
             raise InvalidArgument(unknown, "belongs to a job by its name: put(name, trigger, ...)")
         for job in jobs:
@@ -140,8 +144,8 @@ class Jobs(Past, Applying):
         if if_rev is not None or take_over:
             if len(jobs) != 1:
                 raise InvalidArgument("if_rev", f"is for one job, not {len(jobs)}")
-            return await self.put_one(jobs[0], if_rev=if_rev, take_over=take_over)
-        epochs, refused = await self._put_all([job.with_origin(API) for job in jobs], since_ms)
+            return await self.put_one(jobs[0], if_rev=if_rev, take_over=take_over, by=by)
+        epochs, refused = await self._put_all([job.with_origin(API) for job in jobs], since_ms, by)
         if refused:
             raise others(refused)
         return epochs
@@ -151,20 +155,26 @@ class Jobs(Past, Applying):
 
         version: of the code, as `beat/heartbeat` takes it; empty: it has none.
         """
-        epochs, refused = await self._put_all([job.with_origin(CODE) for job in jobs], since_ms, version)
+        epochs, refused = await self._put_all([job.with_origin(CODE) for job in jobs], since_ms, None, version)
         for name, origin in refused.items():
             log.error("job %r of this program is left out: the name belongs to origin %r; lockbeat delete frees it", name, origin)
         return epochs
 
-    async def _put_all(self, jobs: Iterable[Job], since_ms: int, version: str = "") -> tuple[dict[int, int], dict[str, str]]:
+    async def _put_all(
+        self, jobs: Iterable[Job], since_ms: int, by: str | None, version: str = ""
+    ) -> tuple[dict[int, int], dict[str, str]]:
         """The epoch of each shard; and of jobs that belong to another origin, which."""
         groups: dict[int, list[Job]] = defaultdict(list)
+        told_by = who(by)
         for job in jobs:
             groups[self.shard_of(job.name)].append(job)
         refused = dict[str, str]()
-        return {shard: await self._put(shard, several, since_ms, refused, version) for shard, several in groups.items()}, refused
+        done = {shard: await self._put(shard, several, since_ms, told_by, refused, version) for shard, several in groups.items()}
+        return done, refused
 
-    async def _put(self, shard: int, jobs: builtins.list[Job], since_ms: int, refused: dict[str, str], version: str) -> int:
+    async def _put(
+        self, shard: int, jobs: builtins.list[Job], since_ms: int, by: str, refused: dict[str, str], version: str
+    ) -> int:
         """Declare those of a shard, some runs at a time: the server works on one while the next is being worked out."""
         now_ms = await self._store.server_ms(shard)
         epoch, ahead_ms, older, most = 0, 0, 0, load("job/put").most
@@ -176,7 +186,7 @@ class Jobs(Past, Applying):
                 some, sent = jobs[begin : begin + most * ABREAST], list[asyncio.Future[Sequence[Any]]]()
                 try:
                     for start in range(0, len(some), most):
-                        rows = [self._row(job, now_ms + ahead_ms, since_ms, version) for job in some[start : start + most]]
+                        rows = [self._row(job, now_ms + ahead_ms, since_ms, by, version) for job in some[start : start + most]]
                         sent.append(asyncio.ensure_future(self._store.call_many(rows, shard)))
                         await asyncio.sleep(0)  # it goes out now
                     replies = [reply for run in await asyncio.gather(*sent) for reply in run]
@@ -229,7 +239,7 @@ class Jobs(Past, Applying):
         place = f"{first.slot_ms} {first.due_ms} {rev} {rules}"
         return self._store.row["job/declared"](job=job.name, head=job.head_in(_id(job, version)), place=place)
 
-    def _row(self, job: Job, now_ms: int, since_ms: int, version: str) -> Row:
+    def _row(self, job: Job, now_ms: int, since_ms: int, by: str, version: str) -> Row:
         first = plan.first(job, now_ms) or plan.none(job)
         return self._store.row["job/put"](
             job=job.name,
@@ -243,6 +253,7 @@ class Jobs(Past, Applying):
             reads=READS,
             limit=job.limit or 0,
             version=version,
+            by=by,
         )
 
     async def stand_again(self, shard: int, stray: Iterable[tuple[Job, str]], now_ms: int) -> None:
@@ -350,6 +361,13 @@ class Jobs(Past, Applying):
         found = (state for states in several for state in states if wanted.takes(state))
         return sorted(found, key=lambda state: state.job.name)
 
+    def all(self, *, tag: str | None = None, queue: str | None = None) -> SeveralJobs:
+        """Several jobs at once: `await lb.jobs.all(tag="billing").pause()`. Without tag and queue: every job."""
+        for argument, name in (("tag", tag), ("queue", queue)):
+            if name is not None:
+                check_name(argument, name)
+        return SeveralJobs(self, tag, queue)
+
     async def next(self, name: str, n: int = 5) -> builtins.list[datetime]:
         """The next `n` slots of a job that are to be fired, before jitter. Raises UnknownJob."""
         return [coming.slot for coming in await self.upcoming(name, n) if not coming.calendar]
@@ -376,15 +394,18 @@ class Jobs(Past, Applying):
             n -= not coming.calendar
         return found
 
-    async def delete(self, name: str) -> bool:
+    async def delete(self, name: str, *, by: str | None = None) -> bool:
         """Forget a job, its ledger, and its tasks that wait; whether there was one (`job/delete`).
 
         A task of it that runs goes on. An instance that declares the job in code declares it again when it starts.
+
+        by: who did it; None: the user of the operating system. `changes` has the last fifty jobs of a shard that were deleted.
         """
         check_name("name", name)
+        told_by = who(by)
         existed, more, call = False, 1, self._store.new_call()
         while more:
-            gone, more = await self._store.call("job/delete", self.shard_of(name), job=name, limit=DELETED, call=call)
+            gone, more = await self._store.call("job/delete", self.shard_of(name), job=name, limit=DELETED, call=call, by=told_by)
             existed = existed or bool(gone)
         return existed
 

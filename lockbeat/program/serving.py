@@ -14,7 +14,7 @@ from anyio.abc import TaskStatus
 
 from lockbeat.client import Lockbeat
 from lockbeat.errors import StoreError, StoreFormatError
-from lockbeat.jobs import Job, Scheduler, Version
+from lockbeat.jobs import Backfiller, Job, Scheduler, Version
 from lockbeat.leases.lease import monotonic
 from lockbeat.monitor import HEARTBEAT, HEARTBEAT_TTL_MS, MOST_FUNCTIONS
 from lockbeat.store import results
@@ -72,6 +72,7 @@ class Serving:
         self._scheduler = Scheduler(
             self._store, client.jobs, program.jobs, self._worker if work else None, program.durability, program.version
         )
+        self._backfiller = Backfiller(self._store)
 
     @property
     def abandoned(self) -> list[str]:
@@ -92,6 +93,7 @@ class Serving:
                     for shard in range(store.shards):
                         if self._schedules:
                             group.start_soon(self._scheduler.serve, shard)
+                            group.start_soon(self._backfiller.serve, shard)
                         if self._works:
                             group.start_soon(self._worker.serve, shard)
                     log.info("serving %s as %s on %s", self._what(), store.owner, store.connector.location)

@@ -50,8 +50,11 @@ KEYS = {
     "job:changes": "hash    job -> who did what to it",
     "job:origin": "zset    origin and job, in lexical order; and jobs that were removed, and left something behind",
     "job:applied": "zset    PX; origin by the number of the latest apply of its jobs",
-    "job:counts": "hash    job -> how often what became of its slots",
+    "job:counts": "hash    job -> how often what became of its slots; and what its ledger has forgotten",
     "version": "string  the versions of the programs that declare jobs, see _lib/version",
+    # past slots that are fired one after the other, see _lib/backfill
+    "backfill": "hash    job -> its backfill",
+    "backfill:due": "zset    job by when to look at its backfill next",
     # days on which jobs don't fire, see _lib/calendar
     "calendar": "hash    calendar -> where its days come from",
     "calendar:days": "hash    calendar -> its days",

@@ -45,7 +45,11 @@ class JobDue(NamedTuple):
     """A job may come due sooner than was told: schedulers look. On the bell."""
 
 
-Message = Granted | Next | Ended | Cancel | TaskWaits | JobDue
+class Backfilling(NamedTuple):
+    """A backfill has begun, or goes on: who carries backfills on looks. On the bell."""
+
+
+Message = Granted | Next | Ended | Cancel | TaskWaits | JobDue | Backfilling
 
 
 def parse(payload: bytes) -> Message | None:
@@ -65,4 +69,6 @@ def parse(payload: bytes) -> Message | None:
             return TaskWaits()
         case "job" if not rest:
             return JobDue()
+        case "backfill" if not rest:
+            return Backfilling()
     return None

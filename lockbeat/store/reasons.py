@@ -27,6 +27,7 @@ SENTENCES: dict[str, str] = {
     "not_begun": "no worker began it before the next was due",
     "not_begun_within": "no worker began it within {ms}",
     "took_place": "no worker began those before it",
+    "backfilled": "it is backfilled",
     "fired": "",
     "trigger_changed": "the trigger was changed before it was fired",
     "went_back": "unknown: the store went back to an earlier state, and it may have run",
@@ -65,6 +66,7 @@ BECAUSE: dict[str, str] = {
     "not_begun": "No worker began it before a later slot took its place: all were busy, or none serves its queue.",
     "not_begun_within": "No worker began it within {ms}: all were busy, or none serves its queue.",
     "took_place": "It took the place of earlier slots, which no worker had begun.",
+    "backfilled": "A backfill fired it, for it had not run at its time.",
     "fired": "",
     "trigger_changed": "The job was declared with another trigger before it was fired.",
     "went_back": "The store went back to an earlier state: nobody knows whether it ran, and it is not fired again.",
@@ -87,6 +89,7 @@ BECAUSE: dict[str, str] = {
 """By the CODE of a reason: what people are told of it, in sentences."""
 
 # Those that Python decides by.
+BACKFILLED: Final = "backfilled"
 BUFFERED: Final = "buffered"
 FIRED: Final = "fired"
 EXCLUDED: Final = "excluded"

@@ -233,6 +233,48 @@ class ChangeLine(NamedTuple):
         return cls(what, int(at), int(ends), by.encode("latin-1").decode(), why.encode("latin-1").decode())
 
 
+class BackfillLine(NamedTuple):
+    """A job's backfill, as the hash `backfill` has it; see `_lib/backfill`."""
+
+    id: str
+    state: str
+    from_ms: int
+    to_ms: int
+    at_ms: int
+    """Its slots before this were looked at."""
+    next_us: int
+    every_us: int
+    unknown: int
+    since_ms: int
+    past_ms: int
+    began_ms: int
+    ended_ms: int
+    total: int
+    fired: int
+    done: int
+    failed: int
+    cancelled: int
+    missed: int
+    known: int
+    excluded: int
+    left: int
+    row: int
+    by: str
+    why: str
+    running: int
+    """How many were fired and are not counted yet."""
+
+    @classmethod
+    def of(cls, text: bytes) -> BackfillLine:
+        """From its numbers, BY, WHY and its open slots, between them a byte 254. Raises ValueError."""
+        head, by, why, running = text.split(b"\xfe")
+        name, state, *numbers = head.decode().split()
+        said: list[Any] = [name, state, *map(int, numbers), by.decode(), why.decode(), len(running.split())]
+        if len(said) != len(cls._fields):
+            raise ValueError(text)
+        return cls(*said)
+
+
 class JobCounts(NamedTuple):
     """How often what became of a job's slots, since it was declared; the ledger forgets, these don't."""
 

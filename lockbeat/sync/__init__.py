@@ -9,6 +9,7 @@ from lockbeat import (
     Applied,
     At,
     Attempt,
+    Backfill,
     Busy,
     Calendar,
     CalendarEntry,
@@ -65,13 +66,14 @@ from lockbeat.sync.beat import Beat
 from lockbeat.sync.blocks import ClaimHandle, HeldLease, Lock, Loss
 from lockbeat.sync.client import Lockbeat
 from lockbeat.sync.holders import Gate
-from lockbeat.sync.verbs import LockBackend
+from lockbeat.sync.verbs import LockBackend, SeveralJobs
 
 __all__ = [
     "AnyOf",
     "Applied",
     "At",
     "Attempt",
+    "Backfill",
     "Beat",
     "Busy",
     "Calendar",
@@ -121,6 +123,7 @@ __all__ = [
     "Put",
     "Resumed",
     "Run",
+    "SeveralJobs",
     "Slot",
     "Spawned",
     "StoreFormatError",

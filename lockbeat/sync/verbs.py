@@ -84,20 +84,35 @@ class Tasks(Verbs[tasks.Tasks]):
     wait = blocking(tasks.Tasks.wait)
 
 
+class SeveralJobs(Verbs[jobs.SeveralJobs]):
+    """What `lb.jobs.all` answers; see `lockbeat.SeveralJobs`."""
+
+    delete = blocking(jobs.SeveralJobs.delete)
+    pause = blocking(jobs.SeveralJobs.pause)
+    resume = blocking(jobs.SeveralJobs.resume)
+    skip_next = blocking(jobs.SeveralJobs.skip_next)
+    trigger = blocking(jobs.SeveralJobs.trigger)
+
+
 class Jobs(Verbs[jobs.Jobs]):
     """`lb.jobs`; see `lockbeat.jobs.Jobs`."""
 
     put_one = blocking(jobs.Jobs.put_one)
     apply = blocking(jobs.Jobs.apply)
+    backfill = blocking(jobs.Jobs.backfill)
+    cancel_backfill = blocking(jobs.Jobs.cancel_backfill)
     changes = blocking(jobs.Jobs.changes)
     delete = blocking(jobs.Jobs.delete)
     get = blocking(jobs.Jobs.get)
+    get_backfill = blocking(jobs.Jobs.get_backfill)
     history = blocking(jobs.Jobs.history)
     ledger = blocking(jobs.Jobs.ledger)
     list = blocking(jobs.Jobs.list)
     next = blocking(jobs.Jobs.next)
     pause = blocking(jobs.Jobs.pause)
+    pause_backfill = blocking(jobs.Jobs.pause_backfill)
     resume = blocking(jobs.Jobs.resume)
+    resume_backfill = blocking(jobs.Jobs.resume_backfill)
     skip_next = blocking(jobs.Jobs.skip_next)
     trigger = blocking(jobs.Jobs.trigger)
     upcoming = blocking(jobs.Jobs.upcoming)
@@ -106,9 +121,9 @@ class Jobs(Verbs[jobs.Jobs]):
     if TYPE_CHECKING:  # a ParamSpec takes the first of several overloads only
 
         @overload
-        def put(self, *jobs: Job, since_ms: int = 0) -> dict[int, int]: ...
+        def put(self, *jobs: Job, since_ms: int = 0, by: str | None = None) -> dict[int, int]: ...
         @overload
-        def put(self, job: Job, /, *, if_rev: str, take_over: bool = False) -> Put: ...
+        def put(self, job: Job, /, *, if_rev: str, take_over: bool = False, by: str | None = None) -> Put: ...
         @overload
         def put(
             self,
@@ -119,12 +134,19 @@ class Jobs(Verbs[jobs.Jobs]):
             origin: str = ...,
             if_rev: str | None = None,
             take_over: bool = False,
+            by: str | None = None,
             **options: Unpack[JobOptions],
         ) -> Put: ...
         def put(self, *jobs: Any, **options: Any) -> Any: ...
 
     else:
         put = blocking(jobs.Jobs.put)
+
+    def all(self, *, tag: str | None = None, queue: str | None = None) -> SeveralJobs:
+        """Several jobs at once: `lb.jobs.all(tag="billing").pause()`. Without tag and queue: every job."""
+        portal, of = self._reach()
+        several = of.all(tag=tag, queue=queue)
+        return SeveralJobs(lambda: (portal, several))
 
 
 class Calendars(Verbs[calendars.Calendars]):

@@ -1,6 +1,6 @@
 -- _lib/counts: how often what became of a job's slots, since it was declared. The ledger forgets, these don't.
 --
---   counts  hash  JOB -> "FIRED DONE FAILED LOST SKIPPED MISSED CANCELLED"
+--   counts  hash  JOB -> "FIRED DONE FAILED LOST SKIPPED MISSED CANCELLED"; JOB \255 -> see _lib/ledger
 -- needs: _lib/task
 
 local STANDS = {  -- where each of them does
@@ -20,4 +20,10 @@ end
 -- Whether a job was fired as often as it is to be. `limit` 0: it has no end.
 local function counted_out(job, limit)
   return limit > 0 and tonumber(string.match(read(q.counts, job) or '0', '^%d+') or 0) >= limit
+end
+
+-- Forget all of this: the job is gone.
+local function counts_drop(job)
+  erase(q.counts, job)
+  erase(q.counts, job .. '\255')
 end

@@ -50,8 +50,8 @@ local function declare_refused(s, job, rev, origin, slot, reads, take)
 end
 
 -- Declare it as `origin`'s. Returns NEW, CHANGED or NO (as it was), whether anything of it has changed, and whether it stands at another slot after now
--- than the one given. `since`: it was last seen then, and the store has been emptied since; 0: no.
-local function declare(s, owners, origin, job, rev, definition, slot, due, since, keep, rules, limit)
+-- than the one given. `since`: it was last seen then, and the store has been emptied since; 0: no. `by`: who declares it.
+local function declare(s, owners, origin, job, rev, definition, slot, due, since, keep, rules, limit, by)
   local line, words, code, changed = read(s.defs, job), rev .. ' ' .. rules, RESULT.NO, false
   local known, owned = line and string.match(line, '^(%S+) '), line and origin_of(line) or nil
   local was, old = declare_keeps(s, job, rev)
@@ -60,6 +60,7 @@ local function declare(s, owners, origin, job, rev, definition, slot, due, since
   if known ~= rev then
     code, changed = known and RESULT.CHANGED or RESULT.NEW, true
     if s.version and not known then version_makes(s.versions, s.version) end
+    if known then change_note(s.changes, job, change_text('put', now, 0, by, was and '' or 'another trigger')) end
   end
   local first = old and schedule_retired(old)
   if first then

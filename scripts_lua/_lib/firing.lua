@@ -110,7 +110,10 @@ local function firing_overlap(job, id, due, owner, overlap, buffer, cap)
     if not read(q.open, job) then return nil end
     return firing_overlap(job, id, due, owner, overlap, buffer, cap)  -- of the next in line, of which there are fewer now
   end
-  local fresh = record.state == 'waiting' and record.tries == '' and job_of(open)  -- one that was triggered gives way to no slot
+  -- What was triggered, and what is backfilled, gives way to no slot; but a slot is not skipped for one that is backfilled.
+  local past = string.find(record.json, '"backfill":', 1, true)
+  local fresh = record.state == 'waiting' and record.tries == '' and job_of(open) and not past
+  if past and overlap == 'skip' then overlap = 'buffer_one' end
   local stays = not fresh or overlap == 'buffer_all' or cap > 0
   if stays and record.state == 'waiting' then task_queue_again(open, record) end
 

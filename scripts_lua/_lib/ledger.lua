@@ -39,6 +39,26 @@ local function ledger_drop(job, members)
   end
 end
 
+-- What the ledger of a job lacks: "SINCE PAST FROM TO", in the counts under JOB \255. Slots between SINCE and PAST were forgotten; 0: none.
+-- Those from FROM on and before TO are kept, whatever `keep` says: a backfill has fired them.
+local function ledger_past(job)
+  local since, past, from, to = string.match(read(q.counts, job .. '\255') or '', '^(%d+) (%d+) (%d+) (%d+)$')
+  return tonumber(since) or 0, tonumber(past) or 0, tonumber(from) or 0, tonumber(to) or 0
+end
+
+local function ledger_past_is(job, since, past, from, to)
+  write(q.counts, job .. '\255', string.format('%d %d %d %d', since, past, from, to))
+end
+
+-- Forget these of a job's slots, the oldest first, and remember that there was something: a backfill must not fire them again.
+local function ledger_forget(job, members)
+  ledger_drop(job, members)
+  local first, last = tonumber(string.sub(members[1] or '', #job + 2)), tonumber(string.sub(members[#members] or '', #job + 2))
+  if not first or not last then return end
+  local since, past, from, to = ledger_past(job)
+  ledger_past_is(job, past > 0 and math.min(since, first) or first, math.max(past, last), from, to)
+end
+
 local turn, grown = time[2] % 8, nil  -- job -> {keep, its latest slot}
 local logged, begins = nil, nil  -- what a line begins with -> the members that it names; what that of now begins with
 local LOOKS = 12
@@ -163,12 +183,23 @@ end
 -- Beyond `keep` entries a job's oldest go, at each eighth that is entered: counting costs more than writing. A hundred at most, whatever
 -- jobs they are of: many may have been told to keep less. What a clock that was set back has left ahead of now is not counted.
 local function ledger_trim()
-  local room = 100
+  local room, lacks = 100, {}
+  for job in pairs(grown) do lacks[#lacks + 1] = job .. '\255' end
+  gather(q.counts, lacks)
   for job, of in pairs(grown) do
     scatter(q.order)
     local low, high = '[' .. job .. '\255', '[' .. ledger_member(job, math.max(of[2], now))
-    local surplus = math.min(redis.call('ZLEXCOUNT', q.order[KEY], low, high) - string.match(of[1], '^%d+'), room)
-    if surplus > 0 then ledger_drop(job, range(q.order, low, high, surplus)) end
+    local count, _, _, from, to = redis.call('ZLEXCOUNT', q.order[KEY], low, high), ledger_past(job)
+    if to > 0 then count = count - redis.call('ZLEXCOUNT', q.order[KEY], '[' .. ledger_member(job, from), '(' .. ledger_member(job, to)) end
+    local surplus = math.min(count - string.match(of[1], '^%d+'), room)
+    if surplus > 0 then
+      local before = to > 0 and '(' .. ledger_member(job, from) or high
+      local members = range(q.order, low, before, surplus)
+      if #members < surplus and before ~= high then
+        for _, member in ipairs(range(q.order, '[' .. ledger_member(job, to), high, surplus - #members)) do members[#members + 1] = member end
+      end
+      ledger_forget(job, members)
+    end
     room = room - math.max(surplus, 0)
   end
 end

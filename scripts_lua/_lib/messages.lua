@@ -9,6 +9,7 @@
 -- cancel   TASK_ID        bell            its worker         a task that runs was cancelled
 -- task                    bell            workers            a task can be claimed, or will be sooner than was told
 -- job                     bell            schedulers         a job may come due sooner than was told
+-- backfill                bell            schedulers         a backfill has begun, or goes on
 
 local function message_granted(token)
   return 'granted ' .. token
@@ -32,4 +33,8 @@ end
 
 local function message_job()
   return 'job'
+end
+
+local function message_backfill()
+  return 'backfill'
 end

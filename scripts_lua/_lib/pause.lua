@@ -1,10 +1,10 @@
 -- _lib/pause: why no slot of a job is fired for a while, and who has done what to a job.
 --
 --   paused   hash  JOB -> the change by which it is paused
---   changes  hash  JOB -> its last fifty, the newest last, \255 between them
+--   changes  hash  JOB -> its last fifty, the newest last, \255 between them; '' -> the last fifty jobs of the shard that were deleted
 --
--- A change is "WHAT AT UNTIL \254BY\254WHY". WHAT: pause, skip_next, resume, trigger, retire or return. UNTIL: when the pause ends by itself; of skip_next
--- the last slot that is skipped; 0: when somebody resumes it. BY empty: its time had come.
+-- A change is "WHAT AT UNTIL \254BY\254WHY". WHAT: the verb; put: its definition was changed. UNTIL: when the pause ends by itself; of skip_next
+-- the last slot that is skipped; 0: when somebody resumes it. BY empty: its time had come. WHY of a delete: the job.
 -- A paused job's slot is due NEVER, see _lib/schedule.
 -- needs: _lib/schedule
 

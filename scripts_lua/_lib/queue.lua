@@ -58,7 +58,7 @@ local function queue_begin(id, record, owner, call, lease_ms)
     return nil
   end
   local said, _, slot = policies(id, record), job_of(id)
-  local window, fresh = said.window_ms or -1, record.tries == '' and record.code ~= REASON.BUFFERED
+  local window, fresh = said.window_ms or -1, record.tries == '' and record.code ~= REASON.BUFFERED and not said.backfill
   record.seq = 0
   if fresh and window >= 0 and slot and now - slot > window then
     task_end(id, record, 'missed', REASON.NOT_BEGUN_WITHIN, int(window))
@@ -69,7 +69,7 @@ local function queue_begin(id, record, owner, call, lease_ms)
   if fresh and slot then
     task_end(id, record, 'skipped', REASON.LOCK_HELD, holder)
   else
-    -- It is tried again, was triggered, or had its turn: skipped, it could not be a second time. As the job's unfinished one it lets
+    -- It is tried again, was triggered or backfilled, or had its turn: skipped, it could not be a second time. As the job's unfinished one it lets
     -- no further slot go before it.
     local job = guard_of(id)
     local _, slots = line_of(job)

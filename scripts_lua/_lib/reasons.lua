@@ -20,6 +20,7 @@ local REASON = {
   NOT_BEGUN = 'not_begun',                -- no worker had room before the next slot
   NOT_BEGUN_WITHIN = 'not_begun_within',  -- MS: no worker had room within the window
   TOOK_PLACE = 'took_place',              -- OWNER: fired by OWNER in the place of those that no worker began
+  BACKFILLED = 'backfilled',              -- OWNER: fired by OWNER for a backfill, and waits
   FIRED = 'fired',                        -- OWNER: fired by OWNER, and waits: nothing to explain
   TRIGGER_CHANGED = 'trigger_changed',    -- another trigger took effect while it was due
   WENT_BACK = 'went_back',                -- the store went back to an earlier state: it may have run

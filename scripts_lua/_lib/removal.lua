@@ -1,16 +1,19 @@
 -- _lib/removal: a job goes. First it is taken out of all that says that it is there; what it leaves behind can be much, and goes in pages.
 -- needs: _lib/ending _lib/pause _lib/origin
 
--- Nobody fires it from here on, and its name is free.
-local function job_remove(s, changes, owners, job)
+-- Nobody fires it from here on, and its name is free. `by`: who says so.
+local function job_remove(s, owners, job, by)
   local line = read(s.defs, job)
   if line then origin_passes(owners, job, origin_of(line), nil) end
   erase(s.defs, job)
   leave(s.order, job)
   erase(s.slots, job)
   leave(s.dues, job)
-  erase(q.counts, job)
-  pause_drop(s.paused, changes, job)
+  counts_drop(job)
+  erase(s.backfills, job)
+  leave(s.filling, job)
+  pause_drop(s.paused, s.changes, job)
+  if line then change_note(s.changes, '', change_text('delete', now, 0, by, job)) end
 end
 
 local function withdraw(id)

@@ -133,8 +133,7 @@ local function sweep_slot(id, record)
     slot_retire(id, record)
     return ledger_until(id, record)
   end
-  local member = ledger_member(job, slot)
-  ledger_drop(job, {member})
+  ledger_forget(job, {ledger_member(job, slot)})
 end
 
 local function sweep_ended(most, aside)

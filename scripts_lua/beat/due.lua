@@ -20,7 +20,7 @@
 --
 -- Hiding only saves work: it is beat/fire that decides who fires. A store that knows less than its caller has lost what came
 -- after: a snapshot, or a failover. What was due by then may have been fired.
--- Rarely: ledger_drop log_drop
+-- Rarely: ledger_drop log_drop counts_drop
 -- include: _lib/ledger _lib/pause _lib/origin
 
 local limit, hide = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -46,7 +46,7 @@ local function forget(job)
     leave(s.order, job)
     erase(s.slots, job)
     leave(s.dues, job)
-    erase(q.counts, job)
+    counts_drop(job)
     pause_drop(page(KEYS[33]), page(KEYS[34]), job)
   end
   if not open then

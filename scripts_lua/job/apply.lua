@@ -10,6 +10,8 @@
 -- KEYS[34] job:changes  hash
 -- KEYS[35] job:origin   zset    see _lib/origin
 -- KEYS[36] job:applied  zset    PX; ORIGIN by the number of its latest apply
+-- KEYS[37] backfill     hash
+-- KEYS[38] backfill:due  zset
 -- ARGV[1]  origin    str
 -- ARGV[2]  jobs      list  seven words a job: JOB REV DEFINITION SLOT DUE KEEP LIMIT, as job/put has them; DEFINITION empty if dry
 -- ARGV[3]  rules     str   version of the time zones' rules by which the slots were reckoned
@@ -22,6 +24,7 @@
 -- ARGV[10] number    int   of the apply that this is a step of: a fence; 0: mint it; -1: it is no apply
 -- ARGV[11] dry       int   1: only say what would be done
 -- ARGV[12] call      id    of this call; the same again is the same call, repeated
+-- ARGV[13] by        str
 --
 -- Returns  {said, number, now_ms, codes, words, cursor}  codes: of each job NEW, CHANGED or NO (as it was), or why it can't be declared: ANOTHERS,
 --                                         NEWER (it needs a newer version), STALE (it has not that rev), TOO_LATE (its slot no longer lies after now)
@@ -40,8 +43,8 @@ if said then return apply_answered(said) end
 
 local given = apply_given(ARGV[2])
 local s = schedule_of(KEYS[28], KEYS[29], KEYS[30], KEYS[31], given.jobs, KEYS[33])
-local owners, changes, epoch_key, applied = index(KEYS[35]), page(KEYS[34]), KEYS[32], KEYS[36]
-s.changes = changes
+local owners, epoch_key, applied = index(KEYS[35]), KEYS[32], KEYS[36]
+s.changes, s.backfills, s.filling = page(KEYS[34]), page(KEYS[37]), index(KEYS[38])
 declare_gather(s, given.jobs)
 
 return answer(function()
@@ -64,7 +67,7 @@ return answer(function()
     declare_epoch(epoch_key)
     local changed, first, soonest = not s.seen, schedule_first(s), math.huge
     for _, of in ipairs(given) do
-      local _, touched = declare(s, owners, origin, of.job, of.rev, of.definition, of.slot, of.due, 0, of.keep, ARGV[3], of.limit)
+      local _, touched = declare(s, owners, origin, of.job, of.rev, of.definition, of.slot, of.due, 0, of.keep, ARGV[3], of.limit, ARGV[13])
       changed, soonest = changed or touched, math.min(soonest, read(s.dues, of.job) or soonest)
       origin_passes(owners, of.job, nil, origin)  -- it may have been lost from there
     end
@@ -74,7 +77,7 @@ return answer(function()
     end
   end
   for _, job in ipairs(gone) do
-    job_remove(s, changes, owners, job)
+    job_remove(s, owners, job, ARGV[13])
     enter(owners, '\255' .. job, 0)
   end
   for _, job in ipairs(strange) do leave(owners, origin_member(origin, job)) end

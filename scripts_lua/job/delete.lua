@@ -8,9 +8,12 @@
 -- KEYS[32] job:paused  hash
 -- KEYS[33] job:changes  hash
 -- KEYS[34] job:origin  zset    see _lib/origin
+-- KEYS[35] backfill     hash
+-- KEYS[36] backfill:due  zset
 -- ARGV[1]  job        str
 -- ARGV[2]  limit      int
 -- ARGV[3]  call       id    of this call; the same again is the same call, repeated
+-- ARGV[4]  by         str
 --
 -- Returns  {existed, more}  more is 1 when ledger entries are left: ask again
 -- Under OOM: runs.
@@ -22,7 +25,8 @@ local job, limit = ARGV[1], tonumber(ARGV[2])
 local s = schedule_of(KEYS[28], KEYS[29], KEYS[30], KEYS[31], {job}, KEYS[32])
 local owners, existed, said = index(KEYS[34]), read(s.defs, job), reply_of(q.replies, ARGV[3])
 if existed and said then return {1, 0} end
-job_remove(s, page(KEYS[33]), owners, job)
+s.changes, s.backfills, s.filling = page(KEYS[33]), page(KEYS[35]), index(KEYS[36])
+job_remove(s, owners, job, ARGV[4])
 if existed then write(q.replies, ARGV[3], '1') end
 local gone = job_clear(owners, job, limit)
 return {(existed or said) and 1 or 0, gone == limit and 1 or 0}

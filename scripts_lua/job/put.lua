@@ -21,7 +21,8 @@
 -- ARGV[9]  reads       int     the version of definitions that the caller reads
 -- ARGV[10] limit       int     after so many slots that were fired it has ended; 0: never
 -- ARGV[11] version     str     of the code, as beat/heartbeat takes it; empty: it is put at run time
--- Batch: ARGV[1..11] repeat, one group a call, at most 128 a run.
+-- ARGV[12] by          str     who declares it
+-- Batch: ARGV[1..12] repeat, one group a call, at most 128 a run.
 --
 -- Returns  {code, epoch, stands, now_ms}  code: NEW, CHANGED, NO (as it was), ANOTHERS or STALE (another origin, a newer version of the code
 --                                         has it: it stays as it is) or TOO_LATE: the slot no longer lies after now. stands: as job:slot
@@ -33,21 +34,21 @@
 -- So does that of another origin. One that names none is anybody's.
 -- include: _lib/declare _lib/messages
 
-local jobs = column(11, 1)
+local jobs = column(12, 1)
 local s = schedule_of(KEYS[28], KEYS[29], KEYS[30], KEYS[31], jobs, KEYS[33])
 local owners, first, soonest = index(KEYS[34]), schedule_first(s), math.huge
 s.changes, s.versions = page(KEYS[35]), versions_read(KEYS[36])
 declare_gather(s, jobs)
 local epoch, changed = declare_epoch(KEYS[32]), not s.seen
 
-local out = each(11, function(i)
+local out = each(12, function(i)
   local job, rev, definition, slot, due = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4])
   s.version = version_said(s.versions, ARGV[i + 10])
   local origin = origin_of(definition)
   local refused, owned = declare_refused(s, job, rev, origin, slot, tonumber(ARGV[i + 8]), false)
   if refused then return {refused == RESULT.NEWER and RESULT.NO or refused, epoch, refused == RESULT.ANOTHERS and owned or '', now} end
   local since, keep, limit = tonumber(ARGV[i + 5]), ARGV[i + 6], tonumber(ARGV[i + 9])
-  local code, touched, astray = declare(s, owners, origin, job, rev, definition, slot, due, since, keep, ARGV[i + 7], limit)
+  local code, touched, astray = declare(s, owners, origin, job, rev, definition, slot, due, since, keep, ARGV[i + 7], limit, ARGV[i + 11])
   changed, soonest = changed or touched, math.min(soonest, read(s.dues, job) or soonest)
   return {code, epoch, astray and read(s.slots, job) or '', now}
 end)

@@ -162,3 +162,18 @@ def test_a_job_without_a_trigger_is_shown_as_one(said: Say, lockbeat: Lockbeat, 
         assert refused.err == "lockbeat: job 'd' has no slots: it runs when it is triggered\n"
     state = said("ls", "--json")[0]
     assert (state["job"], state["paused"]) == ("a", None), "one that can't be had stops all"
+
+
+def test_deletes_and_changed_definitions_stand_in_the_log_of_changes(said: Say, lockbeat: Lockbeat, jobs: str) -> None:
+    async def change(lb: Client) -> None:
+        await lb.jobs.put(Job.declare("a", Every(86_400), queue="x", tags=["x"], priority=3), by="bob")
+        await lb.jobs.put(Job.declare("a", Every(3600), queue="x", tags=["x"], priority=3), by="carl")
+
+    using(jobs, change)
+    assert lockbeat("delete", "a", "--by", "dora", "--url", jobs).code == 0
+    assert [(one["what"], one["by"], one["reason"]) for one in said("changes", "a", "--json")] == [("delete", "dora", None)]
+    using(jobs, change)
+    told = [(one["what"], one["by"], one["reason"]) for one in said("changes", "a", "--json")]
+    assert told == [("put", "carl", "another trigger"), ("delete", "dora", None)]
+    assert lockbeat("changes", "b", "--url", jobs).out == "nobody has changed b\n"
+    lockbeat("changes", "nobody", "--url", jobs).refuses(1, "no job named 'nobody'")

@@ -15,7 +15,7 @@ from .conftest import Lockbeat, left
 Module = Callable[..., str]
 
 SERVING = ("run", "beat", "worker", "demo")
-CONTROL = ("pause", "resume", "skip-next", "trigger", "changes", "put", "apply")
+CONTROL = ("pause", "resume", "skip-next", "trigger", "backfill", "changes", "put", "apply")
 LOOKING = (
     *("calendars", "calendar", "ls", "next", "ledger", "history", "why", "delete"),
     *("locks", "release-all", "instances", "unlock"),

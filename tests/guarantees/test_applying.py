@@ -261,9 +261,9 @@ async def test_a_deleted_job_that_was_put_again_meanwhile_stays(lb: Lockbeat) ->
     """The reply to the deletion was lost, or it has more to forget: the same call comes again."""
     await lb.jobs.put("report", Every(60))
     shard, call = lb.jobs.shard_of("report"), lb.store.new_call()
-    assert (await lb.store.call("job/delete", shard, job="report", limit=100, call=call)).existed == 1
+    assert (await lb.store.call("job/delete", shard, job="report", limit=100, call=call, by="bob")).existed == 1
     await lb.jobs.put("report", Every(60))
-    assert (await lb.store.call("job/delete", shard, job="report", limit=100, call=call)).existed == 1
+    assert (await lb.store.call("job/delete", shard, job="report", limit=100, call=call, by="bob")).existed == 1
     assert await there(lb) == {"report": "api"}
 
 

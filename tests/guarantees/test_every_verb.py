@@ -21,6 +21,7 @@ NOT_VERBS = {
     "handle",  # of a claim: calls nobody
     *("claim_on", "find_lost", "give_all_back", "give_back", "reply_lost", "completing"),  # the worker's
     *("shard_of", "stand_again", "resume_due", "pause_failing", "see_failure", "declare", "forget_removed"),  # the scheduler's
+    "all",  # asks nothing itself
 }
 """What is public by its name alone."""
 BEHIND = 11

@@ -35,9 +35,7 @@ async def test_a_waiter_whose_connection_breaks_keeps_its_wait(client: Lockbeat,
     lossy.cut()
     assert await lb.locks.release("k", "holder")
     lease = await asyncio.wait_for(waiting, 3)
-    (held,) = await lb.locks.list()
-    assert (held.key, held.owner, held.fence) == (lease.key, lease.owner, lease.fence)
-    assert held.expires_at >= lease.expires_at  # it may have asked twice, being told twice: the second ask lengthens what it has
+    assert await lb.locks.list() == [lease]
 
 
 def counts(stats: ClaimStats) -> dict[str, int]:

@@ -345,6 +345,7 @@ async def test_put_says_what_it_found(lb: Lockbeat) -> None:
             "rules": "-",
             "reads": READS,
             "limit": 0,
+            "by": "anna",
         }
         reply = await lb.store.call("job/put", shard, job=given.name, slot=far, due=far, since=0, version="", **args)
         assert reply.epoch > 0
@@ -373,6 +374,7 @@ async def test_put_refuses_a_first_slot_that_has_come_due_on_the_way(lb: Lockbea
         "rules": "-",
         "reads": READS,
         "limit": 0,
+        "by": "anna",
     }
     reply = await lb.store.call("job/put", shard, job=job.name, slot=late, due=late, since=0, version="", **args)
     assert reply.code == results.TOO_LATE

@@ -107,7 +107,7 @@ def test_what_ends_or_renews_runs_under_oom_and_what_begins_does_not() -> None:
         "task/claim",  # what waits has its memory already, and only work that ends gives memory back
         "task/mend",  # likewise
         "task/confirm",  # of a task that was spawned while there was room
-        "job/pause",  # which keeps work from beginning
+        *("job/pause", "backfill/control"),  # which keep work from beginning
         *("job/delete", "job/forget", "calendar/delete"),  # which give memory back
         "beat/heartbeat",
         "store/open",  # which instances say again with each heartbeat
@@ -208,5 +208,5 @@ def test_a_library_keeps_its_names_to_itself() -> None:
 def test_every_script_has_a_caller_and_every_call_a_script() -> None:
     called = set()
     for path in Path(lockbeat.__file__).parent.rglob("*.py"):
-        called |= set(re.findall(r'"((?:lock|fenced|claim|task|beat|job|calendar|store)/[a-z_]+)"', path.read_text()))
+        called |= set(re.findall(r'"((?:lock|fenced|claim|task|beat|job|backfill|calendar|store)/[a-z_]+)"', path.read_text()))
     assert called == set(names())

@@ -57,6 +57,7 @@ MESSAGES: list[tuple[str, tuple[Any, ...], messages.Message]] = [
     ("cancel", ("é@17",), messages.Cancel("é@17")),
     ("task", (), messages.TaskWaits()),
     ("job", (), messages.JobDue()),
+    ("backfill", (), messages.Backfilling()),
 ]
 
 
@@ -136,7 +137,12 @@ def test_a_sentence_names_what_its_page_says_and_nothing_else() -> None:
             "CALENDAR ENTRY": "{calendar}",
         }
         named = "".join(re.findall(r"\{\w+\}", reasons.SENTENCES[quoted.strip("'")]))
-        assert named == fields.get(detail[1] if detail else "", "") or name in ("FIRED", "TOOK_PLACE", "BUFFERED"), name
+        assert named == fields.get(detail[1] if detail else "", "") or name in (
+            "FIRED",
+            "TOOK_PLACE",
+            "BUFFERED",
+            "BACKFILLED",
+        ), name
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from lockbeat import Every, Lockbeat
-from lockbeat.jobs import Job
+from lockbeat.jobs import Backfiller, Job
 from lockbeat.store.keys import FORMAT, KEYS
 from lockbeat.tasks import Task
 from lockbeat.triggers import ByHand
@@ -85,7 +86,8 @@ async def use_tasks(alice: Lockbeat, bob: Lockbeat) -> None:
 
 
 async def use_jobs(alice: Lockbeat, raw: Any, go_to: Any) -> None:
-    """One whose slot is done, one that runs, one tried again, one that waits; two paused; one triggered; two of an origin."""
+    """One whose slot is done, and others of it are backfilled, one that runs, one tried again, one that waits; two paused; one
+    triggered; two of an origin."""
     jobs = [Job.declare(name, Every(10), max_attempts=2) for name in ("done", "running", "retried", "waiting")]
     await alice.jobs.put(*jobs)
     go_to(NOON + 10)
@@ -103,6 +105,9 @@ async def use_jobs(alice: Lockbeat, raw: Any, go_to: Any) -> None:
     bills = [Job.declare(f"bill {n}", Every(3600), function="bill", params={"customer": n}) for n in range(3)]
     await alice.jobs.apply(bills, origin="billing")
     await alice.jobs.apply(bills[1:], origin="billing", prune=True)
+    start, end = (datetime.fromtimestamp(NOON + at, UTC) for at in (-30, 10))
+    await alice.jobs.backfill("done", start, end, rate=0.5, reason="a new report", by="bob")
+    await Backfiller(alice.store).tick(0)
 
 
 def text_of(backend: Backend, namespace: str, instances: dict[str, str]) -> str:

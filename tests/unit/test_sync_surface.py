@@ -26,6 +26,7 @@ PAIRS: dict[type[Any], type[Any]] = {
     claims.Claims: holders.Claims,
     fences.Fenced: verbs.Fenced,
     jobs.Jobs: verbs.Jobs,
+    jobs.SeveralJobs: sync.SeveralJobs,
     locks.Locks: holders.Locks,
     tasks.Tasks: verbs.Tasks,
 }

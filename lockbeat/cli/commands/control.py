@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from lockbeat.cli._command import LOOK, JobName, command
+from lockbeat.cli._command import LOOK, By, JobName, command
 from lockbeat.cli._entries import instant_of
 from lockbeat.cli._errors import Problem, Usage
 from lockbeat.cli._output import Answer, Table, clock, fields, iso, say, several
@@ -28,7 +28,6 @@ Every = Annotated[bool, typer.Option("--all", help="Every job.")]
 OfQueue = Annotated[str | None, typer.Option("--queue", metavar="QUEUE", help="Every job of this queue.")]
 Tag = Annotated[str | None, typer.Option(metavar="TAG", help="Every job with this tag.")]
 Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="For those who look later.")]
-By = Annotated[str | None, typer.Option(metavar="NAME", help="Who does it; else your user name.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 Until = Annotated[int | None, typer.Option(metavar="TIME", help="2030-01-31T12:00:00, local or --utc; or ms.", parser=instant_of)]
 

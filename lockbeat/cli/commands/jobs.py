@@ -9,7 +9,7 @@ from typing import Annotated, get_args
 import typer
 
 from lockbeat.calendars import read_view
-from lockbeat.cli._command import LOOK, JobName, command
+from lockbeat.cli._command import LOOK, By, JobName, command
 from lockbeat.cli._entries import ENTRY, state_of
 from lockbeat.cli._errors import Problem
 from lockbeat.cli._output import Answer, Cell, Table, clock, fields, styled
@@ -249,11 +249,11 @@ async def nobody_runs(lb: Lockbeat, jobs: Sequence[Job]) -> str:
 
 
 @command(LOOK)
-async def delete(lb: Lockbeat, job: JobName) -> Answer:
+async def delete(lb: Lockbeat, job: JobName, by: By = None) -> Answer:
     """Forget a job and its ledger.
 
     An instance that declares it in code does so again when it starts.
     """
-    if not await lb.jobs.delete(job):
+    if not await lb.jobs.delete(job, by=by):
         raise Problem(f"no job named {job!r}")
     return Answer({"job": job}, f"deleted {job} and its ledger")

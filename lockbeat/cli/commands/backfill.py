@@ -1,0 +1,122 @@
+"""backfill: past slots that have not run are fired; how far that has come; and what stops it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lockbeat.cli._command import LOOK, By, JobName, Yes, command, make_sure
+from lockbeat.cli._entries import instant_of
+from lockbeat.cli._errors import Problem, Usage, until_signalled
+from lockbeat.cli._output import Answer, clock, fields, is_terminal, several
+from lockbeat.cli._store import Where
+from lockbeat.cli.commands.control import DryRun, Reason
+from lockbeat.client import Lockbeat
+from lockbeat.jobs import UNCONFIRMED, Backfill
+from lockbeat.monitor import instances
+from lockbeat.values.durations import instant
+from lockbeat.values.visible import visible
+
+COUNTS = "done failed cancelled missed running known excluded unknown left"
+BACKFILL = f"job state start end at total fired {COUNTS} rate by reason began_at ended_at"
+LOOK_AGAIN = 0.2
+"""Seconds between looks at how far it has come."""
+WORDS = {"known": "known to the ledger", "unknown": "of which nobody knows", "running": "under way"}
+
+
+@command(LOOK)
+def backfill(
+    where: Where,
+    as_json: bool,
+    job: JobName,
+    start: Annotated[
+        int | None,
+        typer.Option("--from", metavar="TIME", help="Slots from then on: 2030-01-31T12:00:00; or ms.", parser=instant_of),
+    ] = None,
+    end: Annotated[
+        int | None, typer.Option("--to", metavar="TIME", help="And before then; else up to now.", parser=instant_of)
+    ] = None,
+    rate: Annotated[float | None, typer.Option(metavar="N", help="Fire at most N slots a second.")] = None,
+    unknown: Annotated[bool, typer.Option("--unknown", help="Also slots of which nobody knows whether they ran.")] = False,
+    pause: Annotated[bool, typer.Option("--pause", help="Let it fire nothing more for now.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Let it go on.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="End it; what it has fired runs.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for its end; on a terminal it does.")] = False,
+    reason: Reason = None,
+    by: By = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+) -> Answer:
+    """Fire past slots that have not run.
+
+    Without --from, show how far that has come.
+    With more than 1000 slots it asks first, unless --yes.
+    """
+    verbs = [verb for verb, said in (("pause", pause), ("resume", resume), ("cancel", cancel)) if said]
+    if len(verbs) + (start is not None) > 1:
+        raise Usage("say one of --from, --pause, --resume and --cancel")
+    if start is None and (end is not None or rate is not None or unknown or dry_run):
+        raise Usage("say --from TIME: the slots from then on")
+
+    async def told(lb: Lockbeat) -> Backfill:
+        if (found := await lb.jobs.get_backfill(job)) is None:
+            raise Problem(f"{job} has no backfill; --from TIME begins one")
+        return found
+
+    async def step_in(lb: Lockbeat) -> Backfill:
+        verb = {"pause": lb.jobs.pause_backfill, "resume": lb.jobs.resume_backfill, "cancel": lb.jobs.cancel_backfill}[verbs[0]]
+        await verb(job, reason, by=by)
+        return await told(lb)
+
+    async def begin(lb: Lockbeat, *, plan: bool, confirm: bool) -> Backfill:
+        assert start is not None
+        till = None if end is None else instant(end)
+        return await lb.jobs.backfill(
+            job, instant(start), till, rate=rate, confirm=confirm, unknown=unknown, dry_run=plan, reason=reason, by=by
+        )
+
+    async def do(lb: Lockbeat) -> tuple[Backfill, bool]:
+        found = await (step_in(lb) if verbs else told(lb) if start is None else begin(lb, plan=False, confirm=True))
+        if (wait or (is_terminal() and not as_json)) and found.state == "running":
+            found = await _followed(lb, found, shown=is_terminal() and not as_json)
+        return found, found.state == "running" and not any(one.schedules for one in await instances(lb.store))
+
+    if start is not None and (dry_run or not yes):
+        planned = where.ask(lambda lb: begin(lb, plan=True, confirm=True))
+        if dry_run:
+            return Answer(fields(planned, BACKFILL) | {"dry_run": True}, _told(planned))
+        if planned.total > UNCONFIRMED:
+            question = f"{_told(planned)}. Fire them?"
+            make_sure(yes, question, "nothing was begun", without_terminal=f"these are {planned.total} slots of {job}")
+    found, nobody = where.ask(do)
+    remark = "no instance schedules, so nothing goes on; start one: lockbeat run MODULE:BEAT" if nobody else ""
+    return Answer(fields(found, BACKFILL), _told(found), remark)
+
+
+def _told(found: Backfill) -> str:
+    """How far it has come, in a line."""
+    fires = f"would fire {found.fired}" if found.state == "planned" else f"{found.fired} fired"
+    skip = "left" if found.state == "planned" else ""
+    counts = {name: getattr(found, name) for name in COUNTS.split() if name != skip}
+    rest = "".join(f", {number} {WORDS.get(name, name)}" for name, number in counts.items() if number)
+    head = f"{found.job}: backfill from {clock(found.start)} to {clock(found.end)}"
+    return f"{head}{'' if found.state == 'planned' else f' {found.state}'}: {several(found.total, 'slot')}, {fires}{rest}"
+
+
+async def _followed(lb: Lockbeat, found: Backfill, *, shown: bool) -> Backfill:
+    """As it stands when it has ended, or was paused; or when a signal comes, which ends the looking alone."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with until_signalled() as ended, Progress(*columns, console=Console(), disable=not shown, transient=True) as progress:
+        bar = progress.add_task(visible(found.job), total=found.total or 1)
+        while not found.is_over and found.state != "paused":
+            progress.update(bar, completed=found.total - found.left, total=found.total or 1)
+            await asyncio.wait((ended,), timeout=LOOK_AGAIN)
+            if ended.done():
+                break
+            found = await lb.jobs.get_backfill(found.job) or found
+        progress.update(bar, completed=found.total - found.left)
+    return found

@@ -1,0 +1,121 @@
+-- _lib/backfilling: which slots a backfill fires, and what becomes of what the ledger had of them.
+-- needs: _lib/ending _lib/backfill
+
+local KNOWN = 'known'
+local LEFT = 'left'
+-- Of these nobody knows whether they ran.
+local unsure = {[REASON.WENT_BACK] = true, [REASON.EMPTIED] = true, [REASON.SLOT_LOST] = true}
+
+-- The last of the slots that an entry of the ledger stands for which were not fired, and how many; nil: it stands for one, or was fired.
+local function several(record)
+  if record.state ~= 'missed' and record.state ~= 'skipped' then return nil end
+  local last, count = string.match(record.json, '"last":(%d+),"count":(%-?%d+)')
+  return tonumber(last), tonumber(count)
+end
+
+-- What the ledger says of a slot: its record or, if it is one of several, theirs; and under which slot that stands.
+local function ledger_of(job, slot)
+  local record = task_read(slot_id(job, slot))
+  if record then return record, slot end
+  scatter(q.order)
+  local high, low = '(' .. ledger_member(job, slot), '[' .. job .. '\255'
+  local before = redis.call('ZREVRANGEBYLEX', q.order[KEY], high, low, 'LIMIT', 0, 1)[1]
+  local first = before and tonumber(string.sub(before, #job + 2))
+  record = first and task_read(slot_id(job, first))
+  if record and (several(record) or 0) >= slot then return record, first end
+end
+
+-- Whether a slot is not to be fired: KNOWN, it has run or is at it; LEFT, nobody knows whether it ran. nil: it is; and then what the ledger
+-- says of it, and where.
+local function backfill_verdict(job, slot, b)
+  local found, problem, first = attempt(ledger_of, job, slot)
+  if problem then return KNOWN end
+  if found and found.state ~= 'missed' and found.state ~= 'skipped' then return KNOWN end
+  local lost = found and unsure[found.code] or not found and b.since <= slot and slot <= b.past
+  if lost and b.unknown == 0 then return LEFT end
+  return nil, found, first
+end
+
+-- What the ledger has of several slots is its line for these alone.
+local function ledger_part(job, first, last, count, of)
+  local id, part = slot_id(job, first), record_new('0 {"last":' .. int(last) .. ',"count":' .. int(count) .. '}', first)
+  part.state, part.code, part.detail, part.spawned = of.state, of.code, of.detail, of.spawned
+  task_write(id, part)
+  enter(q.order, ledger_member(job, first), 0)
+  ledger_until(id, part)
+  return part
+end
+
+-- A slot is fired that the ledger has as one of several: those before it are an entry, and those after it are one.
+-- `before`, `following`: its neighbours among the job's slots.
+local function ledger_split(job, slot, record, first, before, following)
+  local last, count = several(record)
+  if not last then return end
+  if first < slot and before < first then
+    leave(q.order, ledger_member(job, first))
+    leave(q.ended, slot_id(job, first))
+    erase(q.tasks, slot_id(job, first))
+  elseif first < slot then
+    ledger_part(job, first, before, before == first and 1 or -1, record)
+  end
+  local at = following
+  while at <= last and read(q.tasks, slot_id(job, at)) do at = at + 1 end
+  if at > last then return end
+  local rest = ledger_part(job, at, last, first == slot and count > 1 and count - 1 or -1, record)
+  log_enter(log_start(LOG, rest.spawned), ledger_member(job, at))
+  ledger_odd(job, at, rest)
+end
+
+-- Count which of the slots that were fired have ended.
+local function backfill_count(job, b)
+  local ids, open = {}, {}
+  for at, slot in ipairs(b.open) do ids[at] = slot_id(job, slot) end
+  gather(q.tasks, ids)
+  for at, id in ipairs(ids) do
+    local record, problem = attempt(task_read, id)
+    local state = record and record.state
+    if problem or state == 'waiting' or state == 'running' or state == 'stopping' then
+      open[#open + 1] = b.open[at]
+    elseif state == 'done' or state == 'cancelled' then
+      b[state], b.row = b[state] + 1, state == 'done' and 0 or b.row
+    else
+      local word = state == 'dead' and 'failed' or 'missed'
+      b[word], b.row = b[word] + 1, b.row + (state == 'dead' and 1 or 0)
+    end
+  end
+  b.open = open
+end
+
+-- What the job's next task has to wait for: one that has not ended, whatever it is of. nil: nothing.
+local function backfill_behind(job, owner)
+  local open = line_of(job)
+  while open and not task_unfinished(open, owner) do
+    line_leave(job, open)
+    open = line_of(job)
+  end
+  return open
+end
+
+-- Its slots are kept beside those that the job keeps, as many again; some of its stretch the job keeps anyway.
+local function backfill_keep(job, b, keep)
+  local since, past = ledger_past(job)
+  ledger_past_is(job, since, past, b.from, b.at)
+  scatter(q.order)
+  local low = '[' .. ledger_member(job, b.from)
+  local surplus = redis.call('ZLEXCOUNT', q.order[KEY], low, '(' .. ledger_member(job, b.at)) - 2 * string.match(keep, '^%d+')
+  if surplus > 0 then ledger_forget(job, range(q.order, low, '(' .. ledger_member(job, b.open[1] or b.at), math.min(surplus, 100))) end
+end
+
+-- Its own identity, whatever the ledger had under it: once it has ended it is a slot as any other.
+local function backfill_fire(job, slot, text, owner, overlap, limit, keep)
+  local id = slot_id(job, slot)
+  local record = record_new(text, slot)
+  record_stamp(record, 0, keep)
+  record_says(record, REASON.BACKFILLED, owner)
+  leave(q.ended, id)
+  task_queue(id, record, now)  -- not as long due as it is: those that are due now would wait for all of them
+  ledger_keep(job, slot, keep)
+  if overlap ~= 'allow' then write(q.open, job, id) end
+  tally(q.stats, 'spawned')
+  if limit == 0 then counted(job, 'fired', 1, true) end
+end
