@@ -59,7 +59,7 @@ class Request:
 class Outcome:
     """What it came to."""
 
-    kind: Literal["ended", "busy", "known", "soon", "unsure", "lost", "signalled"]
+    kind: Literal["ended", "busy", "known", "soon", "paused", "unsure", "lost", "signalled"]
     """lost: the command was ended, for its lock was lost. signalled: before it had begun. Of the others but `ended`, none was
     begun."""
     said: str
@@ -289,6 +289,7 @@ def _not_begun(job: Job, slot_ms: int | None, call: Call) -> tuple[Any, str]:
         "known": f"{slot} of {job.name!r} was run before, or is being run",
         "soon": f"{job.name!r} was last run as {call.of}: {job.trigger}",
         "busy": f"{job.name!r} is busy: {call.of} has not ended",
+        "paused": f"{job.name!r} is paused by {call.of}",
         "unsure": f"{slot} of {job.name!r} came before the store was first written to: it may have run, and is not run now",
     }
     return call.said, said[call.said]

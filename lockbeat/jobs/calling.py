@@ -15,12 +15,13 @@ from lockbeat.store.keys import job_lock
 from lockbeat.tasks import Task, Tasks
 from lockbeat.triggers import Called, Trigger, missed
 
-Said = Literal["begun", "known", "soon", "busy", "unsure"]
+Said = Literal["begun", "known", "soon", "busy", "paused", "unsure"]
 SAID: dict[int, Said] = {
     results.STARTED: "begun",
     results.FINISHED: "known",
     results.NO: "soon",
     results.BUSY: "busy",
+    results.PAUSED: "paused",
     results.LOST: "unsure",
 }
 EXEC = "exec"
@@ -35,8 +36,8 @@ class Call:
 
     said: Said
     """begun: run it, as `task`. known: the slot was run, is being run, or was skipped or missed. soon: too little time has passed
-    since `of`. busy: the task or owner `of` has not ended. unsure: the slot may have run before the store was emptied, and is
-    missed."""
+    since `of`. busy: the task or owner `of` has not ended. paused: by `of`. unsure: the slot may have run before the store was
+    emptied, and is missed."""
     of: str
     """The id of the task that it is about; busy: or who holds the job's lock."""
     task: Task | None = None

@@ -29,3 +29,4 @@ TOO_LATE: Final = -9  # what it depends on has gone on
 BUSY: Final = -10  # somebody is at it
 REMEMBERED: Final = -11  # it is done, and remembered as such
 NEWER: Final = -12  # only a newer version can read what is there
+PAUSED: Final = -13  # somebody has paused it

@@ -1,5 +1,5 @@
 -- _lib/calling: slots that somebody calls for. The newest in the ledger is where such a job stands.
--- needs: _lib/firing
+-- needs: _lib/firing _lib/pause
 
 -- The newest slot of a job that has come, or -1. What lies ahead was entered before the clock was set back.
 local function calling_newest(job)
@@ -43,4 +43,14 @@ local function calling_start(id, record, owner, call, lease_ms, again)
   local lease, holder = task_start(id, record, owner, call, lease_ms)
   if not lease and again then task_queue(id, record, now) end
   return lease, holder
+end
+
+-- By whom a job is paused, and why; nil: it is not, or not any more.
+local function calling_paused(paused, changes, job)
+  local line = read(paused, job)
+  if not line then return nil end
+  local _, _, ends, by, why = change_parse(paused, job, line)
+  if ends == 0 or ends > now then return why == '' and by or by .. ': ' .. why end
+  erase(paused, job)
+  change_note(changes, job, change_text('resume', now, 0, '', ''))
 end

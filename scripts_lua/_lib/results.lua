@@ -24,4 +24,5 @@ local RESULT = {
   BUSY = -10,       -- somebody is at it
   REMEMBERED = -11, -- it is done, and remembered as such
   NEWER = -12,      -- only a newer version can read what is there
+  PAUSED = -13,     -- somebody has paused it
 }

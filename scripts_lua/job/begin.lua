@@ -3,6 +3,8 @@
 -- KEYS[1..27] of _lib/task
 -- KEYS[28] job        hash    job -> "REV JSON"
 -- KEYS[29] epoch      string  when this shard was first written to
+-- KEYS[30] job:paused   hash  see _lib/pause
+-- KEYS[31] job:changes  hash
 -- ARGV[1]  job        str
 -- ARGV[2]  rev        str   of the definition that the rest was reckoned by
 -- ARGV[3]  slot       int   ms; -1: this moment
@@ -20,11 +22,11 @@
 --
 -- Returns  {said, fence, expires_at_ms, now_ms, of}
 --          said STARTED: run it, as the task `of`; FINISHED: the slot was begun, skipped or missed before, as `of`; NO: it has not come, or it
---          is too soon after `of`; BUSY: the task `of` has not ended, or the owner `of` holds the job's lock; LOST: it came before the store
+--          is too soon after `of`; BUSY: the task `of` has not ended, or the owner `of` holds the job's lock; PAUSED: by `of`; LOST: it came before the store
 --          was first written to; EXPIRED: this call had begun it, and its lease ran out; TOO_LATE: look again; UNKNOWN: no such job
 --
 -- An emptied store knows of no slot that ran: what came before its epoch may have, and is missed.
--- include: _lib/calling
+-- include: _lib/calling _lib/pause
 
 task_sweep(20, false, {ids = {}, count = 0})  -- or it would be busy by a task whose caller is dead
 
@@ -59,19 +61,23 @@ return answer(function()
     record = record_new(ARGV[10], slot)
     record_stamp(record, 0, keep)
   end
-  local code, detail = calling_overlap(job, id, owner)
+  local code, detail, said = REASON.PAUSED, calling_paused(page(KEYS[30]), page(KEYS[31]), job), RESULT.PAUSED
+  if not detail then
+    code, detail = calling_overlap(job, id, owner)
+    said = RESULT.BUSY
+  end
   local lease
   if not code then
     lease, detail = calling_start(id, record, owner, call, tonumber(ARGV[14]), again)
     code = not lease and REASON.LOCK_HELD
   end
-  if code and (again or ARGV[9] ~= '1') then return {RESULT.BUSY, 0, 0, now, detail} end
+  if code and (again or anytime or said == RESULT.BUSY and ARGV[9] ~= '1') then return {said, 0, 0, now, detail} end
   if not again and tonumber(ARGV[7]) ~= 0 then
     ledger_missed(job, tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), REASON.NOT_CALLED, '', keep)
   end
   if code then
     firing_skipped(job, slot, code, detail, keep)
-    return calling_say(call, RESULT.BUSY, detail)
+    return calling_say(call, said, detail)
   end
   write(q.open, job, id)
   if not again then

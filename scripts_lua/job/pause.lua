@@ -38,9 +38,11 @@ return each(8, function(i)
   local job, what, ends, expected, by, why, call = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 3], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7]
   local said = reply_of(replies, call)
   if said then return tonumber(said) end
-  if not read(s.defs, job) then return RESULT.UNKNOWN end
+  local definition = read(s.defs, job)
+  if not definition then return RESULT.UNKNOWN end
   local place, line = read(s.slots, job), read(s.paused, job)
-  if place and string.sub(place, 1, 3) == '-1 ' then return RESULT.FINISHED end
+  local called = string.find(definition, '"type":"called"', 1, true)  -- job/begin looks at its pause, and at its end
+  if place and string.sub(place, 1, 3) == '-1 ' and not called then return RESULT.FINISHED end
   if expected == '' then
     if ends > 0 and ends <= now then return RESULT.TOO_LATE end
   elseif expected ~= place or ARGV[i + 4] ~= (line or '') then
@@ -54,7 +56,7 @@ return each(8, function(i)
   write(s.paused, job, change_text(what, since, ends, by, why))
   if place then
     write(s.slots, job, (string.gsub(place, '^(%S+) %S+', '%1 ' .. NEVER)))
-    enter(s.dues, job, ends > 0 and ends or tonumber(NEVER))
+    enter(s.dues, job, ends > 0 and not called and ends or tonumber(NEVER))
   end
   change_note(changes, job, change_text(what, now, ends, by, why))
   local code = before and RESULT.NO or RESULT.DONE

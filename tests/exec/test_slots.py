@@ -130,6 +130,22 @@ def test_a_host_that_dies_loses_the_slot_and_the_next_call_says_so(execute: Exec
     assert states == ["done", "lost"]
 
 
+def test_a_paused_job_is_not_run_on_any_host(execute: Exec, lockbeat: Lockbeat, store: str) -> None:
+    often = ("report", "--at-most-once-per", "1ms")
+    assert execute(*often, "--", "true").ends() == 0
+    assert lockbeat("pause", "report", "--by", "ann", "--url", store).code == 0
+    host = execute(*often, "-v", "--", "echo", "ran")
+    assert host.ends() == 0
+    assert host.out == ""
+    assert "is paused by ann" in host.err
+    [job] = lockbeat("ls", "--url", store, "--json").json
+    assert job["paused"]["by"] == "ann"
+    assert lockbeat("resume", "report", "--url", store).code == 0
+    again = execute(*often, "--", "echo", "ran")
+    assert again.ends() == 0
+    assert again.out == "ran\n"
+
+
 def test_at_most_once_in_a_while(execute: Exec, lockbeat: Lockbeat, store: str) -> None:
     """ShedLock #6: a second host that comes a little later runs it again."""
     first = execute("report", "--at-most-once-per", "5m", "--", "sh", "-c", "exit 3")

@@ -14,6 +14,7 @@ from lockbeat.errors import LockbeatError
 from lockbeat.jobs import Job
 from lockbeat.jobs.calling import EXEC, Call, Missed, begin, nearest, uncalled
 from lockbeat.triggers import Called, Trigger
+from lockbeat.values.durations import instant
 from tests.conftest import Connect, only
 from tests.proxy import Proxy, calls_of
 from tests.tasks import NOON, stopped
@@ -30,7 +31,7 @@ def call(lb: Lockbeat, slot: float | None, of: Job | None = None, **options: Any
     return begin(lb.store, lb.jobs, lb.tasks, of or job(), slot_ms, **{"lease_ms": 5000, **options})
 
 
-async def ends(lb: Lockbeat, began: Call) -> None:
+async def finish(lb: Lockbeat, began: Call) -> None:
     assert began.task is not None
     assert await lb.tasks.complete(began.task)
 
@@ -100,7 +101,7 @@ async def test_four_hosts_with_skewed_clocks_run_each_slot_once(connect: Connect
                 assert came.said in ("begun", "known"), came
                 if came.task is not None:
                     ran.append((chosen, host))
-                    await ends(lb, came)
+                    await finish(lb, came)
             slots_run = [chosen for chosen, _ in ran]
             assert slots_run == sorted(set(slots_run))
             assert slots_run[:30] == [first + n * (slots_run[1] - slots_run[0]) for n in range(30)]
@@ -118,7 +119,7 @@ async def test_cronie_197_a_day_without_a_call_is_missed_and_the_next_runs_once(
             move(evening + day * 86_400 + 1)
             came = await call(lb, evening + day * 86_400, daily)
             if came.task is not None:
-                await ends(lb, came)
+                await finish(lb, came)
         assert await told(lb) == [
             ("done", 18.5 * 3600, None),
             ("missed", 18.5 * 3600 + 86_400, "not_called"),
@@ -134,7 +135,7 @@ async def test_no_slot_is_begun_before_it_has_come_nor_after_a_later_one(lb: Loc
         move(NOON + 299)
         assert (await call(lb, NOON + 300)).said == "soon"
         move(NOON + 600)
-        await ends(lb, await call(lb, NOON + 600))
+        await finish(lb, await call(lb, NOON + 600))
         assert (await call(lb, NOON + 300)).said == "known"
         assert await told(lb) == [("done", 600, None)]
 
@@ -151,7 +152,7 @@ async def test_a_slot_that_meets_its_unfinished_one_is_skipped_or_left(lb: Lockb
         assert [state for state, *_ in await told(lb)] == ["fired"]
         skipped = await call(lb, NOON + 600)
         assert (skipped.said, skipped.of) == ("busy", began.of)
-        await ends(lb, began)
+        await finish(lb, began)
         assert (await call(lb, NOON + 600)).said == "known"
         assert await told(lb) == [("done", 300, None), ("skipped", 600, "overlap")]
 
@@ -180,7 +181,7 @@ async def test_a_failed_slot_that_is_retried_is_begun_by_the_next_call_for_it(lb
             await lb.tasks.retry(came.of)
             assert again or (await lb.jobs.get("report")).counts.fired == 1
         move(NOON + 600)
-        await ends(lb, await call(lb, NOON + 600))
+        await finish(lb, await call(lb, NOON + 600))
         assert [state for state, *_ in await told(lb)] == ["missed", "done"]
         assert (await lb.jobs.get("report")).open is None
 
@@ -190,11 +191,11 @@ async def test_a_changed_trigger_makes_no_slots_missed_that_were_none(lb: Lockbe
     with stopped() as move:
         await lb.jobs.put(job())
         move(NOON + 300)
-        await ends(lb, await call(lb, NOON + 300))
+        await finish(lb, await call(lb, NOON + 300))
         move(NOON + 570)
-        await ends(lb, await call(lb, NOON + 540, job(EVERY_MINUTE)))
+        await finish(lb, await call(lb, NOON + 540, job(EVERY_MINUTE)))
         move(NOON + 600)
-        await ends(lb, await call(lb, NOON + 600, job(EVERY_MINUTE)))
+        await finish(lb, await call(lb, NOON + 600, job(EVERY_MINUTE)))
         assert [state for state, *_ in await told(lb)] == ["done", "done", "done"]
 
 
@@ -208,11 +209,40 @@ async def test_at_most_once_in_a_while_is_reckoned_from_the_last_start_by_the_se
             came = await call(lb, None, often)
             assert came.said == said, later
             if came.task is not None:
-                await ends(lb, came)
+                await finish(lb, came)
         move(NOON + 100)  # the clock was set back: what lies ahead counts no more
         assert (await call(lb, None, often)).said == "soon"
         move(NOON - 3600)
         assert (await call(lb, None, often)).said == "begun"
+
+
+@only("memory")
+@pytest.mark.parametrize("ends", [None, 450])
+async def test_a_paused_job_begins_no_slot_until_it_goes_on(lb: Lockbeat, ends: int | None) -> None:
+    with stopped() as move:
+        await call(lb, NOON - 300)
+        assert await lb.jobs.pause(
+            "report", "moving house", None if ends is None else instant(round((NOON + ends) * 1000)), by="ann"
+        )
+        assert not await lb.jobs.pause(
+            "report", "moving house", None if ends is None else instant(round((NOON + ends) * 1000)), by="ann"
+        )
+        move(NOON + 300)
+        for _ in range(2):
+            came = await call(lb, NOON + 300, skips=False)
+            assert (came.said, came.of) in (("paused", "ann: moving house"), ("known", f"report@{round((NOON + 300) * 1000)}"))
+        paused = (await lb.jobs.get("report")).paused
+        assert paused is not None
+        assert (paused.by, paused.reason) == ("ann", "moving house")
+        if ends is None:
+            way = await lb.jobs.resume("report", by="bob")
+            assert way is not None
+            assert way.skipped == 0
+        move(NOON + 600)
+        await finish(lb, await call(lb, NOON + 600))
+        assert (await told(lb))[-2:] == [("skipped", 300, "paused"), ("done", 600, None)]
+        assert (await lb.jobs.get("report")).paused is None
+        assert next(change.what for change in await lb.jobs.changes("report")) == "resume"
 
 
 async def test_of_many_that_call_at_once_one_begins_the_slot(lb: Lockbeat, connect: Connect) -> None:

@@ -18,7 +18,7 @@ from lockbeat.client import Lockbeat
 from lockbeat.jobs import Change, JobState, Resumed
 from lockbeat.jobs.control import PAUSE
 from lockbeat.monitor import instances
-from lockbeat.triggers import ByHand, upcoming
+from lockbeat.triggers import ByHand, Called, upcoming
 from lockbeat.values.durations import instant
 
 CHANGE = "what at by reason until_at"
@@ -48,7 +48,7 @@ async def _chosen(
 
 
 def _is_over(state: JobState) -> str:
-    if state.next is not None or state.paused is not None:
+    if state.next is not None or state.paused is not None or isinstance(state.job.trigger, Called):
         return ""
     return "has no slots: it runs when it is triggered" if isinstance(state.job.trigger, ByHand) else "has no slot left"
 
