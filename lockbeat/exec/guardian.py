@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, NoReturn
 
+from lockbeat.values.visible import visible
+
 FORWARDED = tuple(
     getattr(signal, name) for name in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGCONT")
 )
@@ -300,9 +302,9 @@ class _Guarding:
             os.execvp(self._command[0], list(self._command))  # noqa: S606 - what the user asks for
         except FileNotFoundError:
             code = 127
-            os.write(2, f"lockbeat: {self._command[0]}: command not found\n".encode(errors="backslashreplace"))
+            os.write(2, f"lockbeat: {visible(self._command[0])}: command not found\n".encode())
         except OSError as problem:
-            os.write(2, f"lockbeat: {self._command[0]}: {problem.strerror}\n".encode(errors="backslashreplace"))
+            os.write(2, f"lockbeat: {visible(self._command[0])}: {problem.strerror}\n".encode())
         finally:
             os._exit(code)
 

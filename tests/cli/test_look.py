@@ -108,7 +108,7 @@ def test_a_namespace_is_a_store_of_its_own(lockbeat: Lockbeat, jobs: str) -> Non
 def test_next_gives_as_many_slots_as_asked_for(lockbeat: Lockbeat, jobs: str) -> None:
     slots = lockbeat("next", "tick", "-n", "3", "--url", jobs, "--json").json
     assert len(slots) == 3
-    assert all(is_utc(slot) for slot in slots)
+    assert all(is_utc(slot["slot"]) for slot in slots)
     assert len(lockbeat("next", "tick", "--url", jobs).out.splitlines()) == 5
 
 
@@ -152,7 +152,7 @@ def test_delete_forgets_a_job(lockbeat: Lockbeat, jobs: str) -> None:
 
 
 def test_why_says_what_is_known_of_a_slot(lockbeat: Lockbeat, jobs: str) -> None:
-    soon = lockbeat("next", "tick", "-n", "1", "--url", jobs, "--json").json[0]
+    soon = lockbeat("next", "tick", "-n", "1", "--url", jobs, "--json").json[0]["slot"]
     assert "has not come due" in lockbeat("why", "tick", soon, "--url", jobs).out
     assert "is no slot of tick" in lockbeat("why", "tick", "2020-01-01T00:00:01", "--url", jobs).out
     assert "Nothing is known" in lockbeat("why", "tick", "2020-01-01T00:00:00", "--url", jobs).out

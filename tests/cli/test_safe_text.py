@@ -120,11 +120,18 @@ COMMANDS: dict[str, list[list[str]]] = {
     "beat": [[EVIL]],
     "worker": [[EVIL]],
     "plan": [[EVIL], [f"{EVIL}:{EVIL}"]],
+    "exec": [
+        ["x", "--slot", EVIL, "--", EVIL],
+        ["x", "--ttl", EVIL, "--", EVIL],
+        ["x", "--timezone", EVIL, "--slot", "@daily", EVIL],
+    ],
+    "import": [["crontab", EVIL, "--dry-run"]],
+    "config": [[EVIL], [f"{EVIL}:{EVIL}"]],
     "server": [[f"/dev/null/{EVIL}"]],
     EVIL: [[]],
     "demo": [],  # what it shows is its own; it is a program of many seconds
 }
-NO_URL = {"run", "beat", "worker", "server", EVIL}
+NO_URL = {"run", "beat", "worker", "exec", "config", "server", EVIL}
 
 
 def asks(hostile: dict[str, str], store: str) -> list[list[str]]:
