@@ -136,6 +136,8 @@ class Serving:
     async def _beat(self, shard: int) -> None:
         """Give a sign of life, and look whether there is anything for the scheduler to do."""
         reply = await self._store.call_row(self._sign(shard, self._info() if shard == 0 else {}), shard)
+        if not self._store.is_agreed(shard, reply.format, reply.shards):
+            await self._store.reassert()
         # The next due time was told by a clock that has been set since: ask again, do not sleep it out.
         was, self._clocks[shard] = self._clocks.get(shard), reply.now_ms / 1000 - monotonic()
         jumped = was is not None and abs(self._clocks[shard] - was) > CLOCK_JUMP
@@ -163,7 +165,6 @@ class Serving:
         self._client.keeper.watch(self._program.stall, standing)
         while True:
             try:
-                await self._store.reassert()
                 await self._store.on_every_shard(self._beat)
                 if self._schedules:
                     await self._scheduler.mend_calendars()

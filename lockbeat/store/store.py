@@ -143,6 +143,10 @@ class Store(Calls):
             raise problem
         return reply
 
+    def is_agreed(self, shard: int, found: int, shards: int) -> bool:
+        """Whether a shard says which format it is in, and shard 0 how many there are; else `reassert`."""
+        return found == self.speaks and (shard > 0 or self.shards in (1, shards))
+
     async def reassert(self) -> None:
         """Say again which format the store is in, and how many shards it has; whoever comes after a FLUSHALL must not guess.
 

@@ -9,7 +9,7 @@
 -- Returns  {shards, now_ms, used, format}  shards 0: nobody has said it; used 1: this shard has been written to; format 0: it is in none
 --
 -- A store in use keeps its number of shards: a name would be looked for in another shard than the one it was put in. Instances
--- say both again with each heartbeat, for the keys go with FLUSHALL. Whoever comes first then decides the format.
+-- say both again when a heartbeat misses them, for the keys go with FLUSHALL. Whoever comes first then decides the format.
 -- Under OOM: runs.
 -- include: _lib/clock
 

@@ -151,7 +151,7 @@ async def test_a_beat_that_finds_another_version_in_its_store_ends_with_the_erro
     async def job() -> None: ...
 
     serve = asyncio.create_task(beat.serve())
-    await wait_until(lambda: raw.exists(lb.store.keys.key(0, "instance")), "it serves")
+    await wait_until(lambda: raw.exists(lb.store.keys.key(0, "job")), "it has declared its jobs")
     set_formats(raw, lb.store.keys.namespace, lb.store.shards, Newer.speaks)
     with pytest.raises(StoreFormatError):
         await asyncio.wait_for(serve, 20)
