@@ -13,7 +13,7 @@ from lockbeat.errors import Unreadable
 from lockbeat.program import serving
 from lockbeat.store import Store
 from lockbeat.store.keys import FORMAT, Keys
-from tests.conftest import Connect, only, wait_until
+from tests.conftest import Backend, Connect, only, wait_until
 
 
 class Newer(Store):
@@ -156,6 +156,20 @@ async def test_a_beat_that_finds_another_version_in_its_store_ends_with_the_erro
     with pytest.raises(StoreFormatError):
         await asyncio.wait_for(serve, 20)
     assert f"stopping: {lb.store.connector.location}" in caplog.text
+
+
+@only("memory", "valkey")
+@pytest.mark.parametrize("lost", ["shards", "format"])
+async def test_a_heartbeat_says_again_what_the_store_has_lost_of_itself(
+    backend: Backend, namespace: str, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    monkeypatch.setattr(serving, "HEARTBEAT", 0.05)
+    raw = backend.client()
+    async with Lockbeat(backend.url, namespace=namespace, shards=2) as lb, Beat(lb, grace=1).lifespan():
+        key = lb.store.keys.key(0, lost)
+        assert raw.delete(key) == 1
+        await wait_until(lambda: raw.get(key) == b"2", "it is said again")
+    raw.close()
 
 
 def test_the_error_survives_copies() -> None:
