@@ -8,7 +8,6 @@ from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-import redis.exceptions
 import time_machine
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine
@@ -31,7 +30,7 @@ class Forgetful:
         reply = await self._line.execute_command(*command)
         if self._machine.to_lose and command[0] in ("EVAL", "EVALSHA"):
             self._machine.to_lose -= 1
-            raise redis.exceptions.ConnectionError("the connection was lost")
+            raise ConnectionError("the connection was lost")
         return reply
 
     async def aclose(self) -> None:
