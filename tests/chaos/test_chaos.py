@@ -66,7 +66,7 @@ def paused(field: Arena) -> None:
         field.ready(*field.running)
         some, until = field.random.sample(jobs, 4), None
         if field.random.random() < 0.4:
-            until = datetime.now(UTC) + timedelta(seconds=field.random.uniform(1, 2))
+            until = (datetime.now(UTC) + timedelta(seconds=field.random.uniform(1, 2))).replace(microsecond=0)
 
         async def pause(lb: Lockbeat, some: list[str] = some, until: datetime | None = until) -> None:
             for job in some:
