@@ -29,6 +29,9 @@ class Forgetful:
     async def execute_command(self, *command: Any) -> Any:
         reply = await self._line.execute_command(*command)
         if self._machine.to_lose and command[0] in ("EVAL", "EVALSHA"):
+            if self._machine.to_pass:
+                self._machine.to_pass -= 1
+                return reply
             self._machine.to_lose -= 1
             raise ConnectionError("the connection was lost")
         return reply
@@ -50,7 +53,9 @@ class Stepped(RuleBasedStateMachine):
         name = f"model-{next(_numbers)}"
         self.server, self.url = memory_server(name), f"memory://{name}"
         self.to_lose = 0
-        """Of so many runs of scripts to come the reply is lost."""
+        """Of so many runs of scripts to come the reply is lost ..."""
+        self.to_pass = 0
+        """... after so many that are not."""
         self.clients: list[Lockbeat] = []
         self.lb = self.connect()
 

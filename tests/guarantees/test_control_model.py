@@ -84,7 +84,8 @@ class SteppedIn(Stepped):
                 self.fired.add(task.slot_ms)
 
     def look(self, instance: int) -> None:
-        """Turns of an instance until nothing more is due."""
+        """Turns of an instance until nothing more is due. It hears all: it is of what is done next that nobody is to hear."""
+        lost, self.to_lose = self.to_lose, 0
         hands = self.hands[instance]
         hands.places = 1
         for turn in range(400):
@@ -99,6 +100,7 @@ class SteppedIn(Stepped):
         what, _, last = self.paused or ("", 0, None)
         if self.has_slots and last is not None and self.now_ms >= (last if what == "skip_next" else last + 1):
             self.end_pause(last)  # a slot at the end of a pause fires
+        self.to_lose = lost
 
     def is_due(self) -> bool:
         if self.job is None:
@@ -123,13 +125,15 @@ class SteppedIn(Stepped):
     def pass_time(self, ms: int) -> None:
         self.let_pass(ms)
 
-    @rule(times=st.integers(1, 3))
-    def lose_replies(self, times: int) -> None:
-        """Of what is asked next, and again, and so on: it is done, and nobody hears of it."""
-        self.to_lose = times
+    @rule(passed=st.integers(0, 4), times=st.integers(1, 2))
+    def lose_replies(self, passed: int, times: int) -> None:
+        """Of what is asked after that, and perhaps again: it is done, and nobody hears of it."""
+        self.to_pass, self.to_lose = passed, times
 
     @rule(instance=st.integers(0, 1))
     def fire(self, instance: int) -> None:
+        self.run(self.beats[instance].tick(0))
+        self.took(instance)
         self.look(instance)
 
     @rule(instance=st.integers(0, 1))
