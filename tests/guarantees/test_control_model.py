@@ -32,6 +32,7 @@ POLICIES = st.fixed_dictionaries(
     }
 )
 LEASE = 8
+LOST = st.integers(0, 4)
 
 
 class SteppedIn(Stepped):
@@ -125,10 +126,13 @@ class SteppedIn(Stepped):
     def pass_time(self, ms: int) -> None:
         self.let_pass(ms)
 
-    @rule(passed=st.integers(0, 4), times=st.integers(1, 2))
-    def lose_replies(self, passed: int, times: int) -> None:
-        """Of what is asked after that, and perhaps again: it is done, and nobody hears of it."""
-        self.to_pass, self.to_lose = passed, times
+    def lose(self, number: int) -> None:
+        """The reply to the call of that number from now on: it is done, and nobody hears of it. 0: none is lost."""
+        self.to_pass, self.to_lose = max(number - 1, 0), min(number, 1)
+
+    @rule(number=LOST)
+    def lose_a_reply(self, number: int) -> None:
+        self.lose(number)
 
     @rule(instance=st.integers(0, 1))
     def fire(self, instance: int) -> None:
@@ -166,9 +170,11 @@ class SteppedIn(Stepped):
             self.run(lb.tasks.release(task, begun=True))
 
     @precondition(lambda self: self.has_slots)
-    @rule(instance=st.integers(0, 1), lasts=st.sampled_from([None, None, 1, 10_000, 47_000]))
-    def pause(self, instance: int, lasts: int | None) -> None:
-        self.look(instance)
+    @rule(instance=st.integers(0, 1), lasts=st.sampled_from([None, None, 1, 10_000, 47_000]), looks=st.booleans(), lost=LOST)
+    def pause(self, instance: int, lasts: int | None, looks: bool, lost: int) -> None:
+        if looks:  # or an instance has just been handed what is due
+            self.look(instance)
+        self.lose(lost)
         until = self.instant(self.now_ms + lasts) if lasts else None
         new = self.run(self.clients[instance].jobs.pause(NAME, until=until, by="anna"))
         assert new == (self.paused is None)
@@ -176,19 +182,21 @@ class SteppedIn(Stepped):
         self.paused = "pause", since, self.now_ms + lasts - 1 if lasts else None
 
     @precondition(lambda self: self.has_slots and (not self.paused or self.paused[0] == "skip_next"))
-    @rule(instance=st.integers(0, 1), n=st.integers(1, 3))
-    def skip_next(self, instance: int, n: int) -> None:
+    @rule(instance=st.integers(0, 1), n=st.integers(1, 3), lost=LOST)
+    def skip_next(self, instance: int, n: int, lost: int) -> None:
         self.look(0)
+        self.lose(lost)
         last = round(self.run(self.clients[instance].jobs.skip_next(NAME, n, by="anna")).timestamp() * 1000)
         self.paused = "skip_next", self.paused[1] if self.paused else self.now_ms, last
 
     @precondition(lambda self: self.job)
-    @rule(instance=st.integers(0, 1), catchup=st.sampled_from([None, "latest", "all"]))
-    def resume(self, instance: int, catchup: Any) -> None:
+    @rule(instance=st.integers(0, 1), catchup=st.sampled_from([None, "latest", "all"]), lost=LOST)
+    def resume(self, instance: int, catchup: Any, lost: int) -> None:
         assert self.job is not None
         if catchup == "all" and self.job.catchup != "all":
             catchup = "latest"
         self.look(1)
+        self.lose(lost)
         resumed = self.run(self.clients[instance].jobs.resume(NAME, catchup, by="anna"))
         assert (resumed is None) == (self.paused is None)
         if resumed is not None:
@@ -196,8 +204,9 @@ class SteppedIn(Stepped):
             self.end_pause(self.now_ms if following is None else min(following - 1, self.now_ms))
 
     @precondition(lambda self: self.job)
-    @rule(instance=st.integers(0, 1), overlap=st.sampled_from([None, "allow"]))
-    def trigger(self, instance: int, overlap: Any) -> None:
+    @rule(instance=st.integers(0, 1), overlap=st.sampled_from([None, "allow"]), lost=LOST)
+    def trigger(self, instance: int, overlap: Any, lost: int) -> None:
+        self.lose(lost)
         spawned = self.run(self.clients[instance].jobs.trigger(NAME, overlap=overlap, by="anna"))
         assert spawned.task_id.startswith(f"{NAME}!" if spawned.created else NAME)
 
