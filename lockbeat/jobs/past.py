@@ -45,8 +45,10 @@ WELL = {"fired", "done", "retrying", "unknown"}
 PAGE = 500
 MOST_SHOWN = 1000
 """Entries of one answer of `history`."""
-MOST_LOOKED = 200
-"""Runs of `job/history` that one answer takes; each looks at a page."""
+LOOK = 100
+"""Entries that a run of `job/history` looks at, besides those of the last millisecond; keeps it under 5 ms."""
+MOST_LOOKED = 1000
+"""Runs of it that one answer takes."""
 FEW_JOBS = 20
 """So many jobs with a tag are looked up in their ledgers; of more, the history of all is gone through."""
 
@@ -146,7 +148,7 @@ class Past(Control):
                 return
             looked.turns += 1
             until_ms, rows = await self._store.call(
-                "job/history", shard, odd=int(odd), until=until_ms, since=looked.since_ms, states=kinds, limit=PAGE
+                "job/history", shard, odd=int(odd), until=until_ms, since=looked.since_ms, states=kinds, limit=LOOK
             )
             entries = [entry for row in rows if (entry := _entry(*row)) and (entry.run or not runs) and looked.wants(entry)]
             for entry in sorted(entries, key=_key):

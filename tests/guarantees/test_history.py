@@ -149,7 +149,7 @@ async def test_an_answer_that_would_take_too_long_says_where_to_go_on(
     jobs = [minutely(f"job{n}") for n in range(6)]
     for job in jobs:
         await fire(lb, raw, job)
-    monkeypatch.setattr(past, "PAGE", 1)
+    monkeypatch.setattr(past, "LOOK", 1)
     monkeypatch.setattr(past, "MOST_LOOKED", 2)
     found, more, turns = [], None, 0
     while turns == 0 or more:
