@@ -62,7 +62,7 @@ local function ledger_split(job, slot, record, first, before, following)
   while at <= last and read(q.tasks, slot_id(job, at)) do at = at + 1 end
   if at > last then return end
   local rest = ledger_part(job, at, last, first == slot and count > 1 and count - 1 or -1, record)
-  log_enter(log_start(LOG, rest.spawned), ledger_member(job, at))
+  log_enter('\255' .. string.format('%015d', rest.spawned), ledger_member(job, at))
   ledger_odd(job, at, rest)
 end
 
