@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import sys
 import tomllib
@@ -12,13 +13,21 @@ from typing import Any
 
 from lockbeat.cli._errors import Usage
 from lockbeat.errors import InvalidArgument, InvalidType
-from lockbeat.jobs import Job
+from lockbeat.jobs import Job, JobOptions
 from lockbeat.retry import retry_from_json
 from lockbeat.triggers import AnyOf, At, ByHand, Cron, Every, Trigger
 from lockbeat.values.visible import visible
 
 TRIGGERS = {"cron": ("timezone", "gap", "fold"), "every": ("anchor",), "at": (), "any_of": ()}
 """What says when a job's slots are, and what goes with each."""
+OPTIONS = {
+    "name",
+    "function",
+    "origin",
+    *JobOptions.__annotations__,
+    *TRIGGERS,
+    *(word for more in TRIGGERS.values() for word in more),
+}
 
 
 def read_jobs(file: str) -> list[Job]:
@@ -52,6 +61,9 @@ def job_of(said: Mapping[str, Any]) -> Job:
     Raises: InvalidArgument, InvalidType.
     """
     options = dict(said)
+    for unknown in sorted(options.keys() - OPTIONS):
+        near = difflib.get_close_matches(unknown, sorted(OPTIONS), 1)
+        raise InvalidArgument(unknown, f"no such option of a job{f'; did you mean {near[0]!r}?' if near else ''}")
     name = options.pop("name", None)
     trigger = _trigger(options)
     for instant in options.keys() & {"start", "end"}:

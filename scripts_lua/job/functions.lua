@@ -6,6 +6,8 @@
 -- ARGV[2] limit      int   bounds the script's time
 --
 -- Returns  {cursor, *functions}  an empty cursor: this was the last page. functions: of each a name and one job that runs it: NAME, JOB, ...
+--
+-- A job of `lockbeat exec` is passed over: it runs a command of who calls for it, and no function.
 -- include: _lib/clock
 
 local limit = tonumber(ARGV[2])
@@ -16,7 +18,9 @@ for i, line in ipairs(lines) do
   -- A name with a character that JSON escapes is passed over.
   local name = line and jobs[i]
   if line and string.find(line, '"function":"', 1, true) then name = string.match(line, '"function":"([^"\\]*)"') end
-  if name and not told[name] then
+  local trigger = line and string.match(line, '^%S+ {"needs":%d+,"origin":"[^"]*","trigger":(%b{})')
+  local called = trigger and string.find(trigger, '"type":"called"}', 1, true)
+  if name and not called and not told[name] then
     told[name] = true
     out[#out + 1] = name
     out[#out + 1] = jobs[i]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lockbeat.jobs import Job
-from lockbeat.triggers import AnyOf, Cron, Every
+from lockbeat.triggers import AnyOf, Called, Cron, Every
 
 from .conftest import Lockbeat, left, using
 from .test_doctor import finding
@@ -143,6 +143,7 @@ def test_long_lists_are_cut_for_people_only(lockbeat: Lockbeat, store: str, writ
         ('[{"name": "b", "any_of": [{"name": "x"}]}]', "job 1, b: any_of: has what is no trigger"),
         ('[{"name": "b", "any_of": 7}]', "job 1, b: any_of: must be a list of triggers"),
         ('[{"name": "b", "at": "soon"}]', "job 1, b: at: 'soon' is no time"),
+        ('[{"name": "b", "evry": 60}]', "job 1, b: evry: no such option of a job; did you mean 'every'?"),
         ('[{"name": "b", "every": 60, "parms": 7}]', "job 1, b: parms: no such option of a job; did you mean 'params'?"),
         ('[{"name": "b", "every": 60, "retry": {"type": "moon"}}]', "job 1, b: retry: can't be read"),
         ('[{"name": "b", "every": 60}, {"name": "b", "every": 70}]', "jobs: two of them are named 'b'"),
@@ -179,6 +180,9 @@ def test_doctor_says_that_no_instance_has_a_jobs_function(lockbeat: Lockbeat, st
     async def live(lb: Any) -> None:
         await lb.jobs.put("report", Every(60), function="send")
         await lb.jobs.put("other", Every(60))
+        triggers = (Called(Every(5)), Called(least_ms=5000))  # of `lockbeat exec`, which runs a command
+        called = [Job.declare(f"sweep-{n}", trigger, queue="exec", origin="exec") for n, trigger in enumerate(triggers)]
+        await lb.jobs.put(*called)
         info = json.dumps({"queues": ["default"], "tasks": ["other"]})
         await lb.store.call("beat/heartbeat", 0, owner="alice", info=info, ttl_ms=60_000, version="")
 
