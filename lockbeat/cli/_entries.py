@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 import typer
@@ -10,7 +11,7 @@ from lockbeat.cli._output import clock, first_line, zone_of
 from lockbeat.jobs import LedgerEntry
 from lockbeat.store import reasons
 from lockbeat.store.records import JobCounts
-from lockbeat.values.durations import brief
+from lockbeat.values.durations import brief, instant
 
 ENTRY = (
     "job slot task_id state reason code by fence attempt max_attempts at started_at ended_at retry_at last_slot count lateness "
@@ -18,6 +19,7 @@ ENTRY = (
 )
 """What JSON says of one."""
 MOST_MS = 253_402_300_800_000  # the year 10000
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 def state_of(entry: LedgerEntry) -> str:
@@ -86,3 +88,19 @@ def instant_of(text: str) -> int:
     if not 0 <= ms < MOST_MS:  # also of a date that another zone moves over the edge
         raise typer.BadParameter(f"{text!r} is no time between 1970 and the year 10000")
     return ms
+
+
+def ago_or_at(text: str) -> str:
+    """How long ago, as 90s, 30m, 24h, 7d, 2w; or an instant. Kept as text: how long ago is reckoned by the store's clock."""
+    if not re.fullmatch(r"\d{1,9}[smhdw]", text):
+        instant_of(text)
+    return text
+
+
+def instant_at(text: str | None, now: float) -> datetime | None:
+    """What `ago_or_at` let through, as an instant."""
+    if text is None:
+        return None
+    if text[-1] in UNITS:
+        return instant(max(round((now - int(text[:-1]) * UNITS[text[-1]]) * 1000), 0))
+    return instant(instant_of(text))

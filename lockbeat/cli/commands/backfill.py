@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lockbeat.cli._command import LOOK, By, JobName, Yes, command, make_sure
-from lockbeat.cli._entries import instant_of
+from lockbeat.cli._entries import ago_or_at, instant_at
 from lockbeat.cli._errors import Problem, Usage, until_signalled
 from lockbeat.cli._output import Answer, clock, fields, is_terminal, several
 from lockbeat.cli._store import Where
@@ -18,7 +18,6 @@ from lockbeat.cli.commands.control import DryRun, Reason
 from lockbeat.client import Lockbeat
 from lockbeat.jobs import UNCONFIRMED, Backfill
 from lockbeat.monitor import instances
-from lockbeat.values.durations import instant
 from lockbeat.values.visible import visible
 
 COUNTS = "done failed cancelled missed running known excluded unknown left"
@@ -34,11 +33,13 @@ def backfill(
     as_json: bool,
     job: JobName,
     start: Annotated[
-        int | None,
-        typer.Option("--from", metavar="TIME", help="Slots from then on: 2030-01-31T12:00:00; or ms.", parser=instant_of),
+        str | None,
+        typer.Option(
+            "--from", metavar="WHEN", help="Slots from then on: 2030-01-31T12:00:00; or so long ago: 24h.", parser=ago_or_at
+        ),
     ] = None,
     end: Annotated[
-        int | None, typer.Option("--to", metavar="TIME", help="And before then; else up to now.", parser=instant_of)
+        str | None, typer.Option("--to", metavar="WHEN", help="And before then; else up to now.", parser=ago_or_at)
     ] = None,
     rate: Annotated[float | None, typer.Option(metavar="N", help="Fire at most N slots a second.")] = None,
     unknown: Annotated[bool, typer.Option("--unknown", help="Also slots of which nobody knows whether they ran.")] = False,
@@ -73,10 +74,11 @@ def backfill(
         return await told(lb)
 
     async def begin(lb: Lockbeat, *, plan: bool, confirm: bool) -> Backfill:
-        assert start is not None
-        till = None if end is None else instant(end)
+        now = await lb.store.server_time()
+        since = instant_at(start, now)
+        assert since is not None
         return await lb.jobs.backfill(
-            job, instant(start), till, rate=rate, confirm=confirm, unknown=unknown, dry_run=plan, reason=reason, by=by
+            job, since, instant_at(end, now), rate=rate, confirm=confirm, unknown=unknown, dry_run=plan, reason=reason, by=by
         )
 
     async def do(lb: Lockbeat) -> tuple[Backfill, bool]:

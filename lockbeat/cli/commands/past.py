@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from typing import Annotated, Any, get_args
 
 import typer
 
 from lockbeat.cli._command import LOOK, JobName, command
-from lockbeat.cli._entries import ENTRY, counted, instant_of, late, remark, state_of, took, who
+from lockbeat.cli._entries import ENTRY, ago_or_at, counted, instant_at, instant_of, late, remark, state_of, took, who
 from lockbeat.cli._errors import Usage
 from lockbeat.cli._output import Answer, Cell, Table, clock, fields, is_terminal, iso, styled
 from lockbeat.cli.commands.jobs import nobody_runs
@@ -23,22 +22,6 @@ from lockbeat.values.durations import instant
 
 WROTE = 20
 """Lines that are shown of what a command wrote last; JSON has all that is kept."""
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-
-
-def ago_or_at(text: str) -> str:
-    """How long ago, as 90s, 30m, 24h, 7d, 2w; or an instant. Kept as text: how long ago is reckoned by the store's clock."""
-    if not re.fullmatch(r"\d{1,9}[smhdw]", text):
-        instant_of(text)
-    return text
-
-
-def _instant(text: str | None, now: float) -> datetime | None:
-    if text is None:
-        return None
-    if text[-1] in UNITS:
-        return instant(max(round((now - int(text[:-1]) * UNITS[text[-1]]) * 1000), 0))
-    return instant(instant_of(text))
 
 
 SlotTime = Annotated[
@@ -109,7 +92,7 @@ async def history(
         raise Usage(f"no such state: {unknown[0]!r}; there are {', '.join(get_args(State))}")
     wanted: Any = states
     found = await lb.jobs.history(
-        _instant(since, now), _instant(until, now), job=job, tag=tag, states=wanted, limit=limit, after=after
+        instant_at(since, now), instant_at(until, now), job=job, tag=tag, states=wanted, limit=limit, after=after
     )
     rows: list[dict[str, Cell]] = [
         {
