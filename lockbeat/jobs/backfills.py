@@ -62,10 +62,10 @@ class Backfills(Control):
         shard, call = self.shard_of(name), self._store.new_call()
         while True:
             known = await self._standing(name)
+            if isinstance(known.job.trigger, Called):  # first: it is a ByHand, too
+                raise LockbeatError(f"job {name!r} {CALLED}")
             if isinstance(known.job.trigger, ByHand):
                 raise LockbeatError(f"job {name!r} {NO_SLOTS}")
-            if isinstance(known.job.trigger, Called):
-                raise LockbeatError(f"job {name!r} {CALLED}")
             now_ms = await self._store.server_ms(shard)
             to_ms = now_ms if end_ms is None else end_ms
             _check_range(start_ms, to_ms, now_ms, start, end)

@@ -173,7 +173,8 @@ class Control:
                 after_ms = max(after_ms, before.last_ms)
             slots = upcoming(known.job.trigger, after_ms, n) if slot_ms >= 0 else []
             if isinstance(known.job.trigger, ByHand):
-                raise LockbeatError(f"job {name!r} {NO_SLOTS}")
+                called = isinstance(known.job.trigger, Called)
+                raise LockbeatError(f"job {name!r} {CALLED if called else NO_SLOTS}")
             if len(slots) < n:
                 raise LockbeatError(f"job {name!r} has no {n} slots left: it has {len(slots)}")
             if await self._pause(name, SKIP_NEXT, slots[-1], reason, by, known) != results.TOO_LATE:

@@ -224,7 +224,8 @@ def of_instant(known: Facts, at_ms: int, clock: Clock = iso) -> Explanation:
         return say("to_be_skipped", text, reasons.RETIRED)
     if paused and at_ms >= (paused.at or 0) * 1000 and (coming is None or at_ms < coming.slot_ms):
         code = reasons.PAUSED if paused.what == PAUSE else reasons.SKIP_NEXT
-        return say("to_be_skipped", f"{at} is skipped if {job.name} is not resumed before: it is {pause(paused, clock)}.", code)
+        how = "is not resumed before" if at_ms > known.now * 1000 else "is resumed without catching up"
+        return say("to_be_skipped", f"{at} is skipped if {job.name} {how}: it is {pause(paused, clock)}.", code)
     if called and at_ms > known.now * 1000:
         ahead = span(at_ms / 1000 - known.now)
         return say("to_come", f"{at} has not come due: it is in {ahead}, and who calls for it first runs it, by lockbeat exec.")
@@ -242,7 +243,7 @@ def of_instant(known: Facts, at_ms: int, clock: Clock = iso) -> Explanation:
         return say("overdue", f"{text}.{nobody}")
     if known.oldest_ms is not None and at_ms < known.oldest_ms:
         begins = f"the ledger of {job.name} begins at {clock(known.oldest_ms / 1000)}"
-        return say("forgotten", f"Nothing is known of {at} any more: {begins}; {keeps(job)}.")
+        return say("forgotten", f"Nothing is known of {at}: {begins}; {keeps(job)}.")
     if called:
         return say("uncalled", f"{at} of {job.name} has not run: nobody has called for it, by lockbeat exec; or {keeps(job)}.")
     text = f"Nothing is known of {at}: {job.name} was not declared then, or by another definition. Its ledger: {keeps(job)}."

@@ -15,7 +15,7 @@ import pytest
 
 from lockbeat import Lockbeat as Client
 from lockbeat.jobs import Job
-from lockbeat.triggers import ByHand, Every
+from lockbeat.triggers import ByHand, Called, Every
 
 from .conftest import Lockbeat, Start, using, wait_until
 from .terminal import Terminal
@@ -25,10 +25,11 @@ START, END = "2026-01-01T00:00:00", "2026-01-01T05:00:00"
 
 @pytest.fixture
 def jobs(store: str) -> str:
-    """Two jobs that nobody serves, one of them without slots."""
+    """Three jobs that nobody serves: one has no slots, one those that `lockbeat exec` calls for."""
 
     async def declare(lb: Client) -> None:
         await lb.jobs.put(Job.declare("hourly", Every(3600), overlap="allow"), Job.declare("hand", ByHand()))
+        await lb.jobs.put(Job.declare("called", Called(Every(5)), queue="exec", origin="exec"))
 
     using(store, declare)
     return store
@@ -66,6 +67,8 @@ def test_it_says_what_it_would_do_begins_and_shows_how_far_it_is(lockbeat: Lockb
     [
         (["nobody", "--from", START], 1, "no job named 'nobody'"),
         (["hand", "--from", START], 1, "job 'hand' has no slots: it runs when it is triggered"),
+        (["called", "--from", START], 1, "job 'called' is run by those who call for its slots"),
+        (["hourly", "--from", "1h", "--to", "2h"], 2, "start: must lie before the end"),
         (["hourly", "--from", END, "--to", START], 2, "start: must lie before the end"),
         (["hourly", "--from", "2100-01-01", "--to", "2101-01-01"], 2, "end: lies ahead, by the server's clock"),
         (["hourly", "--from", START, "--rate", "0"], 2, "rate: must be 0.0001 to 1000 slots a second, not 0.0"),
@@ -81,6 +84,10 @@ def test_what_can_not_be_is_one_line_and_changes_nothing(
 ) -> None:
     lockbeat("backfill", *args, "--utc", "--url", jobs).refuses(code, said)
     assert lockbeat("changes", "hourly", "--url", jobs, "--json").json == []
+
+
+def test_its_slots_may_be_said_by_how_long_ago_they_were(lockbeat: Lockbeat, jobs: str) -> None:
+    assert lockbeat("backfill", "hourly", "--from", "3d", "--to", "2d", "--dry-run", "--json", "--url", jobs).json["total"] == 24
 
 
 def test_many_slots_are_begun_with_yes(lockbeat: Lockbeat, jobs: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from lockbeat import Lockbeat as Client
 from lockbeat.jobs import Job
-from lockbeat.triggers import At, ByHand, Every
+from lockbeat.triggers import At, ByHand, Called, Every
 
 from .conftest import Lockbeat, using
 
@@ -177,3 +177,12 @@ def test_deletes_and_changed_definitions_stand_in_the_log_of_changes(said: Say, 
     assert told == [("put", "carl", "another trigger"), ("delete", "dora", None)]
     assert lockbeat("changes", "b", "--url", jobs).out == "nobody has changed b\n"
     lockbeat("changes", "nobody", "--url", jobs).refuses(1, "no job named 'nobody'")
+
+
+def test_a_job_that_exec_calls_for_is_said_to_go_on_with_the_next_call(said: Say, lockbeat: Lockbeat, jobs: str) -> None:
+    using(jobs, lambda lb: lb.jobs.put(Job.declare("sweep", Called(Every(5)), queue="exec", origin="exec")))
+    assert said("pause", "sweep") == "paused sweep\n"
+    assert said("resume", "sweep") == "sweep: goes on with the next call, by lockbeat exec\nresumed 1 job\n"
+    refused = lockbeat("skip-next", "sweep", "--url", jobs)
+    assert refused.code == 1
+    assert refused.err == "lockbeat: job 'sweep' is run by those who call for its slots, not by an instance: lockbeat exec\n"

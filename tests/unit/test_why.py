@@ -215,6 +215,12 @@ INSTANTS: list[tuple[str, Facts, int, list[str]]] = [
     ),
     (
         "to_be_skipped",
+        standing(next=None, paused=PAUSED, now=NINE / 1000 + 5400),
+        NINE + HOUR,
+        ["is skipped if report is resumed without catching up: it is paused, by alice at"],
+    ),
+    (
+        "to_be_skipped",
         standing(next=Slot(NINE + 2 * HOUR, 0), paused=SKIPPING),
         NINE + HOUR,
         ["skipping until 2030-01-30T10:00:00+00:00, by bob"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Annotated, Any, cast
 
@@ -16,7 +16,7 @@ from lockbeat.cli._store import each
 from lockbeat.cli.commands.tasks import params_of
 from lockbeat.client import Lockbeat
 from lockbeat.jobs import Change, JobState, Resumed
-from lockbeat.jobs.control import PAUSE
+from lockbeat.jobs.control import CALLED, PAUSE
 from lockbeat.monitor import instances
 from lockbeat.triggers import ByHand, Called, upcoming
 from lockbeat.values.durations import instant
@@ -56,6 +56,8 @@ def _is_over(state: JobState) -> str:
 def _has_none_to_skip(state: JobState) -> str:
     if state.paused is not None and state.paused.what == PAUSE:
         return "is paused: its slots are skipped anyway"
+    if isinstance(state.job.trigger, Called):
+        return CALLED
     return _is_over(state) or ("" if state.next else "has no slot to skip")
 
 
@@ -113,15 +115,15 @@ async def resume(
     would = [way for way in await each(states, lambda one: lb.jobs.resume(one.job.name, how, dry_run=True)) if way]
     if jobs and not would:
         raise Problem(f"not paused: {', '.join(jobs)}")
-    done = would
+    done, called = would, {state.job.name for state in states if isinstance(state.job.trigger, Called)}
     if not dry_run:
         for way in would:
             if not as_json:
-                say(_told(way))
+                say(_told(way, called))
         there = {way.job for way in would}
         again = [state for state in states if state.job.name in there]
         done = [way for way in await each(again, lambda one: lb.jobs.resume(one.job.name, how, by=by)) if way]
-    lines = [_told(way) if dry_run else f"meanwhile {_told(way)}" for way in done if dry_run or way not in would]
+    lines = [_told(way, called) if dry_run else f"meanwhile {_told(way, called)}" for way in done if dry_run or way not in would]
     return Answer(
         [fields(way, "job skipped first_slot last_slot next_slot") | {"dry_run": dry_run} for way in done],
         [
@@ -131,8 +133,10 @@ async def resume(
     )
 
 
-def _told(way: Resumed) -> str:
+def _told(way: Resumed, called: Collection[str]) -> str:
     """How a job goes on."""
+    if way.job in called:
+        return f"{way.job}: goes on with the next call, by lockbeat exec"
     first, last, coming = (slot and clock(slot) for slot in (way.first_slot, way.last_slot, way.next_slot))
     count = "all slots" if way.skipped < 0 else several(way.skipped, "slot")
     skipped = f"{count} skipped, {first}{f' to {last}' * (first != last)}" if way.skipped else "no slot is skipped"
