@@ -60,6 +60,17 @@ class Pause(NamedTuple):
     """Whether its slots were skipped when it was resumed; else one of them may have been fired then."""
 
 
+class Stretch(NamedTuple):
+    """A time whose missed slots were backfilled. Ms since the epoch."""
+
+    job: str
+    since: float
+    until: float
+
+    def covers(self, job: str, slot: float) -> bool:
+        return job == self.job and self.since <= slot < self.until
+
+
 @dataclass
 class Evidence:
     """All that is known of a run after its end."""
@@ -75,6 +86,7 @@ class Evidence:
     emptied: bool = False
     """The store was emptied: a slot may be `fired` for ever in what was taken down before."""
     pauses: list[Pause] = field(default_factory=list)
+    backfills: list[Stretch] = field(default_factory=list)
 
 
 @dataclass
@@ -109,6 +121,7 @@ def judge(evidence: Evidence, *, p99_ms: float | None = None, grace: float = 3.0
     _once_and_in_time(evidence, verdict)
     _none_vanishes(evidence, verdict)
     _none_in_a_pause(evidence, verdict)
+    _all_backfilled(evidence, verdict)
     verdict.problems += [f"no reason: {entry}" for entry in evidence.ledger if entry.state in REASONED and not entry.reason]
     _fences_grow(evidence, verdict)
     late = sorted(effect.at - effect.slot for effect in evidence.effects if effect.event == "start" and effect.attempt == 1)
@@ -186,9 +199,24 @@ def _none_in_a_pause(evidence: Evidence, verdict: Verdict) -> None:
             slot += period
 
 
+def _all_backfilled(evidence: Evidence, verdict: Verdict) -> None:
+    begun = {(effect.job, effect.slot) for effect in evidence.effects if effect.event == "start"}
+    # Whoever fired it may have been killed before it was begun.
+    begun |= {(entry.job, entry.slot) for entry in evidence.ledger if entry.state == "lost"}
+    for stretch in evidence.backfills:
+        period = evidence.jobs[stretch.job]
+        slot = math.ceil(stretch.since / period) * period
+        while slot < stretch.until:
+            if (stretch.job, slot) not in begun:
+                verdict.problems.append(f"not backfilled: {stretch.job}@{slot}, {stretch}")
+            slot += period
+
+
 def _fences_grow(evidence: Evidence, verdict: Verdict) -> None:
     last: dict[str, Effect] = {}
     starts = [effect for effect in evidence.effects if effect.event == "start"]
+    # What is backfilled runs after later slots.
+    starts = [one for one in starts if not any(stretch.covers(one.job, one.slot) for stretch in evidence.backfills)]
     for effect in sorted(starts, key=lambda one: (one.job, one.slot, one.attempt)):
         before = last.get(effect.job)
         # A retry of an older slot may come after the next slot where overlap allows it; none of these jobs does both.

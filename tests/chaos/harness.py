@@ -21,7 +21,7 @@ import redis
 from lockbeat import Lockbeat
 from lockbeat.store.keys import Keys
 from tests import servers
-from tests.chaos.checker import Effect, Entry, Evidence, Exit, Pause
+from tests.chaos.checker import Effect, Entry, Evidence, Exit, Pause, Stretch
 from tests.servers import Server
 
 T = TypeVar("T")
@@ -103,6 +103,7 @@ class Arena:
     versions: bool = False
     """Whether instances are of two versions of the code."""
     pauses: list[Pause] = field(default_factory=list)
+    backfills: list[Stretch] = field(default_factory=list)
     instances: list[Instance] = field(default_factory=list)
     snapshots: dict[str, Entry] = field(default_factory=dict)
     """Ledger entries that were in the store just before it was emptied."""
@@ -252,6 +253,7 @@ class Arena:
             leases_left=left,
             emptied=bool(self.snapshots),
             pauses=self.pauses,
+            backfills=self.backfills,
         )
 
     def ask(self, question: Callable[[Lockbeat], Awaitable[T]]) -> T:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lockbeat import Lockbeat
+from lockbeat import Backfill, Lockbeat
 from tests import servers
-from tests.chaos.checker import Pause, Verdict, judge
+from tests.chaos.checker import Pause, Stretch, Verdict, judge
 from tests.chaos.harness import Arena, Instance, Size, arena
 from tests.conftest import needs
 
@@ -89,6 +90,47 @@ def paused(field: Arena) -> None:
         else:
             servers.wait_until(lambda: not field.ask(still_paused), "the pauses are over", 20)
         field.pauses += [Pause(job, since, ends, until is not None or catchup is None) for job in some]
+
+
+def backfilled(field: Arena) -> None:
+    """Nobody is there for a while. What was missed is backfilled, and all instances are killed thrice meanwhile."""
+    field.sleep(2)
+    since = datetime.now(UTC)
+    replace_all(field, after=max(6.0, field.size.seconds / 3))
+    until = datetime.now(UTC)
+    jobs = ["cron", "thread", *(f"quick-{number}" for number in range(min(field.size.jobs, 3)))]
+
+    async def begin(lb: Lockbeat) -> None:
+        for job in jobs:
+            await lb.jobs.backfill(job, since, until, rate=1, by="chaos")
+
+    field.ask(begin)
+    for _ in range(3):
+        servers.wait_until(partial(more_fired, field, fired(field)), "a backfill goes on", 60)
+        replace_all(field)
+    servers.wait_until(lambda: all(one.is_over for one in field.ask(backfills)), "the backfills have ended", 120)
+    field.backfills += [Stretch(job, since.timestamp() * 1000, until.timestamp() * 1000) for job in jobs]
+
+
+def replace_all(field: Arena, after: float = 0) -> None:
+    """Kill every instance; start as many others after some seconds."""
+    for instance in field.running:
+        instance.kill()
+    field.sleep(after)
+    field.ready(*[field.launch() for _ in range(field.size.instances)])
+
+
+def fired(field: Arena) -> int:
+    return sum(one.fired for one in field.ask(backfills))
+
+
+def more_fired(field: Arena, before: int) -> bool:
+    return fired(field) > before
+
+
+async def backfills(lb: Lockbeat) -> list[Backfill]:
+    found = [await lb.jobs.get_backfill(state.job.name) for state in await lb.jobs.list()]
+    return [one for one in found if one is not None]
 
 
 async def still_paused(lb: Lockbeat) -> list[str]:
@@ -166,6 +208,7 @@ MODES: dict[str, tuple[Harm, float | None]] = {
     "rolling_restart": (rolling_restart, 1000),
     "rolling_deploy": (rolling_deploy, None),
     "paused": (paused, None),
+    "backfilled": (backfilled, None),
     "frozen_instance": (frozen_instance, 1000),
     "server_killed": (server_killed, None),
     "server_frozen": (server_frozen, None),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.chaos.checker import Effect, Entry, Evidence, Exit, Pause, judge
+from tests.chaos.checker import Effect, Entry, Evidence, Exit, Pause, Stretch, judge
 
 
 def effect(slot: int, *, job: str = "job", attempt: int = 1, fence: int | None = None, late: float = 5.0) -> Effect:
@@ -112,6 +112,12 @@ def paused_for_another_reason(evidence: Evidence) -> None:
     evidence.ledger[-1] = Entry("job", 5000, "missed", 7000, "not_fired")
 
 
+def not_backfilled(evidence: Evidence) -> None:
+    drop(evidence)
+    evidence.ledger.append(Entry("job", 5000, "missed", 5000, "not_fired"))
+    evidence.backfills.append(Stretch("job", 4500, 5500))
+
+
 def no_reason(evidence: Evidence) -> None:
     drop(evidence)
     evidence.ledger.append(Entry("job", 5000, "missed", 5000))
@@ -138,6 +144,7 @@ def no_reason(evidence: Evidence) -> None:
         (ran_in_a_pause, "in a pause"),
         (ran_after_a_pause, "in a pause"),
         (paused_for_another_reason, "not said to be paused"),
+        (not_backfilled, "not backfilled"),
         (no_reason, "no reason"),
     ],
 )
@@ -173,7 +180,13 @@ def latest_of_a_pause(evidence: Evidence) -> None:
     evidence.effects.insert(4, effect(7000, late=600))
 
 
-@pytest.mark.parametrize("fine", [excused_by_range, excused_by_state, retried, killed, paused, latest_of_a_pause])
+def backfilled(evidence: Evidence) -> None:
+    """It runs after later slots, by a later fence."""
+    evidence.effects[4] = effect(5000, fence=20_000, late=900)
+    evidence.backfills.append(Stretch("job", 4500, 5500))
+
+
+@pytest.mark.parametrize("fine", [excused_by_range, excused_by_state, retried, killed, paused, latest_of_a_pause, backfilled])
 def test_it_accepts(fine: Callable[[Evidence], None]) -> None:
     evidence = good()
     fine(evidence)
