@@ -51,7 +51,7 @@ def test_history_shows_all_jobs_and_what_is_asked_for(lockbeat: Lockbeat, past: 
 
 
 def test_history_goes_on_after_an_answer(lockbeat: Lockbeat, past: str) -> None:
-    first = lockbeat("history", "--limit", "1", "--url", past, "--json")
+    first = lockbeat("history", "-n", "1", "--url", past, "--json")
     more = first.json["more"]
     assert f"--after '{more}'" in first.err
     rest = lockbeat("history", "--limit", "1", "--after", more, "--url", past, "--json").json

@@ -78,7 +78,7 @@ async def history(
     state: Annotated[
         list[str] | None, typer.Option(metavar="STATES", help="Only these, as failed,missed: see the states of `ledger`.")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=1000, help="How many at most.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, max=1000, help="How many at most.")] = 50,
     after: Annotated[str | None, typer.Option(metavar="MORE", help="Go on after an answer: what it named as `more`.")] = None,
 ) -> Answer:
     """Show what became of all jobs, the newest first.
