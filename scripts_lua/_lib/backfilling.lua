@@ -31,7 +31,7 @@ local function backfill_verdict(job, slot, b)
   local found, problem, first = attempt(ledger_of, job, slot)
   if problem then return KNOWN end
   if found and found.state ~= 'missed' and found.state ~= 'skipped' then return KNOWN end
-  local lost = found and unsure[found.code] or not found and b.since <= slot and slot <= b.past
+  local lost = found and unsure[found.code] or not found and (b.since <= slot and slot <= b.past or read(q.order, ledger_member(job, slot)))
   if lost and b.unknown == 0 then return LEFT end
   return nil, found, first
 end

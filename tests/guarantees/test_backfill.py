@@ -53,6 +53,24 @@ async def test_what_was_backfilled_is_not_backfilled_again(lb: Lockbeat) -> None
 
 
 @here_and_there
+async def test_a_slot_that_the_ledger_lists_and_whose_record_was_lost_is_left_unless_it_is_asked_for(
+    lb: Lockbeat, raw: Any
+) -> None:
+    slots, filler = await hours(lb, 5), Filler(lb)
+    await lb.jobs.backfill("report", at(slots[1]), at(slots[-1] + 1))
+    await filler.go_on()
+    assert raw.delete(lb.store.keys.key(lb.jobs.shard_of("report"), "task"))
+    plan = await lb.jobs.backfill("report", at(slots[0]), at(slots[-1] + 1), dry_run=True)
+    assert (plan.fired, plan.unknown) == (1, 4)
+    await lb.jobs.backfill("report", at(slots[0]), at(slots[-1] + 1))
+    found = await filler.go_on()
+    assert (found.fired, found.unknown) == (1, 4)
+    assert filler.ran == [*slots[1:], slots[0]], "they had run: nobody knows any more, so none is fired again unasked"
+    await lb.jobs.backfill("report", at(slots[0]), at(slots[-1] + 1), unknown=True)
+    assert (await filler.go_on()).fired == 4
+
+
+@here_and_there
 async def test_what_the_ledger_says_of_a_slot_decides(lb: Lockbeat, raw: Any) -> None:
     """One for each state that a slot can have."""
     job = minutely(keep=1000, overlap="allow")
