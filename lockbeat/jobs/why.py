@@ -176,7 +176,7 @@ def _several(entry: LedgerEntry, now: str, clock: Clock) -> str:
     word = "was not fired" if not entry.max_attempts else "was fired, and nobody began it"
     if entry.count in (None, 1) or entry.last_slot is None:
         return f"It {word}."
-    some = f"{entry.count} slots" if entry.count and entry.count > 0 else "all slots"
+    some = f"{entry.count} slots" if entry.count and entry.count > 0 else "the slots"
     from_to = f"from {clock(entry.slot_ms / 1000)} to {clock((entry.last_ms or 0) / 1000)}"
     return f"It is one of {some} {from_to} that were {now} together."
 

@@ -144,7 +144,7 @@ ENTRIES: list[tuple[str, LedgerEntry, list[str]]] = [
     (
         "missed",
         entry("missed", max_attempts=None, code="emptied", count=-1, last_ms=NINE + HOUR),
-        ["one of all slots from", "nobody knows"],
+        ["one of the slots from", "nobody knows"],
     ),
     (
         "anchored",
