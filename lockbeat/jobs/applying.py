@@ -284,6 +284,7 @@ def _own(jobs: Iterable[Job], origin: str) -> builtins.list[Job]:
     """The jobs in order of name, as the origin's."""
     if isinstance(jobs, (Job, str)):
         raise InvalidType("jobs", f"must be several jobs, not one {type(jobs).__name__}")
+    of_type("jobs", jobs, Iterable, "several jobs")
     own: dict[str, Job] = {}
     for job in jobs:
         of_type("jobs", job, Job, "Job")

@@ -33,7 +33,8 @@ local function mend(id)
     task_lost(id, record, REASON.LEASE_DELETED)
     mended = mended + 1
   elseif job and not read(q.order, ledger_member(job, slot)) then
-    task_forget(id, record)
+    local ran = record.state ~= 'missed' and record.state ~= 'skipped' and record.state ~= 'anchored'
+    if ran and read(q.counts, job) then ledger_forget(job, {ledger_member(job, slot)}) else task_forget(id, record) end  -- a backfill fires none of these
     mended = mended + 1
   elseif job and record_forget(record) > 0 and not read(q.ended, id) then
     ledger_until(id, record)

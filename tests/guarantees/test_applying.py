@@ -165,6 +165,7 @@ async def test_a_set_of_which_one_is_refused_changes_nothing(lb: Lockbeat, most:
     [
         (["report"], {}, "jobs: must be Job, not str"),
         ("report", {}, "jobs: must be several jobs, not one str"),
+        (lambda: None, {}, "jobs: must be several jobs, not NoneType"),
         (minutely, {}, "jobs: must be several jobs, not one Job"),
         (lambda: jobs("aba"), {}, "jobs: two of them are named 'a'"),
         (lambda: [minutely(origin="other")], {}, "jobs: 'report' says that it is of origin 'other', not 'billing'"),
