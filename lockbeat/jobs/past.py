@@ -143,7 +143,8 @@ class Past(Control):
         kinds = sorted({kind for state in looked.states for kind in RECORDED[state]}) if "unknown" not in looked.states else []
         until_ms = looked.until_ms
         while until_ms >= looked.since_ms:
-            if looked.turns >= MOST_LOOKED:
+            # Each shard is looked at once at least: one that was not would stop where the last answer did, and be passed over.
+            if looked.turns >= MOST_LOOKED and until_ms < looked.until_ms:
                 yield (-until_ms, ""), None
                 return
             looked.turns += 1

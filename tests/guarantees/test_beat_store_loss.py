@@ -220,6 +220,7 @@ async def test_a_job_that_was_running_when_the_store_was_emptied_is_cancelled(
             reads=1,
             limit=0,
             version="",
+            by="somebody",
         )  # rings the bell
         for shard in range(lb.store.shards):
             client.publish(lb.store.bell(shard), "job")

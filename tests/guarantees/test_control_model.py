@@ -14,6 +14,7 @@ from hypothesis.stateful import initialize, precondition, rule
 from lockbeat import Lockbeat
 from lockbeat.errors import UnknownJob
 from lockbeat.jobs import Job, LedgerEntry
+from lockbeat.jobs.definition import OF_SLOTS
 from lockbeat.tasks import Task
 from lockbeat.triggers import AnyOf, ByHand, Every, Trigger
 from tests.beats import Hands, ledger, scheduler
@@ -62,6 +63,8 @@ class SteppedIn(Stepped):
 
     def put(self, instance: int, trigger: Trigger, policies: dict[str, Any]) -> None:
         """An instance declares the job so; what the other has in its code stays as it is."""
+        if isinstance(trigger, ByHand):
+            policies = {name: value for name, value in policies.items() if name not in OF_SLOTS}
         self.job = Job.declare(NAME, trigger, keep=100_000, lease=LEASE, **policies)
         beat, hands = scheduler(self.clients[instance], self.job, runner=self.hands[instance]), self.hands[instance]
         beat._handed = self.beats[instance]._handed
@@ -221,7 +224,7 @@ class SteppedIn(Stepped):
     def delete(self, instance: int) -> None:
         """With its ledger, its pause and what waits of it; what runs goes on."""
         assert self.run(self.clients[instance].jobs.delete(NAME))
-        for verb in ("pause", "resume", "skip_next", "trigger", "changes"):
+        for verb in ("pause", "resume", "skip_next", "trigger"):
             try:
                 self.run(getattr(self.clients[instance].jobs, verb)(NAME))
             except UnknownJob:
