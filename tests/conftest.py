@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import os
 import secrets
+import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
@@ -98,6 +99,13 @@ async def wait_until(condition: Callable[[], object], description: str, timeout:
         if time.monotonic() > deadline:
             raise AssertionError(f"never happened within {timeout:g} s: {description}")
         await asyncio.sleep(step)
+
+
+def pytest_configure() -> None:
+    """Ctrl-C and Ctrl-\\ are heard, by what tests start as well: both are ignored where pytest runs in a shell's background."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -10,10 +10,20 @@ import redis.asyncio
 from child import OPTIONS, answer
 
 from lockbeat import Lockbeat
-from lockbeat.leases.lease import Held
+from lockbeat.leases.lease import Held, Holder
 
 CALLERS = 64
 client = redis.asyncio.from_url(OPTIONS["url"])
+
+
+class Told(Holder):
+    """Notes that a lease was lost."""
+
+    def __init__(self, lost: list[str]) -> None:
+        self._lost = lost
+
+    def on_lost(self, reason: str) -> None:
+        self._lost.append(reason)
 
 
 class Watched(Held):
@@ -31,7 +41,8 @@ async def ours() -> None:
 
         async def hold(leases: int, ttl: float, rounds: int) -> dict[str, Any]:
             """Seconds that each round took, from the keeper's turn to the last reply."""
-            store, seen, lost = lb.store, {}, []
+            store, seen = lb.store, dict[float, float]()
+            lost: list[str] = []
             Watched.rounds = seen
             keys = [f"lease-{number}" for number in range(leases)]
             asked_at = time.monotonic()
@@ -39,8 +50,8 @@ async def ours() -> None:
                 await asyncio.gather(*(lb.locks.try_acquire(key, lb.owner, ttl) for key in keys[start : start + 1000]))
             helds = []
             for key in keys:
-                args = (key, lb.owner, "-", round(ttl * 1000))
-                helds.append(Watched("lock/renew", store.shard_of(key), args, ttl, 0.0, lost.append))
+                row = store.row["lock/renew"](key=key, owner=lb.owner, token="-", ttl_ms=round(ttl * 1000))
+                helds.append(Watched(row, store.shard_of(key), ttl, 0.0, Told(lost)))
             # As if all had been taken in one moment, so that they come due in one.
             for held in helds:
                 Held.taken(held, asked_at)

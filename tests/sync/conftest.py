@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,14 +19,6 @@ class Blocking(Protocol):
     """Makes a client of the test's store, which is closed when the test has ended."""
 
     def __call__(self, **options: Any) -> Lockbeat: ...
-
-
-@pytest.fixture(autouse=True)
-def ctrl_c() -> Iterator[None]:
-    """Ctrl-C is heard. It is ignored, by all that is started too, where the tests run in a shell's background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
