@@ -12,6 +12,7 @@ from typing import Any
 
 from lockbeat import Every, Lockbeat
 from lockbeat.jobs import Job, LedgerEntry, Scheduler
+from lockbeat.jobs.scheduler import APART
 from lockbeat.tasks import Task
 from lockbeat.triggers import Trigger
 from tests.beats import Hands, ledger, scheduler
@@ -87,8 +88,10 @@ class Play:
         return "\n".join(found)
 
     async def _tick(self, lb: Lockbeat, name: str, instance: Scheduler) -> None:
-        while await instance.tick(lb.jobs.shard_of(name)) == 0:
-            pass
+        for _ in range(100):  # what is due within APART on a clock that stands still stays so
+            pause = await instance.tick(lb.jobs.shard_of(name))
+            if pause is None or pause > APART:
+                break
 
     def _begin(self, tasks: Sequence[Task], now: int) -> None:
         for task in tasks:

@@ -255,6 +255,7 @@ async def test_whoever_fires_may_stop_at_any_time_and_another_fires_on(lb: Lockb
     entries = await ledger(lb, "often")
     assert {entry.state for entry in entries} <= {"fired", "missed"}
     fired = [entry.slot_ms for entry in entries if entry.state == "fired"]
-    assert len(fired) == sum(beat.fired for beat in beats)
+    # One that is cancelled while it fires does not hear what it has fired, and has not counted it.
+    assert sum(beat.fired for beat in beats) <= len(fired)
     told = sum(entry.count or 1 for entry in entries)
     assert told == (entries[-1].slot_ms - entries[0].slot_ms) // 50 + 1, "no slot is without a word"
