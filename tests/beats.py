@@ -15,6 +15,7 @@ import time_machine
 
 from lockbeat import Beat, Lockbeat
 from lockbeat.jobs import Job, JobState, LedgerEntry, Scheduler
+from lockbeat.jobs.scheduler import APART
 from lockbeat.store import Store
 from lockbeat.store.rows import Row
 from lockbeat.tasks import Task
@@ -130,6 +131,15 @@ async def fired(lb: Lockbeat, raw: Any, **options: Any) -> Task:
     await scheduler(lb, job, runner=hands).tick(lb.jobs.shard_of(job.name))
     [task] = hands.tasks
     return task
+
+
+async def drain(beat: Scheduler, shard: int = 0) -> None:
+    """Turns until nothing more is due."""
+    for _ in range(50):
+        pause = await beat.tick(shard)
+        if pause is None or pause > APART:
+            return
+    raise AssertionError("it does not come to an end")
 
 
 async def ledger(lb: Lockbeat, name: str) -> list[LedgerEntry]:

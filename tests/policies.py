@@ -11,11 +11,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from lockbeat import Every, Lockbeat
-from lockbeat.jobs import Job, LedgerEntry, Scheduler
-from lockbeat.jobs.scheduler import APART
+from lockbeat.jobs import Job, LedgerEntry
 from lockbeat.tasks import Task
 from lockbeat.triggers import Trigger
-from tests.beats import Hands, ledger, scheduler
+from tests.beats import Hands, drain, ledger, scheduler
 
 PERIOD = 10
 STOPS = 3
@@ -74,7 +73,7 @@ class Play:
                 given = given | ({"until": start + timedelta(seconds=given["until"] * unit)} if "until" in given else {})
                 await getattr(lb.jobs, verb)(name, **given, by="anna")
             if not self.away[0] < now < self.away[1]:
-                await self._tick(lb, name, instance)
+                await drain(instance, lb.jobs.shard_of(name))
             self._begin(hands.tasks, now)
             hands.tasks.clear()
             if not self.idle[0] < now < self.idle[1]:
@@ -86,12 +85,6 @@ class Play:
         for task, _, _ in self._runs:
             await lb.tasks.release(task)
         return "\n".join(found)
-
-    async def _tick(self, lb: Lockbeat, name: str, instance: Scheduler) -> None:
-        for _ in range(100):  # what is due within APART on a clock that stands still stays so
-            pause = await instance.tick(lb.jobs.shard_of(name))
-            if pause is None or pause > APART:
-                break
 
     def _begin(self, tasks: Sequence[Task], now: int) -> None:
         for task in tasks:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,16 +117,19 @@ def wait_until(condition: Callable[[], Any], description: str, timeout: float = 
 class Process:
     """`python -m lockbeat ...`, its output in files."""
 
-    def __init__(self, directory: Path, args: tuple[str, ...], env: dict[str, str]) -> None:
+    def __init__(
+        self, directory: Path, args: Sequence[str], env: dict[str, str], stdin: int = subprocess.DEVNULL, cwd: Path | None = None
+    ) -> None:
+        """cwd: None: the directory above that of its output."""
         self.out_file, self.err_file = directory / "out", directory / "err"
-        directory.mkdir()
+        directory.mkdir(parents=True)
         with self.out_file.open("wb") as out, self.err_file.open("wb") as err:
             self.popen = subprocess.Popen(
                 [sys.executable, "-m", "lockbeat", *args],
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=out,
                 stderr=err,
-                cwd=directory.parent,
+                cwd=cwd or directory.parent,
                 env=os.environ | {"PYTHONPATH": str(ROOT)} | env,
             )
 
@@ -138,10 +141,11 @@ class Process:
     def err(self) -> str:
         return self.err_file.read_text()
 
-    def says(self, text: str) -> None:
-        """Wait for it on stdout."""
+    def says(self, text: str) -> str:
+        """Wait for it on stdout; all that was said."""
         wait_until(lambda: text in self.out or self.popen.poll() is not None, f"{text!r} on stdout")
         assert text in self.out, f"{self.out}{self.err}"
+        return self.out
 
     def end(self, number: int = signal.SIGTERM, timeout: float = 30.0) -> int:
         """Signal it, and wait for its exit code."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
-import signal
 import struct
 import subprocess
 import sys
@@ -32,7 +31,6 @@ class Terminal:
 
         def take() -> None:
             os.setsid()
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where the tests run in a shell's background
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C is a signal
 
         self._process = subprocess.Popen(

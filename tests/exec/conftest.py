@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,7 +14,7 @@ import pytest
 
 from lockbeat.embedded import EmbeddedServer
 from lockbeat.triggers import Every
-from tests.cli.conftest import ROOT, Lockbeat, lockbeat, plain_environment, raw, server, store, wait_until
+from tests.cli.conftest import Lockbeat, Process, lockbeat, plain_environment, raw, server, store, wait_until
 
 __all__ = ["Exec", "Host", "Lockbeat", "alive", "lockbeat", "plain_environment", "raw", "server", "store", "wait_until"]
 
@@ -34,35 +32,11 @@ def alive(pid: int) -> bool:
     return state not in "ZX"
 
 
-class Host:
+class Host(Process):
     """One `lockbeat exec ... -- CMD`, as a host's cron calls it."""
 
     def __init__(self, directory: Path, args: Sequence[str], env: dict[str, str], stdin: int) -> None:
-        directory.mkdir(parents=True)
-        self.out_file, self.err_file = directory / "out", directory / "err"
-        with self.out_file.open("wb") as out, self.err_file.open("wb") as err:
-            self.popen = subprocess.Popen(
-                [sys.executable, "-m", "lockbeat", "exec", *args],
-                stdin=stdin,
-                stdout=out,
-                stderr=err,
-                cwd=directory,
-                env=os.environ | {"PYTHONPATH": str(ROOT)} | env,
-            )
-
-    @property
-    def out(self) -> str:
-        return self.out_file.read_text()
-
-    @property
-    def err(self) -> str:
-        return self.err_file.read_text()
-
-    def says(self, text: str) -> str:
-        """Wait for it on stdout; all that was said."""
-        wait_until(lambda: text in self.out or self.popen.poll() is not None, f"{text!r} on stdout")
-        assert text in self.out, f"{self.out}{self.err}"
-        return self.out
+        super().__init__(directory, ["exec", *args], env, stdin, directory)
 
     def number(self, name: str) -> int:
         """What its command says of itself as NAME=NUMBER."""

@@ -16,11 +16,10 @@ from lockbeat import Lockbeat
 from lockbeat.calendars import Calendar, CalendarEntry, Copies, mend
 from lockbeat.calendars.verbs import write
 from lockbeat.errors import CalendarInUse, InvalidArgument
-from lockbeat.jobs import Job, Scheduler
-from lockbeat.jobs.scheduler import APART
+from lockbeat.jobs import Job
 from lockbeat.store import results
 from lockbeat.triggers import AnyOf, Cron, Every
-from tests.beats import Hands, eventually, ledger, overdue, scheduler, shot, states
+from tests.beats import Hands, drain, eventually, ledger, overdue, scheduler, shot, states
 from tests.conftest import Connect, only
 from tests.proxy import Proxy, calls_of
 from tests.tasks import NOON, stopped, until
@@ -36,15 +35,6 @@ def day(n: int) -> str:
 
 def daily(name: str = "report", **options: Any) -> Job:
     return Job.declare(name, Cron("0 1 * * *"), **({"exclude": ["c"], "overlap": "allow"} | options))
-
-
-async def drain(beat: Scheduler, shard: int = 0) -> None:
-    """Turns until nothing more is due."""
-    for _ in range(50):
-        pause = await beat.tick(shard)
-        if pause is None or pause > APART:
-            return
-    raise AssertionError("it does not come to an end")
 
 
 def told(entries: list[Any]) -> list[str]:

@@ -13,9 +13,9 @@ from lockbeat.jobs import Job
 from lockbeat.jobs.control import way_on
 from lockbeat.store import results
 from lockbeat.triggers import Every
-from tests.beats import ledger, now_ms, overdue, scheduler
+from tests.beats import drain, ledger, now_ms, overdue, scheduler
 from tests.conftest import only
-from tests.guarantees.test_excluded_slots import DAY, day, drain
+from tests.guarantees.test_excluded_slots import DAY, day
 from tests.tasks import NOON, stopped
 
 
