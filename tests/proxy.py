@@ -105,12 +105,16 @@ class Proxy:
     async def listen(self) -> None:
         """Forward again, on the same port as before."""
         self._fault = ""
+        await self._listen()
+
+    async def _listen(self) -> None:
         self._close()
         self._listener = await asyncio.start_server(self._link, "127.0.0.1", self.port)
         self.port = self._listener.sockets[0].getsockname()[1]
 
     async def become(self, fault: str) -> None:
         """Hang up on everybody, and be a server in trouble from now on: one of FAULTS."""
+        self._fault = fault  # first: who connects while it begins to listen is not let through either
         self._close()
         self.cut()
         if fault == "black hole":
@@ -122,8 +126,7 @@ class Proxy:
                 one.connect_ex(("127.0.0.1", self.port))
                 self._hole.append(one)
         elif fault != "refused":
-            await self.listen()
-        self._fault = fault
+            await self._listen()
 
     def _close(self) -> None:
         if self._listener is not None:

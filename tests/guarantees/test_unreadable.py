@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -433,7 +434,8 @@ async def test_foreign_members_of_a_ledger_stop_neither_its_job_nor_its_bound(
     assert [entry.state for entry in await ledger(lb, "report")][-1] == "fired"
     raw.zadd(order, dict.fromkeys(foreign, 0))
     assert await lb.jobs.delete("report")
-    assert set(raw.zrange(order, 0, -1)) == set(FOREIGN)
+    log = re.compile(rb"\xff+[0-9]{15}")  # which names forgotten slots until it is thinned out
+    assert {member for member in raw.zrange(order, 0, -1) if not log.match(member)} == set(FOREIGN)
 
 
 @here_and_there
