@@ -55,11 +55,12 @@ class JobOptions(TypedDict, total=False):
     params: Any
 
 
-READS = 3
+READS = 4
 """The version of definitions that is read here. One that begins with a higher `"needs"` holds what decides the job's slots and is
 unknown here. Any other field that is unknown decides none, and is carried along.
 2 has `gap` and `fold`, `AnyOf` and `Between`, `limit`, `pause_after`, `exclude`, and of overlap and catch-up what 1 lacks.
-3 has `function` and `params`: whoever fires such a job has to say what is to run. And `Called`."""
+3 has `function` and `params`: whoever fires such a job has to say what is to run. And `Called`.
+4 has `Solar`, and `days` of `Cron`."""
 AS_EVER = {
     "overlap": ("skip", "allow"),
     "catchup": ("latest", "skip"),

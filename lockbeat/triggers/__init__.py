@@ -14,6 +14,7 @@ from .between import Between, between
 from .by_hand import ByHand, Called
 from .cron import Cron
 from .every import Every
+from .solar import Solar
 
 __all__ = [
     "AnyOf",
@@ -24,6 +25,7 @@ __all__ = [
     "Cron",
     "Every",
     "Missed",
+    "Solar",
     "Trigger",
     "between",
     "isoformat",
@@ -92,6 +94,10 @@ def _called(data: Mapping[str, Any], depth: int) -> Trigger:
     return Called(trigger_from_json(data["slots"], depth) if "slots" in data else None, data.get("least_ms", 0))
 
 
+def _solar(data: Mapping[str, Any], _depth: int) -> Trigger:
+    return Solar(data["event"], data["lat"], data["lon"])
+
+
 _DEEPEST = 8
 _READERS: dict[str, tuple[dict[str, type], dict[str, type], Callable[[Mapping[str, Any], int], Trigger]]] = {
     "any_of": ({"triggers": list}, {}, _any_of),
@@ -99,7 +105,8 @@ _READERS: dict[str, tuple[dict[str, type], dict[str, type], Callable[[Mapping[st
     "between": ({"trigger": dict}, {"start_ms": int, "end_ms": int}, _between),
     "by_hand": ({}, {}, lambda _data, _depth: ByHand()),
     "called": ({}, {"slots": dict, "least_ms": int}, _called),
-    "cron": ({"expression": str, "timezone": str}, {"gap": str, "fold": str}, _cron),
+    "cron": ({"expression": str, "timezone": str}, {"gap": str, "fold": str, "days": str}, _cron),
+    "solar": ({"event": str, "lat": float, "lon": float}, {}, _solar),
     "every": ({"period_ms": int, "anchor_ms": int}, {}, _every),
 }
 """By kind: the fields that it has, those that it may have, and what reads them."""

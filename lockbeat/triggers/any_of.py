@@ -32,7 +32,9 @@ class AnyOf(Trigger):
             raise InvalidTrigger("triggers", f"must be 1 to {MOST}, not {len(found)}")
         object.__setattr__(self, "triggers", tuple(sorted(found, key=lambda one: sorted(map(str, one.to_json().items())))))
 
-    needs = 2
+    @property
+    def needs(self) -> int:  # type: ignore[override]
+        return max(2, *(one.needs for one in self.triggers))
 
     @property
     def timezone(self) -> str:  # type: ignore[override]

@@ -33,7 +33,9 @@ class Between(Trigger):
         object.__setattr__(self, "start_ms", start_ms)
         object.__setattr__(self, "end_ms", end_ms)
 
-    needs = 2
+    @property
+    def needs(self) -> int:  # type: ignore[override]
+        return max(2, self.trigger.needs)
 
     @property
     def timezone(self) -> str:  # type: ignore[override]

@@ -43,7 +43,9 @@ class Called(ByHand):
     slots: Trigger | None = None
     least_ms: int = 0
 
-    needs = 3
+    @property
+    def needs(self) -> int:  # type: ignore[override]
+        return 3 if self.slots is None else max(3, self.slots.needs)
 
     def __post_init__(self) -> None:
         if isinstance(self.slots, ByHand):

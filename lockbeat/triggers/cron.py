@@ -12,7 +12,7 @@ job's name decides (`grammar.settled`). Aliases: @yearly @annually @monthly @wee
 
 **Days.** As in Vixie cron, when both day fields are restricted a day matches that satisfies either; when
 one of them *starts with* `*`, also as `*/2`, it must satisfy both. (croniter by default takes either for
-`*/2`, too.)
+`*/2`, too.) `days="both"` has a day satisfy both in any case, as Celery's crontab does.
 
 **When the clock is changed**, also as in Vixie cron (Debian's `cron.c`, MIN_STAR and HR_STAR):
 
@@ -52,7 +52,8 @@ from .zones import DAY, LAST, Stretch, stretch_at, zone_name
 
 Gap = Literal["after", "skip"]
 Fold = Literal["first", "both", "last"]
-_GAPS, _FOLDS = get_args(Gap), get_args(Fold)
+Days = Literal["either", "both"]
+_GAPS, _FOLDS, _DAYS = get_args(Gap), get_args(Fold), get_args(Days)
 # Longer than any line has to wait (a fifth Friday in February: 40 years). One that names only times which its
 # zone always skips (`*/15 2 * 3 sun#2` in New York) has no slot at all, and must not search for ever.
 _HORIZON = 50 * 366 * DAY
@@ -68,21 +69,31 @@ class Cron(Trigger):
     timezone: an IANA name, a ZoneInfo that has one, or a zone of one fixed offset: `datetime.UTC`, `timezone(...)`, "+05:30".
     gap: what becomes of a fixed local time that the clock skips: it fires right "after" the gap, or "skip".
     fold: of one that comes twice: the "first" fires, "both", or the "last".
+    days: where both day fields are restricted, a day that satisfies "either", or "both".
 
     Slots are whole seconds from 1970 on. Equality is by spelling, apart from case, blanks and aliases. With `H` in its line it
     has slots only as a job has it.
 
     Raises: InvalidTrigger ("expression", "timezone") for what can't be read, or can never fire, as `0 0 30 2 *`. InvalidTrigger
-    ("gap", "fold") for another word, and with a line that follows real time.
+    ("gap", "fold", "days") for another word; of the first two also with a line that follows real time.
     """
 
     expression: str
     timezone: str
     gap: Gap
     fold: Fold
+    days: Days
     _schedule: _Schedule | None = field(repr=False, compare=False)
 
-    def __init__(self, expression: str, timezone: str | tzinfo = "UTC", *, gap: Gap = "after", fold: Fold = "first") -> None:
+    def __init__(
+        self,
+        expression: str,
+        timezone: str | tzinfo = "UTC",
+        *,
+        gap: Gap = "after",
+        fold: Fold = "first",
+        days: Days = "either",
+    ) -> None:
         if not isinstance(expression, str):
             raise InvalidTrigger("expression", f"must be a str, not {type(expression).__name__}")
         if not isinstance(timezone, (str, tzinfo)):
@@ -94,15 +105,20 @@ class Cron(Trigger):
                 raise InvalidTrigger(
                     argument, f"{given!r} is for fixed local times, and {expression!r:.80} follows real time, by its `*`"
                 )
+        if days not in _DAYS:
+            raise InvalidTrigger("days", f"must be one of {', '.join(map(repr, _DAYS))}, not {days!r:.80}")
         canon, name = canonical(expression), zone_name(timezone)
         object.__setattr__(self, "expression", canon)
         object.__setattr__(self, "timezone", name)
         object.__setattr__(self, "gap", gap)
         object.__setattr__(self, "fold", fold)
-        object.__setattr__(self, "_schedule", None if is_hashed(canon) else _schedule(canon, name, gap, fold))
+        object.__setattr__(self, "days", days)
+        object.__setattr__(self, "_schedule", None if is_hashed(canon) else _schedule(canon, name, gap, fold, days))
 
     @property
     def needs(self) -> int:  # type: ignore[override]
+        if self.days == "both":
+            return 4
         return 1 if self._as_ever else 2
 
     @property
@@ -116,7 +132,7 @@ class Cron(Trigger):
     def of_job(self, job: str) -> Cron:
         if not is_hashed(self.expression):
             return self
-        return Cron(settled(self.expression, job), self.timezone, gap=self.gap, fold=self.fold)
+        return Cron(settled(self.expression, job), self.timezone, gap=self.gap, fold=self.fold, days=self.days)
 
     def next(self, after_ms: int) -> int | None:
         return _next(self._schedule or self._unsettled(), after_ms // 1000)
@@ -129,25 +145,27 @@ class Cron(Trigger):
 
     def to_json(self) -> dict[str, Any]:
         data = {"type": "cron", "expression": self.expression, "timezone": self.timezone}
+        if self.days != "either":
+            data["days"] = self.days
         return data if self._as_ever else {**data, "gap": self.gap, "fold": self.fold}
 
     def __str__(self) -> str:
         changed = "" if self._as_ever else f" gap={self.gap} fold={self.fold}"
-        return f"{self.expression} {self.timezone}{changed}"
+        return f"{self.expression} {self.timezone}{changed}{' days=both' * (self.days == 'both')}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _cron, (self.expression, self.timezone, self.gap, self.fold)
+        return _cron, (self.expression, self.timezone, self.gap, self.fold, self.days)
 
 
-def _cron(expression: str, timezone: str, gap: Gap, fold: Fold) -> Cron:
-    return Cron(expression, timezone, gap=gap, fold=fold)
+def _cron(expression: str, timezone: str, gap: Gap, fold: Fold, days: Days = "either") -> Cron:
+    return Cron(expression, timezone, gap=gap, fold=fold, days=days)
 
 
 class _Schedule:
     """The slots of one expression in one zone, shared by every Cron that has them. Seconds throughout."""
 
-    def __init__(self, canon: str, zone: str, gap: Gap, fold: Fold) -> None:
-        self.wall: WallClock = wall_clock(canon)
+    def __init__(self, canon: str, zone: str, gap: Gap, fold: Fold, days: Days) -> None:
+        self.wall: WallClock = wall_clock(canon, days == "both")
         fixed = not parse(canon).real_time
         self.makes_up = fixed and gap == "after"
         self.first_only = fixed and fold == "first"
@@ -211,8 +229,8 @@ class _Schedule:
 
 
 @lru_cache(maxsize=8192)
-def _schedule(canon: str, zone: str, gap: Gap, fold: Fold) -> _Schedule:
-    return _Schedule(canon, zone, gap, fold)
+def _schedule(canon: str, zone: str, gap: Gap, fold: Fold, days: Days) -> _Schedule:
+    return _Schedule(canon, zone, gap, fold, days)
 
 
 # Thousands of jobs share `* * * * *` and ask for the successor of the same slot: all but one look it up.

@@ -14,6 +14,7 @@ from .by_hand import ByHand
 from .cron import Cron
 from .every import Every
 from .grammar import parse
+from .solar import Solar
 from .wall import WallClock, wall_clock
 from .zones import DAY, LAST, Stretch, stretch_at
 
@@ -51,6 +52,8 @@ def no_slot(trigger: Trigger, at_ms: int) -> list[NoSlot]:
         return [NoSlot("period", f"a slot comes {trigger}, counted from {isoformat(trigger.anchor_ms)}")]
     if isinstance(trigger, At):
         return [NoSlot("once", f"its only slot is {isoformat(trigger.when_ms)}")]
+    if isinstance(trigger, Solar):
+        return [NoSlot("period", f"a slot is {trigger}, to the second")]
     assert isinstance(trigger, ByHand)
     return [NoSlot("by_hand", "it has no slots, and runs when somebody triggers it")]
 
@@ -59,7 +62,7 @@ def _of_cron(cron: Cron, at_ms: int) -> NoSlot:
     if not 0 <= at_ms < LAST * 1000:
         return NoSlot("field", "slots of a cron line begin with the year 1970")
     second, rest = divmod(at_ms, 1000)
-    stretch, line = stretch_at(cron.timezone, second), wall_clock(cron.expression)
+    stretch, line = stretch_at(cron.timezone, second), wall_clock(cron.expression, cron.days == "both")
     wall = second + stretch.offset
     if not rest and line.prev(wall) == wall:
         return _of_fold(cron, stretch, wall)
@@ -69,7 +72,7 @@ def _of_cron(cron: Cron, at_ms: int) -> NoSlot:
     shown = f"the clock of {cron.timezone} shows {_shown(wall)}"
     if rest:
         return NoSlot("field", f"{shown} and {rest} ms, and slots of a cron line are whole seconds")
-    return NoSlot("field", f"{shown}, and {' and '.join(_wrong(cron.expression, line, wall))}")
+    return NoSlot("field", f"{shown}, and {' and '.join(_wrong(cron, line, wall))}")
 
 
 def _of_fold(cron: Cron, stretch: Stretch, wall: int) -> NoSlot:
@@ -86,11 +89,11 @@ def _of_gap(cron: Cron, stretch: Stretch, skipped: int) -> NoSlot:
     return NoSlot("gap", f"the clock of {cron.timezone} skipped {_shown(skipped)}, and gap={cron.gap} {instead}")
 
 
-def _wrong(expression: str, line: WallClock, wall: int) -> Iterator[str]:
+def _wrong(cron: Cron, line: WallClock, wall: int) -> Iterator[str]:
     """Which fields say another time than this one."""
-    words = expression.split(" ")
+    words = cron.expression.split(" ")
     second, minute, hour, of_month, month, of_week = words if len(words) == 6 else ["0", *words]
-    fields, shown, midnight = parse(expression), datetime.fromtimestamp(wall, UTC), wall // DAY * DAY
+    fields, shown, midnight = parse(cron.expression), datetime.fromtimestamp(wall, UTC), wall // DAY * DAY
     last = line.prev(midnight + DAY - 1)
     for name, word, value, allowed in (
         ("second", second, shown.second, fields.seconds),
@@ -104,7 +107,7 @@ def _wrong(expression: str, line: WallClock, wall: int) -> Iterator[str]:
     elif last is None or last < midnight:
         days = f"{of_month} as day of the month" if of_month[0] != "*" else ""
         weekdays = f"{of_week} as day of the week" if of_week[0] != "*" else ""
-        both = " and " if fields.both_days else " or "
+        both = " and " if fields.both_days or cron.days == "both" else " or "
         yield f"its day is {shown:%A}, the {shown.day}, where the line says {both.join(filter(None, (days, weekdays)))}"
 
 

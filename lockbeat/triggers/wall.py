@@ -20,12 +20,13 @@ _MONTHS_AHEAD = 12 * 41
 class WallClock:
     """The wall times that a cron line names."""
 
-    def __init__(self, fields: Fields) -> None:
+    def __init__(self, fields: Fields, both_days: bool = False) -> None:
         self._fields = fields
         self._seconds = _Steps.of(fields.seconds, 60)
         self._minutes = _Steps.of(fields.minutes, 60)
         self._hours = _Steps.of(fields.hours, 24)
-        self._days = _kinds_of_month(fields.days, fields.last_day, fields.weekdays, fields.nth_weekdays, fields.both_days)
+        both = both_days or fields.both_days
+        self._days = _kinds_of_month(fields.days, fields.last_day, fields.weekdays, fields.nth_weekdays, both)
 
     def next(self, wall: int) -> int | None:
         """The first match at or after `wall`."""
@@ -177,9 +178,12 @@ def _lengths(month: int) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=4096)
-def wall_clock(canon: str) -> WallClock:
-    """The wall times of a canonical expression. Raises InvalidTrigger ("expression") when there are none."""
-    clock = WallClock(parse(canon))
+def wall_clock(canon: str, both_days: bool = False) -> WallClock:
+    """The wall times of a canonical expression; `both_days`: each day must match both day fields.
+
+    Raises InvalidTrigger ("expression") when there are none.
+    """
+    clock = WallClock(parse(canon), both_days)
     if not clock.ever():
         raise never_fires(canon)
     return clock

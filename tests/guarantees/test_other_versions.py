@@ -76,9 +76,9 @@ async def test_a_newer_versions_job_is_fired_unless_it_needs_that_version(
     assert beat.fired == 2
     assert [(await states(lb, name))[-1:] for name in ("colourful", "plain", "calendar")] == [["fired"], ["fired"], []]
     assert "job 'calendar' is left to newer instances" in caplog.text
-    assert "needs a lockbeat that reads definitions 4, not 3" in caplog.text
+    assert "needs a lockbeat that reads definitions 5, not 4" in caplog.text
     assert [state.job.name for state in await lb.jobs.list()] == ["colourful", "plain"]
-    with pytest.raises(StoreError, match="needs a lockbeat that reads definitions 4"):
+    with pytest.raises(StoreError, match="needs a lockbeat that reads definitions 5"):
         await lb.jobs.get("calendar")
 
 

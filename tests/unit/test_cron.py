@@ -381,7 +381,7 @@ def test_a_trigger_cannot_be_changed_and_survives_pickle() -> None:
         cron.expression = "* * * * *"  # type: ignore[misc]
     assert pickle.loads(pickle.dumps(cron)) == cron  # noqa: S301 - our own bytes
     assert copy.deepcopy(cron).next(NEW_YEAR) == cron.next(NEW_YEAR)
-    assert repr(cron) == "Cron(expression='0 0 * * *', timezone='Europe/Berlin', gap='after', fold='first')"
+    assert repr(cron) == "Cron(expression='0 0 * * *', timezone='Europe/Berlin', gap='after', fold='first', days='either')"
     skips = Cron("0 0 * * *", "Europe/Berlin", gap="skip", fold="last")
     assert copy.deepcopy(skips) == pickle.loads(pickle.dumps(skips)) == skips != cron  # noqa: S301
 
