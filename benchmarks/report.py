@@ -10,7 +10,7 @@ from typing import Any
 import pictures
 from goals import GOALS, LONGEST_SCRIPT_MS
 
-ORDER = ("locks", "blocking", "waiting", "renew", "fire", "lateness", "idle", "registry", "scale", "tasks")
+ORDER = ("locks", "blocking", "waiting", "renew", "fire", "lateness", "idle", "control", "registry", "scale", "tasks")
 
 
 def number(value: float | None) -> str:
@@ -176,6 +176,21 @@ def idle(result: dict[str, Any]) -> str:
         "of a dead one ends, after 25 minutes, and a second APScheduler fires everything twice."
     )
     return f"{table(head, rows)}\n\n{note}"
+
+
+def control(result: dict[str, Any]) -> str:
+    rows = [
+        (f"`{verb}`", *(row[of] for of in ("call_ms", "p50_ms", "p99_ms", "max_ms", "missed")))
+        for verb, row in result["rows"].items()
+    ]
+    seen = f"ms until the last of {result['instances']} has asked"
+    head = ("verb", "call, ms", f"{seen}, p50", "p99", "max", "not heard")
+    note = (
+        f"From the call until the last of {result['instances']} idle instances, each a process with {result['jobs']} jobs, has "
+        f"asked the store what is to be done now (MONITOR); each verb {result['rounds']} times. No slot is fired in a pause from "
+        "its script on, whoever has heard of it."
+    )
+    return f"{note}\n\n{table(head, rows)}"
 
 
 def registry(result: dict[str, Any]) -> str:
@@ -360,6 +375,7 @@ TITLES = {
     "fire": "Firing",
     "lateness": "Lateness",
     "idle": "Idle",
+    "control": "Stepping in",
     "registry": "Many jobs",
     "scale": "At scale",
     "tasks": "Tasks",

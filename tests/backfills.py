@@ -50,11 +50,15 @@ class Filler:
         self.ran: list[int] = []
         """The slots that were run, in order."""
 
-    async def turn(self) -> list[Task]:
-        """One turn: what can be begun after it."""
+    async def step(self) -> None:
+        """One turn, whatever it was told to wait for."""
         self.filler._mine[self.shard].next = dict.fromkeys(self.filler._mine[self.shard].next, 0.0)
         self.filler._mine[self.shard].look = 0.0
         await self.filler.tick(self.shard)
+
+    async def turn(self) -> list[Task]:
+        """One turn: what can be begun after it."""
+        await self.step()
         return await claimed(self.lb)
 
     async def go_on(self, name: str = "report", turns: int = 1000) -> Backfill:

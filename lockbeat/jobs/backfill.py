@@ -108,7 +108,7 @@ class Stretch(NamedTuple):
     before_ms: int
     """The slot before the first; -1: there is none."""
     following_ms: int
-    """The slot after the last; the end, if there is none."""
+    """The slot after the last; -1: there is none."""
 
 
 def stretch(job: Job, at_ms: int, end_ms: int, most: int, closed: Closed | None) -> Stretch:
@@ -123,7 +123,7 @@ def stretch(job: Job, at_ms: int, end_ms: int, most: int, closed: Closed | None)
         else:
             items.append(str(slot))
             slot = job.trigger.next(slot)
-    return Stretch(items, -1 if before is None or before < 0 else before, end_ms if slot is None else slot)
+    return Stretch(items, -1 if before is None or before < 0 else before, -1 if slot is None else slot)
 
 
 def count(trigger: Trigger, at_ms: int, end_ms: int) -> tuple[int, int]:

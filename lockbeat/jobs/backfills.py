@@ -160,7 +160,8 @@ class Backfills(Control):
         closed = (await read_view(self._store, shard, job.exclude, job.trigger.timezone)).closed if job.exclude else None
         fires = kept = left = excluded = 0
         while at_ms < to_ms:
-            items, _, at_ms = stretch(job, at_ms, to_ms, LOOKED_AT, closed)
+            items, _, following_ms = stretch(job, at_ms, to_ms, LOOKED_AT, closed)
+            at_ms = to_ms if following_ms < 0 else following_ms
             excluded += sum(int(item.split(" ")[2]) for item in items if " " in item)
             slots = "\n".join(item for item in items if " " not in item)
             found = await self._store.call("backfill/look", shard, job=job.name, slots=slots, unknown=int(unknown))

@@ -31,6 +31,7 @@ class Deployed:
         self._version = version
         self._first_ms = 0
         self._again: dict[int, int] = {}
+        self._met = set[int]()  # shards that have been told of this instance
         self._before = list[str]()
 
     @property
@@ -51,8 +52,11 @@ class Deployed:
         """What a sign of life has learned (`beat/heartbeat`). epoch: of the shard, as last seen. acts: this instance schedules.
 
         It declares its jobs again when the version that had taken them over has gone, or when the store has lost something of
-        the versions; and it looks for jobs that are to retire.
+        the versions; and it looks for jobs that are to retire. Not before it has declared its own, which nobody may have declared
+        for days: their slots were missed, not retired.
         """
+        new = shard not in self._met
+        self._met.add(shard)
         if self._version is not None:
             self._first_ms = self._first_ms or reply.first_ms
             if self._store.shards > 1 and reply.before:
@@ -62,7 +66,7 @@ class Deployed:
                 if reply.epoch == epoch:  # else the scheduler does it, and tells the ledger
                     await self.declare_on(shard)
                 self._again[shard] = reply.again
-        if acts and reply.walk:
+        if acts and reply.walk and not new:
             await self.retire(shard)
 
     async def retire(self, shard: int) -> None:

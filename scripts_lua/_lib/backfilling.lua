@@ -1,5 +1,5 @@
 -- _lib/backfilling: which slots a backfill fires, and what becomes of what the ledger had of them.
--- needs: _lib/ending _lib/backfill
+-- needs: _lib/ending _lib/backfill _lib/pause
 
 local KNOWN = 'known'
 local LEFT = 'left'
@@ -47,7 +47,7 @@ local function ledger_part(job, first, last, count, of)
 end
 
 -- A slot is fired that the ledger has as one of several: those before it are an entry, and those after it are one.
--- `before`, `following`: its neighbours among the job's slots.
+-- `before`, `following`: its neighbours among the job's slots; nil: none follows.
 local function ledger_split(job, slot, record, first, before, following)
   local last, count = several(record)
   if not last then return end
@@ -58,7 +58,7 @@ local function ledger_split(job, slot, record, first, before, following)
   elseif first < slot then
     ledger_part(job, first, before, before == first and 1 or -1, record)
   end
-  local at = following
+  local at = following or last + 1
   while at <= last and read(q.tasks, slot_id(job, at)) do at = at + 1 end
   if at > last then return end
   local rest = ledger_part(job, at, last, first == slot and count > 1 and count - 1 or -1, record)
@@ -98,8 +98,9 @@ end
 
 -- Its slots are kept beside those that the job keeps, as many again; some of its stretch the job keeps anyway.
 local function backfill_keep(job, b, keep)
-  local since, past = ledger_past(job)
-  ledger_past_is(job, since, past, b.from, b.at)
+  local lacks = ledger_past(job)
+  lacks.from, lacks.to = b.from, b.at
+  ledger_past_is(job, lacks)
   scatter(q.order)
   local low = '[' .. ledger_member(job, b.from)
   local surplus = redis.call('ZLEXCOUNT', q.order[KEY], low, '(' .. ledger_member(job, b.at)) - 2 * string.match(keep, '^%d+')
@@ -118,4 +119,23 @@ local function backfill_fire(job, slot, text, owner, overlap, limit, keep)
   if overlap ~= 'allow' then write(q.open, job, id) end
   tally(q.stats, 'spawned')
   if limit == 0 then counted(job, 'fired', 1, true) end
+end
+
+-- Where a job stands. BEATS: slots from there on are the beat's, which waits until the job has moved on. STOOD: of a paused job, whose slots
+-- from there on its resuming is to skip.
+local function backfill_place(place, places, paused, job)
+  local stands, comes, words = string.match(place, '^(%d+) (%d+) (.*)$')
+  local at, never = tonumber(stands) or math.huge, comes == NEVER
+  return {beats = never and math.huge or at, stood = never and at or math.huge, words = words, places = places, paused = paused, job = job}
+end
+
+-- A backfill has come to this slot. Those of a pause before it are skipped, and the job stands behind it.
+local function backfill_pass(at, slot, before, following, keep)
+  if slot < at.stood then return end
+  local code, detail = pause_says(at.paused, at.job, read(at.paused, at.job))
+  if at.stood < slot then
+    ledger_several(at.job, 'skipped', at.stood, math.max(before, at.stood), at.stood == before and 1 or -1, code, detail, keep)
+  end
+  at.stood = following or slot
+  write(at.places, at.job, int(at.stood) .. ' ' .. NEVER .. ' ' .. at.words)
 end

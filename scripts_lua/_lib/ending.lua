@@ -19,7 +19,10 @@ end
 
 -- The last that is written of a slot: what its job's ledger has forgotten goes with its end.
 local function slot_write(id, job, slot, record)
-  if not read(q.order, ledger_member(job, slot)) then return task_forget(id, record) end
+  if not read(q.order, ledger_member(job, slot)) then
+    if read(q.counts, job) then ledger_lacks(job, slot, slot, 0) end  -- else the job is gone
+    return task_forget(id, record)
+  end
   if record.state ~= 'dead' then record.json = '' end
   ledger_until(id, record)
   task_write(id, record)

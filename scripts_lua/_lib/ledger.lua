@@ -5,7 +5,7 @@
 --                entered at that time; \255\255 AT ...: of these again those that did not end well, or were triggered
 -- A slot's line is written once a run of a script, so it costs a slot next to nothing. What the ledger has forgotten is taken out of it
 -- later, see log_thin.
--- needs: _lib/places _lib/counts _lib/reasons
+-- needs: _lib/places _lib/past _lib/counts _lib/reasons
 
 local function ledger_member(job, slot)
   return job .. '\255' .. string.format('%015d', slot)
@@ -39,24 +39,27 @@ local function ledger_drop(job, members)
   end
 end
 
--- What the ledger of a job lacks: "SINCE PAST FROM TO", in the counts under JOB \255. Slots between SINCE and PAST were forgotten; 0: none.
--- Those from FROM on and before TO are kept, whatever `keep` says: a backfill has fired them.
 local function ledger_past(job)
-  local since, past, from, to = string.match(read(q.counts, job .. '\255') or '', '^(%d+) (%d+) (%d+) (%d+)$')
-  return tonumber(since) or 0, tonumber(past) or 0, tonumber(from) or 0, tonumber(to) or 0
+  return past_parse(read(q.counts, job .. '\255'))
 end
 
-local function ledger_past_is(job, since, past, from, to)
-  write(q.counts, job .. '\255', string.format('%d %d %d %d', since, past, from, to))
+local function ledger_past_is(job, lacks)
+  write(q.counts, job .. '\255', past_text(lacks))
 end
 
--- Forget these of a job's slots, the oldest first, and remember that there was something: a backfill must not fire them again.
+-- Remember that there was something between these slots: a backfill must not fire them again.
+local function ledger_lacks(job, first, last, entries)
+  local lacks = ledger_past(job)
+  lacks.since, lacks.past = lacks.past > 0 and math.min(lacks.since, first) or first, math.max(lacks.past, last)
+  lacks.gone = lacks.gone + entries
+  ledger_past_is(job, lacks)
+end
+
+-- Forget these of a job's slots, the oldest first.
 local function ledger_forget(job, members)
   ledger_drop(job, members)
   local first, last = tonumber(string.sub(members[1] or '', #job + 2)), tonumber(string.sub(members[#members] or '', #job + 2))
-  if not first or not last then return end
-  local since, past, from, to = ledger_past(job)
-  ledger_past_is(job, past > 0 and math.min(since, first) or first, math.max(past, last), from, to)
+  if first and last then ledger_lacks(job, first, last, #members) end
 end
 
 local turn, grown = time[2] % 8, nil  -- job -> {keep, its latest slot}
@@ -189,7 +192,8 @@ local function ledger_trim()
   for job, of in pairs(grown) do
     scatter(q.order)
     local low, high = '[' .. job .. '\255', '[' .. ledger_member(job, math.max(of[2], now))
-    local count, _, _, from, to = redis.call('ZLEXCOUNT', q.order[KEY], low, high), ledger_past(job)
+    local count, lacks = redis.call('ZLEXCOUNT', q.order[KEY], low, high), ledger_past(job)
+    local from, to = lacks.from, lacks.to
     if to > 0 then count = count - redis.call('ZLEXCOUNT', q.order[KEY], '[' .. ledger_member(job, from), '(' .. ledger_member(job, to)) end
     local surplus = math.min(count - string.match(of[1], '^%d+'), room)
     if surplus > 0 then
@@ -217,6 +221,15 @@ local function ledger_keep(job, slot, keep)
   end
 end
 
+-- Enter a slot again that its job's ledger has lost. Of others that it has lost nobody can tell any more.
+local function ledger_list(id, job, slot, record)
+  ledger_lacks(job, 0, now, 0)
+  enter(q.order, ledger_member(job, slot), 0)
+  log_enter('\255' .. string.format('%015d', record.spawned), ledger_member(job, slot))
+  if record.state ~= 'done' then ledger_odd(job, slot, record) end
+  ledger_until(id, record)
+end
+
 -- Enter what was not fired: `state` is skipped, missed or anchored.
 local function ledger_tell(job, slot, state, code, detail, json, keep)
   local record = record_new('0 ' .. json, slot)
@@ -232,8 +245,9 @@ end
 -- known of one of them stays: since the clock was set back they may have come due twice.
 local function ledger_several(job, state, first, last, count, code, detail, keep)
   while read(q.tasks, slot_id(job, first)) do
-    if first >= last or count == 1 then return end
-    first = first + 1
+    local several = string.match(read(q.tasks, slot_id(job, first)), '\255{"last":(%d+),"count":%-?%d+}$')
+    first = math.max(first, tonumber(several) or first) + 1
+    if first > last or count == 1 then return end
   end
   ledger_tell(job, first, state, code, detail, '{"last":' .. int(last) .. ',"count":' .. count .. '}', keep)
   counted(job, state, math.max(count, 1), true)

@@ -6,7 +6,7 @@
 -- A change is "WHAT AT UNTIL \254BY\254WHY". WHAT: the verb; put: its definition was changed. UNTIL: when the pause ends by itself; of skip_next
 -- the last slot that is skipped; 0: when somebody resumes it. BY empty: its time had come. WHY of a delete: the job.
 -- A paused job's slot is due NEVER, see _lib/schedule.
--- needs: _lib/schedule
+-- needs: _lib/schedule _lib/reasons
 
 local MOST_CHANGES = 50
 
@@ -28,6 +28,13 @@ local function change_note(changes, job, text)
   local _, between = string.gsub(said, '\255', '')
   if between >= MOST_CHANGES - 1 then said = string.match(said, '^[^\255]*\255(.*)$') end
   write(changes, job, said .. '\255' .. text)
+end
+
+-- Why slots of a paused job are skipped: CODE and detail. `line`: the change by which it is paused; nil: that was lost.
+local function pause_says(paused, job, line)
+  if not line or line == '' then return REASON.PAUSED, 'somebody' end
+  local what, _, _, who, why = change_parse(paused, job, line)
+  return what == 'skip_next' and REASON.SKIP_NEXT or REASON.PAUSED, why == '' and who or who .. ': ' .. why
 end
 
 -- Forget all of this: the job is gone.

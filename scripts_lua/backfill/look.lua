@@ -9,8 +9,9 @@
 -- include: _lib/backfilling
 
 local job, said = ARGV[1], {known = 0, left = 0}
-local since, past = ledger_past(job)
-local b, fires = {unknown = tonumber(ARGV[3]), since = since, past = past}, 0
+local lacks, low, high = ledger_past(job), '[' .. job .. '\255', '(' .. job .. '\255\255'
+past_look(lacks, read(q.counts, job), redis.call('ZLEXCOUNT', KEYS[8], low, high), now)
+local b, fires = {unknown = tonumber(ARGV[3]), since = lacks.since, past = lacks.past}, 0
 for slot in string.gmatch(ARGV[2], '%d+') do
   local left = backfill_verdict(job, tonumber(slot), b)
   if left then said[left] = said[left] + 1 else fires = fires + 1 end

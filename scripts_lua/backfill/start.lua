@@ -3,9 +3,10 @@
 -- KEYS[1] job           hash     job -> "REV JSON"
 -- KEYS[2] backfill      hash     see _lib/backfill
 -- KEYS[3] backfill:due  zset
--- KEYS[4] job:counts    hash     what its ledger has forgotten, see _lib/ledger
+-- KEYS[4] job:counts    hash     also what its ledger lacks, see _lib/past
 -- KEYS[5] job:changes   hash     see _lib/pause
 -- KEYS[6] bell          channel
+-- KEYS[7] ledger:order  zset     see _lib/ledger
 -- ARGV[1]  job      str
 -- ARGV[2]  rev      str   of the definition by which its slots were counted
 -- ARGV[3]  start    int   ms; the slots from then on
@@ -20,7 +21,7 @@
 -- Returns  {said, line, now_ms}  line: the backfill as it stands now, that of another call if it is BUSY
 --          said DONE: it has begun; BUSY: there is one that has not ended; UNKNOWN: no such job; TOO_LATE: the job has another definition, or
 --          that time is still to come
--- include: _lib/backfill _lib/pause _lib/messages
+-- include: _lib/backfill _lib/pause _lib/past _lib/messages
 
 return answer(function()
   local job, start, ends = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -32,10 +33,12 @@ return answer(function()
   if before and not backfill_over(before) then return {RESULT.BUSY, line, now} end
   if string.match(definition, '^%S+') ~= ARGV[2] or ends > now then return {RESULT.TOO_LATE, '', now} end
   local counts = page(KEYS[4])
-  local since, past = string.match(read(counts, job .. '\255') or '0 0', '^(%d+) (%d+)')
-  write(counts, job .. '\255', since .. ' ' .. past .. ' ' .. int(start) .. ' ' .. int(start))
+  local lacks = past_parse(read(counts, job .. '\255'))
+  past_look(lacks, read(counts, job), redis.call('ZLEXCOUNT', KEYS[7], '[' .. job .. '\255', '(' .. job .. '\255\255'), now)
+  lacks.from, lacks.to = start, start
+  write(counts, job .. '\255', past_text(lacks))
   line = backfill_text({
-    id = ARGV[8], state = 'running', from = start, to = ends, at = start, next = 0, every = ARGV[6], unknown = ARGV[7], since = since, past = past,
+    id = ARGV[8], state = 'running', from = start, to = ends, at = start, next = 0, every = ARGV[6], unknown = ARGV[7], since = lacks.since, past = lacks.past,
     began = now, ended = 0, total = ARGV[5], fired = 0, done = 0, failed = 0, cancelled = 0, missed = 0, known = 0, excluded = 0, left = 0, row = 0,
     by = ARGV[9], why = ARGV[10], open = {},
   })

@@ -10,7 +10,7 @@
 -- Returns  {now_ms, next_due_ms, *jobs}  jobs: whose backfills they are; next_due_ms: of the first that is not due; 0: there is none
 --
 -- Hiding only saves work: it is backfill/step that compares. One that has ended a week ago, or whose job is gone, is forgotten.
--- include: _lib/backfill
+-- include: _lib/backfill _lib/past
 
 local defs, backfills, when, counts = page(KEYS[1]), page(KEYS[2]), index(KEYS[3]), page(KEYS[4])
 local there = redis.call('HLEN', KEYS[2])
@@ -28,8 +28,12 @@ for _, job in ipairs(jobs) do
   if not line or not read(defs, job) or b and backfill_over(b) then
     erase(backfills, job)
     leave(when, job)
-    local since, past = string.match(read(counts, job .. '\255') or '', '^(%d+) (%d+)')
-    if since then write(counts, job .. '\255', since .. ' ' .. past .. ' 0 0') end
+    local said = read(counts, job .. '\255')
+    if said then
+      local lacks = past_parse(said)
+      lacks.from, lacks.to = 0, 0
+      write(counts, job .. '\255', past_text(lacks))
+    end
   else
     enter(when, job, now + tonumber(ARGV[2]))
     out[#out + 1] = job

@@ -47,15 +47,8 @@ return each(13, function(i)
   if string.match(definition, '^%S+') ~= string.match(words, '^%S+') then return RESULT.TOO_LATE end
   if not calendars_agree(calendars, ARGV[i + 12]) then return RESULT.TOO_LATE end
   if by == '' and (ends == 0 or ends > now) then return RESULT.TOO_LATE end
-  local what, who, why = 'pause', 'somebody', ''
-  if line ~= '' then
-    local _
-    what, _, _, who, why = change_parse(s.paused, job, line)
-  end
-  if count ~= 0 then
-    local code = what == 'skip_next' and REASON.SKIP_NEXT or REASON.PAUSED
-    ledger_several(job, 'skipped', tonumber(ARGV[i + 6]), tonumber(ARGV[i + 7]), count, code, why == '' and who or who .. ': ' .. why, keep)
-  end
+  local code, detail = pause_says(s.paused, job, line)
+  if count ~= 0 then ledger_several(job, 'skipped', tonumber(ARGV[i + 6]), tonumber(ARGV[i + 7]), count, code, detail, keep) end
   erase(s.paused, job)
   erase(s.slots, job)  -- or it stays paused
   schedule_place(s, job, slot, tonumber(ARGV[i + 4]), words)

@@ -1,16 +1,17 @@
 -- task/mend: put tasks where their records say that they stand, which were lost from there: some of all, picked at random.
 --
 -- KEYS[1..27] of _lib/task
+-- KEYS[28] job           hash  job -> "REV JSON"
 -- ARGV[1]  limit         int  how many to look at; bounds the script's time
 --
 -- Returns  mended  how many were put right
 --
 -- Keys and entries of them are evicted, or deleted by hand. What waits in no queue would be claimed by nobody, what is leased no more
--- would run or stop for ever, and what ended would never be forgotten.
+-- would run or stop for ever, and what ended would never be forgotten. A slot that no ledger lists is listed again.
 -- Under OOM: runs.
 -- include: _lib/ending
 
-local mended = 0
+local mended, defs = 0, page(KEYS[28])
 
 local function stands(x, member, score)
   if read(x, member) then return end
@@ -33,8 +34,7 @@ local function mend(id)
     task_lost(id, record, REASON.LEASE_DELETED)
     mended = mended + 1
   elseif job and not read(q.order, ledger_member(job, slot)) then
-    local ran = record.state ~= 'missed' and record.state ~= 'skipped' and record.state ~= 'anchored'
-    if ran and read(q.counts, job) then ledger_forget(job, {ledger_member(job, slot)}) else task_forget(id, record) end  -- a backfill fires none of these
+    if read(defs, job) then ledger_list(id, job, slot, record) else task_forget(id, record) end
     mended = mended + 1
   elseif job and record_forget(record) > 0 and not read(q.ended, id) then
     ledger_until(id, record)

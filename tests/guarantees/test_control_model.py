@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from lockbeat import Lockbeat
-from lockbeat.errors import UnknownJob
+from lockbeat.errors import LockbeatError, UnknownJob
 from lockbeat.jobs import Job, LedgerEntry
 from lockbeat.jobs.definition import OF_SLOTS
 from lockbeat.tasks import Task
 from lockbeat.triggers import AnyOf, ByHand, Every, Trigger
-from tests.beats import Hands, ledger, scheduler
+from tests.backfills import Filler
+from tests.beats import Hands, ledger
 from tests.conftest import CHOSEN
+from tests.deploys import Instance
 from tests.stepped import Stepped, played
 
 EXAMPLES = int(os.environ.get("LOCKBEAT_TEST_EXAMPLES", "20"))
@@ -32,18 +34,26 @@ POLICIES = st.fixed_dictionaries(
         "priority": st.integers(0, 1),
     }
 )
+OTHER = Job.declare("other", ByHand())
+"""In the code of every version: whoever takes it over follows the versions before."""
 LEASE = 8
 LOST = st.integers(0, 4)
 
 
 class SteppedIn(Stepped):
-    """A job that two instances fire, each with a worker; and people who put, pause, resume, skip, trigger and delete it."""
+    """A job that two instances fire, each with a worker; and people who put, pause, resume, skip, trigger, backfill and delete
+    it, or take it out of the code."""
 
     def __init__(self) -> None:
         super().__init__()
         self.connect()
         self.hands = [Hands(NAME, places=1) for _ in self.clients]
-        self.beats = [scheduler(lb, runner=hands) for lb, hands in zip(self.clients, self.hands, strict=True)]
+        self.beats = [Instance(lb, runner=hands).scheduler for lb, hands in zip(self.clients, self.hands, strict=True)]
+        self.fillers = [Filler(lb, NAME) for lb in self.clients]
+        self.deploys = 0
+        self.retired = False
+        self.filled: list[tuple[int, int]] = []
+        """Stretches that were backfilled, so far as they have a part in them; the first end is in."""
         self.handed: list[Any] = [None, None]
         self.job: Job | None = None
         self.banned: list[tuple[int, int]] = []
@@ -65,18 +75,24 @@ class SteppedIn(Stepped):
         """An instance declares the job so; what the other has in its code stays as it is."""
         if isinstance(trigger, ByHand):
             policies = {name: value for name, value in policies.items() if name not in OF_SLOTS}
-        self.job = Job.declare(NAME, trigger, keep=100_000, lease=LEASE, **policies)
-        beat, hands = scheduler(self.clients[instance], self.job, runner=self.hands[instance]), self.hands[instance]
-        beat._handed = self.beats[instance]._handed
-        self.beats[instance] = beat
-        hands.places = 1
-        self.run(beat.register())
+        self.job, self.retired = Job.declare(NAME, trigger, keep=100_000, lease=LEASE, **policies), False
+        self.deploy(instance, self.job)
         if not self.eras or self.eras[-1][1] != trigger:
             self.eras.append((self.now_ms, trigger))
 
+    def deploy(self, instance: int, *jobs: Job) -> Instance:
+        """An instance has these jobs in its code, by the newest version of it."""
+        self.deploys += 1
+        hands = self.hands[instance]
+        hands.names, hands.places = {job.name for job in jobs}, 1
+        made = Instance(self.clients[instance], *jobs, OTHER, number=str(self.deploys), runner=hands)
+        made.scheduler._handed = self.beats[instance]._handed
+        self.beats[instance] = made.scheduler
+        return self.run(made.start())
+
     @property
     def has_slots(self) -> bool:
-        return self.job is not None and not isinstance(self.job.trigger, ByHand)
+        return self.job is not None and not self.retired and not isinstance(self.job.trigger, ByHand)
 
     def began_with(self, lb: Lockbeat, tasks: list[Task]) -> None:
         for task in tasks:
@@ -192,7 +208,7 @@ class SteppedIn(Stepped):
         last = round(self.run(self.clients[instance].jobs.skip_next(NAME, n, by="anna")).timestamp() * 1000)
         self.paused = "skip_next", self.paused[1] if self.paused else self.now_ms, last
 
-    @precondition(lambda self: self.job)
+    @precondition(lambda self: self.stands)
     @rule(instance=st.integers(0, 1), catchup=st.sampled_from([None, "latest", "all"]), lost=LOST)
     def resume(self, instance: int, catchup: Any, lost: int) -> None:
         assert self.job is not None
@@ -206,18 +222,105 @@ class SteppedIn(Stepped):
             following = None if resumed.next_slot is None else round(resumed.next_slot.timestamp() * 1000)
             self.end_pause(self.now_ms if following is None else min(following - 1, self.now_ms))
 
-    @precondition(lambda self: self.job)
+    @property
+    def stands(self) -> bool:
+        return self.job is not None and not self.retired
+
+    @precondition(lambda self: self.stands)
     @rule(instance=st.integers(0, 1), overlap=st.sampled_from([None, "allow"]), lost=LOST)
     def trigger(self, instance: int, overlap: Any, lost: int) -> None:
         self.lose(lost)
         spawned = self.run(self.clients[instance].jobs.trigger(NAME, overlap=overlap, by="anna"))
         assert spawned.task_id.startswith(f"{NAME}!" if spawned.created else NAME)
 
-    @rule(instance=st.integers(0, 1), trigger=TRIGGERS, policies=POLICIES)
-    def change(self, instance: int, trigger: Trigger, policies: dict[str, Any]) -> None:
+    @rule(instance=st.integers(0, 1), trigger=TRIGGERS, policies=POLICIES, lost=LOST)
+    def change(self, instance: int, trigger: Trigger, policies: dict[str, Any], lost: int) -> None:
         if self.job is not None:
             self.look(0)
+        self.lose(lost)
         self.put(instance, trigger, policies)
+
+    @precondition(lambda self: self.has_slots)
+    @rule(
+        instance=st.integers(0, 1),
+        first=st.integers(0, 40),
+        several=st.integers(1, 30),
+        rate=st.sampled_from([None, None, 0.5, 10]),
+        lost=LOST,
+    )
+    def backfill(self, instance: int, first: int, several: int, rate: float | None, lost: int) -> None:
+        """A stretch of the time in which the job had this trigger; nothing is known of what was before it was deleted."""
+        start = self.eras[-1][0] + 1 + first * 10_000
+        end = min(start + several * 10_000, self.now_ms)
+        if start >= end:
+            return
+        before = self.run(self.lb.jobs.get_backfill(NAME))
+        self.lose(lost)
+        try:
+            self.run(self.clients[instance].jobs.backfill(NAME, self.instant(start), self.instant(end), rate=rate, by="anna"))
+        except LockbeatError:
+            assert before is not None
+            assert not before.is_over
+        else:
+            assert before is None or before.is_over
+            self.filled.append((start, end))
+
+    @precondition(lambda self: self.job)
+    @rule(instance=st.integers(0, 1), verb=st.sampled_from(["pause", "resume", "resume", "cancel"]), lost=LOST)
+    def step_into_a_backfill(self, instance: int, verb: str, lost: int) -> None:
+        before = self.run(self.lb.jobs.get_backfill(NAME))
+        states = ["running", "paused", "cancelled"]
+        goal = states[["resume", "pause", "cancel"].index(verb)]
+        self.lose(lost)
+        try:
+            done = self.run(getattr(self.clients[instance].jobs, f"{verb}_backfill")(NAME, by="anna"))
+        except LockbeatError:
+            assert before is None or before.state in ("done", "cancelled")
+        else:
+            assert before is not None
+            assert done == (before.state != goal)
+
+    @rule(instance=st.integers(0, 1), lost=LOST)
+    def go_on(self, instance: int, lost: int) -> None:
+        """An instance goes on with the backfill, if there is one."""
+        self.lose(lost)
+        self.run(self.fillers[instance].step())
+
+    @rule(instance=st.integers(0, 1))
+    def die(self, instance: int) -> None:
+        """It forgets which backfills are its own. What it runs runs on."""
+        self.fillers[instance] = Filler(self.clients[instance], NAME)
+
+    @precondition(lambda self: self.stands)
+    @rule(instance=st.integers(0, 1), fires=st.booleans(), rolls=st.booleans(), lost=LOST)
+    def retire(self, instance: int, fires: bool, rolls: bool, lost: int) -> None:
+        """The job leaves the code: by the one instance, by both, and ten minutes after the last that had it."""
+        first = self.deploy(instance)
+        if rolls:
+            self.let_pass(3_000)
+            self.look(1 - instance)
+        self.lose(lost)
+        last = self.deploy(1 - instance)
+        self.let_pass(31_000)
+        self.lose(0)
+        for one in (first, last):
+            self.run(one.sign())
+        if fires:
+            self.look(instance)
+        self.let_pass(601_000)
+        if fires and lost % 2:
+            self.look(instance)
+        self.lose(lost)
+        self.run(last.sign())
+        self.lose(0)
+        assert self.run(self.lb.jobs.get(NAME)).state == "retired"
+        self.retired = True
+        for verb in ("pause", "resume", "skip_next", "trigger"):
+            try:
+                self.run(getattr(self.clients[instance].jobs, verb)(NAME))
+            except LockbeatError:
+                continue
+            raise AssertionError(f"{verb} of a job that has retired")
 
     @precondition(lambda self: self.job)
     @rule(instance=st.integers(0, 1))
@@ -231,16 +334,43 @@ class SteppedIn(Stepped):
                 continue
             raise AssertionError(f"{verb} of a job that was deleted")
         assert self.run(ledger(self.lb, NAME)) == []
-        self.job, self.paused, self.eras, self.banned = None, None, [], []
+        self.job, self.paused, self.retired = None, None, False
+        self.eras, self.banned, self.filled = [], [], []
+
+    def fill_up(self) -> None:
+        """Whatever runs ends, and so does the backfill. What it fired has run."""
+        found = self.run(self.lb.jobs.get_backfill(NAME))
+        if found is None:
+            return
+        if found.state == "paused":
+            assert self.run(self.lb.jobs.resume_backfill(NAME))
+        for turn in range(1000):
+            self.look(turn % 2)
+            self.run(self.fillers[turn % 2].step())
+            self.claim(0, 100)
+            while self.runs:
+                self.end(0, "complete")
+            found = self.run(self.lb.jobs.get_backfill(NAME))
+            if found is None or found.is_over:
+                break
+            self.let_pass(2000 if turn % 5 else 1)
+        else:
+            raise AssertionError(f"the backfill does not come to an end: {found}")
+        if found is not None:
+            assert found.fired == found.done + found.failed + found.cancelled + found.missed
+            assert found.missed == 0, "what a backfill fired waits for nothing but a worker"
 
     def at_the_end(self) -> None:
         self.to_lose = 0
         if self.job is None:
             return
+        if self.retired:
+            self.put(0, self.eras[-1][1], {})
         self.look(0)
         if self.paused:
             assert self.run(self.lb.jobs.resume(NAME))
             self.end_pause(self.now_ms)
+        self.fill_up()
         self.let_pass(100_000)
         self.look(1)
         told: dict[int, LedgerEntry] = {}
@@ -257,7 +387,7 @@ class SteppedIn(Stepped):
                     told[slot] = found[0]
                 slot = trigger.next(slot)
         for slot, entry in told.items():
-            if entry.state not in ("skipped", "missed"):
+            if entry.state not in ("skipped", "missed") and not any(start <= slot < end for start, end in self.filled):
                 assert not [(first, last) for first, last in self.banned if first <= slot <= last], f"fired in a pause: {entry}"
 
 

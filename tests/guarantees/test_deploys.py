@@ -11,7 +11,8 @@ from lockbeat import Beat, Lockbeat
 from lockbeat.errors import InvalidArgument, LockbeatError
 from lockbeat.jobs import Job, JobState, known_versions, version_of
 from lockbeat.triggers import ByHand, Every
-from tests.beats import Beats, backdate, eventually, ledger, minutely, now_ms
+from tests.backfills import Filler, at, told
+from tests.beats import Beats, Hands, backdate, eventually, ledger, minutely, now_ms
 from tests.conftest import Connect, only, wait_until
 from tests.deploys import Instance, came_due, gone, pass_for_versions
 
@@ -315,6 +316,61 @@ async def test_a_program_that_is_alone_retires_nothing_after_its_own_outage(lb: 
         await instance.sign()
         assert (await lb.jobs.get("report")).retired_at is None
         await gone(raw, lb, instance, seconds=3 * DAY)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_a_program_that_was_away_for_days_and_is_back_as_a_new_version_catches_up(
+    lb: Lockbeat, raw: Any, alone: bool
+) -> None:
+    """Its jobs have not left the code: nobody was there to declare them. What left it retires with the next sign of life."""
+    if not alone:
+        other = await Instance(lb, hourly("theirs")).start()
+    old, runs = Instance(lb, minutely(), hourly("left")), Hands("report")
+    await old.start()
+    first = await came_due(lb, raw, minutely(), 3)
+    await gone(raw, lb, old, seconds=3 * DAY)
+    new = await Instance(lb, minutely(), hourly("new"), runner=runs).start()
+    await new.tick()
+    [task] = runs.tasks
+    assert task.slot_ms == first + 3 * 60_000
+    assert [(entry.state, entry.code) for entry in await ledger(lb, "report")] == [("missed", "not_fired"), ("fired", None)]
+    await new.sign()
+    assert (await lb.jobs.get("left")).retired_at is not None
+    if not alone:
+        await other.sign()
+        assert (await lb.jobs.get("theirs")).retired_at is None
+
+
+async def test_a_backfill_stops_when_its_job_retires_and_goes_on_when_that_is_back(lb: Lockbeat, raw: Any) -> None:
+    """Nobody is there to run what it fires; and what has come due since is told of once, as retired."""
+    left = minutely("left")
+    old, new = Instance(lb, hourly(), left), Instance(lb, hourly())
+    await old.start()
+    await new.start()
+    first = await came_due(lb, raw, left, 3)
+    filler = Filler(lb, "left")
+    await lb.jobs.backfill("left", at(first - 2 * 60_000), at(first + 3 * 60_000))
+    [task] = await filler.turn()
+    await gone(raw, lb, old, seconds=700)
+    await new.sign()
+    await lb.tasks.complete(task)
+    assert await filler.turn() == []
+    found = await told(lb, "left")
+    assert (found.state, found.fired, found.done) == ("paused", 1, 1)
+    [change] = [one for one in await lb.jobs.changes("left") if one.what == "pause_backfill"]
+    assert (change.by, change.reason) == ("retire", "no instance that lives declares the job")
+    assert await lb.jobs.resume_backfill("left")
+    assert await filler.turn() == []
+    assert (await told(lb, "left")).state == "paused"
+    with pytest.raises(LockbeatError, match="job 'left' is retired"):
+        await lb.jobs.backfill("left", at(first - 2 * 60_000), at(first), dry_run=True)
+    await old.start()
+    assert await lb.jobs.resume_backfill("left")
+    found = await filler.go_on("left")
+    assert (found.state, found.done) == ("done", 5)
+    entries = [(entry.slot_ms, entry.state) for entry in await ledger(lb, "left")]
+    assert entries[:5] == [(first + n * 60_000, "done") for n in range(-2, 3)]
+    assert entries[5:] == [(first + 3 * 60_000, "skipped")]
 
 
 async def test_an_old_version_that_has_gone_is_forgotten_and_newest_when_it_is_deployed_again(lb: Lockbeat, raw: Any) -> None:

@@ -86,7 +86,7 @@ async def test_what_has_ended_is_forgotten_though_nobody_remembers_when(lb: Lock
     assert await mend(lb) == 0
     assert [info.id for info in await lb.tasks.dead()] == [dead]
     assert raw.zscore(lb.store.keys.key(0, "task:ended"), task.id) is not None
-    assert not raw.hexists(lb.store.keys.key(0, "task"), hands.tasks[0].id), "no ledger tells of it"
+    assert [entry.state for entry in await ledger(lb, "report")] == ["done"], "its record says what became of it"
     assert await lb.tasks.redrive() == 1
 
 

@@ -21,6 +21,8 @@ def decided(**kept: dict[str, str]) -> Any:
     def server(command: str, key: str, *fields: Any) -> Any:
         if command in ("HMGET", "ZMSCORE"):
             return [kept.get(key.replace(":", "_"), {}).get(field) for field in fields]
+        if command == "ZRANGEBYLEX":
+            return []
         return None
 
     return Decisions("_lib/firing", now=NOW, server=server)
