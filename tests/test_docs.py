@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 
 from lockbeat.embedded import EmbeddedServer
-from tests.test_readme import BLOCK, ROOT, commands, run, shape
+from tests.servers import free_port
+from tests.test_readme import BLOCK, ROOT, commands, environment, run, shape
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 NAME = re.compile(r"# (\w+\.py)\n")
@@ -24,6 +30,43 @@ def programs(page: Path) -> dict[str, str]:
     return {name[1]: block for block in blocks(page, "python") if (name := NAME.match(block))}
 
 
+class Background:
+    """Commands that end with `&`, each in a session of its own, until `kill %1 %2` ends some. Their `--port` is a free one."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._jobs: list[subprocess.Popen[bytes]] = []
+        self._log = folder / "background.log"
+
+    def took(self, line: str) -> bool:
+        if line.endswith(" &"):
+            words = re.sub(r"(--port )\d+", lambda found: f"{found[1]}{free_port()}", line.removesuffix(" &"))
+            command = ["bash", "-c", f"exec {words}"]
+            with self._log.open("ab") as out:
+                job = subprocess.Popen(
+                    command, cwd=self._folder, env=environment(self._folder), stdout=out, stderr=out, start_new_session=True
+                )
+            self._jobs.append(job)
+            return True
+        if not line.startswith("kill %"):
+            return False
+        ended = [self._jobs[int(number) - 1] for number in re.findall(r"%(\d+)", line)]
+        for job in ended:
+            job.send_signal(signal.SIGTERM)
+        for job in ended:
+            assert job.wait(120) in (0, -signal.SIGTERM), self._log.read_text()
+        return True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        for job in self._jobs:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(job.pid, signal.SIGKILL)
+            job.wait()
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     with EmbeddedServer.open(str(tmp_path / "store")):  # so that a program finds what the one before did
@@ -35,9 +78,10 @@ def test_every_program_prints_what_its_page_says(page: Path, folder: Path) -> No
     for name, text in programs(page).items():
         (folder / name).write_text(text)
     found = [command for block in blocks(page, "console") for command in commands(block)]
-    for command in found:
-        printed = run(command, folder)
-        assert [shape(line) for line in printed] == [shape(line) for line in command.output], command.line
+    with Background(folder) as background:
+        for command in found:
+            printed = [] if background.took(command.line) else run(command, folder)
+            assert [shape(line) for line in printed] == [shape(line) for line in command.output], command.line
     unused = [name for name in programs(page) if not any(name in command.line for command in found)]
     assert not unused
 

@@ -227,7 +227,7 @@ async def test_a_web_application_starts_while_the_store_is_away_and_serves_when_
 ) -> None:
     caplog.set_level(logging.INFO, logger="lockbeat")
     server.kill()
-    options = {"wait_for_store": False}
+    options: dict[str, Any] = {"wait_for_store": False}
     program, tries = Program(server.url, timeout=1, **(options if where == "beat" else {})), []
     serve = program.beat._serve
 

@@ -66,17 +66,21 @@ def folder(tmp_path: Path) -> Iterator[Path]:
         yield tmp_path
 
 
-def run(command: Command, folder: Path) -> list[str]:
-    environment = os.environ | {
+def environment(folder: Path) -> dict[str, str]:
+    """Of the commands that a page shows."""
+    return os.environ | {
         "LOCKBEAT_URL": f"embedded://{folder / 'store'}",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "COLUMNS": "200",
         "TZ": "UTC",  # what people are shown, they are shown in their own
     }
+
+
+def run(command: Command, folder: Path) -> list[str]:
     process = subprocess.Popen(
         ["bash", "-c", f"exec {command.line}"],
         cwd=folder,
-        env=environment,
+        env=environment(folder),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -85,9 +89,9 @@ def run(command: Command, folder: Path) -> list[str]:
     if command.is_stopped:
         lines = [process.stdout.readline().rstrip("\n") for _ in command.output]
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=60)
     else:
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=180)
         lines = output.splitlines()
     assert process.returncode == command.code, errors
     return lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, Unpack
@@ -20,7 +20,7 @@ from lockbeat.jobs import Jobs, Version, check_version, version_of
 from lockbeat.program import signals
 from lockbeat.program.comparing import Comparison, compare
 from lockbeat.program.declaring import Declared
-from lockbeat.program.lifespan import MOMENT, Started, alongside, check_lifespan, entered, once_there
+from lockbeat.program.lifespan import MOMENT, Lifespan, Started, alongside, check_lifespan, entered, once_there
 from lockbeat.program.serving import Program, Serving
 from lockbeat.settings import UNSET, Unset
 from lockbeat.store.durable import Durability, check_durability
@@ -87,6 +87,8 @@ class Beat(Declared):
         if lifespan is not None:
             check_lifespan(lifespan)
         self._around = lifespan
+        self.given: Any = None
+        """`run.state`, where the beat has no lifespan of its own: what the application's has yielded."""
         self._wait_for_store = said["wait_for_store"].value
         self.concurrency = whole(said["concurrency"].name, said["concurrency"].value, 1, 10_000)
         self.grace = seconds(said["grace"].name, said["grace"].value, least=0)
@@ -253,7 +255,7 @@ class Beat(Declared):
             if not shared:
                 await stack.enter_async_context(client)
             self._client = client
-            state = None
+            state = self.given
             if self._around is not None and work:
                 state = await stack.enter_async_context(entered(self._around, self, self.grace + client.store.timeout))
             serving = Serving(client, self._program(state), schedule=schedule, work=work, shared=shared)
@@ -274,19 +276,38 @@ class Beat(Declared):
             self.version,
         )
 
-    @asynccontextmanager
-    async def lifespan(
-        self, app: Any = None, *, schedule: bool = True, work: bool = True, wait_for_store: bool | None = None
-    ) -> AsyncIterator[None]:
-        """Serve while the block runs; fits `FastAPI(lifespan=beat.lifespan)` and Starlette.
+    def lifespan(
+        self,
+        app: Any = None,
+        *,
+        inner: Callable[[Any], AbstractAsyncContextManager[Any]] | None = None,
+        schedule: bool = True,
+        work: bool = True,
+        wait_for_store: bool | None = None,
+    ) -> Lifespan:
+        """Serve while the block runs: `FastAPI(lifespan=beat.lifespan)`, or `async with beat.lifespan():`.
 
+        inner: the application's own lifespan: `FastAPI(lifespan=beat.lifespan(inner=opening))`. It is entered before the beat
+            serves, and left after the last function has ended. What it yields is the block's value, and `run.state` unless the
+            beat has a lifespan of its own.
         wait_for_store: False: the block begins though the store is away, after a second at most, and the beat serves when it is
             there; None: as the beat has it.
 
-        Raises: what `serve` raises.
+        Raises: what `serve` raises, and what `inner` raises.
         """
+        if inner is not None:
+            check_lifespan(inner, "inner", "application")
         wait = self._wait_for_store if wait_for_store is None else wait_for_store
-        started = Started()
-        serve = self.serve(schedule=schedule, work=work, wait_for_store=wait, task_status=started)
-        async with alongside(serve, started, None if wait else MOMENT):
-            yield
+
+        @asynccontextmanager
+        async def around(app: Any) -> AsyncIterator[Any]:
+            try:
+                async with nullcontext() if inner is None else inner(app) as self.given:
+                    started = Started()
+                    serve = self.serve(schedule=schedule, work=work, wait_for_store=wait, task_status=started)
+                    async with alongside(serve, started, None if wait else MOMENT):
+                        yield self.given
+            finally:
+                self.given = None
+
+        return Lifespan(around, app)

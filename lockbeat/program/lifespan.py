@@ -7,13 +7,14 @@ import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
 from typing import Any
 
 import anyio
 from anyio.abc import TaskStatus
 
 from lockbeat.connection.outage import REMIND, Pace
-from lockbeat.errors import InvalidArgument, InvalidType, LifespanError, StoreError, StoreUnavailable
+from lockbeat.errors import InvalidArgument, InvalidType, LifespanError, LockbeatError, StoreError, StoreUnavailable
 from lockbeat.leases.lease import monotonic
 
 log = logging.getLogger("lockbeat")
@@ -24,14 +25,50 @@ MOMENT = 1.0
 """Seconds that a block which does not wait for the store gives it."""
 
 
-def check_lifespan(make: object) -> None:
-    """Raises InvalidType or InvalidArgument for what makes no async context manager of a beat."""
+def check_lifespan(make: object, name: str = "lifespan", of: str = "beat") -> None:
+    """Raises InvalidType or InvalidArgument for what makes no async context manager of a beat, or of an application."""
+    if isinstance(make, Lifespan):
+        return
     if not callable(make) or isinstance(make, AbstractAsyncContextManager):  # contextlib's can be called, as decorators
-        raise InvalidType("lifespan", f"must be a function of the beat, not {type(make).__name__}")
+        raise InvalidType(name, f"must be a function of the {of}, not {type(make).__name__}")
     if inspect.isasyncgenfunction(make) or inspect.isgeneratorfunction(make):
-        raise InvalidArgument("lifespan", "is a bare generator: put @contextlib.asynccontextmanager above it")
+        raise InvalidArgument(name, "is a bare generator: put @contextlib.asynccontextmanager above it")
     if inspect.iscoroutinefunction(make):
-        raise InvalidArgument("lifespan", "must yield once, under @contextlib.asynccontextmanager; what it returns can't be left")
+        raise InvalidArgument(name, "must yield once, under @contextlib.asynccontextmanager; what it returns can't be left")
+
+
+class Lifespan(AbstractAsyncContextManager[Any]):
+    """What `beat.lifespan()` gives: a block to enter, and a function of an application that makes such a block.
+
+    Web frameworks differ in which of the two they want, and contextlib's own context managers are not the second: called with an
+    application, they would decorate it. It can be entered again when it was left, as by an application that is started again.
+    """
+
+    def __init__(self, make: Callable[[Any], AbstractAsyncContextManager[Any]], app: Any = None) -> None:
+        self._make, self._app = make, app
+        self._within: AbstractAsyncContextManager[Any] | None = None
+
+    def __call__(self, app: Any = None) -> Lifespan:
+        return Lifespan(self._make, app)
+
+    async def __aenter__(self) -> Any:
+        if asyncio._get_running_loop() is None:
+            raise LockbeatError("a beat serves on asyncio, and here no event loop of asyncio's runs")
+        if self._within is not None:
+            raise LockbeatError("this lifespan was entered already")
+        self._within = self._make(self._app)
+        try:
+            return await self._within.__aenter__()
+        except BaseException:
+            self._within = None
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        within, self._within = self._within, None
+        assert within is not None
+        return await within.__aexit__(kind, error, trace)
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -245,14 +245,30 @@ class Beat(Declared):
 
     @contextmanager
     def lifespan(
-        self, app: Any = None, *, schedule: bool = True, work: bool = True, wait_for_store: bool | None = None
-    ) -> Iterator[None]:
-        """Serve while the block runs: `start`, then `stop`."""
-        self.start(schedule=schedule, work=work, wait_for_store=wait_for_store)
+        self,
+        app: Any = None,
+        *,
+        inner: Callable[[Any], AbstractContextManager[Any]] | None = None,
+        schedule: bool = True,
+        work: bool = True,
+        wait_for_store: bool | None = None,
+    ) -> Iterator[Any]:
+        """Serve while the block runs: `start`, then `stop`.
+
+        inner: makes a plain context manager of `app`, entered before and left after; what it yields is the block's value, and
+            `run.state` unless the beat has a lifespan of its own.
+        """
+        if inner is not None:
+            check_lifespan(inner, "inner", "application")
         try:
-            yield
+            with nullcontext() if inner is None else inner(app) as self._beat.given:
+                self.start(schedule=schedule, work=work, wait_for_store=wait_for_store)
+                try:
+                    yield self._beat.given
+                finally:
+                    self.stop()
         finally:
-            self.stop()
+            self._beat.given = None
 
     def _begin(self) -> Serving:
         with self._lb.guard():

@@ -70,14 +70,14 @@ class Serving(TaskStatus[None]):
             raise problem
 
 
-def check_lifespan(make: object) -> None:
-    """Raises InvalidType or InvalidArgument for what makes no context manager of a beat."""
+def check_lifespan(make: object, name: str = "lifespan", of: str = "beat") -> None:
+    """Raises InvalidType or InvalidArgument for what makes no context manager of a beat, or of an application."""
     if not callable(make) or isinstance(make, (AbstractContextManager, AbstractAsyncContextManager)):
-        raise InvalidType("lifespan", f"must be a function of the beat, not {type(make).__name__}")
+        raise InvalidType(name, f"must be a function of the {of}, not {type(make).__name__}")
     if inspect.isgeneratorfunction(make):
-        raise InvalidArgument("lifespan", "is a bare generator: put @contextlib.contextmanager above it")
+        raise InvalidArgument(name, "is a bare generator: put @contextlib.contextmanager above it")
     if inspect.isasyncgenfunction(make) or inspect.iscoroutinefunction(make):
-        raise InvalidArgument("lifespan", "is async: lockbeat.sync takes a plain one, under @contextlib.contextmanager")
+        raise InvalidArgument(name, "is async: lockbeat.sync takes a plain one, under @contextlib.contextmanager")
 
 
 @asynccontextmanager

@@ -1,0 +1,1 @@
+"""Web frameworks and their servers, as real processes."""
