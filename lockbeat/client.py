@@ -12,6 +12,7 @@ from lockbeat.claims.table import Table
 from lockbeat.connection import check_provider, parse_url
 from lockbeat.connection.outage import Outage
 from lockbeat.errors import LockbeatError
+from lockbeat.events import Hooks
 from lockbeat.fences import Fenced
 from lockbeat.jobs import Jobs
 from lockbeat.leases.keeper import Keeper
@@ -20,6 +21,7 @@ from lockbeat.store import Store
 from lockbeat.store.durable import Durability
 from lockbeat.tasks import Tasks
 from lockbeat.values.durations import Seconds, seconds
+from lockbeat.values.links import check_link
 
 
 class Lockbeat:
@@ -35,6 +37,8 @@ class Lockbeat:
     credential_provider: a redis.credentials.CredentialProvider, asked for each new connection, also from the keeper's thread.
         Not for embedded:// and memory://.
     stall: seconds without a turn of the event loop after which the keeper renews no lease of this client; None: it always does.
+    log_url: where the logs of a run are, such as "https://logs.example/?q={task_id}", for `why`; None: as configured.
+    events: hooks that are told of what happens to it, such as a beat's; None: ones of its own, see docs/events.md.
 
     What is not given of url, namespace, owner, shards and timeout is as configured: by $LOCKBEAT_URL, $LOCKBEAT_NAMESPACE and so
     on, or by [tool.lockbeat] in pyproject.toml, see docs/configuration.md; else "lockbeat" and 5 s.
@@ -53,10 +57,16 @@ class Lockbeat:
         timeout: float | None = None,
         credential_provider: Any = None,
         stall: Seconds | None = None,
+        events: Hooks | None = None,
+        log_url: str | None = None,
     ) -> None:
         self._url = url
+        self.events = Hooks.of(events)
+        """Its hooks: `@lb.events.lease_lost` above a function."""
         self._stall = None if stall is None else seconds("stall", stall)
         said = settings.all_found(namespace=namespace, owner=owner, shards=shards, timeout=timeout)
+        linked = settings.found("log_url", log_url)
+        self._log_url = check_link(linked.name, linked.value)
         self._options: dict[str, Any] = {name: one.value for name, one in said.items()}
         self._outage: Outage | None = None
         self._options["credential_provider"] = check_provider(credential_provider)
@@ -106,8 +116,12 @@ class Lockbeat:
             raise LockbeatError("already connected: make one Lockbeat for each `async with`")
         # Opened again and again while the store is away, it says so once a minute, and not at each try.
         self._outage = self._outage or Outage(parse_url(self._url).safe)
+        self._outage.events = self.events
         self._store = store = await Store.open(self._url, **self._options, outage=self._outage)
+        store.events, store.log_url = self.events, self._log_url
+        self.events.open()
         self._keeper = Keeper(store.connector, store.keys, store.timeout, self._stall)
+        self._keeper.events = self.events
         self.locks = Locks(store, self._keeper)
         self.claims = Claims(Table(store, self._keeper))
         self.fenced = Fenced(store)
@@ -120,6 +134,7 @@ class Lockbeat:
         store, keeper = self.store, self.keeper
         try:
             await keeper.aclose()
+            await self.events.aclose(store.timeout)
         finally:
             self._store = None
             await store.aclose()

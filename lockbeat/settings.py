@@ -80,6 +80,7 @@ SETTINGS = {
     "concurrency": Setting(100, _number, "how many functions run at once in an instance"),
     "grace": Setting(10.0, read_span, "seconds that running functions get to end on shutdown"),
     "stall": Setting(60.0, _span_or_none, "seconds for which the event loop may stand still; none: for ever", True),
+    "log_url": Setting(None, _text, "where the logs of a run are: https://HOST/?q={task_id}"),
     "wait_for_store": Setting(True, _flag, "false: start though the store is away"),
 }
 """What `Lockbeat` and `Beat` take. Commands' own options are in tables of theirs: `[tool.lockbeat.exec]`, $LOCKBEAT_EXEC_TTL."""

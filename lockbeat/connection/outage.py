@@ -8,6 +8,8 @@ import random
 import threading
 import time
 
+from lockbeat.events import Hooks, StoreBack, StoreLost
+
 log = logging.getLogger("lockbeat")
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds
@@ -55,6 +57,8 @@ class Outage:
 
     def __init__(self, where: str) -> None:
         self.away = False
+        self.events: Hooks | None = None
+        """Who is told that the store is away, and that it is back."""
         self._where = where
         self._since = self._told = 0.0
         self._failing: dict[int, float] = {}  # connections, and until when their failing counts
@@ -80,6 +84,8 @@ class Outage:
             log.warning("the store has been away for %.0f s: %s", lasted, reason)
         else:
             log.warning("the store is away, trying again: %s: %s", self._where, reason)
+            if self.events is not None and self.events.store_lost.heard:
+                self.events.store_lost.tell(StoreLost(self._where, reason))
 
     def over(self, connection: object) -> None:
         """A connection works. The store is back unless another one still fails."""
@@ -95,6 +101,8 @@ class Outage:
             self._settling.clear()
             lasted = now - self._since
         log.info("the store is back after %.1f s", lasted)
+        if self.events is not None and self.events.store_back.heard:
+            self.events.store_back.tell(StoreBack(self._where, lasted))
 
     def forget(self, connection: object) -> None:
         """A connection is closed for good."""

@@ -9,6 +9,7 @@ from lockbeat.jobs.definition import API, CODE, Job, JobOptions, task_id
 from lockbeat.jobs.firing import Runner
 from lockbeat.jobs.ledger import Lateness, LedgerEntry
 from lockbeat.jobs.listing import State
+from lockbeat.jobs.outbox import Outbox
 from lockbeat.jobs.past import History
 from lockbeat.jobs.plan import MOST_COUNTED, Slot
 from lockbeat.jobs.registry import Jobs, JobState
@@ -36,6 +37,7 @@ __all__ = [
     "KnownVersion",
     "Lateness",
     "LedgerEntry",
+    "Outbox",
     "Put",
     "Resumed",
     "Runner",

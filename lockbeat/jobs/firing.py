@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from lockbeat.calendars import Copies, View
 from lockbeat.errors import NotDurable, Unreadable
+from lockbeat.events import SlotFired
 from lockbeat.jobs import around, plan
 from lockbeat.jobs.definition import Job, task_id
 from lockbeat.jobs.known import Known
@@ -189,7 +190,7 @@ class Firing:
         if not shots:
             return 0
         asked_at, soonest, call = monotonic(), 0, self._store.new_call()
-        telling = log.isEnabledFor(logging.DEBUG)
+        telling, hook = log.isEnabledFor(logging.DEBUG), self._store.events.slot_fired
         with self.runner.starting(shard, call, [shot.job for shot in shots]) as starting:
             rows = [self._row(shot, call, here) for shot, here in zip(shots, starting.here, strict=True)]
             replies, durable = await self._shots(shard, rows)
@@ -208,6 +209,9 @@ class Firing:
                 self.fired += reply.fired > results.NO
                 if telling and reply.fired > results.NO:
                     log.debug("fired %s of %s", instant(planned.fire).isoformat(timespec="milliseconds"), job.name)
+                if hook.heard and reply.fired > results.NO:
+                    slot = planned.fire
+                    hook.tell(SlotFired(job.name, instant(slot), task_id(job.name, slot), (reply.now_ms - slot) / 1000))
                 if reply.fired == results.STARTED:
                     ends_ms = reply.expires_at_ms
                     task = _first_attempt(job, planned.fire, shard, self._store.owner, reply.fence, ends_ms, asked_at)

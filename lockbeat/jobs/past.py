@@ -14,7 +14,7 @@ from lockbeat.calendars import read_view
 from lockbeat.errors import InvalidArgument
 from lockbeat.jobs.control import Control
 from lockbeat.jobs.ledger import LedgerEntry
-from lockbeat.jobs.why import Clock, Explanation, Facts, iso, of_entry, of_instant, of_none, of_unknown_run
+from lockbeat.jobs.why import Clock, Explanation, Facts, iso, linked, of_entry, of_instant, of_none, of_unknown_run
 from lockbeat.store.replies import sifted
 from lockbeat.triggers import Called
 from lockbeat.triggers.base import FAR_MS, instant_ms
@@ -169,7 +169,7 @@ class Past(Control):
         if run is not None:
             if slot is not None:
                 raise InvalidArgument("run", "is in the place of a slot: say one of them")
-            return await self._why_run(name, run, clock)
+            return linked(await self._why_run(name, run, clock), self._store.log_url)
         state = await self.get(name)
         now = await self._store.server_ms(self.shard_of(name)) / 1000
         at_ms = _bound("slot", slot, 0) if slot is not None else await self._meant(state, now)
@@ -179,7 +179,7 @@ class Past(Control):
         trigger = trigger.slots if isinstance(trigger, Called) and trigger.slots is not None else trigger
         entry, is_slot = next(iter(await self.ledger(name, 1, at_ms + 1)), None), trigger.prev(at_ms) == at_ms
         if entry is not None and (at_ms in (entry.slot_ms, entry.last_ms) or (is_slot and at_ms <= (entry.last_ms or 0))):
-            return of_entry(entry, at_ms, clock)
+            return linked(of_entry(entry, at_ms, clock), self._store.log_url)
         return of_instant(await self._facts(state, now), at_ms, clock)
 
     async def _meant(self, state: JobState, now: float) -> int | None:

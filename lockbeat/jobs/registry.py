@@ -203,7 +203,7 @@ class Jobs(Past, Applying):
             # Overtaken by the clock on the way: others may have fired that slot meanwhile. Aim a little further ahead.
             jobs, ahead_ms = overtaken, ahead_ms * 2 or 20
         if older:
-            log.warning("%d of this program's jobs stay as a newer version of its code has them, while that lives", older)
+            log.info("%d of this program's jobs stay as a newer version of its code has them, while that lives", older)
         return epoch
 
     async def _not_there(self, shard: int, jobs: builtins.list[Job], now_ms: int, version: str) -> tuple[int, builtins.list[Job]]:

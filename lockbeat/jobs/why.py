@@ -20,6 +20,7 @@ from lockbeat.store.records import Attempt
 from lockbeat.triggers import ByHand, Called, isoformat
 from lockbeat.triggers.no_slot import no_slot
 from lockbeat.values.durations import brief, instant, span
+from lockbeat.values.links import link
 
 Clock = Callable[[float], str]
 """Spells an instant, in seconds since the Unix epoch."""
@@ -59,6 +60,8 @@ class Explanation:
     """What the ledger has of it."""
     before_ms: int | None = None
     after_ms: int | None = None
+    log_url: str | None = None
+    """Where the logs of its latest attempt are, by the client's `log_url`; None: it has none, or was not begun."""
 
     @property
     def slot(self) -> datetime | None:
@@ -262,6 +265,28 @@ def of_none(known: Facts, clock: Clock = iso) -> Explanation:
     if known.paused:
         return Explanation(job.name, None, "to_be_skipped", f"{job.name} is {pause(known.paused, clock)}.", reasons.PAUSED)
     return Explanation(job.name, None, "ended", f"{job.name} has ended, and fired nothing: it was declared after its last slot.")
+
+
+def linked(told: Explanation, template: str | None) -> Explanation:
+    """With the link to the logs of its latest attempt, if it has one."""
+    entry = told.entry
+    if template is None or entry is None or not entry.attempts_made:
+        return told
+    last = entry.attempts_made[-1]
+    ended_ms = None if last.ended_at is None else round(last.ended_at * 1000)
+    url = link(
+        template,
+        task_id=entry.run or entry.task_id,
+        job=entry.job,
+        slot=None if entry.run else iso(entry.slot_ms / 1000),
+        slot_ms=None if entry.run else entry.slot_ms,
+        attempt=last.number,
+        fence=last.fence,
+        owner=last.owner,
+        started_ms=round(last.started_at * 1000),
+        ended_ms=ended_ms,
+    )
+    return replace(told, log_url=url)
 
 
 def of_unknown_run(job: str, run: str) -> Explanation:

@@ -18,7 +18,8 @@ from typing import Any
 from lockbeat.connection import Connector
 from lockbeat.connection.outage import Pace
 from lockbeat.errors import LockbeatError, StoreUnavailable, Unreadable
-from lockbeat.leases.lease import Held
+from lockbeat.events import Hooks, LostLease
+from lockbeat.leases.lease import NOBODY, Held
 from lockbeat.leases.stall import Stall
 from lockbeat.store import results
 from lockbeat.store.calls import Calls
@@ -58,6 +59,8 @@ class Keeper:
         self._closed = False
         self._stall = Stall(asyncio.get_running_loop(), stall)
         self._calls: Calls | None = None
+        self.events: Hooks | None = None
+        """Who is told of a lease that is lost."""
 
     def watch(self, stall: float | None, standing: Callable[[float, bool], Row]) -> None:
         """Give the leases up after `stall` seconds, unless less was said, and say in the store that the loop stands still.
@@ -228,10 +231,20 @@ class Keeper:
 
     def _tell(self, held: Held, reason: str, loop: asyncio.AbstractEventLoop | None) -> None:
         if loop is not None:
+            if self.events is not None and self.events.lease_lost.heard and reason != CANCELLED and held.holder is not NOBODY:
+                self.events.lease_lost.tell(_loss(held.row, reason))
             try:
                 loop.call_soon_threadsafe(held.holder.on_lost, reason)
             except RuntimeError:
                 pass  # that loop has ended, and its holder with it
+
+
+def _loss(row: Row, reason: str) -> LostLease:
+    """What the row says that renews it."""
+    kind, fields = row.script.partition("/")[0], type(row)
+    key = row.id if hasattr(fields, "id") else row.key
+    fence = row.fence if hasattr(fields, "fence") else None
+    return LostLease(kind, str(key), str(row.owner), fence, reason)
 
 
 def _note(done: asyncio.Future[Any]) -> None:

@@ -48,7 +48,7 @@ class Stall:
         late, self._looked_at = now - self._looked_at > 2 * self.step + 1, now
         if not self._asked:
             if self.given_up:
-                log.warning("the event loop turns again")
+                log.info("the event loop turns again")
             self._asked, self.given_up, self._signed = True, False, 0.0
             self._since = now
             with contextlib.suppress(RuntimeError):  # it is closed

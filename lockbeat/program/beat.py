@@ -16,6 +16,7 @@ from lockbeat import settings
 from lockbeat.client import Lockbeat
 from lockbeat.connection import check_provider
 from lockbeat.errors import InvalidArgument, InvalidType, LockbeatError, StoreUnavailable
+from lockbeat.events import Hooks
 from lockbeat.jobs import Jobs, Version, check_version, version_of
 from lockbeat.program import signals
 from lockbeat.program.comparing import Comparison, compare
@@ -27,6 +28,7 @@ from lockbeat.store.durable import Durability, check_durability
 from lockbeat.tasks import Spawned, SpawnOptions
 from lockbeat.values.checks import whole
 from lockbeat.values.durations import Seconds, seconds
+from lockbeat.values.links import check_link
 from lockbeat.values.names import check_name
 
 
@@ -45,7 +47,7 @@ class Beat(Declared):
     wait_for_store: False: start though the store is away, and serve when it is there.
     version: of the code, to be compared: an int, or numbers with dots such as "2030.1.31"; None: the one that is declared later
         is the newer. While instances of a newer one live, older ones change none of its jobs.
-    namespace, owner, shards, timeout, credential_provider: as for Lockbeat.
+    namespace, owner, shards, timeout, credential_provider, log_url: as for Lockbeat.
 
     What is not given of these is as configured by $LOCKBEAT_QUEUE, $LOCKBEAT_CONCURRENCY and so on, or by [tool.lockbeat] in
     pyproject.toml, see docs/configuration.md; else "default", 100, 10 s, 60 s and True.
@@ -68,6 +70,7 @@ class Beat(Declared):
         wait_for_store: bool | None = None,
         credential_provider: Any = None,
         version: str | int | None = None,
+        log_url: str | None = None,
     ) -> None:
         said = settings.all_found(
             queue=queue,
@@ -95,8 +98,11 @@ class Beat(Declared):
         self.durability = check_durability(durability)
         self.stall = None if said["stall"].value is None else seconds(said["stall"].name, said["stall"].value)
         self._shared = store if isinstance(store, Lockbeat) else None
+        self.events = Hooks() if self._shared is None else self._shared.events
+        """Its hooks: `@beat.events.slot_missed` above a function, see docs/events.md."""
         self._options = {name: said[name].value for name in ("namespace", "owner", "shards", "timeout")}
         self._options["credential_provider"] = check_provider(credential_provider)
+        self._options["log_url"] = check_link("log_url", log_url)
         self.url = store.url if isinstance(store, Lockbeat) else store
         self._only: list[str] | None = None
         self._client: Lockbeat | None = None
@@ -240,7 +246,7 @@ class Beat(Declared):
             raise LockbeatError("this beat is serving already")
         self._serving = True
         try:
-            client = self._shared or Lockbeat(self.url, **self._options)
+            client = self._shared or Lockbeat(self.url, **self._options, events=self.events)
             if self._wait_for_store if wait_for_store is None else wait_for_store:
                 await self._serve(client, schedule, work, task_status)
             else:

@@ -14,7 +14,7 @@ from anyio.abc import TaskStatus
 
 from lockbeat.client import Lockbeat
 from lockbeat.errors import StoreError, StoreFormatError
-from lockbeat.jobs import Backfiller, Job, Scheduler, Version
+from lockbeat.jobs import Backfiller, Job, Outbox, Scheduler, Version
 from lockbeat.leases.lease import monotonic
 from lockbeat.monitor import HEARTBEAT, HEARTBEAT_TTL_MS, MOST_FUNCTIONS
 from lockbeat.store import results
@@ -73,6 +73,7 @@ class Serving:
             self._store, client.jobs, program.jobs, self._worker if work else None, program.durability, program.version
         )
         self._backfiller = Backfiller(self._store)
+        self._outbox = Outbox(self._store)
 
     @property
     def abandoned(self) -> list[str]:
@@ -84,6 +85,7 @@ class Serving:
         try:
             for shard in range(store.shards):
                 await store.listening(shard)
+            await self._outbox.register()
             if self._schedules:
                 await self._introduce()
                 await self._scheduler.register()
@@ -91,6 +93,7 @@ class Serving:
                 try:
                     group.start_soon(self._heartbeat, group.cancel_scope)
                     for shard in range(store.shards):
+                        group.start_soon(self._outbox.serve, shard)
                         if self._schedules:
                             group.start_soon(self._scheduler.serve, shard)
                             group.start_soon(self._backfiller.serve, shard)
@@ -105,6 +108,7 @@ class Serving:
                 raise self._refused
         finally:
             with anyio.CancelScope(shield=True):
+                await self._outbox.aclose()
                 await self._shut_down()
 
     def _what(self) -> str:

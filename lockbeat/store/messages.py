@@ -49,7 +49,11 @@ class Backfilling(NamedTuple):
     """A backfill has begun, or goes on: who carries backfills on looks. On the bell."""
 
 
-Message = Granted | Next | Ended | Cancel | TaskWaits | JobDue | Backfilling
+class Happened(NamedTuple):
+    """Something has happened that is to be told: who has hooks looks. On the bell."""
+
+
+Message = Granted | Next | Ended | Cancel | TaskWaits | JobDue | Backfilling | Happened
 
 
 def parse(payload: bytes) -> Message | None:
@@ -71,4 +75,6 @@ def parse(payload: bytes) -> Message | None:
             return JobDue()
         case "backfill" if not rest:
             return Backfilling()
+        case "event" if not rest:
+            return Happened()
     return None

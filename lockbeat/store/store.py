@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from lockbeat.connection import Connector
 from lockbeat.connection.outage import Outage
 from lockbeat.errors import InvalidArgument, NotDurable, StoreFormatError, StoreUnavailable
+from lockbeat.events import Hooks
 from lockbeat.process import forks
 from lockbeat.store.calls import Calls
 from lockbeat.store.keys import FORMAT, Keys, shard_of
@@ -62,6 +63,10 @@ class Store(Calls):
         self._generation = forks.generation
         forks.keep_from_children(self.loop)
         self.row = row
+        self.events = Hooks()
+        """Who is told of what happens here."""
+        self.log_url: str | None = None
+        """Where the logs of a run are, as a template."""
         self._undoing: set[asyncio.Task[Any]] = set()
         self.closing = asyncio.Event()
         """Set when the store is about to be closed."""

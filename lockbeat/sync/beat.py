@@ -11,6 +11,7 @@ from typing import Any
 
 from lockbeat import program
 from lockbeat.errors import LockbeatError
+from lockbeat.events import Hooks
 from lockbeat.jobs import Version
 from lockbeat.program import signals
 from lockbeat.program.comparing import Comparison
@@ -56,11 +57,13 @@ class Beat(Declared):
         wait_for_store: bool | None = None,
         credential_provider: Any = None,
         version: str | int | None = None,
+        log_url: str | None = None,
     ) -> None:
         if lifespan is not None:
             check_lifespan(lifespan)
         shared = store if isinstance(store, Lockbeat) else None
         self._options = {"owner": owner, "shards": shards, "timeout": timeout, "credential_provider": credential_provider}
+        self._options["log_url"] = log_url
         self._beat = program.Beat(
             store.url if isinstance(store, Lockbeat) else store,
             queue=queue,
@@ -76,12 +79,19 @@ class Beat(Declared):
         )
         super().__init__(self._beat.queue)
         self._beat.share(self)
+        if shared is not None:
+            self._beat.events = shared.events
         self._shared = shared is not None
         self._lb = self._own() if shared is None else shared
         self._serving: Serving | None = None
 
     def _own(self) -> Lockbeat:
-        return Lockbeat(self._beat.url, namespace=self._beat.namespace, **self._options)
+        return Lockbeat(self._beat.url, namespace=self._beat.namespace, **self._options, events=self._beat.events)
+
+    @property
+    def events(self) -> Hooks:
+        """Its hooks: `@beat.events.slot_missed` above a function, see docs/events.md."""
+        return self._beat.events
 
     @property
     def url(self) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from lockbeat import client, settings
 from lockbeat.errors import LockbeatError, StoreUnavailable
+from lockbeat.events import Hooks
 from lockbeat.process import forks
 from lockbeat.store.durable import Durability
 from lockbeat.sync.blocks import Lock, OnLoss
@@ -57,7 +58,11 @@ class Lockbeat:
         timeout: float | None = None,
         credential_provider: Any = None,
         stall: Seconds | None = None,
+        events: Hooks | None = None,
+        log_url: str | None = None,
     ) -> None:
+        self.events = Hooks.of(events)
+        """Its hooks: `@lb.events.lease_lost` above a function."""
         self._make = partial(
             client.Lockbeat,
             url,
@@ -67,6 +72,8 @@ class Lockbeat:
             timeout=timeout,
             credential_provider=credential_provider,
             stall=stall,
+            events=self.events,
+            log_url=log_url,
         )
         self._namespace = self._make().namespace  # or says what is wrong with the arguments, here and now
         self._url, self._timeout = url, float(settings.all_found(timeout=timeout)["timeout"].value)

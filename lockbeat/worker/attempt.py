@@ -16,6 +16,7 @@ from typing import Any
 from lockbeat.errors import LeaseLost
 from lockbeat.leases.keeper import CANCELLED, OVERRUN
 from lockbeat.leases.lease import Held, Holder, monotonic
+from lockbeat.logs import fields, running
 from lockbeat.process import forks
 from lockbeat.process.blame import blame, heard
 from lockbeat.process.stacks import stack_of, stack_of_task
@@ -62,7 +63,7 @@ class Attempt(Holder):
         if self.stopped is not None or not blocks:  # it was told to stop, so the loop has turned
             blocks = self.stack()
         said = "%s (%s) still runs %g s after its timeout: its lease is let go, and it may be begun again beside it"
-        log.error(said, self.task.id, self.task.name, self._grace, extra={"stacks": blocks})
+        log.error(said, self.task.id, self.task.name, self._grace, extra={"stacks": blocks, **fields(self.task)})
 
     def on_lost(self, reason: str) -> None:
         if reason == OVERRUN and self.stopped is not None and not self.ended:
@@ -107,6 +108,7 @@ class Attempt(Holder):
                 return Failure("Cancelled", "it was not begun")
             self.running = True
             blame.set(self._blame)
+            running.set(task)
             call = self.function.with_run(self._run)
             if self.function.is_async:
                 with forks.OnlyTheParentReturns():
@@ -127,7 +129,7 @@ class Attempt(Holder):
             return self._failed(problem.error)
         except KeyboardInterrupt as problem:
             if signal.getsignal(signal.SIGINT) is not heard and threading.current_thread() is threading.main_thread():
-                log.error("%s (%s) is interrupted, and the program with it", task.id, task.name)
+                log.error("%s (%s) is interrupted, and the program with it", task.id, task.name, extra=fields(task))
                 raise  # Ctrl-C in a program that leaves it to Python, and hit while this function ran
             return self._failed(problem)
         except BaseException as problem:  # noqa: BLE001 - whatever a function raises is its outcome, sys.exit() too
@@ -147,7 +149,7 @@ class Attempt(Holder):
 
     def _blame(self, problem: BaseException) -> None:
         """Something that the function started raised SystemExit or KeyboardInterrupt: asyncio would end the program by it."""
-        log.error("%s (%s) started what raised %r", self.task.id, self.task.name, problem)
+        log.error("%s (%s) started what raised %r", self.task.id, self.task.name, problem, extra=fields(self.task))
         if self.stopped is None and not self.ended and self.runner is not None:
             self.problem = problem
             self.stopped = BLAMED
@@ -184,12 +186,6 @@ class Attempt(Holder):
             state=self.function.state,
             stopped=self.why,
         )
-
-
-def fields(task: Task) -> dict[str, Any]:
-    """What a log record says of an attempt, each in a field of its own."""
-    slot = instant(task.slot_ms).isoformat(timespec="milliseconds") if task.job else None
-    return {"task_id": task.id, "job": task.job or None, "slot": slot, "attempt": task.attempt, "fence": task.fence}
 
 
 class _Raised(Exception):

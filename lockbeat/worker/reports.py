@@ -8,17 +8,21 @@ import math
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import partial
 from typing import Any
 
 from lockbeat.errors import ScriptError, StoreError
+from lockbeat.events import RunDone, RunFailed
 from lockbeat.leases.keeper import CANCELLED
 from lockbeat.leases.lease import monotonic
+from lockbeat.logs import fields
 from lockbeat.process.logs import log
 from lockbeat.store import Store, results
 from lockbeat.tasks import Failure, Tasks
+from lockbeat.values.durations import instant
 from lockbeat.values.payloads import dump
-from lockbeat.worker.attempt import LOST, SHUT_DOWN, Attempt, fields
+from lockbeat.worker.attempt import LOST, SHUT_DOWN, Attempt
 
 OUTCOME_PATIENCE = 30.0
 """Seconds for which an outcome that the store does not take is offered again."""
@@ -101,8 +105,14 @@ class Reports:
         if telling.cancelled() or telling.exception() is not None or telling.result() != results.DONE:
             self._again(attempt)
         else:
-            self.completed += 1
+            self._completed(attempt)
             self._ended(attempt)
+
+    def _completed(self, attempt: Attempt) -> None:
+        self.completed += 1
+        hook = self._store.events.run_done
+        if hook.heard:
+            hook.tell(RunDone(*_which(attempt)))
 
     def _again(self, attempt: Attempt) -> None:
         """The store has not taken the outcome, or refused it. Offer it again, patiently."""
@@ -126,9 +136,11 @@ class Reports:
     async def _report(self, attempt: Attempt, failure: Failure | None) -> None:
         task = attempt.task
         if failure is None and attempt.stopped != CANCELLED:
-            self.completed += 1
             result = self._result(attempt)
-            if not await self._patiently(lambda: self._tasks.complete(task, result)):
+            if await self._patiently(lambda: self._tasks.complete(task, result)):
+                self._completed(attempt)
+            else:
+                self.completed += 1
                 said = "%s had been taken from this instance before it ended; its writes may come twice"
                 log.warning(said, task.id, extra=fields(task))
             return
@@ -148,6 +160,8 @@ class Reports:
             assert failure is not None
             said = await self._patiently(lambda: self._tasks.fail(task, failure))
             again = said.outcome == "requeued"
+            if said and self._store.events.run_failed.heard:
+                self._store.events.run_failed.tell(RunFailed(*_which(attempt), failure.summary, again))
             log.log(
                 logging.WARNING if again else logging.ERROR,
                 "%s (%s) failed in attempt %d, %s: %s",
@@ -169,7 +183,7 @@ class Reports:
         try:
             dump("result", attempt.result)
         except Exception as problem:  # noqa: BLE001 - encoding runs the result's own code
-            log.error("%s is done, without its result: %s", attempt.task.id, problem)
+            log.error("%s is done, without its result: %s", attempt.task.id, problem, extra=fields(attempt.task))
             return None
         return attempt.result
 
@@ -189,3 +203,10 @@ class Reports:
                 left -= 1
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads retries
                 pause = min(1.3 * pause, 5.0)
+
+
+def _which(attempt: Attempt) -> tuple[str, str, str, datetime | None, int, int, float]:
+    """What an event says of an attempt that has ended."""
+    task = attempt.task
+    slot = None if task.keeps_result else instant(task.slot_ms)
+    return task.id, task.name, task.job, slot, task.attempt, task.fence, monotonic() - attempt.began

@@ -11,6 +11,7 @@ from lockbeat.errors import StoreError
 from lockbeat.jobs import Job
 from lockbeat.leases.keeper import CANCELLED, Keeper
 from lockbeat.leases.lease import NOBODY, Held, monotonic
+from lockbeat.logs import fields
 from lockbeat.process.logs import log
 from lockbeat.store import Store, messages, results
 from lockbeat.store.durable import Durability
@@ -315,7 +316,7 @@ class Worker:
         for attempt in list(self._attempts.values()):
             if not attempt.ended:
                 said = "%s still runs and can't be stopped; its lease is left to expire"
-                log.error(said, attempt.task.id, extra={"stacks": attempt.stack()})
+                log.error(said, attempt.task.id, extra={"stacks": attempt.stack(), **fields(attempt.task)})
                 attempt.abandoned = True
                 self.abandoned.append(attempt.task.id)
             if attempt.runner is not None:

@@ -1,5 +1,5 @@
 -- _lib/ending: how a task ends, or is tried again.
--- needs: _lib/attempt _lib/counts _lib/line _lib/messages _lib/reasons _lib/results
+-- needs: _lib/attempt _lib/counts _lib/events _lib/line _lib/messages _lib/reasons _lib/results
 
 -- Read what ending these tasks needs, all at once.
 local function ending_gather(ids)
@@ -14,6 +14,7 @@ local function ending_gather(ids)
   end
   gather(q.open, jobs)
   gather(q.order, members)
+  if jobs[1] then jobs[#jobs + 1] = '\255' end  -- for what somebody listens
   gather(q.counts, jobs)
 end
 
@@ -46,6 +47,13 @@ local function task_end(id, record, state, code, detail)
   task_announce(id)
   task_until(id, record, 0)
   local guard, job, slot = guard_of(id), job_of(id)
+  if state == 'dead' then
+    event(q, guard or '', 'dead', id, record.json, record.attempts, code or '', detail or '')
+  elseif guard and state == 'done' then
+    event(q, guard, 'done', id, record.json, record.attempts, record.try and record.try.fence or 0, record.began, now)
+  elseif job then
+    event(q, guard, word, id, code or '', detail or '', '')
+  end
   if guard and state ~= 'stopping' then line_leave(guard, id) end
   if job then
     if record.code ~= REASON.JOB_DELETED then
@@ -172,7 +180,10 @@ local function task_lost(id, record, code, retry_at)
     task_leave(id, record)
     return task_stopped(id, record)
   end
-  if record.state == 'running' then task_failed(id, record, 'lost', code, nil, retry_at) end
+  if record.state ~= 'running' then return end
+  local try = record.try or {}  -- whoever found it lost has looked
+  event(q, guard_of(id) or '', 'lost', id, record.json, record.attempts, try.fence or 0, try.owner or '', code, record.max)
+  task_failed(id, record, 'lost', code, nil, retry_at)
 end
 
 -- A task that waits, and in no queue: one of those keys was evicted, or deleted by hand. Nobody would ever claim it, and its job would

@@ -1,5 +1,5 @@
 -- _lib/firing: what becomes of a slot that has come due: it moves on, and is fired, skipped or missed.
--- needs: _lib/sweep _lib/schedule
+-- needs: _lib/sweep _lib/schedule _lib/events
 
 -- What a job says of how it is fired, read once a run: many say the same.
 -- OVERLAP: skip, allow, buffer_one, buffer_all or cancel_other. WINDOW: fire only within so many ms of the slot; -1:
@@ -18,15 +18,15 @@ end
 
 -- Read all that a batch needs. `slots`, `overlaps`: of each of these jobs.
 local function firing_gather(jobs, slots, overlaps)
-  local ids, guarded, locks = {}, {}, {}
+  local ids, guarded, locks, counted_of = {}, {}, {}, {'\255'}  -- that is for what somebody listens
   for i, job in ipairs(jobs) do
-    ids[i] = slot_id(job, slots[i])
+    ids[i], counted_of[i + 1] = slot_id(job, slots[i]), job
     if overlaps[i] ~= 'allow' then
       guarded[#guarded + 1] = job
       locks[#locks + 1] = 'job:' .. job
     end
   end
-  gather(q.counts, jobs)
+  gather(q.counts, counted_of)
   gather(q.open, guarded)
   lease_gather(q.locks, locks)
   for _, job in ipairs(guarded) do

@@ -5,7 +5,7 @@
 --                entered at that time; \255\255 AT ...: of these again those that did not end well, or were triggered
 -- A slot's line is written once a run of a script, so it costs a slot next to nothing. What the ledger has forgotten is taken out of it
 -- later, see log_thin.
--- needs: _lib/places _lib/past _lib/counts _lib/reasons
+-- needs: _lib/places _lib/past _lib/counts _lib/reasons _lib/events
 
 local function ledger_member(job, slot)
   return job .. '\255' .. string.format('%015d', slot)
@@ -239,6 +239,7 @@ local function ledger_tell(job, slot, state, code, detail, json, keep)
   ledger_keep(job, slot, keep)
   ledger_odd(job, slot, record)
   ledger_until(slot_id(job, slot), record)
+  if state ~= 'anchored' then event(q, job, state, slot_id(job, slot), code, detail or '', json) end
 end
 
 -- Slots that came due and were not fired (`state`: missed or skipped), as one entry under the first of them. `count` -1: too many to count, or unknown. What is

@@ -10,6 +10,7 @@
 -- task                    bell            workers            a task can be claimed, or will be sooner than was told
 -- job                     bell            schedulers         a job may come due sooner than was told
 -- backfill                bell            schedulers         a backfill has begun, or goes on
+-- event                   bell            who has hooks      something has happened, see _lib/events
 
 local function message_granted(token)
   return 'granted ' .. token
@@ -37,4 +38,8 @@ end
 
 local function message_backfill()
   return 'backfill'
+end
+
+local function message_event()
+  return 'event'
 end

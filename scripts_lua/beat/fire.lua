@@ -27,7 +27,7 @@
 -- One script, so no crash can lose the slot or fire it twice: RedBeat sends first and moves on second, others the reverse.
 -- Losing the comparison is the normal lot of all instances but one.
 -- A slot that the ledger knows is not fired again, and one that may have run before the store lost its last writes is not either.
--- Rarely: sweep_settle sweep_attempts sweep_untils sweep_ended task_unfinished line_leave firing_overtaken ledger_missed firing_skipped firing_repeated task_queue attempt_hand_over
+-- Rarely: sweep_settle sweep_attempts sweep_untils sweep_ended task_unfinished line_leave firing_overtaken ledger_missed firing_skipped task_queue attempt_hand_over
 -- include: _lib/firing _lib/calendar
 
 -- A slot must not be skipped for a task whose instance is dead; what this one has begun it takes back when it claims.
@@ -91,6 +91,7 @@ local out = each(12, function(i)
   end
   tally(q.stats, 'spawned')
   counted(job, 'fired', 1, true)
+  event(q, job, 'fired', id)
   if counted_out(job, said.limit) then firing_ended(s, job, expected) end
   if overlap ~= 'allow' and not code then write(q.open, job, id) end
   ledger_keep(job, slot, keep)

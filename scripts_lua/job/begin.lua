@@ -83,6 +83,7 @@ return answer(function()
   if not again then
     tally(q.stats, 'spawned')
     counted(job, 'fired', 1, true)
+    event(q, job, 'fired', id)
     ledger_keep(job, slot, keep)
   end
   return calling_say(call, RESULT.STARTED, id, lease)

@@ -9,6 +9,8 @@
 -- KEYS[7]  reply:0      hash     see _lib/reply
 -- KEYS[8]  reply:1      hash
 -- KEYS[9]  reply:2      hash
+-- KEYS[10] ledger:order  zset  see _lib/events
+-- KEYS[11] job:counts    hash
 -- ARGV[1]  job       str
 -- ARGV[2]  what      str   pause or skip_next
 -- ARGV[3]  until     int   ms; of skip_next the last slot to skip; 0: until it is resumed
@@ -26,11 +28,11 @@
 -- Under OOM: runs.
 --
 -- It changes what job:slot says. So beat/fire of an instance that was told of the slot before finds that another came first.
--- include: _lib/pause _lib/reply _lib/messages
+-- include: _lib/pause _lib/reply _lib/messages _lib/events
 
 local s = {defs = page(KEYS[1]), slots = page(KEYS[2]), dues = index(KEYS[3]), paused = page(KEYS[4])}
 local changes, replies = page(KEYS[5]), join(reply_table(KEYS[7], KEYS[8], KEYS[9]), reply_close)
-local jobs = column(8, 1)
+local jobs, told = column(8, 1), {order = index(KEYS[10]), counts = page(KEYS[11]), bell = KEYS[6]}
 for _, part in ipairs({s.defs, s.slots, s.paused, changes}) do gather(part, jobs) end
 say(KEYS[6], message_job())
 
@@ -59,6 +61,7 @@ return each(8, function(i)
     enter(s.dues, job, ends > 0 and not called and ends or tonumber(NEVER))
   end
   change_note(changes, job, change_text(what, now, ends, by, why))
+  if what == 'pause' and not before then event(told, job, 'paused', by, why, ends) end
   local code = before and RESULT.NO or RESULT.DONE
   write(replies, call, int(code))
   return code

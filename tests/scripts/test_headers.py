@@ -208,5 +208,7 @@ def test_a_library_keeps_its_names_to_itself() -> None:
 def test_every_script_has_a_caller_and_every_call_a_script() -> None:
     called = set()
     for path in Path(lockbeat.__file__).parent.rglob("*.py"):
-        called |= set(re.findall(r'"((?:lock|fenced|claim|task|beat|job|backfill|calendar|store)/[a-z_]+)"', path.read_text()))
+        called |= set(
+            re.findall(r'"((?:lock|fenced|claim|task|beat|job|backfill|calendar|store|event)/[a-z_]+)"', path.read_text())
+        )
     assert called == set(names())

@@ -58,6 +58,7 @@ MESSAGES: list[tuple[str, tuple[Any, ...], messages.Message]] = [
     ("task", (), messages.TaskWaits()),
     ("job", (), messages.JobDue()),
     ("backfill", (), messages.Backfilling()),
+    ("event", (), messages.Happened()),
 ]
 
 

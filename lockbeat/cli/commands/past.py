@@ -132,6 +132,7 @@ async def why(lb: Lockbeat, job: JobName, slot: SlotTime = None) -> Answer:
         nobody = await nobody_runs(lb, [job_of]) if job_of and told.situation == "waiting" else ""
         lines += [f"  {line}" for line in (nobody, *attempt_lines(told.entry.attempts_made)) if line]
         lines += _runs(job_of) if job_of else []
+        lines += [f"  logs: {told.log_url}"] if told.log_url else []
         if job_of is not None and isinstance(job_of.trigger, Called):
             wrote = await _wrote(lb, told.entry.task_id)
             lines += [f"  | {line}" for line in wrote.get("output", "").splitlines()[-WROTE:]]
@@ -161,4 +162,4 @@ def _document(told: Explanation) -> dict[str, Any]:
     blank: dict[str, Any] = {**dict.fromkeys(ENTRY.split()), "job": told.job, "slot": told.slot and iso(told.slot)}
     known = blank if told.entry is None else fields(told.entry, ENTRY)
     more = {"before": told.before and iso(told.before), "after": told.after and iso(told.after)}
-    return {**known, "code": told.code, "situation": told.situation, "text": told.text, **more}
+    return {**known, "code": told.code, "situation": told.situation, "text": told.text, "log_url": told.log_url, **more}

@@ -17,7 +17,14 @@ from lockbeat.cli._output import say
 from lockbeat.cli._store import refused, unreachable
 from lockbeat.connection import parse_url
 from lockbeat.errors import LifespanError, LockbeatError, MissingExtra, StoreError, StoreUnavailable
+from lockbeat.logs import JsonFormatter, RunFilter, TextFormatter
 from lockbeat.values.visible import visible
+
+
+def _log_format(text: str) -> str:
+    if text not in ("text", "json"):
+        raise typer.BadParameter(f"{text!r} is neither text nor json")
+    return text
 
 
 def _declare(name: str, says: str, *, schedule: bool, work: bool) -> None:
@@ -44,15 +51,18 @@ def _declare(name: str, says: str, *, schedule: bool, work: bool) -> None:
         ] = None,
         namespace: Annotated[str | None, typer.Option(metavar="NAME", help="Instead of the beat's own.")] = None,
         verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more, on stderr.")] = False,
+        log_format: Annotated[
+            str | None, typer.Option(metavar="FORMAT", help="text, or json: a line of JSON a record.", parser=_log_format)
+        ] = None,
     ) -> None:
         beat = load_beat(target, factory=factory)
         beat.narrow(queues=queue or None, concurrency=concurrency)
-        _log_to_stderr(verbose)
+        _log_to_stderr(verbose, log_format)
         if url is not None or namespace is not None:
             beat.move(url, namespace=namespace)
         if not beat.declared and not (work and beat.task_names):
             log = logging.getLogger("lockbeat")
-            log.warning("%s declares nothing of its own to do here; it serves what others declared", target)
+            log.info("%s declares nothing of its own to do here; it serves what others declared", target)
         _run(target, beat, schedule=schedule, work=work)
 
     signature = inspect.signature(serve, eval_str=True)
@@ -96,7 +106,7 @@ class _NeverDisabled(logging.Logger):
         pass
 
 
-class _Printable(logging.Formatter):
+class _Printable(TextFormatter):
     """Whatever a logger of the user's is told of, it is safe on a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -117,13 +127,19 @@ def _has_handler(logger: logging.Logger) -> bool:
     return any(not isinstance(handler, logging.NullHandler) for handler in logger.handlers)
 
 
-def _log_to_stderr(verbose: int) -> None:
+def _log_to_stderr(verbose: int, log_format: str | None = None) -> None:
     """A user's own logging, set up on import, stays as it is; what it would show is not shown twice."""
     root, log = logging.getLogger(), logging.getLogger("lockbeat")
-    if not _has_handler(root):
+    if _has_handler(root):
+        if log_format is not None:
+            said = "--log-format %s is left aside: the program sets up logging of its own, where lockbeat.logs.JsonFormatter fits"
+            log.warning(said, log_format)
+    else:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(_Printable("%(asctime)s %(levelname)-7s %(message)s"))
+        text = _Printable("%(asctime)s %(levelname)-7s %(message)s")
+        handler.setFormatter(JsonFormatter() if log_format == "json" else text)
         handler.addFilter(_is_unshown)
+        handler.addFilter(RunFilter())
         root.addHandler(handler)
         root.setLevel(logging.INFO if verbose else logging.WARNING)
     if log.level == logging.NOTSET:
