@@ -293,11 +293,10 @@ async def test_an_outage_is_told_once_and_its_end(backend: Backend, namespace: s
             except StoreError:
                 return False
 
-        between.vanish()
-        between.cut()
+        await between.become("refused")
         await eventually(lambda: _not(works()), "it is away")
         await wait_until(lambda: [name for name, _ in told] == ["store_lost"], "it is told")
-        between.recover()
+        await between.listen()
         await eventually(works, "it is back")
         await wait_until(lambda: [name for name, _ in told] == ["store_lost", "store_back"], "that is told")
         assert between.url.rpartition("/")[0].removeprefix("redis://") in told[0][1].location
