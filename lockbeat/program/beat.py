@@ -98,8 +98,7 @@ class Beat(Declared):
         self.durability = check_durability(durability)
         self.stall = None if said["stall"].value is None else seconds(said["stall"].name, said["stall"].value)
         self._shared = store if isinstance(store, Lockbeat) else None
-        self.events = Hooks() if self._shared is None else self._shared.events
-        """Its hooks: `@beat.events.slot_missed` above a function, see docs/events.md."""
+        self._events = Hooks() if self._shared is None else self._shared.events
         self._options = {name: said[name].value for name in ("namespace", "owner", "shards", "timeout")}
         self._options["credential_provider"] = check_provider(credential_provider)
         self._options["log_url"] = check_link("log_url", log_url)
@@ -129,6 +128,11 @@ class Beat(Declared):
             raise self._not_serving("tasks.spawn")
         [spawned] = await client.tasks.spawn_many([self._new_task(function, params, options)], durability=durability)
         return spawned
+
+    @property
+    def events(self) -> Hooks:
+        """Its hooks: `@beat.events.slot_missed` above a function, see docs/events.md."""
+        return self._events
 
     @property
     def jobs(self) -> Jobs:
@@ -175,6 +179,10 @@ class Beat(Declared):
         self.url = self.url if url is None else url
         if namespace is not None:
             self._options["namespace"] = namespace
+
+    def tell(self, events: Hooks) -> None:
+        """Have these hooks, of the client that it shares."""
+        self._events = events
 
     def use(self, client: Lockbeat | None) -> None:
         """Serve over this client next time; for whoever sees to it that it is served once at a time, in each process.
@@ -246,7 +254,7 @@ class Beat(Declared):
             raise LockbeatError("this beat is serving already")
         self._serving = True
         try:
-            client = self._shared or Lockbeat(self.url, **self._options, events=self.events)
+            client = self._shared or Lockbeat(self.url, **self._options, events=self._events)
             if self._wait_for_store if wait_for_store is None else wait_for_store:
                 await self._serve(client, schedule, work, task_status)
             else:

@@ -80,7 +80,7 @@ class Beat(Declared):
         super().__init__(self._beat.queue)
         self._beat.share(self)
         if shared is not None:
-            self._beat.events = shared.events
+            self._beat.tell(shared.events)
         self._shared = shared is not None
         self._lb = self._own() if shared is None else shared
         self._serving: Serving | None = None
