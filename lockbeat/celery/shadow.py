@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,6 +19,7 @@ from lockbeat.errors import LockbeatError
 from lockbeat.jobs import LedgerEntry
 from lockbeat.leases.lease import monotonic
 from lockbeat.sync import Lockbeat
+from lockbeat.triggers import Every
 from lockbeat.values.durations import instant
 
 log = logging.getLogger("celery.beat")
@@ -30,6 +31,10 @@ EARLY_MS = 1000
 """By so much before its slot a message may have been sent, for the clocks of two hosts differ."""
 SETTLE_MS = 15_000
 """A slot is judged when it is so old: the other beat may be late."""
+LATE_MS = 60_000
+"""A message later than this after the slot of a crontab is for another one."""
+NOT_THERE = ("missed", "skipped", "unknown")
+"""States of slots of which the shadow has nothing to say."""
 EVERY = 60.0
 PAGE = 1000
 MOST = 200_000
@@ -43,20 +48,24 @@ def shadowed(namespace: str | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """A slot of an entry for which the other beat has not sent one message, but none or several."""
+    """A slot of an entry for which the other beat has not sent one message; or a message that it has sent at no slot."""
 
     job: str
-    slot_ms: int
+    at_ms: int
+    """The slot; or when the message was sent."""
     sent: int
-    """How many messages the other beat has sent between this slot and the next."""
+    """How many messages the other beat has sent for it."""
+    is_slot: bool = True
 
     @property
-    def slot(self) -> datetime:
-        return instant(self.slot_ms)
+    def at(self) -> datetime:
+        return instant(self.at_ms)
 
     @property
     def what(self) -> str:
-        return "the other beat has sent nothing" if not self.sent else f"the other beat has sent {self.sent} messages"
+        if not self.is_slot:
+            return "the other beat has sent a message, and this is no slot"
+        return f"the other beat has sent {self.sent} messages" if self.sent else "the other beat has sent nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,37 +80,52 @@ class Comparison:
     """The oldest first."""
 
 
-def compare(entries: Iterable[LedgerEntry], now_ms: int, after_ms: int = -1) -> Comparison:
-    """Compare what the ledgers hold. Judged are slots after `after_ms`, since the first message of the other beat. Pure."""
-    slots, sent = defaultdict[str, list[int]](list), defaultdict[str, list[int]](list)
+def compare(
+    entries: Iterable[LedgerEntry],
+    now_ms: int,
+    *,
+    after_ms: int = -1,
+    phased: Collection[str] = (),
+    settle_ms: int = SETTLE_MS,
+) -> Comparison:
+    """Compare what the ledgers hold. Judged are slots after `after_ms`, since the first message of the other beat. Pure.
+
+    phased: entries with a period, which each beat counts from where it likes; for them one message from slot to slot will do.
+    """
+    slots, sent = defaultdict[str, dict[int, bool]](dict), defaultdict[str, list[int]](list)
     for entry in entries:
         if entry.run:
             sent[entry.job].append(entry.slot_ms)
         elif entry.state != "anchored":
-            slots[entry.job].append(entry.slot_ms)
+            slots[entry.job][entry.slot_ms] = entry.state not in NOT_THERE
+            slots[entry.job].setdefault(entry.last_ms or entry.slot_ms, False)
     began_ms = min((min(times) for times in sent.values()), default=None)
     if began_ms is None:
         return Comparison(0, 0, ())
+    since_ms, until_ms = max(began_ms, after_ms), now_ms - settle_ms
     judged, found = 0, list[Disagreement]()
-    for job, due in slots.items():
-        due.sort()
-        counts = _counted(due, sorted(sent[job]))
+    for job in slots.keys() | sent.keys():
+        due = sorted(slots[job])
+        counts, strays = _counted(due, sorted(sent[job]), None if job in phased else LATE_MS)
+        found += [Disagreement(job, at, 1, False) for at in strays if after_ms < at <= until_ms and due and at > due[0]]
         for slot_ms, count in zip(due, counts, strict=True):
-            if slot_ms > after_ms and began_ms < slot_ms <= now_ms - SETTLE_MS:
+            if slots[job][slot_ms] and since_ms < slot_ms <= until_ms:
                 judged += 1
                 if count != 1:
                     found.append(Disagreement(job, slot_ms, count))
-    return Comparison(judged, sum(map(len, sent.values())), tuple(sorted(found, key=lambda each: (each.slot_ms, each.job))))
+    return Comparison(judged, sum(map(len, sent.values())), tuple(sorted(found, key=lambda each: (each.at_ms, each.job))))
 
 
-def _counted(slots: Sequence[int], sent: Sequence[int]) -> list[int]:
-    """How many messages fall to each slot: those from it, or a little before, until the next."""
-    counts = [0] * len(slots)
+def _counted(slots: Sequence[int], sent: Sequence[int], most_late: int | None) -> tuple[list[int], list[int]]:
+    """How many messages fall to each slot: those from it, or a little before, until the next. And those that fall to none."""
+    counts, strays = [0] * len(slots), list[int]()
     for at in sent:
         slot = bisect_right(slots, at + EARLY_MS) - 1
-        if slot >= 0:
+        if slot < 0 or (most_late is not None and at - slots[slot] > most_late):
+            strays.append(at)
+        else:
             counts[slot] += 1
-    return counts
+    return counts, strays
 
 
 class Watch:
@@ -119,11 +143,12 @@ class Watch:
         self._next = monotonic() + EVERY
         try:
             entries = list(self._entries())
+            phased = {state.job.name for state in self._lb.jobs.list() if isinstance(state.job.trigger, Every)}
         except LockbeatError as problem:
             log.warning("shadow: can't compare now: %s", problem)
             return
         now_ms = max((entry.at_ms or 0 for entry in entries), default=0)
-        found = compare(entries, now_ms, self._judged_ms)
+        found = compare(entries, now_ms, after_ms=self._judged_ms, phased=phased)
         if not found.messages:
             self._silent += 1
             if self._silent in (2, 60):
@@ -131,7 +156,7 @@ class Watch:
             return
         self._judged_ms = now_ms - SETTLE_MS
         for each in found.disagreements:
-            log.warning("shadow: %s at %s: %s", each.job, each.slot.isoformat(), each.what)
+            log.warning("shadow: %s at %s: %s", each.job, each.at.isoformat(), each.what)
         log.info("shadow: %d slots compared, %d disagreements", found.slots, len(found.disagreements))
 
     def _entries(self) -> Iterator[LedgerEntry]:
