@@ -282,6 +282,8 @@ GOALS = (
         _idle_task_queue,
         "/s",
     ),
+    Goal("Celery, beats killed: slots that ran twice", "celery", "0", 0, lambda r: r["rows"]["lockbeat"]["twice"]),
+    Goal("Celery, beats killed: slots of which nothing is known", "celery", "0", 0, lambda r: r["rows"]["lockbeat"]["unknown"]),
 )
 
 LONGEST_SCRIPT_MS = 5.0

@@ -10,7 +10,7 @@ from typing import Any
 import pictures
 from goals import GOALS, LONGEST_SCRIPT_MS
 
-ORDER = ("locks", "blocking", "waiting", "renew", "fire", "lateness", "idle", "control", "registry", "scale", "tasks")
+ORDER = ("locks", "blocking", "waiting", "renew", "fire", "lateness", "idle", "control", "registry", "scale", "tasks", "celery")
 
 
 def number(value: float | None) -> str:
@@ -335,6 +335,31 @@ def tasks(result: dict[str, Any]) -> str:
     return "\n\n".join([note, speed, counted, cost, paced, waits, *problems(result)])
 
 
+def celery(result: dict[str, Any]) -> str:
+    rows = result["rows"]
+    kills, away = result["kill_every_s"], result["broker_away_s"]
+    note = (
+        f"{result['entries']} entries of one second for {result['seconds']:g} s; every {kills} s one of the beats is killed by "
+        f"kill -9 and started again; the broker is away for {away} s half-way. A real worker, a Valkey as the broker, another "
+        "for what beats keep. Messages are counted by when they were sent."
+    )
+    head = ("scheduler", "beats", "slots due", "messages run", "too many", "longest silence of an entry, s")
+    counted = table(
+        head,
+        [
+            (emphasised(name), str(row["beats"]), row["wanted"], row["ran"], row["too_many"], row["longest_silence_s"])
+            for name, row in rows.items()
+        ],
+    )
+    own = rows["lockbeat"]
+    judged = (
+        f"By slot, of lockbeat: {own['slots']:,} came due, {own['once']:,} ran once, {own['twice']} twice; {own['in_ledger']} "
+        f"did not run and stand in the ledger with their reason; of {own['unknown']} nothing is known. Peers have no slots that "
+        "could be compared."
+    )
+    return "\n\n".join([note, counted, judged])
+
+
 def scripts(results: dict[str, Any]) -> str:
     slowest: dict[str, float] = {}
     calls = over = 0
@@ -379,6 +404,7 @@ TITLES = {
     "registry": "Many jobs",
     "scale": "At scale",
     "tasks": "Tasks",
+    "celery": "Celery",
 }
 
 

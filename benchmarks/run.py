@@ -12,7 +12,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-SUITES = ("locks", "blocking", "waiting", "renew", "fire", "lateness", "idle", "control", "registry", "scale", "tasks")
+SUITES = ("locks", "blocking", "waiting", "renew", "fire", "lateness", "idle", "control", "registry", "scale", "tasks", "celery")
 
 
 def main() -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -30,7 +29,7 @@ async def storm(
     kill_every: float,
     away: float,
     scheduler: str = LOCKBEAT,
-    between: Callable[[], Any] | None = None,
+    beats: int = BEATS,
 ) -> tuple[int, int]:
     """Beats, of which one is killed and replaced every `kill_every` seconds; the broker is away half-way. First and last slot."""
     loop = asyncio.get_running_loop()
@@ -38,7 +37,7 @@ async def storm(
     async with proxy(field.broker.port) as way:
         field.broker_url = way.url
         worker = asyncio.to_thread(field.worker, **env)
-        beats = [field.beat(scheduler, **env) for _ in range(BEATS)]
+        running = [field.beat(scheduler, **env) for _ in range(beats)]
         await worker
         await asyncio.to_thread(field.wait_ran, partial(_each, entries), "each entry")
         began, first_ms = loop.time(), await asyncio.to_thread(now_ms, field)
@@ -46,8 +45,8 @@ async def storm(
         while (passed := loop.time() - began) < seconds:
             if passed >= next_kill:
                 next_kill += kill_every
-                await asyncio.to_thread(beats.pop(0).kill)
-                beats.append(field.beat(scheduler, **env))
+                await asyncio.to_thread(running.pop(0).kill)
+                running.append(field.beat(scheduler, **env))
             if gone_at and passed >= gone_at:
                 gone_at, back_at = 0.0, passed + away
                 await way.become("refused")
@@ -58,11 +57,9 @@ async def storm(
         if back_at:
             await way.listen()
         last_ms = await asyncio.to_thread(now_ms, field)
-        if between is not None:
-            await asyncio.to_thread(between)
         if scheduler == LOCKBEAT:
             await settled(field, entries, first_ms, last_ms)
-        for each in beats:
+        for each in running:
             await asyncio.to_thread(each.kill)
         return first_ms, last_ms
 

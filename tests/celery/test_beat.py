@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from lockbeat import Every
 from lockbeat.celery import task_id
+from lockbeat.celery.ids import message_id
 from tests.celery.arena import Arena
 from tests.celery.storms import settled, storm
 from tests.conftest import needs
@@ -78,6 +80,18 @@ def test_what_can_not_be_sent_is_given_up_with_a_word_in_the_log_and_the_ledger(
     field.wait_ran(lambda ran: any(line["what"] == "well" for line in ran), "the other entry")
     assert {entry.state for entry in field.lb.jobs.ledger("wrong")[1:]} <= {"cancelled", "fired"}
     assert "cancelled" in {entry.state for entry in field.lb.jobs.ledger("wrong")}
+
+
+def test_a_job_that_is_put_at_run_time_is_sent_like_an_entry_and_by_hand_as_well(field: Arena) -> None:
+    field.beat().says("beat: Starting...")
+    field.worker()
+    params = {"task": "record", "args": ["report-7"], "kwargs": {"customer": 7}}
+    field.lb.jobs.put("report-7", Every(3600), function="celery.send", queue="celery", overlap="allow", params=params)
+    run = field.lb.jobs.trigger("report-7", {"task": "record", "args": ["by hand"]})
+    field.lb.jobs.put("report-8", Every(1), function="celery.send", queue="celery", overlap="allow", params=params)
+    ran = field.wait_ran(lambda ran: {line["what"] for line in ran} == {"report-7", "by hand"}, "both")
+    assert {line["id"] for line in ran if line["what"] == "by hand"} == {message_id(run.task_id, "lockbeat")}
+    assert {line["lockbeat_job"] for line in ran if line["what"] == "report-7"} == {"report-8"}
 
 
 @pytest.mark.parametrize(
