@@ -20,7 +20,6 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     worker_cancel_long_running_tasks_on_connection_loss=True,
     worker_prefetch_multiplier=4,
-    broker_transport_options={"visibility_timeout": 3600},
     **json.loads(os.environ.get("CONF", "{}")),
 )
 app.conf.beat_schedule = {
