@@ -93,17 +93,20 @@ class Past(Control):
         states: Collection[State] = (),
         limit: int = 50,
         after: str | None = None,
+        looks: int = MOST_LOOKED,
     ) -> History:
         """What became of the slots and triggered runs of all jobs, the newest first (`job/history`): what their ledgers keep.
 
         since, until: aware datetimes; what was fired, skipped, found missed or triggered then, by the server's clock. None: no
             bound. job, tag: only of this job, of jobs with this tag. states: only of these; none: of all.
         limit: 1 to 1000 entries. after: `more` of the answer before, to go on. An answer that would take too long to find has
-            fewer entries, and says `more`.
+            fewer entries, and says `more`. looks: how many runs of the script it may take, 1 to 1000, of 100 entries each; each
+            shard is looked at once at least.
 
         Raises: InvalidArgument. UnknownJob for a `job` that is none.
         """
         whole("limit", limit, 1, MOST_SHOWN)
+        whole("looks", looks, 1, MOST_LOOKED)
         since_ms, until_ms = _bound("since", since, 0), _bound("until", until, FAR_MS)
         if since_ms > until_ms:
             raise InvalidArgument("until", f"{until} comes before the start, {since}")
@@ -118,7 +121,7 @@ class Past(Control):
             jobs = {job}
         elif tag is not None:
             jobs = {state.job.name for state in await self.list(tag)}
-        looked = _Looked(wanted, jobs, since_ms, min(until_ms, -place[0]) if place else until_ms)
+        looked = _Looked(wanted, jobs, since_ms, min(until_ms, -place[0]) if place else until_ms, looks)
         sources = [self._ledger_of(name, looked) for name in sorted(jobs)] if jobs is not None and len(jobs) <= FEW_JOBS else []
         shards = {self.shard_of(name) for name in jobs} if sources and jobs else range(self._store.shards)
         sources += [self._entered(shard, looked, runs=bool(sources)) for shard in shards]
@@ -144,7 +147,7 @@ class Past(Control):
         until_ms = looked.until_ms
         while until_ms >= looked.since_ms:
             # Each shard is looked at once at least: one that was not would stop where the last answer did, and be passed over.
-            if looked.turns >= MOST_LOOKED and until_ms < looked.until_ms:
+            if looked.turns >= looked.most and until_ms < looked.until_ms:
                 yield (-until_ms, ""), None
                 return
             looked.turns += 1
@@ -225,6 +228,7 @@ class _Looked:
     jobs: Collection[str] | None
     since_ms: int
     until_ms: int
+    most: int = MOST_LOOKED
     turns: int = 0
 
     def wants(self, entry: LedgerEntry) -> bool:

@@ -291,6 +291,15 @@ class Jobs(Past, Applying):
             raise self._unknown(name)
         return states[0]
 
+    async def get_many(self, names: Iterable[str]) -> dict[str, JobState]:
+        """Several jobs by their names (`job/get`). One that is unknown is left out; so is one that can't be read, and the log
+        says so."""
+        by_shard = defaultdict[int, builtins.list[str]](builtins.list)
+        for name in names:
+            by_shard[self.shard_of(check_name("names", name))].append(name)
+        found = await asyncio.gather(*(self._states(shard, some) for shard, some in by_shard.items()))
+        return {state.job.name: state for states in found for state in states}
+
     async def _states(self, shard: int, names: Iterable[str], *, strict: bool = False) -> list[JobState]:
         states = []
         for name, standing in (await standings(self._store, shard, names)).items():

@@ -3,6 +3,7 @@
 from lockbeat.monitor._doctor import examine
 from lockbeat.monitor._instances import HEARTBEAT, HEARTBEAT_TTL_MS, MOST_FUNCTIONS, SILENT, Instance, engine, instances
 from lockbeat.monitor._overview import Overview, QueueLoad, TaskStats, overview
+from lockbeat.monitor._pages import Mark, Names, Overdue, Strip, each_task, named, overdue, soonest, strips, tasks, triggered
 from lockbeat.monitor._server import TRIALS, Finding, State, commands
 
 __all__ = [
@@ -13,13 +14,24 @@ __all__ = [
     "TRIALS",
     "Finding",
     "Instance",
+    "Mark",
+    "Names",
+    "Overdue",
     "Overview",
     "QueueLoad",
     "State",
+    "Strip",
     "TaskStats",
     "commands",
+    "each_task",
     "engine",
     "examine",
     "instances",
+    "named",
+    "overdue",
     "overview",
+    "soonest",
+    "strips",
+    "tasks",
+    "triggered",
 ]

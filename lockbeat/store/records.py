@@ -118,17 +118,23 @@ class TaskRecord:
     @property
     def slot_state(self) -> str:
         """The state as the ledger calls it, see `LedgerEntry.state`."""
-        how = self.made[-1].how if self.made else ""
-        if self.state == "waiting":
-            return "retrying" if how in ("failed", "lost", "cut") else "fired"
-        if self.state == "dead":
-            return "lost" if how == "lost" else "failed"
-        return {"running": "fired", "stopping": "cancelled"}.get(self.state, self.state)
+        return as_slot(self.state, self.made[-1].how if self.made else "")
 
     @property
     def task_state(self) -> TaskState:
         """The state as tasks have it: what never ran is cancelled."""
         return self.state if self.state in get_args(TaskState) else "cancelled"  # type: ignore[return-value]
+
+
+def as_slot(state: str, how: str) -> str:
+    """The state of a task as the ledger calls it. how: how its last attempt ended; empty: it has none. Raises ValueError."""
+    if state not in STATES:
+        raise ValueError(state)
+    if state == "waiting":
+        return "retrying" if how in ("failed", "lost", "cut") else "fired"
+    if state == "dead":
+        return "lost" if how == "lost" else "failed"
+    return {"running": "fired", "stopping": "cancelled"}.get(state, state)
 
 
 _TIMES = re.compile(r"\x1f(\d+) (\d+) (\d+)\Z")

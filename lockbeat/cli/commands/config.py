@@ -16,7 +16,7 @@ from lockbeat.connection import parse_url
 from lockbeat.settings import SETTINGS, Found, configured, found, variable
 
 GIVEN_TO_COMMANDS = {"LOCKBEAT_KEY", "LOCKBEAT_FENCE", "LOCKBEAT_SLOT", "LOCKBEAT_TASK"}
-OTHERS = {"LOCKBEAT_CONFIG", "LOCKBEAT_SERVER_BINARY"}
+OTHERS = {"LOCKBEAT_CONFIG", "LOCKBEAT_SERVER_BINARY", "LOCKBEAT_WEB_PASSWORD"}
 
 
 @app.command(rich_help_panel=STORE)

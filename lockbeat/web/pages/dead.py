@@ -1,0 +1,69 @@
+"""Dead tasks, by function and error: to be tried again, or forgotten, many at once."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass, field
+
+from lockbeat.monitor import tasks as read
+from lockbeat.tasks.values import TaskInfo
+from lockbeat.web.hidden import without_secrets
+from lockbeat.web.look import Look, Page
+from lockbeat.web.pages.overview import counts
+
+LOOKED = 400
+"""Dead tasks that one page is made from."""
+SHOWN = 40
+
+
+@dataclass
+class Group:
+    """Dead tasks of one function that failed alike."""
+
+    queue: str
+    function: str
+    error: str
+    tasks: list[TaskInfo] = field(default_factory=list)
+
+    @property
+    def last(self) -> float | None:
+        return max((info.ended_at or 0 for info in self.tasks), default=None)
+
+
+def error_of(info: TaskInfo) -> str:
+    """What it failed by, less the numbers that differ from task to task."""
+    if info.failure is None:
+        return "unknown"
+    line = next(iter(info.failure.message.strip().splitlines()), "")
+    return re.sub(r"\d+", "N", without_secrets(f"{info.failure.type}: {line}"))[:160]
+
+
+async def groups(look: Look, queue: str | None) -> tuple[list[Group], int, bool]:
+    """The groups, the largest first; how many tasks were looked at; and whether that was all."""
+    page = await read(look.lb.store, ("dead",), lambda info: info.state == "dead", queue=queue or "", limit=LOOKED)
+    found: dict[tuple[str, str, str], Group] = {}
+    for info in page.tasks:
+        key = info.queue, info.name, error_of(info)
+        found.setdefault(key, Group(*key)).tasks.append(info)
+    return sorted(found.values(), key=lambda group: -len(group.tasks)), len(page.tasks), page.more is None
+
+
+async def dead(look: Look) -> Page:
+    queue = look.text("queue")
+    (found, looked, complete), counted, now = await asyncio.gather(
+        groups(look, queue), counts(look.lb.store), look.lb.store.server_time()
+    )
+    return Page(
+        "dead.html",
+        {
+            "groups": found[:SHOWN],
+            "looked": looked,
+            "complete": complete and len(found) <= SHOWN,
+            "queues": [row for row in counted.queues if row[3]],
+            "queue": queue or "",
+            "dead": counted.dead,
+            "now": now,
+            "may": await look.may("redrive", "purge", target=queue or ""),
+        },
+    )

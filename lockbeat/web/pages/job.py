@@ -1,0 +1,148 @@
+"""A job: its slots, one row each, and why each became what it did; what is next; how it is declared, and who changed it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+from lockbeat.jobs import Job, LedgerEntry, Upcoming
+from lockbeat.jobs.why import TOLERANCE
+from lockbeat.monitor import Mark, triggered
+from lockbeat.store import reasons
+from lockbeat.triggers import ByHand, Called
+from lockbeat.triggers.english import in_english
+from lockbeat.values.durations import instant, span
+from lockbeat.web.look import Look, Page
+from lockbeat.web.render import clock
+
+SLOTS = 60
+NEXT = 10
+RUNS = 10
+CHANGES = 20
+FARTHEST_MS = 253_402_300_799_000
+
+
+@dataclass(frozen=True)
+class Coming:
+    """A slot to come."""
+
+    slot: datetime
+    local: str
+    """As the clocks of the job's zone show it."""
+    note: str
+    """What is odd about it."""
+    fires: bool
+
+
+async def job(look: Look) -> Page:
+    lb = look.lb
+    name = look.text("name") or ""
+    slot_ms, run = look.number("slot", 0, FARTHEST_MS), look.text("run", 1100)
+    slot = None if slot_ms is None else instant(slot_ms)
+    state = await lb.jobs.get(name)
+    told, entries, coming = await asyncio.gather(
+        lb.jobs.why(name, slot, run=run, clock=clock), lb.jobs.ledger(name, SLOTS), lb.jobs.upcoming(name, NEXT)
+    )
+    changes, backfill, now, may, runs = await asyncio.gather(
+        lb.jobs.changes(name),
+        lb.jobs.get_backfill(name),
+        lb.store.server_time(),
+        look.may(*JOB_ACTIONS, target=name),
+        triggered(lb.store, lb.jobs.shard_of(name), name, RUNS),
+    )
+    due = state.due_at
+    return Page(
+        "job.html",
+        {
+            "state": state,
+            "job": state.job,
+            "english": in_english(state.job.trigger),
+            "zone": state.job.trigger.timezone,
+            "told": told,
+            "picked": told.at_ms if told.at_ms is not None else -1,
+            "entries": entries,
+            "marks": [Mark(entry.slot_ms, entry.state) for entry in entries],
+            "coming": upcoming(state.job, coming),
+            "changes": changes[:CHANGES],
+            "backfill": backfill,
+            "runs": runs,
+            "now": now,
+            "overdue": now - due if due is not None and due < now - TOLERANCE else 0.0,
+            "may": may,
+            "by_hand": isinstance(state.job.trigger, ByHand),
+            "called": isinstance(state.job.trigger, Called),
+            "options": options(state.job),
+            "fired_by": fired_by,
+        },
+    )
+
+
+JOB_ACTIONS = (
+    *("pause", "resume", "trigger", "skip_next", "backfill"),
+    *("pause_backfill", "resume_backfill", "cancel_backfill", "retry", "cancel"),
+)
+
+
+def fired_by(entry: LedgerEntry) -> str:
+    """The instance that fired it, as far as the ledger says so; empty: it does not."""
+    fired = (reasons.FIRED, reasons.TOOK_PLACE, reasons.BUFFERED, reasons.BACKFILLED)
+    if entry.code in fired:
+        return entry.detail
+    begun_at_once = entry.lateness is not None and entry.lateness.queue_ms == 0 and not entry.lateness.overlap_ms
+    return entry.attempts_made[0].owner if begun_at_once and entry.attempts_made else ""
+
+
+def upcoming(job: Job, found: list[Upcoming]) -> list[Coming]:
+    """What comes, as the clocks of the job's zone show it, and where these are changed."""
+    zone = _zone(job.trigger.timezone)
+    local = [one.slot.astimezone(zone) for one in found]
+    notes = [""] + [_change(before, after) for before, after in pairwise(local)]
+    return [
+        Coming(one.slot, f"{when:%a %d %b %H:%M:%S}", "; ".join(filter(None, (one.why, note))), not one.calendar)
+        for one, when, note in zip(found, local, notes, strict=False)
+    ]
+
+
+def _change(before: datetime, after: datetime) -> str:
+    moved = ((after.utcoffset() or before.utcoffset()) or (after - after)) - (before.utcoffset() or (after - after))
+    if not moved:
+        return ""
+    return f"clocks go {'forward' if moved.total_seconds() > 0 else 'back'} by {span(abs(moved.total_seconds()))} before this"
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):  # an offset such as +05:30
+        return ZoneInfo("UTC")
+
+
+def options(job: Job) -> list[tuple[str, str]]:
+    """What its definition says, in words."""
+    ms = {
+        "window": job.window_ms,
+        "jitter": job.jitter_ms or None,
+        "timeout": job.timeout_ms,
+        "lease": job.lease_ms,
+        "keep_for": job.keep_for_ms,
+    }
+    plain = {
+        "queue": job.queue,
+        "function": job.function,
+        "overlap": job.overlap,
+        "catchup": job.catchup,
+        "max_attempts": job.max_attempts,
+        "retry": str(job.retry) if job.retry else None,
+        "priority": job.priority or None,
+        "keep": job.keep,
+        "limit": job.limit,
+        "pause_after": job.pause_after,
+        "exclude": ", ".join(job.exclude) or None,
+        "origin": job.origin,
+        "version": job.version,
+    }
+    lines = [(name, str(value)) for name, value in plain.items() if value is not None]
+    return lines + [(name, span(value / 1000)) for name, value in ms.items() if value is not None]

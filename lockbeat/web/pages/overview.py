@@ -1,0 +1,122 @@
+"""Overview: what is wrong now, first; then how much happens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from lockbeat.jobs import LedgerEntry
+from lockbeat.jobs.past import State
+from lockbeat.jobs.why import TOLERANCE
+from lockbeat.monitor import SILENT, TaskStats, instances, overdue
+from lockbeat.store import Store
+from lockbeat.values.durations import instant
+from lockbeat.web.look import Look, Page
+from lockbeat.web.render import kind, state_of
+
+ODD: tuple[State, ...] = ("failed", "lost", "missed")
+SHOWN = 12
+LOOKED = 1000
+"""Entries of the last hour that the strip is made from."""
+QUEUES = 100
+LEASED = 500
+"""Running tasks of jobs that are counted, of each shard."""
+HOUR = timedelta(hours=1)
+
+
+async def overview(look: Look) -> Page:
+    lb = look.lb
+    now = await lb.store.server_time()
+    since = instant(round(now * 1000)) - HOUR
+    late, odd, hour, living, counted, jobs = await asyncio.gather(
+        overdue(lb.store, TOLERANCE),
+        lb.jobs.history(since - 23 * HOUR, states=ODD, limit=SHOWN + 1, looks=6),
+        lb.jobs.history(since, limit=LOOKED, looks=LOOKED // 100),
+        instances(lb.store),
+        counts(lb.store),
+        many(lb.store, "job:order"),
+    )
+    silent = [one for one in living if now - one.seen_at > SILENT]
+    stuck = [one for one in living if one.stuck_s is not None]
+    return Page(
+        "overview.html",
+        {
+            "now": now,
+            "late": late[:SHOWN],
+            "late_more": len(late) - SHOWN,
+            "odd": odd.entries[:SHOWN],
+            "odd_more": len(odd.entries) > SHOWN or odd.more is not None,
+            "silent": silent,
+            "stuck": stuck,
+            "schedulers": sum(one.schedules for one in living if one not in silent),
+            "workers": sum(bool(one.queues) for one in living if one not in silent),
+            "instances": len(living),
+            "jobs": jobs,
+            "counted": counted,
+            "minutes": minutes(hour.entries, now),
+            "hour": Counter(state_of(entry) for entry in hour.entries),
+            "reaches": hour.entries[-1].at if hour.more and hour.entries else None,
+            "problems": bool(late or silent or stuck or counted.dead) or not any(one.schedules for one in living),
+        },
+    )
+
+
+def minutes(entries: tuple[LedgerEntry, ...], now: float) -> list[tuple[int, str, str]]:
+    """For each minute of the last hour: how many were entered, what a title says, and the worst kind of them."""
+    last, found = int(now // 60), [Counter[str]() for _ in range(60)]
+    for entry in entries:
+        back = last - int((entry.at or 0) // 60)
+        if 0 <= back < 60:
+            found[59 - back][state_of(entry)] += 1
+    columns = []
+    for place, counter in enumerate(found):
+        kinds = {kind(state) for state in counter}
+        worst = next((one for one in ("bad", "warn", "busy", "good") if one in kinds), "mute")
+        said = ", ".join(f"{count} {state}" for state, count in counter.items()) or "nothing"
+        columns.append((counter.total(), f"{instant((last - 59 + place) * 60_000):%H:%M} UTC: {said}", worst))
+    return columns
+
+
+class Counted(NamedTuple):
+    """What all queues hold, and how often what happened to tasks."""
+
+    ready: int
+    delayed: int
+    running: int
+    dead: int
+    queues: list[tuple[str, int, int, int]]
+    """Name, ready, delayed, dead; the fullest first."""
+    complete: bool
+    stats: TaskStats
+
+
+async def counts(store: Store) -> Counted:
+    """The first queues of each shard, by name (`task/counts`)."""
+    replies = await store.on_every_shard(lambda shard: store.call("task/counts", shard, queue="", after="", limit=QUEUES))
+    held: dict[str, list[int]] = {}
+    for reply in replies:
+        for name, *numbers in reply.queues:
+            before = held.setdefault(name.decode(errors="replace"), [0, 0, 0])
+            held[name.decode(errors="replace")] = [a + b for a, b in zip(before, numbers, strict=True)]
+    ready, delayed, dead = (sum(numbers[place] for numbers in held.values()) for place in range(3))
+    jobs = await store.on_every_shard(
+        lambda shard: store.call("task/list", shard, place="jobs", queue="", after="", limit=LEASED)
+    )
+    stats = [[int(count or 0) for count in reply.stats] for reply in replies]
+    rows: list[Any] = sorted(((name, *numbers) for name, numbers in held.items()), key=lambda row: -sum(row[1:]))
+    return Counted(
+        ready,
+        delayed,
+        sum(reply.running for reply in replies) + sum(len(page.ids) for page in jobs),
+        dead,
+        rows,
+        not any(reply.cursor for reply in (*replies, *jobs)),
+        TaskStats(*(sum(column) for column in zip(*stats, strict=True))),
+    )
+
+
+async def many(store: Store, key: str) -> int:
+    """How many a sorted set holds, over all shards."""
+    return sum(await store.on_every_shard(lambda shard: store.wire(shard).command("ZCARD", store.keys.key(shard, key))))

@@ -1,0 +1,58 @@
+"""Tasks, by state, queue and function; and one task with its attempts."""
+
+from __future__ import annotations
+
+import asyncio
+
+from lockbeat.monitor import tasks as read
+from lockbeat.store.keys import job_of_task
+from lockbeat.tasks.look import PLACES
+from lockbeat.tasks.values import STATES, TaskInfo
+from lockbeat.web.look import Look, Page
+from lockbeat.web.pages.overview import counts
+
+SHOWN = 50
+OF_A_QUEUE = {"ready", "delayed", "dead"}
+"""Places whose tasks stand in order of their queues: those of one are found at once."""
+
+
+async def tasks(look: Look) -> Page:
+    store = look.lb.store
+    state, queue, function = look.one_of("state", *STATES), look.text("queue"), look.text("function")
+    after = look.text("after", 2500)
+
+    def takes(info: TaskInfo) -> bool:
+        return queue in (None, info.queue) and state in (None, info.state) and function in (None, info.name)
+
+    page, counted, now = await asyncio.gather(
+        read(store, PLACES[state], takes, queue=queue or "", limit=SHOWN, after=after), counts(store), store.server_time()
+    )
+    return Page(
+        "tasks.html",
+        {
+            "tasks": page.tasks,
+            "more": page.more,
+            "looked": page.looked,
+            "counted": counted,
+            "now": now,
+            "state": state or "",
+            "queue": queue or "",
+            "function": function or "",
+            "states": STATES,
+            "filtered": bool(state or queue or function),
+            "paged": after is not None,
+        },
+    )
+
+
+async def task(look: Look) -> Page:
+    task_id = look.text("id", 1100) or ""
+    info, now, may = await asyncio.gather(
+        look.lb.tasks.get(task_id), look.lb.store.server_time(), look.may("retry", "cancel", target=task_id)
+    )
+    job = job_of_task(task_id)
+    slot = task_id.rpartition("@")[2] if job and task_id.startswith(f"{job}@") else ""
+    return Page(
+        "task.html",
+        {"info": info, "now": now, "may": may, "job": job, "slot": slot, "show_params": look.show_params},
+    )

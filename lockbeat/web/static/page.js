@@ -1,0 +1,138 @@
+// The page without this reads and changes all the same. This keeps it up to date, puts times into the reader's zone, and hears keys.
+"use strict";
+const root = document.documentElement;
+const live = document.getElementById("live");
+const told = document.querySelector("[data-live]");
+const kept = {
+  get(name) { try { return localStorage.getItem("lockbeat-" + name); } catch { return null; } },
+  set(name, value) { try { localStorage.setItem("lockbeat-" + name, value); } catch { /* a private window */ } },
+};
+
+// Light and dark.
+const theme = kept.get("theme");
+if (theme === "light" || theme === "dark") root.dataset.theme = theme;
+function toggleTheme() {
+  const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  root.dataset.theme = dark ? "light" : "dark";
+  kept.set("theme", root.dataset.theme);
+}
+
+// Times in the reader's zone, or in UTC.
+let utc = kept.get("zone") === "utc";
+const today = { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
+const another = { ...today, day: "2-digit", month: "short" };
+const format = (options) => new Intl.DateTimeFormat("en-GB", { ...options, ...(utc ? { timeZone: "UTC" } : {}) });
+const day = (when) => format({ year: "numeric", month: "2-digit", day: "2-digit" }).format(when);
+function localise(part) {
+  const now = day(new Date());
+  for (const time of part.querySelectorAll("time[datetime]")) {
+    const when = new Date(time.dateTime);
+    if (Number.isNaN(when.getTime())) continue;
+    const far = Math.abs(when - Date.now()) > 300 * 86400e3;
+    const short = time.closest(".hours") ? { hour: "2-digit", minute: "2-digit", hourCycle: "h23" } : day(when) === now ? today : another;
+    time.textContent = format(far && !time.closest(".hours") ? { ...short, year: "numeric" } : short).format(when);
+  }
+}
+function showZone() {
+  const button = document.querySelector("[data-zone]");
+  button.textContent = utc ? "UTC" : Intl.DateTimeFormat().resolvedOptions().timeZone || "local";
+  button.setAttribute("aria-label", "Times are shown in " + button.textContent + ": change");
+  localise(document);
+}
+function toggleZone() {
+  utc = !utc;
+  kept.set("zone", utc ? "utc" : "local");
+  showZone();
+}
+
+// Make one tree like another, and leave alone what is the same: what has the focus keeps it, what is open stays open.
+function morph(from, to) {
+  if (from.nodeType !== to.nodeType || from.nodeName !== to.nodeName) return from.replaceWith(to);
+  if (from.nodeType !== Node.ELEMENT_NODE) {
+    if (from.nodeValue !== to.nodeValue) from.nodeValue = to.nodeValue;
+    return undefined;
+  }
+  if (from.isEqualNode(to)) return undefined;
+  const typed = from.matches("input, select, textarea");
+  for (const { name, value } of [...to.attributes]) if (from.getAttribute(name) !== value && !(typed && name === "value" && from.type !== "hidden")) from.setAttribute(name, value);
+  for (const { name } of [...from.attributes]) if (!to.hasAttribute(name) && name !== "open" && name !== "tabindex" && name !== "class") from.removeAttribute(name);
+  if (!to.hasAttribute("class") && from.hasAttribute("class") && !from.classList.contains("at")) from.removeAttribute("class");
+  if (typed) return undefined;
+  const known = new Map([...from.children].filter((child) => child.dataset && child.dataset.key).map((child) => [child.dataset.key, child]));
+  let place = from.firstChild;
+  for (const child of [...to.childNodes]) {
+    const same = child.dataset && child.dataset.key ? known.get(child.dataset.key) : null;
+    if (same && same !== place) from.insertBefore(same, place);
+    if (same) { place = same.nextSibling; morph(same, child); continue; }
+    if (!place || (place.dataset && place.dataset.key)) { from.insertBefore(child, place); continue; }
+    const next = place.nextSibling;
+    morph(place, child);
+    place = next;
+  }
+  while (place) { const next = place.nextSibling; place.remove(); place = next; }
+  return undefined;
+}
+
+// What is new, as the server says it; nothing while nobody sees the page.
+let source = null;
+function say(text, away) {
+  told.hidden = false;
+  told.textContent = text;
+  told.classList.toggle("away", away);
+}
+function listen() {
+  if (source || !live || !window.EventSource) return;
+  source = new EventSource(location.href.split("#")[0]);
+  source.addEventListener("page", (event) => {
+    const parsed = new DOMParser().parseFromString("<div id=\"live\">" + event.data + "</div>", "text/html").getElementById("live");
+    localise(parsed);
+    morph(live, parsed);
+    say("live", false);
+  });
+  source.addEventListener("away", (event) => say(event.data, true));
+  source.addEventListener("error", () => {
+    say("not up to date", true);
+    if (source && source.readyState === EventSource.CLOSED) { source = null; setTimeout(listen, 15000); }
+  });
+}
+function hush() {
+  if (source) source.close();
+  source = null;
+}
+document.addEventListener("visibilitychange", () => (document.hidden ? hush() : listen()));
+addEventListener("pagehide", hush);
+addEventListener("pageshow", () => { if (!document.hidden) listen(); });
+
+// Keys.
+const keys = document.getElementById("keys");
+const open = () => { if (!keys.open) keys.showModal(); };
+let row = -1, going = 0;
+function step(by) {
+  const rows = [...document.querySelectorAll("main table.rows tbody tr")].filter((one) => one.querySelector("a[href]"));
+  if (!rows.length) return;
+  const at = rows.findIndex((one) => one.classList.contains("at"));
+  for (const one of rows) one.classList.remove("at");
+  row = Math.min(Math.max((at < 0 ? row : at) + by, 0), rows.length - 1);
+  rows[row].classList.add("at");
+  rows[row].querySelector("th a[href], a[href]").focus();
+}
+const heard = {
+  "?": open, e: toggleTheme, u: toggleZone, j: () => step(1), k: () => step(-1), g: () => { going = Date.now(); },
+  "/": () => { const box = document.querySelector("[data-filter]"); if (box) { box.focus(); box.select(); } },
+};
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, dialog[open]")) return;
+  if (Date.now() - going < 1500) {
+    const link = [...document.querySelectorAll(".top nav a")].find((one) => one.dataset.key === event.key);
+    going = 0;
+    if (link) { event.preventDefault(); location.assign(link.href); return; }
+  }
+  if (Object.hasOwn(heard, event.key)) { event.preventDefault(); heard[event.key](); }
+});
+for (const [name, act] of [["help", open], ["themeToggle", toggleTheme], ["zone", toggleZone]]) {
+  for (const button of document.querySelectorAll("button")) if (name in button.dataset) { button.hidden = false; button.addEventListener("click", act); }
+}
+// One press, one change.
+document.addEventListener("submit", (event) => { if (event.target.method === "post") for (const button of event.target.querySelectorAll("button")) setTimeout(() => { button.disabled = true; }); });
+showZone();
+if (!document.hidden) listen();

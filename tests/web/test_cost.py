@@ -1,0 +1,88 @@
+"""A page costs the store a bounded number of commands, however much there is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from lockbeat import Every, Lockbeat
+from lockbeat.jobs import Job
+from lockbeat.store import Store
+from lockbeat.web.pages import PAGES
+from tests.conftest import Backend, only
+from tests.web.asking import Ask
+
+MANY = 2_500
+"""Jobs, tasks: some times more than a page and a run of a script look at."""
+MOST = 50
+AT_MOST = {"/store": 250, "/tasks": 60, "/dead": 60}
+"""Store examines the server; it does so once a minute."""
+QUERIES = {"/job": "?name=job-00100", "/backfill": "?name=job-00100", "/task": "?id=job-00100@1"}
+
+
+@pytest.fixture
+async def many(lb: Lockbeat) -> AsyncIterator[Lockbeat]:
+    """Many jobs, tasks, locks and claims."""
+    jobs = (Job.declare(f"job-{n:05}", Every(3600 + n), tags=["odd"] if n % 2 else []) for n in range(MANY))
+    await lb.jobs.put(*jobs)
+    await lb.tasks.spawn_many([_task(n) for n in range(MANY)])
+    for n in range(50):
+        await lb.locks.try_acquire(f"lock-{n}", f"owner-{n}", 600)
+    yield lb
+
+
+def _task(n: int) -> Any:
+    from lockbeat.tasks import NewTask
+
+    return NewTask(f"function-{n % 7}", queue=f"queue-{n % 5}")
+
+
+def sent(backend: Backend) -> int:
+    """Commands that clients sent; what scripts do inside of a run is bounded by the runs."""
+    counts = backend.calls()
+    return counts.get("evalsha", 0) + sum(counts.get(name, 0) for name in ("info", "config|get", "ping", "publish"))
+
+
+@only("valkey")
+@pytest.mark.parametrize("path", [*PAGES, "/jobs?sort=next", "/jobs?tag=odd", "/jobs?state=failing", "/jobs?q=job-02", "/jobs?tag=none",
+                                  "/tasks?state=waiting&queue=queue-3", "/tasks?function=function-2", "/tasks?state=dead&function=none"])  # fmt: skip
+async def test_a_page_of_many_costs_few_commands(many: Lockbeat, backend: Backend, ask: Callable[..., Ask], path: str) -> None:
+    page = ask()
+    path += QUERIES.get(path, "")
+    await page.get(path)  # scripts are loaded
+    before = backend.calls()
+    found = await page.get(path)
+    after = backend.calls()
+    assert found.status_code in (200, 404), found.text
+    runs = after.get("evalsha", 0) - before.get("evalsha", 0)
+    assert 0 < runs <= AT_MOST.get(path.partition("?")[0], MOST), runs
+    assert after.get("scan", 0) + after.get("keys", 0) == before.get("scan", 0) + before.get("keys", 0)
+
+
+@only("valkey")
+async def test_a_page_of_jobs_costs_under_fifty_commands_and_those_inside_of_scripts(
+    many: Lockbeat, backend: Backend, ask: Callable[..., Ask]
+) -> None:
+    page = ask()
+    await page.get("/jobs")
+    before = sum(backend.calls().values())
+    await page.page("/jobs")
+    assert sum(backend.calls().values()) - before - 1 < 50  # less our own INFO
+
+
+async def test_pages_do_not_read_more_when_there_is_more(lb: Lockbeat, ask: Callable[..., Ask], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of calls is the same for 30 jobs and for 300."""
+    calls: list[str] = []
+    submit = Store.submit
+    submit_many = Store.submit_many
+    monkeypatch.setattr(Store, "submit", lambda self, row, *args, **options: calls.append(row.script) or submit(self, row, *args, **options))
+    monkeypatch.setattr(Store, "submit_many", lambda self, rows, *args: calls.append(rows[0].script) or submit_many(self, rows, *args))
+    counted = []
+    for size in (30, 300):
+        await lb.jobs.put(*(Job.declare(f"job-{n:05}", Every(3600 + n)) for n in range(size)))
+        calls.clear()
+        await ask().page("/jobs")
+        counted.append(len(calls))
+    assert counted[0] == counted[1]
