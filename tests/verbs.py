@@ -23,7 +23,17 @@ LOOKS = {
     *("locks.is_locked", "locks.owner", "locks.holder", "locks.list"),
     *("claims.owns", "claims.is_claimed", "claims.get", "claims.list", "claims.active", "claims.expired", "claims.stats"),
     *("tasks.get", "tasks.wait", "tasks.dead", "tasks.list", "tasks.counts", "tasks.queues", "tasks.spawn of a known key"),
-    *("jobs.get", "jobs.list", "jobs.next", "jobs.upcoming", "jobs.ledger", "jobs.history", "jobs.why", "jobs.changes"),
+    *(
+        "jobs.get",
+        "jobs.get_many",
+        "jobs.list",
+        "jobs.next",
+        "jobs.upcoming",
+        "jobs.ledger",
+        "jobs.history",
+        "jobs.why",
+        "jobs.changes",
+    ),
     *("jobs.get_backfill", "jobs.backfill as a plan", "fenced.get"),
     *("calendars.get", "calendars.list", "calendars.users"),
 }
@@ -276,6 +286,9 @@ VERBS = {
     ),
     "jobs.get": Verb(
         lambda lb, _: lb.jobs.get("report"), {"next": {"slot_ms": "then", "due_ms": "then"}}, lambda lb: lb.jobs.put(job())
+    ),
+    "jobs.get_many": Verb(
+        lambda lb, _: lb.jobs.get_many(["none", "report"]), {"report": {"open": None}}, lambda lb: lb.jobs.put(job())
     ),
     "jobs.list": Verb(lambda lb, _: lb.jobs.list(), [{}], lambda lb: lb.jobs.put(job())),
     "jobs.next": Verb(lambda lb, _: lb.jobs.next("report", 2), ["then", "then"], lambda lb: lb.jobs.put(job())),

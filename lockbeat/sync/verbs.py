@@ -105,6 +105,7 @@ class Jobs(Verbs[jobs.Jobs]):
     delete = blocking(jobs.Jobs.delete)
     get = blocking(jobs.Jobs.get)
     get_backfill = blocking(jobs.Jobs.get_backfill)
+    get_many = blocking(jobs.Jobs.get_many)
     history = blocking(jobs.Jobs.history)
     ledger = blocking(jobs.Jobs.ledger)
     list = blocking(jobs.Jobs.list)

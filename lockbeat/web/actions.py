@@ -62,7 +62,7 @@ async def pause(look: Look, form: Form) -> Done:
         seconds = read_span("for", length)
         if not 0 < seconds <= 366 * 86_400:
             raise InvalidArgument("for", "must be more than nothing, and at most a year")
-        until = instant(round(await look.lb.store.server_time() * 1000)) + timedelta(seconds=seconds)
+        until = instant(round(await look.now() * 1000)) + timedelta(seconds=seconds)
     done = await look.lb.jobs.pause(name, until=until, by=look.asked.user, **_words(form))
     return Done(f"{name} is paused" if done else f"{name} was paused before: it is now for your reason", _job(look, form))
 
@@ -94,7 +94,7 @@ async def backfill(look: Look, form: Form) -> Done:
     if start is None:
         raise InvalidArgument("start", "must be given")
     state = await look.lb.jobs.get(name)
-    check_many(state.job, start, end or instant(round(await look.lb.store.server_time() * 1000)))
+    check_many(state.job, start, end or instant(round(await look.now() * 1000)))
     said = form.get("rate", "").strip()
     try:
         rate = float(said) if said else None

@@ -29,6 +29,11 @@ class Look:
     guard: Guard
     show_params: bool
 
+    async def now(self) -> float:
+        """The server's clock, in seconds since the Unix epoch; one command, where `server_time` looks at the format as well."""
+        seconds, micros = await self.lb.store.wire(0).command("TIME")
+        return int(seconds) + int(micros) / 1e6
+
     async def may(self, *actions: str, target: str = "") -> frozenset[str]:
         """Which of the actions this user may do to that job, task or queue."""
         return frozenset([action for action in actions if await self.guard.may(self.asked.user, action, target)])

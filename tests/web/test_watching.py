@@ -26,7 +26,14 @@ class Reader:
         self.takes.set()
         self.left = asyncio.Event()
         headers = [(b"host", b"page.test"), (b"accept", b"text/event-stream"), (b"cookie", f"{COOKIE}={KEY}".encode())]
-        scope = {"type": "http", "method": "GET", "path": path, "query_string": query.encode(), "headers": headers, "scheme": "http"}
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": path,
+            "query_string": query.encode(),
+            "headers": headers,
+            "scheme": "http",
+        }
         self.task = asyncio.create_task(board(scope, self._receive, self._send))
 
     async def _receive(self) -> dict[str, Any]:
@@ -74,14 +81,21 @@ async def test_what_is_new_is_sent_and_what_is_the_same_is_not(lb: Lockbeat) -> 
 
 
 @only("memory")
-async def test_each_reader_has_a_token_of_its_own_and_what_was_read_is_shared(lb: Lockbeat, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_reader_has_a_token_of_its_own_and_what_was_read_is_shared(
+    lb: Lockbeat, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await lb.tasks.spawn("mail", max_attempts=1)
     [task] = await lb.tasks.claim("default", "w", 1)
     await lb.tasks.fail(task, ValueError("no"))
-    made = []
+    made = list[int]()
     board = dashboard(lb, user=lambda scope: "alice")
     rendered = board._rendered
-    monkeypatch.setattr(board, "_rendered", lambda *args, **options: made.append(1) or rendered(*args, **options))
+
+    def counted(*args: Any, **options: Any) -> str:
+        made.append(1)
+        return rendered(*args, **options)
+
+    monkeypatch.setattr(board, "_rendered", counted)
     monkeypatch.setattr(stream, "SECONDS", 600.0)
     async with looking(board, "/dead") as one, looking(board, "/dead") as two:
         await wait_until(lambda: "no" in one.text and "event: page" in two.text, "both see it")

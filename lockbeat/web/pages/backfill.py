@@ -16,7 +16,7 @@ MOST = 10_000
 async def backfill(look: Look) -> Page:
     name = look.text("name") or ""
     state = await look.lb.jobs.get(name)
-    start, end, now = when("start", look.asked.query), when("end", look.asked.query), await look.lb.store.server_time()
+    start, end, now = when("start", look.asked.query), when("end", look.asked.query), await look.now()
     plan = None
     if start is not None:
         check_many(state.job, start, end or instant(round(now * 1000)))

@@ -51,7 +51,7 @@ class Lane:
 
 async def day(look: Look) -> Page:
     store = look.lb.store
-    now, total, page = await asyncio.gather(store.server_time(), many(store, "job:order"), soonest(store, LOOKED))
+    now, total, page = await asyncio.gather(look.now(), many(store, "job:order"), soonest(store, LOOKED))
     states = await look.lb.jobs.get_many(page.names)
     start_ms = int(now // 60) * MINUTE
     load = await counted([state for state in states.values() if state.next is not None], start_ms)

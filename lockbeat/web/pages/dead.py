@@ -51,9 +51,7 @@ async def groups(look: Look, queue: str | None) -> tuple[list[Group], int, bool]
 
 async def dead(look: Look) -> Page:
     queue = look.text("queue")
-    (found, looked, complete), counted, now = await asyncio.gather(
-        groups(look, queue), counts(look.lb.store), look.lb.store.server_time()
-    )
+    (found, looked, complete), counted, now = await asyncio.gather(groups(look, queue), counts(look.lb.store), look.now())
     return Page(
         "dead.html",
         {

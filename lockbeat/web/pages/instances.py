@@ -17,7 +17,7 @@ RUNNING = 500
 async def instances(look: Look) -> Page:
     store = look.lb.store
     found, running, now = await asyncio.gather(
-        living(store), tasks(store, PLACES["running"], lambda info: info.state == "running", limit=RUNNING), store.server_time()
+        living(store), tasks(store, PLACES["running"], lambda info: info.state == "running", limit=RUNNING), look.now()
     )
     only = look.text("owner")
     shown = [one for one in found if only in (None, one.owner)]

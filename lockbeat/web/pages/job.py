@@ -49,7 +49,7 @@ async def job(look: Look) -> Page:
     changes, backfill, now, may, runs = await asyncio.gather(
         lb.jobs.changes(name),
         lb.jobs.get_backfill(name),
-        lb.store.server_time(),
+        look.now(),
         look.may(*JOB_ACTIONS, target=name),
         triggered(lb.store, lb.jobs.shard_of(name), name, RUNS),
     )

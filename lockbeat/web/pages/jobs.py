@@ -68,7 +68,7 @@ async def jobs(look: Look) -> Page:
         page = await soonest(store, SHOWN, after)
     else:
         page = await named(store, SHOWN, after or "", begins=begins or "", tag=tag, state=wanted)
-    total, now, found = await asyncio.gather(many(store, "job:order"), store.server_time(), of(look, page.names))
+    total, now, found = await asyncio.gather(many(store, "job:order"), look.now(), of(look, page.names))
     rows = [row for row in found if (not tag or tag in row.state.job.tags)]
     return Page(
         "jobs.html",

@@ -23,7 +23,7 @@ async def leases(look: Look) -> Page:
         look.lb.claims.list(queue, SHOWN),
         look.lb.claims.expired(SHOWN),
         waiters(store),
-        store.server_time(),
+        look.now(),
         many(store, "claim:live"),
     )
     return Page(

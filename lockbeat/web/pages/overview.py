@@ -28,7 +28,7 @@ HOUR = timedelta(hours=1)
 
 async def overview(look: Look) -> Page:
     lb = look.lb
-    now = await lb.store.server_time()
+    now = await look.now()
     since = instant(round(now * 1000)) - HOUR
     late, odd, hour, living, counted, jobs = await asyncio.gather(
         overdue(lb.store, TOLERANCE),

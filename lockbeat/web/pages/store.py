@@ -57,7 +57,7 @@ async def store(look: Look) -> Page:
             "findings": findings,
             "info": info,
             "keys": sorted(keys, key=lambda key: -key.entries),
-            "now": await opened.server_time(),
+            "now": await look.now(),
         },
     )
 

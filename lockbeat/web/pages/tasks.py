@@ -25,7 +25,7 @@ async def tasks(look: Look) -> Page:
         return queue in (None, info.queue) and state in (None, info.state) and function in (None, info.name)
 
     page, counted, now = await asyncio.gather(
-        read(store, PLACES[state], takes, queue=queue or "", limit=SHOWN, after=after), counts(store), store.server_time()
+        read(store, PLACES[state], takes, queue=queue or "", limit=SHOWN, after=after), counts(store), look.now()
     )
     return Page(
         "tasks.html",
@@ -47,9 +47,7 @@ async def tasks(look: Look) -> Page:
 
 async def task(look: Look) -> Page:
     task_id = look.text("id", 1100) or ""
-    info, now, may = await asyncio.gather(
-        look.lb.tasks.get(task_id), look.lb.store.server_time(), look.may("retry", "cancel", target=task_id)
-    )
+    info, now, may = await asyncio.gather(look.lb.tasks.get(task_id), look.now(), look.may("retry", "cancel", target=task_id))
     job = job_of_task(task_id)
     slot = task_id.rpartition("@")[2] if job and task_id.startswith(f"{job}@") else ""
     return Page(
