@@ -8,6 +8,7 @@ a pid that may be another's by now.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -58,6 +59,10 @@ def missing() -> dict[str, str]:
         lacking["valkey"] = lacking["cluster"] = f"no embedded Valkey: {problem}"
     if redis_binary() is None:
         lacking["redis"] = "no redis-server on PATH"
+    if shutil.which("chromium") is None:
+        lacking["chromium"] = "no chromium on PATH"
+    elif importlib.util.find_spec("playwright") is None:
+        lacking["chromium"] = "no playwright"
     if not FAKETIME.exists():
         lacking["faketime"] = f"no {FAKETIME}"
     return lacking

@@ -17,6 +17,7 @@ from lockbeat.store import Store
 from lockbeat.store.keys import shard_of_task
 from lockbeat.store.records import as_slot
 from lockbeat.store.replies import readable
+from lockbeat.store.scripts import load
 from lockbeat.tasks.values import TaskInfo
 from lockbeat.triggers.base import FAR_MS
 
@@ -101,14 +102,18 @@ async def named(
     A page may have fewer than `limit`, and say `more`: it looks at so many jobs and no more.
     """
     wanted = Wanted.of(tag, None, state)
-    texts = [json.dumps(wanted.tag)] if wanted.tag is not None else []
+    tagged, args = json.dumps(wanted.tag or "")[1:-1], dict[str, Any](texts=[])
+    if "tag" in load("job/list").argv:
+        args["tag"] = tagged
+    elif tagged:
+        args["texts"] = [f'"{tagged}"']
     first, start = begins.encode(), max(after, begins).encode()
     cursors, found = dict.fromkeys(range(store.shards), start), set[bytes]()
     known: list[bytes] = []
     for _ in range(RUNS):
         replies = await asyncio.gather(
             *(
-                store.call("job/list", shard, after=cursor, limit=limit + 1, texts=texts, state=state or "", origin="")
+                store.call("job/list", shard, after=cursor, limit=limit + 1, state=state or "", origin="", **args)
                 for shard, cursor in cursors.items()
             )
         )

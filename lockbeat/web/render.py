@@ -110,10 +110,11 @@ def strip(marks: Sequence[Mark], most: int = 60, links: str = "", picked: int = 
         css = f"{kind(mark.state)}{' picked' if mark.slot_ms == picked else ''}"
         bar = Markup('<rect class="{}" x="{}" y="{}" width="4" height="{}" rx="1"><title>{}</title></rect>')
         done = bar.format(css, x, 20 - height, height, title)
-        bars.append(Markup('<a href="{}" tabindex="-1">{}</a>').format(f"{links}{mark.slot_ms}", done) if links else done)
+        link = Markup('<a href="{}" aria-label="{}" tabindex="-1">{}</a>')
+        bars.append(link.format(f"{links}{mark.slot_ms}", title, done) if links else done)
     said = ", ".join(f"{count} {state}" for state, count in counts.items()) or "no slot yet"
-    return Markup('<svg class="strip" viewBox="0 0 {} 20" role="img" aria-label="{}">{}</svg>').format(
-        most * 5 - 1, f"the latest {len(shown)} slots: {said}", Markup("").join(bars)
+    return Markup('<svg class="strip" viewBox="0 0 {} 20" role="{}" aria-label="{}">{}</svg>').format(
+        most * 5 - 1, "group" if links else "img", f"the latest {len(shown)} slots: {said}", Markup("").join(bars)
     )
 
 
@@ -222,4 +223,5 @@ class Asset:
 ASSETS = {
     "/page.css": Asset.of("page.css", "text/css; charset=utf-8"),
     "/page.js": Asset.of("page.js", "text/javascript; charset=utf-8"),
+    "/page.svg": Asset.of("page.svg", "image/svg+xml"),
 }

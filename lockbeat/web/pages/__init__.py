@@ -29,7 +29,7 @@ PAGES: dict[str, Callable[[Look], Awaitable[Page]]] = {
     "/instances": instances,
     "/store": store,
 }
-PATHS = frozenset({*PAGES, "/page.css", "/page.js"})
+PATHS = frozenset({*PAGES, "/page.css", "/page.js", "/page.svg"})
 NAV = (
     ("", "Overview", "o"),
     ("jobs", "Jobs", "j"),

@@ -39,7 +39,7 @@ async def store(look: Look) -> Page:
         _findings.clear()
         _findings[place] = monotonic(), findings
     info: dict[str, str] = {}
-    for section in ("server", "memory", "clients", "stats"):
+    for section in ("server", "memory", "clients", "stats", "commandstats"):
         try:
             text = await wire.command("INFO", section)
         except StoreError:
@@ -56,6 +56,7 @@ async def store(look: Look) -> Page:
             "shards": opened.shards,
             "findings": findings,
             "info": info,
+            "scripts": dict(part.split("=", 1) for part in info.get("cmdstat_evalsha", "").split(",") if "=" in part),
             "keys": sorted(keys, key=lambda key: -key.entries),
             "now": await look.now(),
         },
