@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import sys
+import selectors
+import socket
 import threading
 import time
 from collections import deque
@@ -22,8 +23,8 @@ SETTLE = 1.0
 WIND_UP = 1.0
 """Seconds that tasks get to end when the loop does."""
 
-EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
-"""A call's first step is made at once, and not in the next turn of the loop: each turn lets go of the interpreter."""
+MOST_UNSEEN = 8
+"""Turns of the loop in a row that look for nothing new, as long as there is something to do."""
 CLOSED = "this client was closed"
 
 
@@ -64,10 +65,10 @@ class Call:
             self.problem = Cut(CLOSED)
         except BaseException as problem:  # noqa: BLE001 - raised again in the caller's thread
             self.problem = problem
-        self.end()
+        self.over = True
 
     def end(self) -> None:
-        self.over = True
+        """Tell the caller that it is over."""
         self._ended.release()
         if self.on_end is not None:
             self.on_end()
@@ -75,8 +76,63 @@ class Call:
     def refuse(self) -> None:
         """It was never begun, or cancelled before its first step."""
         if not self.over:
-            self.problem = Cut(CLOSED)
+            self.problem, self.over = Cut(CLOSED), True
             self.end()
+
+
+class Waiting(selectors.DefaultSelector):
+    """What the loop waits with: it hears a bell that any thread may ring, and tells callers of what has ended.
+
+    A call takes the loop several turns. asyncio looks for news in each, which is a system call that lets go of the interpreter
+    and takes it back; here it does where there is nothing else to do, and every few turns. Callers are told at the very end,
+    just before the loop lets go of the interpreter: one that woke sooner would have to wait for it.
+    """
+
+    def __init__(self, heard: Callable[[], None]) -> None:
+        super().__init__()
+        self.ended: list[Call] = []
+        self._heard, self._unseen = heard, 0
+        self._ear, self._bell = socket.socketpair()
+        for end in (self._ear, self._bell):
+            end.setblocking(False)
+        self._key = self.register(self._ear, selectors.EVENT_READ)
+
+    def ring(self) -> bool:
+        """Have `heard` called in the loop. False: it is closed."""
+        try:
+            self._bell.send(b"!")
+        except BlockingIOError:
+            pass  # it has been rung many times, and will be heard
+        except OSError:
+            return False
+        return True
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout == 0 and not self.ended and self._unseen < MOST_UNSEEN:
+            self._unseen += 1
+            return []
+        self._unseen = 0
+        self.tell()
+        events = super().select(timeout)
+        for at, (key, _) in enumerate(events):
+            if key is self._key:
+                self._ear.recv(4096)
+                del events[at]
+                self._heard()
+                break
+        return events
+
+    def tell(self) -> None:
+        """Tell the callers of what has ended."""
+        ended, self.ended = self.ended, []
+        for call in ended:
+            call.end()
+
+    def close(self) -> None:
+        self.tell()
+        super().close()
+        self._bell.close()
+        self._ear.close()
 
 
 class Portal:
@@ -87,7 +143,8 @@ class Portal:
     """
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        self._waiting = Waiting(self._begin)
+        self.loop = asyncio.SelectorEventLoop(self._waiting)
         self.settle: Callable[[], Awaitable[Any]] | None = None
         """Waits until the store has heard all that was sent so far."""
         self._posted: deque[Call] = deque()
@@ -129,9 +186,7 @@ class Portal:
         if self._roused and threading.get_ident() != self._main:
             return
         self._roused = True
-        try:
-            self.loop.call_soon_threadsafe(self._begin)
-        except RuntimeError:  # the loop is closed
+        if not self._waiting.ring():
             self._refuse()
 
     def _begin(self) -> None:
@@ -140,7 +195,7 @@ class Portal:
         while self._posted:
             call = self._posted.popleft()
             self._begun.add(call)
-            call.task = asyncio.Task(self._run(call), loop=self.loop, **EAGER)
+            call.task = self.loop.create_task(self._run(call))
 
     async def _run(self, call: Call) -> None:
         # No callback of the task: it would cost each call another turn of the loop.
@@ -148,6 +203,7 @@ class Portal:
             await call.run()
         finally:
             self._begun.discard(call)
+            self._waiting.ended.append(call)
 
     def _refuse(self) -> None:
         while self._posted:
