@@ -151,9 +151,17 @@ class Beat(Declared):
         """The store's jobs, while the beat serves. Raises LockbeatError otherwise."""
         serving = self._here()
         if serving is None:
-            raise LockbeatError("the beat is not serving: use `lb.jobs` of a Lockbeat")
+            raise self._not_serving("jobs")
         portal, jobs = serving.portal, self._beat.jobs
         return Jobs(lambda: (portal, jobs))
+
+    def _not_serving(self, verb: str) -> LockbeatError:
+        if self._serving is not None:  # in the parent: its thread was not forked
+            return LockbeatError(
+                "the beat serves in the process of which this one was forked, and not here: call `beat.start()` here as well, "
+                "under gunicorn --preload in `post_fork`"
+            )
+        return LockbeatError(f"the beat is not serving: use `lb.{verb}` of a Lockbeat")
 
     def _here(self) -> Serving | None:
         """How it is served in this process, if it is."""
@@ -164,7 +172,7 @@ class Beat(Declared):
         if serving is not None:
             return serving.portal, self._beat
         if not self._shared:
-            raise LockbeatError("the beat is not serving: use `lb.tasks.spawn` of a Lockbeat")
+            raise self._not_serving("tasks.spawn")
         opened = self._lb.reach()
         self._beat.use(opened.lb)
         return opened.portal, self._beat

@@ -142,6 +142,46 @@ print(json.dumps([inside, in_child(ask)]))
     assert "it was closed" in said[1]
 
 
+@only("valkey")
+def test_gunicorn_1666_a_beat_that_was_started_before_the_fork_says_so_and_serves_when_it_is_started(
+    url: str, namespace: str
+) -> None:
+    """A thread that the application starts while --preload loads it lives in the first process alone."""
+    said, before, after = run(
+        url,
+        namespace,
+        """
+from lockbeat.sync import Beat
+beat = Beat(url, namespace=namespace)
+@beat.task
+def who():
+    return os.getpid()
+def child():
+    said = []
+    for what in (lambda: beat.spawn(who), lambda: beat.jobs):
+        try:
+            what()
+        except Exception as problem:
+            said.append(str(problem))
+    beat.start()
+    spawned = beat.spawn(who)
+    result = lb.tasks.wait(spawned.task_id, timeout=30).result
+    beat.stop()
+    return said, result in (os.getpid(), os.getppid())
+beat.start()
+said, served = in_child(child)
+spawned = beat.spawn(who)
+mine = lb.tasks.wait(spawned.task_id, timeout=30).result == os.getpid()
+beat.stop()
+print(json.dumps([said, served, mine]))
+""",
+    )
+    assert len(said) == 2
+    assert all("call `beat.start()` here as well" in words for words in said)
+    assert before
+    assert after
+
+
 APP = """
 import json, os, threading, time
 from lockbeat.sync import Beat, Lockbeat
