@@ -11,6 +11,7 @@ from lockbeat.claims import Claims
 from lockbeat.claims.table import Table
 from lockbeat.connection import check_provider, parse_url
 from lockbeat.connection.outage import Outage
+from lockbeat.counting import Counting
 from lockbeat.errors import LockbeatError
 from lockbeat.events import Hooks
 from lockbeat.fences import Fenced
@@ -69,6 +70,8 @@ class Lockbeat:
         self._log_url = check_link(linked.name, linked.value)
         self._options: dict[str, Any] = {name: one.value for name, one in said.items()}
         self._outage: Outage | None = None
+        self.counting: Counting | None = None
+        """Where what happens is counted, from when it is opened; `lockbeat.metrics` sets it. None: nowhere."""
         self._options["credential_provider"] = check_provider(credential_provider)
         self._store: Store | None = None
         self._keeper: Keeper | None = None
@@ -117,7 +120,7 @@ class Lockbeat:
         # Opened again and again while the store is away, it says so once a minute, and not at each try.
         self._outage = self._outage or Outage(parse_url(self._url).safe)
         self._outage.events = self.events
-        self._store = store = await Store.open(self._url, **self._options, outage=self._outage)
+        self._store = store = await Store.open(self._url, **self._options, outage=self._outage, counting=self.counting)
         store.events, store.log_url = self.events, self._log_url
         self.events.open()
         self._keeper = Keeper(store.connector, store.keys, store.timeout, self._stall)

@@ -208,9 +208,9 @@ class Proxy:
             self._links.discard(task)
             for half in both:
                 half.cancel()
-            await asyncio.gather(*both, return_exceptions=True)
             for end in (writer, up_writer):
                 end.transport.abort()
+            await asyncio.gather(*both, return_exceptions=True)  # it may be cancelled here, by `cut`
 
 
 @contextlib.asynccontextmanager

@@ -47,6 +47,8 @@ class Table:
                 reply = await store.call_durably(row, shard, durability, changed=_was_claimed)
             # Before it is too late to take it back.
             claim = self._claim(shard, reply[1:]) if reply.said == results.DONE else None
+            if claim is not None and claim.outcome == "took_over" and self._store.counting is not None:
+                self._store.counting.took_over += 1
         except BaseException as problem:
             back = store.row["claim/release"](queue=queue, key=key, owner=owner, fence=0, call=store.new_call(), token=token)
             await store.take_back(problem, back, shard, lasts=lease_ms / 1000, durably=durability is not None)

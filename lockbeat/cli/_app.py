@@ -22,7 +22,7 @@ from lockbeat.values.visible import visible
 # In the order in which `--help` lists them.
 OF_JOBS = ("jobs", "past", "control", "backfill", "applying", "plan", "calendars")
 OF_A_STORE = (*OF_JOBS, "leases", "top", "tasks", "claims", "doctor", "web", "shadow")
-for commands in ("serve", "exec", *OF_A_STORE, "importing", "config"):
+for commands in ("serve", "check", "exec", *OF_A_STORE, "importing", "config"):
     import_module(f"lockbeat.cli.commands.{commands}")
 
 

@@ -17,6 +17,8 @@ from lockbeat.settings import configured, variable
 
 FOR_ALL = ("namespace", "utc")
 """Options that are said once for every command which has them; --url goes by what `Lockbeat` finds."""
+OF_AN_INSTANCE = ("health-port", "metrics-port", "bind")
+"""Options that are said once for those that serve a beat, and for `check`, by the environment alone."""
 OF_A_BEAT = ("run", "beat", "worker", "plan")
 NEVER = ("help", "version", "yes", "install-completion", "show-completion")
 """Options that a person gives at the moment."""
@@ -37,7 +39,7 @@ class Option:
     def variables(self) -> list[str]:
         """The environment variables that say it, the first that is set."""
         own = variable(*self.path, self.name)
-        shared = self.name in FOR_ALL and self.path[0] not in OF_A_BEAT
+        shared = self.name in OF_AN_INSTANCE or (self.name in FOR_ALL and self.path[0] not in OF_A_BEAT)
         return [own, variable(self.name)] if shared else [own]
 
 

@@ -20,6 +20,7 @@ from lockbeat.connection import _discovery, _memory, _tls
 from lockbeat.connection._credentials import Credentials, check_provider
 from lockbeat.connection._url import Address, Kind, parse_url
 from lockbeat.connection.outage import Outage
+from lockbeat.counting import Counting
 from lockbeat.errors import InvalidArgument, MissingExtra
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ class Connector:
         self._silent: dict[tuple[str, int], float] = {}  # whom to ask last: asked then, and has not answered
         self.outage = Outage(self.location)
         """What the log is told of failing connections: all of a process are one outage."""
+        self.counting: Counting | None = None
+        """Where what goes over its connections is counted; None: nowhere."""
 
     @classmethod
     async def open(

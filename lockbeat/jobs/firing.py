@@ -15,6 +15,7 @@ from lockbeat.events import SlotFired
 from lockbeat.jobs import around, plan
 from lockbeat.jobs.definition import Job, task_id
 from lockbeat.jobs.known import Known
+from lockbeat.jobs.owed import Owed
 from lockbeat.jobs.plan import Plan
 from lockbeat.jobs.registry import Jobs
 from lockbeat.jobs.told import Told
@@ -110,6 +111,7 @@ class Firing:
         self._durability = durability
         self.calendars = Copies(store)
         self._told = Told()
+        self.owed = Owed()
         self.fired = 0
         """Slots that were fired here."""
 
@@ -190,11 +192,12 @@ class Firing:
         if not shots:
             return 0
         asked_at, soonest, call = monotonic(), 0, self._store.new_call()
+        counting = self._store.counting
         telling, hook = log.isEnabledFor(logging.DEBUG), self._store.events.slot_fired
         with self.runner.starting(shard, call, [shot.job for shot in shots]) as starting:
             rows = [self._row(shot, call, here) for shot, here in zip(shots, starting.here, strict=True)]
             replies, durable = await self._shots(shard, rows)
-            for (job, _, _, planned, view), reply in zip(shots, replies, strict=True):
+            for (job, expected, _, planned, view), reply in zip(shots, replies, strict=True):
                 if isinstance(reply, Unreadable):
                     log.error("could not fire %s of %s: %s", instant(planned.fire).isoformat(), job.name, reply)
                     continue  # beat/due brings it again
@@ -206,7 +209,12 @@ class Firing:
                 due_ms = next_ms if reply.fired > results.NO else min(next_ms or again_ms, again_ms)
                 if due_ms and (not soonest or due_ms < soonest):
                     soonest = due_ms
-                self.fired += reply.fired > results.NO
+                if reply.fired > results.NO:
+                    self.fired += 1
+                    if counting is not None:
+                        counting.fired(job.name, (reply.now_ms - _was_due_ms(job, expected, planned.fire)) / 1000)
+                else:
+                    self.owed.left(job.name, expected, asked_at)
                 if telling and reply.fired > results.NO:
                     log.debug("fired %s of %s", instant(planned.fire).isoformat(timespec="milliseconds"), job.name)
                 if hook.heard and reply.fired > results.NO:
@@ -267,6 +275,14 @@ def _record(job: Job, expected: str, slot_ms: int) -> str:
     if not job.jitter_ms or SlotLine.of(expected).slot_ms == slot_ms:
         return job.record
     return job.record_due(plan.due(job, slot_ms, job.trigger.next(slot_ms)))
+
+
+def _was_due_ms(job: Job, expected: str, slot_ms: int) -> int:
+    """When a slot that was fired had come due."""
+    if not job.jitter_ms:
+        return slot_ms
+    place = SlotLine.of(expected)
+    return place.due_ms if place.slot_ms == slot_ms else plan.due(job, slot_ms, job.trigger.next(slot_ms))
 
 
 def _first_attempt(job: Job, slot_ms: int, shard: int, owner: str, fence: int, expires_ms: int, asked_at: float) -> Task:

@@ -24,7 +24,7 @@ from lockbeat.leases.lease import monotonic
 from lockbeat.store import Store, messages
 from lockbeat.store.durable import Durability
 from lockbeat.store.records import SlotLine
-from lockbeat.store.wakeup import LOOK_IN_MEMORY, Wakeup, at_most
+from lockbeat.store.wakeup import LOOK_IN_MEMORY, Turns, Wakeup, at_most
 
 LEAST = 100
 """Jobs that one instance takes on at a time at least, and more by the room that its worker has: the others woke at the same time,
@@ -62,6 +62,15 @@ class Scheduler:
     def fired(self) -> int:
         """Slots that this instance fired, since it started."""
         return self._firing.fired
+
+    @property
+    def turning(self) -> list[Turns]:
+        """How it turns, shard by shard."""
+        return [wakeup.turns for wakeup in self._wakeups]
+
+    def owed(self, now: float) -> tuple[str, float] | None:
+        """The slot that it was handed again and again for longest, and that nobody fired; and for how many seconds."""
+        return self._firing.owed.longest(now)
 
     def epoch(self, shard: int, default: int) -> int:
         """The shard's epoch as last seen: another one means that it was emptied. `default`: nothing was in it so far."""

@@ -231,8 +231,11 @@ class Keeper:
 
     def _tell(self, held: Held, reason: str, loop: asyncio.AbstractEventLoop | None) -> None:
         if loop is not None:
-            if self.events is not None and self.events.lease_lost.heard and reason != CANCELLED and held.holder is not NOBODY:
-                self.events.lease_lost.tell(_loss(held.row, reason))
+            if reason != CANCELLED and held.holder is not NOBODY:
+                if self._connector.counting is not None:
+                    self._connector.counting.lost[held.row.script.partition("/")[0]] += 1
+                if self.events is not None and self.events.lease_lost.heard:
+                    self.events.lease_lost.tell(_loss(held.row, reason))
             try:
                 loop.call_soon_threadsafe(held.holder.on_lost, reason)
             except RuntimeError:

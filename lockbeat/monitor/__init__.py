@@ -2,6 +2,7 @@
 
 from lockbeat.monitor._doctor import examine
 from lockbeat.monitor._instances import HEARTBEAT, HEARTBEAT_TTL_MS, MOST_FUNCTIONS, SILENT, Instance, engine, instances
+from lockbeat.monitor._measures import Measures, measure
 from lockbeat.monitor._overview import Overview, QueueLoad, TaskStats, overview
 from lockbeat.monitor._pages import Mark, Names, Overdue, Strip, each_task, named, overdue, soonest, strips, tasks, triggered
 from lockbeat.monitor._server import TRIALS, Finding, State, commands
@@ -15,6 +16,7 @@ __all__ = [
     "Finding",
     "Instance",
     "Mark",
+    "Measures",
     "Names",
     "Overdue",
     "Overview",
@@ -27,6 +29,7 @@ __all__ = [
     "engine",
     "examine",
     "instances",
+    "measure",
     "named",
     "overdue",
     "overview",

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from lockbeat.connection import Connector
 from lockbeat.errors import ScriptError, StoreError, StoreFormatError
 from lockbeat.monitor._instances import MOST_FUNCTIONS, fields, instances
+from lockbeat.monitor._late import late_jobs
 from lockbeat.monitor._server import Finding, Said, Server, checked, denied, told
 from lockbeat.store.calls import Calls
 from lockbeat.store.keys import FORMAT, Keys
@@ -56,7 +57,7 @@ async def examine(connector: Connector, namespace: str, timeout: float) -> list[
             format_ := await checked("format", _format(calls, keys, shards)),
         ]
         if format_.state != "fail":
-            findings.append(await checked("jobs", _overdue(calls, keys, shards)))
+            findings.append(await checked("jobs", _overdue(calls, shards)))
             findings.append(await checked("functions", _functions(calls, shards)))
             findings.append(await checked("calendars", _calendars(calls, shards)))
         return findings
@@ -78,24 +79,14 @@ async def _format(calls: Calls, keys: Keys, shards: int) -> Said:
     return "ok", f"{FORMAT}, which this version speaks" if FORMAT in found else "none yet, the store is unused"
 
 
-async def _overdue(calls: Calls, keys: Keys, shards: int) -> Said:
-    """Whether jobs are overdue: by their slots, for one that is handed out again and again is hidden each time."""
-    late: list[tuple[float, str]] = []
-    for shard in range(shards):
-        wire = calls.wire(shard)
-        seconds, microseconds = await wire.command("TIME")
-        now_ms = int(seconds) * 1000 + int(microseconds) // 1000
-        names = await wire.command("ZRANGEBYSCORE", keys.key(shard, "job:due"), "-inf", str(now_ms + 1000), "LIMIT", "0", "1000")
-        slots = await wire.command("HMGET", keys.key(shard, "job:slot"), *names) if names else []
-        for name, slot in zip(names, slots, strict=True):
-            words = slot.split() if slot else []
-            if len(words) > 1 and words[0] != b"-1" and words[1].isdigit() and int(words[1]) < now_ms - OVERDUE_MS:
-                late.append(((now_ms - int(words[1])) / 1000, name.decode(errors="replace")))
+async def _overdue(calls: Calls, shards: int) -> Said:
+    """Whether jobs are overdue."""
+    late = [job for shard in range(shards) for job in await late_jobs(calls, shard, OVERDUE_MS)]
     if not late:
         return "ok", "none is overdue"
-    by, name = max(late)
+    by_ms, name = max(late)
     several = f"{len(late)} job{'s are' if len(late) > 1 else ' is'} overdue"
-    return "fail", f"{several}, {name} by {by:.0f} s", "is an instance running that schedules? see lockbeat instances"
+    return "fail", f"{several}, {name} by {by_ms / 1000:.0f} s", "is an instance running that schedules? see lockbeat instances"
 
 
 async def _functions(calls: Calls, shards: int) -> Said:

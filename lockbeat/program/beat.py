@@ -15,8 +15,11 @@ from anyio.abc import TaskStatus
 from lockbeat import settings
 from lockbeat.client import Lockbeat
 from lockbeat.connection import check_provider
+from lockbeat.counting import Counting
 from lockbeat.errors import InvalidArgument, InvalidType, LockbeatError, StoreUnavailable
 from lockbeat.events import Hooks
+from lockbeat.health import Health
+from lockbeat.health.state import LIMIT
 from lockbeat.jobs import Jobs, Version, check_version, version_of
 from lockbeat.program import signals
 from lockbeat.program.comparing import Comparison, compare
@@ -97,6 +100,10 @@ class Beat(Declared):
         self.grace = seconds(said["grace"].name, said["grace"].value, least=0)
         self.durability = check_durability(durability)
         self.stall = None if said["stall"].value is None else seconds(said["stall"].name, said["stall"].value)
+        self.health = Health(LIMIT if self.stall is None else self.stall)
+        """How this instance stands: what probes are answered."""
+        self.counting: Counting | None = None
+        """Where what happens here is counted; `lockbeat.metrics` sets it. None: nowhere."""
         self._shared = store if isinstance(store, Lockbeat) else None
         self._events = Hooks() if self._shared is None else self._shared.events
         self._options = {name: said[name].value for name in ("namespace", "owner", "shards", "timeout")}
@@ -133,6 +140,11 @@ class Beat(Declared):
     def events(self) -> Hooks:
         """Its hooks: `@beat.events.slot_missed` above a function, see docs/events.md."""
         return self._events
+
+    @property
+    def client(self) -> Lockbeat | None:
+        """The open client that it serves over; None: it does not serve, or has not reached the store."""
+        return self._client
 
     @property
     def jobs(self) -> Jobs:
@@ -253,14 +265,20 @@ class Beat(Declared):
         if self._serving:
             raise LockbeatError("this beat is serving already")
         self._serving = True
+        self.health.starting()
         try:
             client = self._shared or Lockbeat(self.url, **self._options, events=self._events)
+            if self.counting is not None:
+                self.counting.know({name: job.function for name, job in self.declared.items()}, self.task_names)
+                if not client.is_open:
+                    client.counting = self.counting
             if self._wait_for_store if wait_for_store is None else wait_for_store:
                 await self._serve(client, schedule, work, task_status)
             else:
                 await once_there(partial(self._serve, client, schedule, work), task_status)
         finally:
             self._serving = False
+            self.health.ended()
 
     async def _serve(self, client: Lockbeat, schedule: bool, work: bool, task_status: TaskStatus[None]) -> None:
         async with AsyncExitStack() as stack:
@@ -272,7 +290,7 @@ class Beat(Declared):
             state = self.given
             if self._around is not None and work:
                 state = await stack.enter_async_context(entered(self._around, self, self.grace + client.store.timeout))
-            serving = Serving(client, self._program(state), schedule=schedule, work=work, shared=shared)
+            serving = Serving(client, self._program(state), self.health, schedule=schedule, work=work, shared=shared)
             stack.callback(lambda: setattr(self, "_abandoned", serving.abandoned))
             await serving.run(task_status)
 

@@ -6,7 +6,8 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import anyio
@@ -14,12 +15,15 @@ from anyio.abc import TaskStatus
 
 from lockbeat.client import Lockbeat
 from lockbeat.errors import StoreError, StoreFormatError
+from lockbeat.health import Health
+from lockbeat.health.state import Serves, Sign
 from lockbeat.jobs import Backfiller, Job, Outbox, Scheduler, Version
 from lockbeat.leases.lease import monotonic
 from lockbeat.monitor import HEARTBEAT, HEARTBEAT_TTL_MS, MOST_FUNCTIONS
 from lockbeat.store import results
 from lockbeat.store.durable import Durability
 from lockbeat.store.rows import Row
+from lockbeat.store.wakeup import Turns
 from lockbeat.triggers.rules import rules_version
 from lockbeat.worker import CLAIM_LEASE_MS, Function, Worker
 
@@ -48,10 +52,13 @@ class Program:
     """Of its code; None: it declares no jobs."""
 
 
-class Serving:
-    """Serves a program over a client. `shared`: the client is not ours, nor are all of its leases."""
+class Serving(Serves):
+    """Serves a program over a client. `shared`: the client is not ours, nor are all of its leases.
 
-    def __init__(self, client: Lockbeat, program: Program, *, schedule: bool, work: bool, shared: bool) -> None:
+    health: is told how it stands.
+    """
+
+    def __init__(self, client: Lockbeat, program: Program, health: Health, *, schedule: bool, work: bool, shared: bool) -> None:
         self._client, self._store, self._program = client, client.store, program
         self._schedules, self._works, self._shared = schedule, work, shared
         self._store.check_loop()
@@ -74,11 +81,30 @@ class Serving:
         )
         self._backfiller = Backfiller(self._store)
         self._outbox = Outbox(self._store)
+        self._health = health
+        self._pulse = Turns()  # of the heartbeat
 
     @property
     def abandoned(self) -> list[str]:
         """The tasks whose functions still run after the shutdown."""
         return self._worker.abandoned
+
+    def signs(self) -> Iterator[Sign]:
+        yield Sign("the heartbeat", self._pulse)
+        if self._schedules:
+            yield from (Sign("firing", turns) for turns in self._scheduler.turning)
+        if self._works:
+            full = self._worker.room <= 0
+            yield from (Sign("claiming", turns, full) for turns in self._worker.turning)
+
+    def away(self) -> bool:
+        return self._store.connector.outage.away
+
+    def unanswered(self, now: float) -> float:
+        return 0.0 if self._pulse.began_at is None else self._pulse.late(now)
+
+    def owed(self, now: float) -> tuple[str, float] | None:
+        return self._scheduler.owed(now)
 
     async def run(self, task_status: TaskStatus[None]) -> None:
         store = self._store
@@ -100,6 +126,7 @@ class Serving:
                         if self._works:
                             group.start_soon(self._worker.serve, shard)
                     log.info("serving %s as %s on %s", self._what(), store.owner, store.connector.location)
+                    self._health.serving(self)
                     task_status.started()
                     await anyio.sleep_forever()
                 finally:
@@ -142,6 +169,8 @@ class Serving:
         reply = await self._store.call_row(self._sign(shard, self._info() if shard == 0 else {}), shard)
         if not self._store.is_agreed(shard, reply.format, reply.shards):
             await self._store.reassert()
+        if shard == 0 and self._store.counting is not None:
+            self._store.counting.clock_offset = time.time() - reply.now_ms / 1000
         # The next due time was told by a clock that has been set since: ask again, do not sleep it out.
         was, self._clocks[shard] = self._clocks.get(shard), reply.now_ms / 1000 - monotonic()
         jumped = was is not None and abs(self._clocks[shard] - was) > CLOCK_JUMP
@@ -168,22 +197,30 @@ class Serving:
 
         self._client.keeper.watch(self._program.stall, standing)
         while True:
+            failed: Exception | None = None
+            self._pulse.begin()
             try:
                 await self._store.on_every_shard(self._beat)
                 if self._schedules:
                     await self._scheduler.mend_calendars()
             except StoreFormatError as problem:
+                failed = problem
                 log.error("stopping: %s", problem)
                 self._refused = problem
                 serving.cancel()
             except StoreError as problem:
+                failed = problem
                 log.debug("heartbeat: %s", problem)
-            except Exception:
+            except Exception as problem:
+                failed = problem
                 log.exception("the heartbeat failed, and goes on")
+            self._pulse.end(failed)
+            self._pulse.wait(HEARTBEAT)
             await anyio.sleep(HEARTBEAT)
 
     async def _shut_down(self) -> None:
         client, worker = self._client, self._worker
+        self._health.draining()
         client.keeper.unwatch()
         await worker.drain(self._program.grace)
         with anyio.move_on_after(self._store.timeout):

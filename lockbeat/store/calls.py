@@ -68,6 +68,8 @@ class Calls:
         wire.primary = connector.primary(key)
         if self._patience != self.timeout:
             wire.hurry(self._patience)
+        if connector.counting is not None:
+            wire.traffic = connector.counting.traffic()
         return wire
 
     def _load(self, name: str) -> Script:

@@ -24,8 +24,8 @@ class Owner(Protocol):
     loop: asyncio.AbstractEventLoop
     generation: int
 
-    def answered(self) -> None:
-        """The server has answered calls."""
+    def answered(self, batch: Batch) -> None:
+        """The server has answered these calls."""
         ...
 
     def refused(self, line: Line, batch: Batch, reply: hiredis.ReplyError) -> None:
@@ -96,7 +96,7 @@ class Line(asyncio.Protocol):
                     self._owner.refused(self, batch, reply)
                 else:
                     batch.succeed(reply)
-                    self._owner.answered()
+                    self._owner.answered(batch)
         except (hiredis.ProtocolError, IndexError) as problem:
             self.drop(f"the server does not speak the protocol: {problem}")
 

@@ -88,6 +88,16 @@ BECAUSE: dict[str, str] = {
 }
 """By the CODE of a reason: what people are told of it, in sentences."""
 
+OF_MISSED = (
+    *("not_fired", "not_called", "late", "not_begun", "not_begun_within", "took_place", "trigger_changed"),
+    *("went_back", "emptied", "slot_lost", "clock_set_back", "rules_changed"),
+)
+OF_SKIPPED = (
+    *("overlap", "overlap_unread", "overtaken", "buffer_full", "lock_held", "lock_unread"),
+    *("paused", "skip_next", "retired", "excluded"),
+)
+"""What slots are counted by that are missed, and skipped; metrics have each from zero on."""
+
 # Those that Python decides by.
 BACKFILLED: Final = "backfilled"
 BUFFERED: Final = "buffered"

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from lockbeat.connection import Connector
 from lockbeat.connection.outage import Outage
+from lockbeat.counting import Counting
 from lockbeat.errors import InvalidArgument, NotDurable, StoreFormatError, StoreUnavailable
 from lockbeat.events import Hooks
 from lockbeat.process import forks
@@ -67,6 +68,8 @@ class Store(Calls):
         """Who is told of what happens here."""
         self.log_url: str | None = None
         """Where the logs of a run are, as a template."""
+        self.counting = connector.counting
+        """Where what happens here is counted; None: nowhere."""
         self._undoing: set[asyncio.Task[Any]] = set()
         self.closing = asyncio.Event()
         """Set when the store is about to be closed."""
@@ -87,12 +90,13 @@ class Store(Calls):
         shards: int | None = None,
         timeout: float = 5.0,
         outage: Outage | None = None,
+        counting: Counting | None = None,
         credential_provider: Any = None,
         looks: bool = False,
     ) -> Store:
         """Reach the store and agree on its shards. Raises InvalidArgument before anything is sent, StoreUnavailable.
 
-        outage: what earlier tries to open it have told the log.
+        outage: what earlier tries to open it have told the log. counting: where what happens is counted.
         looks: leave a store as it is that does not say its format and shards.
         """
         keys = Keys(namespace)
@@ -102,6 +106,7 @@ class Store(Calls):
         timeout = seconds("timeout", timeout)
         connector = await Connector.open(url, timeout=timeout, credential_provider=credential_provider)
         connector.outage = outage or connector.outage
+        connector.counting = counting
         store = cls(connector, keys, owner, 1, timeout)
         store.looks = looks
         try:

@@ -24,11 +24,48 @@ def at_most(seconds: float | None, limit: float | None) -> float | None:
     return min(seconds, limit)
 
 
+class Turns:
+    """How a loop turns, for other threads to read. Times: monotonic seconds."""
+
+    __slots__ = ("began_at", "due_at", "failing_since", "problem")
+
+    def __init__(self) -> None:
+        self.began_at: float | None = None
+        """When the turn began that it is in; None: it waits for the next."""
+        self.due_at = monotonic()
+        """By when the next one is to begin; a ring may make it sooner."""
+        self.problem: Exception | None = None
+        """Why the last one failed; None: it went well."""
+        self.failing_since: float | None = None
+        """Of the failures in a row of which that is one, when the first was."""
+
+    def begin(self) -> None:
+        self.began_at = monotonic()
+
+    def end(self, problem: Exception | None = None) -> None:
+        self.problem = problem
+        if problem is None:
+            self.failing_since = None
+        elif self.failing_since is None:
+            self.failing_since = monotonic()
+
+    def wait(self, seconds: float) -> None:
+        """It waits for so long, unless it is rung for."""
+        self.due_at, self.began_at = monotonic() + seconds, None
+
+    def late(self, now: float) -> float:
+        """Seconds for which it has been in one turn, or should have begun the next."""
+        began_at = self.began_at
+        return now - (self.due_at if began_at is None else began_at)
+
+
 class Wakeup:
     """Wakes one loop. A ring while it is at work is not lost: the next wait returns at once."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
+        self.turns = Turns()
+        """Of the loop that it wakes."""
 
     def ring(self) -> None:
         """Wake the loop, now or when it next waits."""
@@ -67,10 +104,13 @@ class Wakeup:
         pace = outage.Pace(longest_pause)
         failed_at: float | None = None
         told_at: float | None = None
+        turns = self.turns
         while True:
+            turns.begin()
             tell = told_at is None or monotonic() >= told_at + outage.REMIND
             try:
                 again = await tick()
+                turns.end()
                 if failed_at is not None and monotonic() < failed_at + outage.STEADY:
                     again = at_most(again, outage.STEADY)
                 elif failed_at is not None:
@@ -78,16 +118,20 @@ class Wakeup:
                         log.info("%s again", doing)
                     pace, failed_at, told_at = outage.Pace(longest_pause), None, None
             except StoreError as problem:
+                turns.end(problem)
                 failed_at = monotonic()
                 if tell and (isinstance(problem, NotDurable) or not told()):
                     told_at = failed_at
                     log.warning("%s: %s", blocked, problem)
                 pace.failed()
                 again = pace.wait()
-            except Exception:
+            except Exception as problem:
+                turns.end(problem)
                 failed_at = monotonic()
                 if tell:
                     told_at = failed_at
                     log.exception("%s failed, and goes on", doing)
                 again = 1.0
-            await self.wait(at_most(again, look))
+            pause = at_most(again, look)
+            turns.wait(float("inf") if pause is None else pause)
+            await self.wait(pause)

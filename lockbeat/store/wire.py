@@ -22,7 +22,8 @@ from redis.exceptions import RedisError
 
 from lockbeat.connection import Primary
 from lockbeat.connection.outage import Outage, Pace
-from lockbeat.errors import LockbeatError, StoreError, StoreUnavailable, Unreadable
+from lockbeat.counting import Traffic, Trouble
+from lockbeat.errors import LockbeatError, ScriptError, StoreError, StoreUnavailable, Unreadable
 from lockbeat.process import forks
 from lockbeat.store.batch import Batch, Target
 from lockbeat.store.keys import KEYS
@@ -63,6 +64,8 @@ class Wire:
         self.outage = outage or Outage("its server")
         self.pace = Pace()
         self.line: Line | None = None
+        self.traffic: Traffic | None = None
+        """Where what goes over it is counted; None: nowhere."""
         self.moved: Callable[[], None] | None = None
         self.primary = Primary()
         """When it is found to be another, the line to the one before is left."""
@@ -149,14 +152,18 @@ class Wire:
         self._enqueue(batch)
         return future
 
-    def answered(self) -> None:
+    def answered(self, batch: Batch) -> None:
         """The server has answered calls."""
         if self.outage.away:
             self.outage.over(self)
+        if self.traffic is not None:
+            script = batch.target.script.name if batch.target is not None else ""
+            self.traffic.answered(script, self.loop.time() - batch.sent_at)
 
     def refused(self, line: Line, batch: Batch, reply: hiredis.ReplyError) -> None:
         """The server answered a batch with an error."""
         error = error_of(reply)
+        self._count(error)
         if isinstance(error, StoreUnavailable):
             # Connect anew: the address may lead to another server now. One that has lost a script is sent all of them again.
             if self.keeps(batch):
@@ -176,6 +183,8 @@ class Wire:
             self.line = None
             self.pace.lost(self.loop.time() - line.began, self.longest_pause)
         error, kept = StoreUnavailable(f"connection lost: {reason}"), list[Batch]()
+        if not self._closed:
+            self._count(error)
         for batch in batches:
             if self.keeps(batch):
                 kept.append(batch)
@@ -184,6 +193,11 @@ class Wire:
         if kept:
             self._waiting[:0] = kept
             self._wake()
+
+    def _count(self, error: LockbeatError) -> None:
+        if self.traffic is not None:
+            kind: Trouble = "script" if isinstance(error, ScriptError) else "refused"
+            self.traffic.errors["unavailable" if isinstance(error, StoreUnavailable) else kind] += 1
 
     def name_the_key(self, batch: Batch, error: LockbeatError) -> None:
         """Fail a batch of which a key is of another type than ours; the server does not say which: ask for the types."""
@@ -260,13 +274,17 @@ class Wire:
             if not isinstance(error, StoreUnavailable) and not is_denial(problem):
                 error = StoreUnavailable(reason)
             self.pace.failed(self.longest_pause)
+            self._count(error)
             self.outage.failed(self, reason)
             self._fail_waiting(error)
         else:
             self.line = line
             self._lines += 1
-            if self._lines > 1 and self.moved is not None:
-                self.moved()
+            if self._lines > 1:
+                if self.traffic is not None:
+                    self.traffic.reconnects += 1
+                if self.moved is not None:
+                    self.moved()
         finally:
             self._connecting = self._limit = None
         self._flush()

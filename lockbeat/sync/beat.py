@@ -12,6 +12,7 @@ from typing import Any
 from lockbeat import program
 from lockbeat.errors import LockbeatError
 from lockbeat.events import Hooks
+from lockbeat.health import Health
 from lockbeat.jobs import Version
 from lockbeat.program import signals
 from lockbeat.program.comparing import Comparison
@@ -112,6 +113,11 @@ class Beat(Declared):
     def version(self) -> Version | None:
         """The version of its code: a digest of the jobs that it declares so far, and its number; None: it declares none."""
         return self._beat.version
+
+    @property
+    def health(self) -> Health:
+        """How this instance stands: what probes are answered."""
+        return self._beat.health
 
     @property
     def within(self) -> program.Beat:

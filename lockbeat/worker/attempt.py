@@ -13,6 +13,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
+from lockbeat.counting import Outcome
 from lockbeat.errors import LeaseLost
 from lockbeat.leases.keeper import CANCELLED, OVERRUN
 from lockbeat.leases.lease import Held, Holder, monotonic
@@ -36,7 +37,7 @@ class Attempt(Holder):
     """One attempt: its lease, and why it is to stop, if it is."""
 
     __slots__ = (
-        *("_grace", "abandoned", "began", "ended", "function", "held", "limit"),
+        *("_grace", "abandoned", "became", "began", "ended", "took", "function", "held", "limit"),
         *("problem", "result", "runner", "running", "stopped", "task"),
     )
 
@@ -48,12 +49,15 @@ class Attempt(Holder):
         self.held.taken(asked_at)
         self._grace = grace
         self.began = 0.0  # monotonic
+        self.took = 0.0  # seconds
         self.limit: asyncio.TimerHandle | None = None  # when its max_duration should be over
         self.runner: asyncio.Task[None] | None = None
         self.running = False
         self.abandoned = False
         self.ended = False  # what is left is to report the outcome, which no loss makes untrue
         self.stopped: str | None = None
+        self.became: Outcome = "done"
+        """How it ended, as the store was told; of one that has not ended it says nothing."""
         self.result: Any = None
         self.problem: BaseException | None = None
         """What the function raised, for the log."""
@@ -136,6 +140,7 @@ class Attempt(Holder):
             return self._failed(problem)
         finally:
             self.ended = True
+            self.took = monotonic() - self.began
             self.held.until = float("inf")
             if self.stopped is not None and self.runner is not None:
                 self.runner.uncancel()  # whatever the function made of it

@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+from lockbeat.counting import Outcome
 from lockbeat.errors import ScriptError, StoreError
 from lockbeat.events import RunDone, RunFailed
 from lockbeat.leases.keeper import CANCELLED
@@ -29,6 +30,10 @@ OUTCOME_PATIENCE = 30.0
 ENDS_WAIT, NEXT_HANDFUL, LOOK_AGAIN = 0.05, 0.005, 0.005
 """Seconds for which what has succeeded is not ended while slots are being fired: those of a burst begin first, and are less late.
 Seconds after which the next handful of a burst would be on its way; and between two looks whether it is."""
+
+
+BECAME: dict[str, Outcome] = {"requeued": "retried", "dead_lettered": "dead", "cancelled": "cancelled", "refused": "lost"}
+"""What an attempt is counted as that failed, by what the store says to it."""
 
 
 class Reports:
@@ -126,10 +131,11 @@ class Reports:
         try:
             await self._report(attempt, failure)
         except StoreError as problem:
+            attempt.became = "lost"
             log.error("the outcome of %s is lost: %s", task.id, problem, extra=fields(task))
             self._wake(task.shard)  # its lease stands until it ends: a claim says when, and takes it back then
         except asyncio.CancelledError:
-            pass  # the worker is closed, its grace is over: release_all has the last word
+            attempt.became = "cut"  # the worker is closed, its grace is over: release_all has the last word
         finally:
             self._ended(attempt)
 
@@ -141,25 +147,30 @@ class Reports:
                 self._completed(attempt)
             else:
                 self.completed += 1
+                attempt.became = "lost"
                 said = "%s had been taken from this instance before it ended; its writes may come twice"
                 log.warning(said, task.id, extra=fields(task))
             return
         self.failed += 1
         if attempt.stopped == CANCELLED:
+            attempt.became = "cancelled"
             log.info("%s was cancelled", task.id, extra=fields(task))
             # Refused, but it ends the lease: the body has stopped, and others need not wait for that.
             await self._tasks.release(task, begun=attempt.running)
         elif attempt.stopped == LOST:
+            attempt.became = "lost"
             log.warning("%s was cancelled: its lease was lost", task.id, extra=fields(task))
             self._wake(task.shard)  # no other instance may be there to take it back
         elif attempt.abandoned:
-            pass  # its thread still runs: the lease is left to expire
+            attempt.became = "cut"  # its thread still runs: the lease is left to expire
         elif attempt.stopped == SHUT_DOWN:
+            attempt.became = "cut"
             await self._tasks.release(task, begun=attempt.running)
         else:
             assert failure is not None
             said = await self._patiently(lambda: self._tasks.fail(task, failure))
             again = said.outcome == "requeued"
+            attempt.became = BECAME[said.outcome]
             if said and self._store.events.run_failed.heard:
                 self._store.events.run_failed.tell(RunFailed(*_which(attempt), failure.summary, again))
             log.log(

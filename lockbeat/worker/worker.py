@@ -15,7 +15,7 @@ from lockbeat.logs import fields
 from lockbeat.process.logs import log
 from lockbeat.store import Store, messages, results
 from lockbeat.store.durable import Durability
-from lockbeat.store.wakeup import LOOK_IN_MEMORY, Wakeup
+from lockbeat.store.wakeup import LOOK_IN_MEMORY, Turns, Wakeup
 from lockbeat.tasks import NOT_DURABLE_MS, Claimed, Task, Tasks
 from lockbeat.worker.attempt import SHUT_DOWN, Attempt
 from lockbeat.worker.functions import Function
@@ -100,6 +100,11 @@ class Worker:
     def room(self) -> int:
         """How many more attempts it would take now."""
         return 0 if self._stopping else self._free
+
+    @property
+    def turning(self) -> list[Turns]:
+        """How its loops turn, one a shard. A turn waits for room to run more."""
+        return [wakeup.turns for wakeups in [*self._wakeups.values()] for wakeup in wakeups]
 
     def _give_places(self, places: int) -> None:
         self._free += places
@@ -282,6 +287,8 @@ class Worker:
     def _ended(self, attempt: Attempt) -> None:
         """The store knows how it ended, or will not be told."""
         log.debug("ended %s in %.0f ms", attempt.task.id, (monotonic() - attempt.began) * 1000)
+        if (counting := self._store.counting) is not None:
+            counting.ran(attempt.task.job, attempt.task.name, attempt.became, attempt.took)
         if attempt.limit is not None:
             attempt.limit.cancel()
         self._keeper.drop(attempt.held)

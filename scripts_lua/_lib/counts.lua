@@ -1,6 +1,7 @@
 -- _lib/counts: how often what became of a job's slots, since it was declared. The ledger forgets, these don't.
 --
 --   counts  hash  JOB -> "FIRED DONE FAILED LOST SKIPPED MISSED CANCELLED"; JOB \255 -> see _lib/past
+--   stats   hash  "missed CODE", "skipped CODE" -> how often that was so in this shard, see _lib/reasons
 -- needs: _lib/task _lib/past
 
 local STANDS = {  -- where each of them does
@@ -20,8 +21,9 @@ local function counts_begin(job)
 end
 
 -- Only of a job that has counts, or what ends after its job was deleted would make some that nobody forgets. `begins`: it has them from now on.
--- Counts that can't be read stop nobody: they are left as they are.
-local function counted(job, what, by, begins)
+-- `code`: the reason by which that is counted as well. Counts that can't be read stop nobody: they are left as they are.
+local function counted(job, what, by, begins, code)
+  if code then tally(q.stats, what .. ' ' .. code, by) end
   local text = read(q.counts, job) or begins and counts_begin(job)
   if not text then return end
   local from, number, to = string.match(text, STANDS[what])

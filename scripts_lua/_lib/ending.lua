@@ -57,7 +57,7 @@ local function task_end(id, record, state, code, detail)
   if guard and state ~= 'stopping' then line_leave(guard, id) end
   if job then
     if record.code ~= REASON.JOB_DELETED then
-      counted(job, word)
+      counted(job, word, 1, nil, (word == 'missed' or word == 'skipped') and code)
       if word ~= 'done' then ledger_odd(job, slot, record) end
     end
     if state ~= 'dead' and state ~= 'stopping' then return slot_write(id, job, slot, record) end
@@ -181,6 +181,7 @@ local function task_lost(id, record, code, retry_at)
     return task_stopped(id, record)
   end
   if record.state ~= 'running' then return end
+  tally(q.stats, 'taken_back')
   local try = record.try or {}  -- whoever found it lost has looked
   event(q, guard_of(id) or '', 'lost', id, record.json, record.attempts, try.fence or 0, try.owner or '', code, record.max)
   task_failed(id, record, 'lost', code, nil, retry_at)

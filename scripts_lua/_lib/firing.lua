@@ -74,7 +74,7 @@ end
 
 local function firing_skipped(job, slot, code, detail, keep)
   ledger_tell(job, slot, 'skipped', code, detail, '', keep)
-  counted(job, 'skipped', 1, true)
+  counted(job, 'skipped', 1, true, code)
 end
 
 -- Calendars exclude it, and what has come due of its day as well: "LAST COUNT CALENDAR ENTRY".

@@ -251,7 +251,7 @@ local function ledger_several(job, state, first, last, count, code, detail, keep
     if first > last or count == 1 then return end
   end
   ledger_tell(job, first, state, code, detail, '{"last":' .. int(last) .. ',"count":' .. count .. '}', keep)
-  counted(job, state, math.max(count, 1), true)
+  counted(job, state, math.max(count, 1), true, code)
 end
 
 local function ledger_missed(job, first, last, count, code, detail, keep)

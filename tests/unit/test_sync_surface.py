@@ -32,8 +32,8 @@ PAIRS: dict[type[Any], type[Any]] = {
 }
 WITHIN: dict[type[Any], set[str]] = {
     # Between the parts of the asynchronous client: they speak of shards, rows, event loops and what a worker claims.
-    lockbeat.Lockbeat: {"store", "keeper"},
-    lockbeat.Beat: {"use", "tell", "patience", "abandoned", "share"},
+    lockbeat.Lockbeat: {"store", "keeper", "counting"},
+    lockbeat.Beat: {"use", "tell", "patience", "abandoned", "share", "client", "counting"},
     lockbeat.Lock: {"told", "trusted_until", "lose"},
     lockbeat.ClaimHandle: {"told", "trusted_until", "lose"},
     jobs.Jobs: {"shard_of", "declare", "forget_removed", "stand_again", "pause_failing", "resume_due", "see_failure"},
@@ -42,7 +42,7 @@ WITHIN: dict[type[Any], set[str]] = {
 MORE: dict[type[Any], set[str]] = {
     # What a thread needs beside.
     sync.Lockbeat: {"open", "close", "reach", "begin", "end", "guard", "is_begun"},
-    sync.Beat: {"start", "stop", "patience", "abandoned", "share", "within"},
+    sync.Beat: {"start", "stop", "patience", "abandoned", "share", "within", "health"},
     sync.Lock: {"check"},
     sync.ClaimHandle: {"check"},
 }

@@ -12,7 +12,17 @@ import typer
 
 from lockbeat.cli._command import SERVE, STORE, app
 from lockbeat.cli._errors import Problem, only_error
-from lockbeat.cli._load import Beat, load_beat, own_error
+from lockbeat.cli._exposing import (
+    LOOPBACK,
+    Bind,
+    HealthLimit,
+    HealthPort,
+    MetricsDynamic,
+    MetricsPort,
+    Ports,
+    exposed,
+)
+from lockbeat.cli._load import Beat, asynchronous, load_beat, own_error
 from lockbeat.cli._output import say
 from lockbeat.cli._store import refused, unreachable
 from lockbeat.connection import parse_url
@@ -50,6 +60,11 @@ def _declare(name: str, says: str, *, schedule: bool, work: bool) -> None:
             ),
         ] = None,
         namespace: Annotated[str | None, typer.Option(metavar="NAME", help="Instead of the beat's own.")] = None,
+        health_port: HealthPort = None,
+        health_limit: HealthLimit = None,
+        metrics_port: MetricsPort = None,
+        metrics_dynamic: MetricsDynamic = False,
+        bind: Bind = LOOPBACK,
         verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more, on stderr.")] = False,
         log_format: Annotated[
             str | None, typer.Option(metavar="FORMAT", help="text, or json: a line of JSON a record.", parser=_log_format)
@@ -63,7 +78,9 @@ def _declare(name: str, says: str, *, schedule: bool, work: bool) -> None:
         if not beat.declared and not (work and beat.task_names):
             log = logging.getLogger("lockbeat")
             log.info("%s declares nothing of its own to do here; it serves what others declared", target)
-        _run(target, beat, schedule=schedule, work=work)
+        ports = Ports(health_port, metrics_port, bind, health_limit, metrics_dynamic)
+        with exposed(asynchronous(beat), ports):
+            _run(target, beat, schedule=schedule, work=work)
 
     signature = inspect.signature(serve, eval_str=True)
     taken = [option for option in signature.parameters.values() if work or option.name not in ("queue", "concurrency")]
