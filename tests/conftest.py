@@ -37,7 +37,7 @@ MISSING = servers.missing()
 """Why a backend can't be had, by its name."""
 CHOSEN = [name for name in _WANTED if name not in MISSING]
 """What the tests run on."""
-_THERE = {*CHOSEN, "chromium", "faketime"} - {*MISSING}
+_THERE = {*CHOSEN, "chromium", "faketime", "promtool"} - {*MISSING}
 _LACKING = ", ".join(f"{name} ({why})" for name, why in MISSING.items() if name in _WANTED or name not in BACKENDS)
 if os.environ.get("CI") and _LACKING:
     raise pytest.UsageError(f"CI promised: {_LACKING}")

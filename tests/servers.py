@@ -65,6 +65,8 @@ def missing() -> dict[str, str]:
         lacking["chromium"] = "no playwright"
     if not FAKETIME.exists():
         lacking["faketime"] = f"no {FAKETIME}"
+    if shutil.which("promtool") is None:
+        lacking["promtool"] = "no promtool on PATH"
     return lacking
 
 

@@ -83,7 +83,7 @@ class Health:
 
     def starting(self) -> None:
         """Called in the event loop that will serve."""
-        self._turning = Turning(asyncio.get_running_loop(), self._lagged)
+        self._turning, self._served = Turning(asyncio.get_running_loop(), self._lagged), False
         self._begin("starting")
 
     def serving(self, serves: Serves) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.parser import text_string_to_metric_families
 
 from lockbeat import Beat, Fixed, Lockbeat, LockbeatError
 from lockbeat.counting import DYNAMIC, NAMED, OTHER, Counting
@@ -22,23 +21,8 @@ from lockbeat.monitor import measure
 from tests.beats import Beats, backdate, now_ms, overdue
 from tests.claims import acquired, ran_out
 from tests.conftest import Backend, only, wait_until
+from tests.metrics.conftest import read, value
 from tests.tasks import begun
-
-Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-def read(text: bytes) -> Samples:
-    """By name and labels, as Prometheus' own parser has it."""
-    return {
-        (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(text.decode())
-        for sample in family.samples
-    }
-
-
-def value(text: bytes, name: str, **labels: str) -> float:
-    """KeyError: there is none."""
-    return read(text)[name, frozenset(labels.items())]
 
 
 @contextlib.asynccontextmanager
