@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -78,7 +79,7 @@ def firing(
     test: dict[str, object] = {"interval": "1m", "input_series": rows, "promql_expr_test": [said(last, expected)]}
     if len(seen) > 1:
         test["promql_expr_test"] = [said(last - KEPT - 1, ()), said(last, expected)]
-    page = {"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": [test]}
+    page: dict[str, Any] = {"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": [test]}
     path = folder / "stories.test.yml"
     path.write_text(json.dumps(page))
     promtool("test", "rules", str(path))
@@ -87,9 +88,9 @@ def firing(
         assert summary in found, found
 
 
-def _summaries(folder: Path, page: dict[str, object], name: str, minute: int) -> str:
+def _summaries(folder: Path, page: dict[str, Any], name: str, minute: int) -> str:
     """What an alert says. promtool tells only what it is not: it is asked for one that says nothing."""
-    [test] = page["tests"]  # type: ignore[misc]
+    [test] = page["tests"]
     asked = {key: value for key, value in test.items() if key != "promql_expr_test"}
     asked["alert_rule_test"] = [{"eval_time": f"{minute}m", "alertname": name, "exp_alerts": [{"exp_labels": {"none": "none"}}]}]
     path = folder / "summary.test.yml"

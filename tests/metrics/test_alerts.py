@@ -152,7 +152,8 @@ async def test_an_event_loop_that_is_stuck(monkeypatch: pytest.MonkeyPatch, scra
         with monkeypatch.context() as patched:
             patched.setattr(turning, "monotonic", lambda: time.monotonic() + 120)
             scrapes.texts.append(scrapes.metrics.text() + store)
-    scrapes.fire("LockbeatNoTick", summaries={"LockbeatNoTick": "a:9100: the event loop has stood still for 2m"})
+    said = "a:9100: the event loop has stood still for 2m"
+    scrapes.fire("LockbeatNoTick", "LockbeatNotReady", summaries={"LockbeatNoTick": said})
 
 
 @only("valkey")
