@@ -15,10 +15,16 @@ from lockbeat.cli._errors import Usage
 from lockbeat.errors import InvalidArgument, InvalidType
 from lockbeat.jobs import Job, JobOptions
 from lockbeat.retry import retry_from_json
-from lockbeat.triggers import AnyOf, At, ByHand, Cron, Every, Trigger
+from lockbeat.triggers import AnyOf, At, ByHand, Cron, Every, Solar, Trigger
 from lockbeat.values.visible import visible
 
-TRIGGERS = {"cron": ("timezone", "gap", "fold"), "every": ("anchor",), "at": (), "any_of": ()}
+TRIGGERS = {
+    "cron": ("timezone", "gap", "fold", "days"),
+    "every": ("anchor",),
+    "at": (),
+    "solar": ("lat", "lon"),
+    "any_of": (),
+}
 """What says when a job's slots are, and what goes with each."""
 OPTIONS = {
     "name",
@@ -89,6 +95,8 @@ def _trigger(options: dict[str, Any]) -> Trigger:
         return Every(said, _time("anchor", more["anchor"]) if "anchor" in more else None)
     if kind == "at":
         return At(_time("at", said))
+    if kind == "solar":
+        return Solar(said, more.get("lat"), more.get("lon"))
     if kind is None:
         return ByHand()
     if not isinstance(said, list) or not all(isinstance(one, Mapping) for one in said):

@@ -10,7 +10,7 @@ from lockbeat.errors import DuplicateJob, InvalidArgument, UnknownTask
 from lockbeat.jobs import CODE, Job, JobOptions
 from lockbeat.tasks import NewTask, SpawnOptions, TaskOptions
 from lockbeat.triggers import At, ByHand, Cron, Every, Trigger
-from lockbeat.triggers.cron import Fold, Gap
+from lockbeat.triggers.cron import Days, Fold, Gap
 from lockbeat.values.durations import Seconds, milliseconds
 from lockbeat.values.names import check_name
 from lockbeat.worker import Function, Run
@@ -35,12 +35,14 @@ class Declared:
         *,
         gap: Gap = "after",
         fold: Fold = "first",
+        days: Days = "either",
         name: str | None = None,
         **options: Unpack[JobOptions],
     ) -> Callable[[F], F]:
         """`@beat.cron("*/5 * * * *", timezone="Europe/Berlin")`: five fields, or six with seconds first, or `@daily`.
 
         gap, fold: what becomes of a fixed local time that a clock change skips or repeats, see `Cron`.
+        days: a day that satisfies "either" of the day fields, where both are restricted, or "both".
         name: the job's; None: the function's.
         options: overlap, catchup, window, jitter, timeout, max_attempts, retry, lease, queue, priority, keep, start, end,
             limit, buffer, cap, pause_after, description, tags, exclude, params: the fields of `lockbeat.jobs.Job`.
@@ -48,7 +50,7 @@ class Declared:
         Raises: InvalidTrigger for a line or zone that can't be read. InvalidArgument for another option. DuplicateJob for a name
         that this beat has.
         """
-        return self._declare(Cron(expression, timezone, gap=gap, fold=fold), name, options)
+        return self._declare(Cron(expression, timezone, gap=gap, fold=fold, days=days), name, options)
 
     def every(
         self, period: Seconds, *, anchor: datetime | None = None, name: str | None = None, **options: Unpack[JobOptions]

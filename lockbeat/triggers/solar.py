@@ -54,7 +54,7 @@ class Solar(Trigger):
     lat: float
     lon: float
 
-    def __init__(self, event: str, lat: float, lon: float) -> None:
+    def __init__(self, event: str, lat: float | None, lon: float | None) -> None:
         if event not in EVENTS:
             raise InvalidTrigger("event", f"must be one of {', '.join(EVENTS)}, not {event!r:.80}")
         object.__setattr__(self, "event", event)

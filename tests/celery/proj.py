@@ -56,7 +56,14 @@ def bare(self: Any, entry: str) -> None:
 @app.task(name="slow", bind=True)
 @once(lease=2)
 def slow(self: Any, entry: str, seconds: float) -> None:
-    """Not alone: its process is killed by a test."""
+    write(f"{entry} begins", self.request)
+    time.sleep(seconds)
+    write(f"{entry} ends", self.request)
+
+
+@app.task(name="mortal", bind=True)
+@once(lease=6)
+def mortal(self: Any, entry: str, seconds: float) -> None:
     write(f"{entry} begins", self.request)
     time.sleep(seconds)
     write(f"{entry} ends", self.request)

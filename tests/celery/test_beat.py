@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
@@ -56,6 +57,16 @@ def test_the_store_is_in_the_broker_where_that_is_redis(one_server: Arena) -> No
     one_server.wait_ran(lambda ran: len(ran) >= 2, "two slots")
     assert {state.job.name for state in one_server.lb.jobs.list()} == {"entry-0", "celery.backend_cleanup"}
     assert f"store -> redis://127.0.0.1:{one_server.broker.port}" in beat.said
+
+
+def test_every_worker_can_have_a_beat_within_it(one_server: Arena) -> None:
+    one_server.env["ENTRIES"] = "2"
+    workers = [one_server.worker("-B", "--scheduler", "lockbeat") for _ in range(2)]
+    ran = one_server.wait_ran(lambda ran: len(ran) >= 8, "some slots")
+    assert max(Counter(line["id"] for line in ran).values()) == 1
+    assert workers[0].ends() == 0
+    before = len(one_server.ran)
+    one_server.wait_ran(lambda ran: len(ran) >= before + 4, "more, by the other")
 
 
 def test_a_beat_that_is_told_to_stop_leaves_the_rest_to_others_at_once(field: Arena) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -14,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockbeat.celery.schedules import trigger_of
+from lockbeat.cli._errors import Usage
+from lockbeat.cli._jobfile import read_jobs
 from lockbeat.errors import InvalidTrigger
 from lockbeat.triggers import Cron, Every, Solar, Trigger, trigger_from_json, upcoming
 from lockbeat.values.durations import instant
@@ -180,6 +183,18 @@ def test_a_wrong_place_or_event_is_named(event: str, lat: Any, lon: Any, argumen
     with pytest.raises(InvalidTrigger) as caught:
         Solar(event, lat, lon)
     assert caught.value.argument == argument
+
+
+def test_a_file_of_jobs_may_say_both(tmp_path: Path) -> None:
+    file = tmp_path / "jobs.toml"
+    file.write_text(
+        '[[jobs]]\nname = "a"\ncron = "0 9 1-7 * mon"\ndays = "both"\n'
+        '[[jobs]]\nname = "b"\nsolar = "sunset"\nlat = 52.5\nlon = 13.4\n'
+    )
+    assert [job.trigger for job in read_jobs(str(file))] == [Cron("0 9 1-7 * mon", days="both"), Solar("sunset", 52.5, 13.4)]
+    file.write_text('[[jobs]]\nname = "b"\nsolar = "sunset"\nlat = 52.5\n')
+    with pytest.raises(Usage, match="lon"):
+        read_jobs(str(file))
 
 
 class Own(schedule):  # type: ignore[misc]
