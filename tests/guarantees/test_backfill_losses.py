@@ -125,3 +125,26 @@ async def test_what_a_pause_still_holds_back_is_backfilled_and_not_told_of_twice
     assert entries[5][:3] == ("skipped", "paused", slots[7])
     assert len(entries) == 6
     assert {entry.detail for entry in await ledger(lb, "report") if entry.code == "paused"} == {"anna: repair"}
+
+
+@here_and_there
+async def test_an_emptied_store_ends_a_backfill_and_what_is_left_of_it_begins_nothing(lb: Lockbeat, raw: Any) -> None:
+    """Nothing is known of it any more: neither is it gone on with, nor does an attempt of before end anything."""
+    slots, filler, other = await hours(lb, 9), Filler(lb), Filler(lb)
+    await lb.jobs.backfill("report", at(slots[0]), at(slots[-1] + 1))
+    for _ in range(3):
+        [task] = await filler.turn()
+        await lb.tasks.complete(task)
+    [task] = await filler.turn()
+    raw.flushall()
+    assert await filler.turn() == await other.turn() == []
+    assert not await lb.tasks.complete(task)
+    instance = scheduler(lb, minutely())
+    await instance.register()
+    assert await lb.jobs.get_backfill("report") is None
+    assert await filler.turn() == await other.turn() == []
+    await instance.tick(lb.jobs.shard_of("report"))
+    assert await ledger(lb, "report") == []
+    await lb.jobs.backfill("report", at(slots[4]), at(slots[-1] + 1))
+    assert (await other.go_on()).done == 5
+    assert other.ran == slots[4:]

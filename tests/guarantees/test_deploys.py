@@ -9,7 +9,7 @@ import pytest
 
 from lockbeat import Beat, Lockbeat
 from lockbeat.errors import InvalidArgument, LockbeatError
-from lockbeat.jobs import Job, JobState, known_versions, version_of
+from lockbeat.jobs import Job, JobState, backfiller, known_versions, version_of
 from lockbeat.triggers import ByHand, Every
 from tests.backfills import Filler, at, told
 from tests.beats import Beats, Hands, backdate, eventually, ledger, minutely, now_ms
@@ -371,6 +371,39 @@ async def test_a_backfill_stops_when_its_job_retires_and_goes_on_when_that_is_ba
     entries = [(entry.slot_ms, entry.state) for entry in await ledger(lb, "left")]
     assert entries[:5] == [(first + n * 60_000, "done") for n in range(-2, 3)]
     assert entries[5:] == [(first + 3 * 60_000, "skipped")]
+
+
+async def test_a_backfill_goes_through_a_rolling_deploy_and_each_slot_is_as_the_newest_code_has_it(
+    lb: Lockbeat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Instances of both go on with it in turns, restart, and one dies; the trigger changes with the version."""
+    monkeypatch.setattr(backfiller, "HIDE_MS", 0)
+    every = [hourly(period=period) for period in (60, 30)]
+    old = await Instance(lb, every[0]).start()
+    latest = every[0].trigger.prev(await now_ms(lb))
+    assert latest is not None
+    first, end = latest - 9 * 60_000, latest + 1
+    slots, fillers = list[int](), [Filler(lb), Filler(lb)]
+    await lb.jobs.backfill("report", at(first), at(end))
+    new = None
+    for turn in range(100):
+        if turn == 3:
+            new = await Instance(lb, every[1]).start()
+        if turn in (4, 6):
+            await old.start()
+        if turn == 5:
+            fillers[0] = Filler(lb)
+        for task in await fillers[turn % 2].turn():
+            assert task.slot_ms is not None
+            slots.append(task.slot_ms)
+            await lb.tasks.complete(task)
+        if (await told(lb)).is_over:
+            break
+    assert new is not None
+    assert (await told(lb)).done == len(slots)
+    assert slots == sorted(set(slots)), "none is run twice"
+    assert set(slots) >= set(range(first, end, 60_000))
+    assert set(slots) > set(range(first + 5 * 60_000, end, 30_000)), "by the new code from then on"
 
 
 async def test_an_old_version_that_has_gone_is_forgotten_and_newest_when_it_is_deployed_again(lb: Lockbeat, raw: Any) -> None:
