@@ -89,6 +89,8 @@ return answer(function()
     before, b.at = last, following or b.to
   end
 
+  local follows = tonumber(ARGV[7])
+  if items[1] == nil and (follows < 0 or follows >= b.to) then b.at = b.to end  -- the trigger was changed: none is left
   if b.state == 'running' and b.at >= b.to and #b.open == 0 then b.state, b.ended = 'done', now end
   if b.open[1] and (b.at >= b.to or b.state ~= 'running') then waits, look = slot_id(job, b.open[1]), now + 1000 end
   if not b.open[1] and b.state ~= 'running' then look = 0 end

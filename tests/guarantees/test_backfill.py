@@ -479,6 +479,19 @@ async def test_it_goes_on_by_a_trigger_that_was_changed_meanwhile(lb: Lockbeat) 
 
 
 @here_and_there
+@pytest.mark.parametrize("trigger", [ByHand(), Every(86_400 * 365, at(0))])
+async def test_it_ends_when_its_job_has_no_slots_left_in_that_time(lb: Lockbeat, trigger: Any) -> None:
+    slots, filler = await hours(lb, 5), Filler(lb)
+    await lb.jobs.backfill("report", at(slots[0]), at(slots[-1] + 1))
+    for _ in range(2):
+        for task in await filler.turn():
+            await lb.tasks.complete(task)
+    await lb.jobs.put(minutely(trigger=trigger))
+    found = await filler.go_on()
+    assert (found.state, found.done, found.left) == ("done", 2, 0)
+
+
+@here_and_there
 async def test_it_goes_with_its_job(lb: Lockbeat, raw: Any) -> None:
     slots, filler = await hours(lb, 8), Filler(lb)
     await lb.jobs.backfill("report", at(slots[0]), at(slots[-1] + 1))

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from lockbeat import Lockbeat
-from lockbeat.jobs import LedgerEntry
+from lockbeat.jobs import Job, LedgerEntry
 from tests.backfills import Filler, at, hours
-from tests.beats import MINUTE, Hands, ledger, minutely, overdue, scheduler
+from tests.beats import MINUTE, Hands, backdate, ledger, minutely, now_ms, overdue, scheduler
 from tests.conftest import only
 
 here_and_there = only("memory", "valkey")
@@ -55,13 +55,40 @@ async def test_what_ran_before_keys_of_the_ledger_were_lost_is_not_fired_again(
     assert (await filler.go_on()).fired >= plan.unknown > 0
 
 
+async def come_due(lb: Lockbeat, raw: Any, job: Job, hands: Hands) -> None:
+    """The next slot of the job comes due, and an instance looks."""
+    state = await lb.jobs.get("report")
+    assert state.next is not None
+    await backdate(lb, raw, "report", state.next.slot_ms, await now_ms(lb))
+    await scheduler(lb, job, runner=hands).tick(lb.jobs.shard_of("report"))
+
+
+@here_and_there
+@pytest.mark.parametrize("lost", ["job:counts", "ledger:order job:counts"])
+async def test_a_slot_that_is_fired_before_anybody_looks_hides_no_loss(lb: Lockbeat, raw: Any, lost: str) -> None:
+    """The counts begin anew with it, and what they said of forgotten slots is gone."""
+    job, hands = minutely(keep=4, overlap="allow"), Hands("report")
+    slots, filler = await hours(lb, 20, job), Filler(lb)
+    await lb.jobs.backfill("report", at(slots[0]), at(slots[-1] + 1))
+    await filler.go_on()
+    lose(lb, raw, *lost.split(" "))
+    await come_due(lb, raw, job, hands)
+    assert len(hands.tasks) == 1
+    await mend(lb)
+    plan = await lb.jobs.backfill("report", at(slots[0]), at(slots[-1] + 1), dry_run=True)
+    assert (plan.fired, plan.known + plan.unknown) == (0, 20)
+
+
 @here_and_there
 async def test_a_slot_that_ran_while_the_ledger_lost_it_is_not_fired_again(lb: Lockbeat, raw: Any) -> None:
+    """Though the ledger has as many entries as the job was fired: another slot was skipped meanwhile."""
     job, hands = minutely(), Hands("report")
     await overdue(lb, raw, job)
     await scheduler(lb, job, runner=hands).tick(lb.jobs.shard_of("report"))
     [task] = hands.tasks
     lose(lb, raw, "ledger:order")
+    await come_due(lb, raw, job, hands)
+    assert (await lb.jobs.get("report")).counts.skipped == 1
     assert await lb.tasks.complete(task)
     assert task.slot_ms is not None
     plan = await lb.jobs.backfill("report", at(task.slot_ms), at(task.slot_ms + 1), dry_run=True)

@@ -243,14 +243,17 @@ class SteppedIn(Stepped):
     @precondition(lambda self: self.has_slots)
     @rule(
         instance=st.integers(0, 1),
-        first=st.integers(0, 40),
-        several=st.integers(1, 30),
+        first=st.integers(0, 9),
+        several=st.sampled_from([1, 3, 10, 30]),
         rate=st.sampled_from([None, None, 0.5, 10]),
+        passes=st.sampled_from([0, 26_000, 190_000]),
         lost=LOST,
     )
-    def backfill(self, instance: int, first: int, several: int, rate: float | None, lost: int) -> None:
+    def backfill(self, instance: int, first: int, several: int, rate: float | None, passes: int, lost: int) -> None:
         """A stretch of the time in which the job had this trigger; nothing is known of what was before it was deleted."""
-        start = self.eras[-1][0] + 1 + first * 10_000
+        self.let_pass(passes)
+        since = self.eras[-1][0] + 1
+        start = since + (self.now_ms - since) * first // 10
         end = min(start + several * 10_000, self.now_ms)
         if start >= end:
             return
