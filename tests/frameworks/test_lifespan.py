@@ -28,6 +28,7 @@ class Site:
         self.beat = Beat(store, **options)
         self.store = store
         self.begun = asyncio.Event()
+        self.opened_by: Any = None
         self.beat.task(self.work)
 
     async def work(self, run: Run) -> None:
@@ -41,6 +42,7 @@ class Site:
     @asynccontextmanager
     async def opening(self, app: Any) -> AsyncIterator[dict[str, Any]]:
         self.notes.append("opened")
+        self.opened_by = app
         yield {"pool": "open"}
         self.notes.append("closed")
 
@@ -120,9 +122,11 @@ async def test_what_it_yields_is_the_state_of_requests_and_of_functions(
     lb: Lockbeat, make: Callable[[Site], Callable[..., Any]]
 ) -> None:
     site = Site(lb, grace=0)
-    async with running(make(site)) as state:
+    app = make(site)
+    async with running(app) as state:
         await site.has_begun()
         assert state == {"pool": "open"}
+        assert site.opened_by is app
     assert "begun with {'pool': 'open'}" in site.notes
 
 
@@ -147,6 +151,7 @@ async def test_an_application_can_be_started_again_and_nothing_is_kept_of_the_ti
         async with lifespan:
             with pytest.raises(LockbeatError, match="entered already"):
                 await lifespan.__aenter__()
+    assert site.beat.given is None
     async with site.beat.lifespan():
         await site.has_begun()
     assert site.notes == ["opened", "closed"] * 2 + ["begun with None", "ended"]
