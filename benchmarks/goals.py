@@ -283,6 +283,14 @@ GOALS = (
         "/s",
     ),
     Goal("Celery, beats killed: slots that ran twice", "celery", "0", 0, lambda r: r["rows"]["lockbeat"]["twice"]),
+    Goal(
+        "metrics, hooks and JSON logs together: instance CPU of a slot, over that of one that nobody watches",
+        "signals",
+        "≤ 1.05",
+        1.05,
+        lambda r: r["ratios"]["all of these"]["median"],
+        "x",
+    ),
     Goal("Celery, beats killed: slots of which nothing is known", "celery", "0", 0, lambda r: r["rows"]["lockbeat"]["unknown"]),
 )
 

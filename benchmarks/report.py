@@ -10,7 +10,10 @@ from typing import Any
 import pictures
 from goals import GOALS, LONGEST_SCRIPT_MS
 
-ORDER = ("locks", "blocking", "waiting", "renew", "fire", "lateness", "idle", "control", "registry", "scale", "tasks", "celery")
+ORDER = (
+    *("locks", "blocking", "waiting", "renew", "fire", "lateness", "idle", "control", "registry", "scale"),
+    *("tasks", "celery", "signals"),
+)
 
 
 def number(value: float | None) -> str:
@@ -378,6 +381,15 @@ def scripts(results: dict[str, Any]) -> str:
     return f"{note}\n\n" + table(("script", "longest, ms"), ordered)
 
 
+def signals(result: dict[str, Any]) -> str:
+    rows = [(name, result["added_us"][name], result["ratios"][name]) for name in result["ratios"]]
+    said = (
+        f"{result['jobs']:,} jobs, each due every second, one instance that is watched and not watched by turns of two seconds. "
+        f"A slot that is fired, run and ended costs it {cell(result['alone_us'])} µs of processor time when nobody watches."
+    )
+    return f"{said}\n\n{table(('watched by', 'more a slot, µs', 'times as much'), rows)}"
+
+
 def goals(results: dict[str, Any]) -> str:
     rows = []
     for goal in GOALS:
@@ -405,6 +417,7 @@ TITLES = {
     "scale": "At scale",
     "tasks": "Tasks",
     "celery": "Celery",
+    "signals": "Being watched",
 }
 
 

@@ -12,7 +12,21 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-SUITES = ("locks", "blocking", "waiting", "renew", "fire", "lateness", "idle", "control", "registry", "scale", "tasks", "celery")
+SUITES = (
+    "locks",
+    "blocking",
+    "waiting",
+    "renew",
+    "fire",
+    "lateness",
+    "idle",
+    "control",
+    "registry",
+    "scale",
+    "tasks",
+    "celery",
+    "signals",
+)
 
 
 def main() -> int:
