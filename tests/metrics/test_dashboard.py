@@ -34,7 +34,7 @@ def test_prometheus_understands_every_expression(tmp_path: Path) -> None:
 
 
 def test_panels_have_names_and_say_what_they_show_and_none_lies_on_another() -> None:
-    places = set()
+    places = set[tuple[int, int]]()
     for panel in panels():
         assert panel["title"]
         assert panel["description"].endswith(".")
