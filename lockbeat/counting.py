@@ -93,6 +93,8 @@ class Counting:
     def __init__(self, jobs: Mapping[str, str] | None = None, functions: Iterable[str] = (), *, dynamic: bool = False) -> None:
         self.slots: dict[str, Slots] = {DYNAMIC: Slots()}
         self.runs: dict[tuple[str, str], Runs] = {}
+        self._runs: dict[tuple[str, str], Runs] = {}  # by a job's label, and by any function of the program
+        self._labels: dict[str, str] = {"": ""}  # of the jobs that have one
         self.lost = dict.fromkeys(KINDS, 0)
         """Leases that this process held and that are lost."""
         self.took_over = 0
@@ -110,40 +112,44 @@ class Counting:
         """Count what is declared from zero on."""
         self._functions.update([*dict.fromkeys([*functions, *jobs.values()])][: max(NAMED - len(self._functions), 0)])
         for job, function in jobs.items():
-            if len(self.slots) <= NAMED:
-                self.slots.setdefault(job, Slots())
-                self._runs_of(job, function)
-            else:
-                self.slots.setdefault(OTHER, Slots())
-                self.slots[job] = self.slots[OTHER]
+            if job not in self._labels:
+                self._labels[job] = label = job if len(self.slots) <= NAMED else OTHER
+                self.slots[job] = self.slots.setdefault(label, Slots())
+            self._runs_of(self._labels[job], function)
         for function in functions:
             self._runs_of("", function)
 
     def fired(self, job: str, late: float) -> None:
         """A slot was fired here, so many seconds after it was due, by the server's clock."""
-        slots = self.slots.get(job) or self._slots_of(job)
+        slots = self.slots.get(job)
+        if slots is None:
+            slots = self.slots[self._label_of(job)]
         slots.fired += 1
         slots.late.add(late)
 
     def ran(self, job: str, function: str, outcome: Outcome, took: float) -> None:
         """An attempt has ended here, after so many seconds. `job` is empty: it was spawned."""
-        runs = self.runs.get((job, function)) or self._runs_of(job, function)
+        label = self._labels.get(job)
+        if label is None:
+            label = self._label_of(job)
+        runs = self._runs.get((label, function))
+        if runs is None:
+            runs = self._runs_of(label, function)
         runs.ended[outcome] += 1
         runs.took.add(took)
 
-    def _slots_of(self, job: str) -> Slots:
-        if self._dynamic and len(self.slots) <= NAMED:
-            return self.slots.setdefault(job, Slots())
-        return self.slots[DYNAMIC]
+    def _label_of(self, job: str) -> str:
+        """Of a job that was made at run time."""
+        if not self._dynamic or len(self.slots) > NAMED:
+            return DYNAMIC
+        self._labels[job] = job
+        self.slots[job] = Slots()
+        return job
 
-    def _runs_of(self, job: str, function: str) -> Runs:
-        if job and self.slots.get(job) is None:
-            job = job if self._slots_of(job) is not self.slots[DYNAMIC] else DYNAMIC
-        elif job and self.slots[job] is self.slots.get(OTHER):
-            job = OTHER
-        if function not in self._functions:
-            function = OTHER
-        return self.runs.setdefault((job, function), Runs())
+    def _runs_of(self, label: str, function: str) -> Runs:
+        named = function if function in self._functions else OTHER
+        self._runs[label, function] = runs = self.runs.setdefault((label, named), Runs())
+        return runs
 
     def traffic(self) -> Traffic:
         """That of the calling thread: no two threads count in one."""
