@@ -6,6 +6,8 @@ import signal
 import socket
 from collections import Counter
 
+from lockbeat.celery import task_id
+from lockbeat.jobs import LedgerEntry
 from tests.celery.arena import Arena
 from tests.conftest import needs
 from tests.servers import free_port, wait_until
@@ -63,3 +65,26 @@ def test_a_beat_that_is_cut_off_from_a_silent_broker_can_be_stopped(field: Arena
         beat = field.beat()
         wait_until(lambda: _states(field)["retrying"] >= 3, "slots that are tried again", 60)
         assert beat.ends(signal.SIGTERM) == 0
+
+
+def test_a_slot_whose_beat_was_killed_between_deciding_and_sending_is_sent_by_another(field: Arena) -> None:
+    field.env["ENTRIES"] = "1"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        field.broker_url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
+        field.conf["broker_transport_options"] = {"socket_timeout": 600, "socket_connect_timeout": 600}
+        beat = field.beat()
+        wait_until(lambda: _sending(field), "a slot that is being sent", 60)
+        slots = _sending(field)
+        beat.kill()
+    field.broker_url = ""
+    field.beat()
+    field.worker()
+    ids = {task_id("entry-0", entry.slot): entry.fence for entry in slots}
+    ran = field.wait_ran(lambda ran: {line["id"] for line in ran} >= ids.keys(), "the slots that the dead beat had taken")
+    for line in ran:
+        if line["id"] in ids:
+            assert line["lockbeat_fence"] > (ids[line["id"]] or 0)
+
+
+def _sending(field: Arena) -> list[LedgerEntry]:
+    return [entry for entry in field.lb.jobs.ledger("entry-0") if entry.state == "fired" and entry.started_ms]
