@@ -123,7 +123,7 @@ class Lockbeat:
         self._store = store = await Store.open(self._url, **self._options, outage=self._outage, counting=self.counting)
         store.events, store.log_url = self.events, self._log_url
         self.events.open()
-        self._keeper = Keeper(store.connector, store.keys, store.timeout, self._stall)
+        self._keeper = self._new_keeper(store)
         self._keeper.events = self.events
         self.locks = Locks(store, self._keeper)
         self.claims = Claims(Table(store, self._keeper))
@@ -141,6 +141,9 @@ class Lockbeat:
         finally:
             self._store = None
             await store.aclose()
+
+    def _new_keeper(self, store: Store) -> Keeper:
+        return Keeper(store.connector, store.keys, store.timeout, self._stall)
 
     def lock(self, key: str, ttl: Seconds = 30, wait: Seconds | None = None, *, durability: Durability | None = None) -> Lock:
         """`async with lb.lock("report", ttl=30) as lease:` see `Lock`."""

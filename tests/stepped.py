@@ -8,36 +8,17 @@ from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-import time_machine
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine
 
 from lockbeat import Lockbeat
 from lockbeat.connection._memory import memory_server
+from lockbeat.testing.clock import Clock
+from lockbeat.testing.faults import Faults, put_between
 
 T = TypeVar("T")
 START_MS = 1_935_000_000_000
 _numbers = itertools.count()
-
-
-class Forgetful:
-    """What a client in memory sends its commands by; some are executed, and the line breaks before the reply comes."""
-
-    def __init__(self, line: Any, machine: Stepped) -> None:
-        self._line, self._machine = line, machine
-
-    async def execute_command(self, *command: Any) -> Any:
-        reply = await self._line.execute_command(*command)
-        if self._machine.to_lose and command[0] in ("EVAL", "EVALSHA"):
-            if self._machine.to_pass:
-                self._machine.to_pass -= 1
-                return reply
-            self._machine.to_lose -= 1
-            raise ConnectionError("the connection was lost")
-        return reply
-
-    async def aclose(self) -> None:
-        await self._line.aclose()
 
 
 class Stepped(RuleBasedStateMachine):
@@ -45,17 +26,11 @@ class Stepped(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now_ms = START_MS
-        self.clock = time_machine.travel(0, tick=False)
-        self.travel = self.clock.start()
-        self.let_pass(0)
+        self.clock, self.faults = Clock(START_MS), Faults()
+        self.clock.start()
         self.runner = asyncio.Runner()
         name = f"model-{next(_numbers)}"
         self.server, self.url = memory_server(name), f"memory://{name}"
-        self.to_lose = 0
-        """Of so many runs of scripts to come the reply is lost ..."""
-        self.to_pass = 0
-        """... after so many that are not."""
         self.clients: list[Lockbeat] = []
         self.lb = self.connect()
 
@@ -63,8 +38,7 @@ class Stepped(RuleBasedStateMachine):
         """Another client of the store. It is closed at the end."""
         lb = Lockbeat(self.url, namespace="model")
         self.run(lb.__aenter__())
-        wire: Any = lb.store.wire(0)
-        wire._client = Forgetful(wire._client, self)
+        put_between(lb, self.faults)
         self.clients.append(lb)
         return lb
 
@@ -75,9 +49,12 @@ class Stepped(RuleBasedStateMachine):
     def instant(ms: int) -> datetime:
         return datetime.fromtimestamp(ms / 1000, UTC)
 
+    @property
+    def now_ms(self) -> int:
+        return self.clock.now_ms
+
     def let_pass(self, milliseconds: int) -> None:
-        self.now_ms += milliseconds
-        self.travel.move_to(self.now_ms / 1000 + 0.0002)  # a float may lie a little before its millisecond
+        self.clock.move_to(self.now_ms + milliseconds)
 
     def at_the_end(self) -> None:
         """What is so when all rules were run."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def test_a_wheel_holds_every_script_once_and_no_tests(wheel: Path) -> None:
     assert len(names) == len(set(names))
     held = {name.removeprefix("lockbeat/scripts_lua/").removesuffix(".lua") for name in names if name.endswith(".lua")}
     assert held == set(scripts.names()) | set(scripts.libraries())
-    assert "lockbeat/py.typed" in names
+    assert {"lockbeat/py.typed", "_lockbeat_pytest.py"} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "benchmarks", "examples"))]
 
 
@@ -51,3 +52,9 @@ def test_the_scripts_of_a_wheel_are_those_of_the_checkout(wheel: Path, tmp_path:
 def test_an_editable_install_finds_them_beside_the_package() -> None:
     assert not (ROOT / "lockbeat" / "scripts_lua").exists()
     assert len(scripts.names()) > 15
+
+
+def test_pytest_finds_the_plugin_beside_the_package() -> None:
+    """Importing the package would cost every run of pytest that does not use it."""
+    (found,) = (entry for entry in entry_points(group="pytest11") if entry.name == "lockbeat")
+    assert found.value == "_lockbeat_pytest"

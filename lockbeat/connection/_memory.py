@@ -27,6 +27,12 @@ def memory_server(name: str | None) -> FakeServer:
     return server
 
 
+def forget_memory_server(name: str) -> None:
+    """The next who names it finds an empty store."""
+    with _lock():
+        _servers.pop(name, None)
+
+
 def client(server: FakeServer) -> FakeAsyncRedis:
     made: FakeAsyncRedis = _fakeredis().FakeAsyncRedis(server=server, decode_responses=False, protocol=2)
     return made

@@ -77,6 +77,8 @@ class Backfiller:
         self._store = store
         self._mine = [_Mine() for _ in range(store.shards)]
         self._known: dict[str, _Known] = {}
+        self.looks_ms: dict[int, int] = {}
+        """When there is a backfill of a shard to be gone on with, by the server's clock and as last seen; 0: there is none."""
         self._calendars = Copies(store)
         self._told: dict[str, float] = {}  # when the log was told of one that can't be gone on with
 
@@ -105,6 +107,7 @@ class Backfiller:
         mine = self._mine[shard]
         if monotonic() >= mine.look or self._store.connector.kind == "memory":
             now_ms, next_ms, jobs = await self._store.call("backfill/take", shard, limit=TAKEN, hide_ms=HIDE_MS)
+            self.looks_ms[shard] = next_ms
             mine.look = monotonic() + ((next_ms - now_ms) / 1000 if next_ms else LOOK_AGAIN)
             if len(jobs) == TAKEN:
                 mine.look = -math.inf

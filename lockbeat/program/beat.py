@@ -112,6 +112,7 @@ class Beat(Declared):
         self.url = store.url if isinstance(store, Lockbeat) else store
         self._only: list[str] | None = None
         self._client: Lockbeat | None = None
+        self._new_serving: Callable[..., Serving] = Serving
         self._serving = False
         self._abandoned: list[str] = []
 
@@ -196,12 +197,17 @@ class Beat(Declared):
         """Have these hooks, of the client that it shares."""
         self._events = events
 
-    def use(self, client: Lockbeat | None) -> None:
+    @property
+    def made_with(self) -> Lockbeat | None:
+        """The client that it serves over; None: it opens one of its own."""
+        return self._shared
+
+    def use(self, client: Lockbeat | None, *, serving: Callable[..., Serving] = Serving) -> None:
         """Serve over this client next time; for whoever sees to it that it is served once at a time, in each process.
 
-        None: as it was made.
+        None: as it was made. serving: what one run of it is made by.
         """
-        self._shared, self._client, self._serving = client, None, False
+        self._shared, self._client, self._serving, self._new_serving = client, None, False, serving
 
     def narrow(self, *, queues: Iterable[str] | None = None, concurrency: int | None = None) -> None:
         """Have its worker serve these queues alone, or another number at once; what `lockbeat worker --queue --concurrency` does.
@@ -290,7 +296,8 @@ class Beat(Declared):
             state = self.given
             if self._around is not None and work:
                 state = await stack.enter_async_context(entered(self._around, self, self.grace + client.store.timeout))
-            serving = Serving(client, self._program(state), self.health, schedule=schedule, work=work, shared=shared)
+            options = {"schedule": schedule, "work": work, "shared": shared}
+            serving = self._new_serving(client, self._program(state), self.health, **options)
             stack.callback(lambda: setattr(self, "_abandoned", serving.abandoned))
             await serving.run(task_status)
 

@@ -146,6 +146,10 @@ class Declared:
         """Declare together with another from now on."""
         self.declared, self._functions, self._tasks = other.declared, other._functions, other._tasks
 
+    def names_of(self, function: Callable[..., Any]) -> list[str]:
+        """By which a function is declared: of jobs, and of a task."""
+        return [name for name, known in self._functions.items() if known.call == function]
+
     @property
     def task_names(self) -> list[str]:
         """The functions that `@beat.task` declared."""

@@ -58,13 +58,15 @@ class Serving(Serves):
     health: is told how it stands.
     """
 
+    worker_class = Worker
+
     def __init__(self, client: Lockbeat, program: Program, health: Health, *, schedule: bool, work: bool, shared: bool) -> None:
         self._client, self._store, self._program = client, client.store, program
         self._schedules, self._works, self._shared = schedule, work, shared
         self._store.check_loop()
         self._refused: StoreFormatError | None = None
         self._clocks: dict[int, float] = {}
-        self._worker = Worker(
+        self._worker = self.worker_class(
             self._store,
             client.keeper,
             client.tasks,
@@ -164,8 +166,11 @@ class Serving(Serves):
             owner=self._store.owner, info=json.dumps(said), ttl_ms=HEARTBEAT_TTL_MS, version=self._scheduler.deployed.said
         )
 
-    async def _beat(self, shard: int) -> None:
-        """Give a sign of life, and look whether there is anything for the scheduler to do."""
+    async def _beat(self, shard: int) -> int:
+        """Give a sign of life, and look whether there is anything for the scheduler to do.
+
+        Returns when the shard's next job comes due, in ms; 0: none does.
+        """
         reply = await self._store.call_row(self._sign(shard, self._info() if shard == 0 else {}), shard)
         if not self._store.is_agreed(shard, reply.format, reply.shards):
             await self._store.reassert()
@@ -180,6 +185,7 @@ class Serving(Serves):
         if jumped or odd or reply.epoch != self._scheduler.epoch(shard, reply.epoch):
             self._scheduler.wake(shard)
         await self._scheduler.heard(shard, reply, self._schedules)
+        return int(reply.next_due_ms)
 
     async def _introduce(self) -> None:
         """Say which version of the code is about to declare its jobs. Raises StoreError."""

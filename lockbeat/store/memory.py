@@ -16,7 +16,8 @@ from lockbeat.store.wire import Wire
 class MemoryWire(Wire):
     def __init__(self, client: Any, timeout: float) -> None:
         super().__init__(self._never, timeout)
-        self._client = client
+        self.client = client
+        """What sends its commands."""
         self._running: asyncio.Task[None] | None = None
 
     async def _never(self) -> None:
@@ -50,12 +51,12 @@ class MemoryWire(Wire):
 
     async def _reply(self, batch: Batch) -> Any:
         try:
-            return await self._client.execute_command(*batch.command())
+            return await self.client.execute_command(*batch.command())
         except RedisError as problem:
             if batch.target is None or "matching script" not in str(problem):
                 raise
             batch.head = ("EVAL", batch.target.script.source, *batch.head[2:])
-            return await self._client.execute_command(*batch.command())
+            return await self.client.execute_command(*batch.command())
 
     async def aclose(self) -> None:
         if self._waiting:
@@ -64,4 +65,4 @@ class MemoryWire(Wire):
         if self._running is not None:
             await asyncio.wait((self._running,), timeout=self.timeout)
         self._fail_waiting(StoreError("the store is closed"))
-        await self._client.aclose()
+        await self.client.aclose()

@@ -119,6 +119,8 @@ class Attempt(Holder):
                     self.result = await call()
             else:
                 self.result = await self._in_thread(call)
+            if self.function.then is not None:
+                await self.function.then(self)
         except (asyncio.CancelledError, LeaseLost) as problem:
             if isinstance(problem, LeaseLost) and problem.key != task.id:
                 return self._failed(problem)  # of another lease, that the function held

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import re
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property, partial
@@ -91,6 +91,8 @@ class Function:
     """By which it takes the run; None: as its first argument."""
     state: Any = None
     """Of the program that it is run in: `run.state`."""
+    then: Callable[[Any], Awaitable[None]] | None = None
+    """Awaited with the attempt when it has returned, and before anybody is told; for tests."""
 
     @classmethod
     def of(cls, function: Callable[..., Any], timeout_ms: int | None = None) -> Function:

@@ -105,7 +105,7 @@ class SteppedIn(Stepped):
 
     def look(self, instance: int) -> None:
         """Turns of an instance until nothing more is due. It hears all: it is of what is done next that nobody is to hear."""
-        lost, self.to_lose = self.to_lose, 0
+        lost, self.faults.to_lose = self.faults.to_lose, 0
         hands = self.hands[instance]
         hands.places = 1
         for turn in range(400):
@@ -120,7 +120,7 @@ class SteppedIn(Stepped):
         what, _, last = self.paused or ("", 0, None)
         if self.has_slots and last is not None and self.now_ms >= (last if what == "skip_next" else last + 1):
             self.end_pause(last)  # a slot at the end of a pause fires
-        self.to_lose = lost
+        self.faults.to_lose = lost
 
     def is_due(self) -> bool:
         if self.job is None:
@@ -147,7 +147,7 @@ class SteppedIn(Stepped):
 
     def lose(self, number: int) -> None:
         """The reply to the call of that number from now on: it is done, and nobody hears of it. 0: none is lost."""
-        self.to_pass, self.to_lose = max(number - 1, 0), min(number, 1)
+        self.faults.to_pass, self.faults.to_lose = max(number - 1, 0), min(number, 1)
 
     @rule(number=LOST)
     def lose_a_reply(self, number: int) -> None:
@@ -364,7 +364,7 @@ class SteppedIn(Stepped):
             assert found.missed == 0, "what a backfill fired waits for nothing but a worker"
 
     def at_the_end(self) -> None:
-        self.to_lose = 0
+        self.faults.to_lose = 0
         if self.job is None:
             return
         if self.retired:

@@ -1,24 +1,37 @@
-"""import crontab: the same crontab with `lockbeat exec` in front of its commands, and its lines as jobs of the store."""
+"""import: what other schedulers have, as jobs of the store.
+
+A crontab is printed with `lockbeat exec` in front of its commands. Entries of Celery's schedulers become what
+`lockbeat.celery:Scheduler` makes of them.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lockbeat.cli import _crontab
 from lockbeat.cli._command import LOOK, app, command
-from lockbeat.cli._errors import Usage
-from lockbeat.cli._output import Answer, complain
-from lockbeat.cli._store import Where
+from lockbeat.cli._errors import Problem, Usage
+from lockbeat.cli._load import own_error
+from lockbeat.cli._output import Answer, Table, complain
+from lockbeat.cli._store import Where, each
+from lockbeat.cli.commands.applying import TakeOver
 from lockbeat.cli.commands.exec import EARLY, TTL
 from lockbeat.client import Lockbeat
+from lockbeat.errors import LockbeatError, MissingExtra
 from lockbeat.exec.holding import Request
 from lockbeat.jobs.calling import EXEC, declare
 from lockbeat.triggers import Called, Cron
+
+if TYPE_CHECKING:
+    from lockbeat.celery.importing import Entry
+
+App = Annotated[str, typer.Argument(metavar="APP", help="The Celery app, as `celery -A` takes it: proj, or proj.celery:app.")]
+Dry = Annotated[bool, typer.Option("--dry-run", help="Only say what would become of each entry.")]
 
 importing = typer.Typer(help="Bring in what another scheduler has.", no_args_is_help=True)
 app.add_typer(importing, name="import", rich_help_panel=LOOK)
@@ -81,3 +94,78 @@ def _text(file: str) -> str:
     except (OSError, UnicodeDecodeError) as problem:
         reason = problem.strerror if isinstance(problem, OSError) else "it is no text"
         raise Usage(f"{file} can't be read: {reason}") from None
+
+
+@command(LOOK, of=importing)
+def celery(where: Where, app: App, take_over: TakeOver = False, dry_run: Dry = False) -> Answer:
+    """Entries of an app's beat_schedule, and of add_periodic_task.
+
+    For a schedule that leaves the code: what stays in it, lockbeat.celery:Scheduler declares by itself.
+    """
+    return _import(where, "of_celery", app, take_over, dry_run)
+
+
+@command(LOOK, of=importing)
+def redbeat(where: Where, app: App, take_over: TakeOver = False, dry_run: Dry = False) -> Answer:
+    """Entries that RedBeat keeps in Redis, as the app's settings say where.
+
+    Those of the code's beat_schedule are left: lockbeat.celery:Scheduler declares them.
+    """
+    return _import(where, "of_redbeat", app, take_over, dry_run)
+
+
+@command(LOOK, of=importing)
+def django_celery_beat(where: Where, app: App, take_over: TakeOver = False, dry_run: Dry = False) -> Answer:
+    """Periodic tasks of django-celery-beat's tables, read through Django.
+
+    Those of the code's beat_schedule are left: lockbeat.celery:Scheduler declares them.
+    """
+    return _import(where, "of_django", app, take_over, dry_run)
+
+
+def _import(where: Where, source: str, target: str, take_over: bool, dry_run: bool) -> Answer:
+    try:
+        from lockbeat.celery import importing as entries
+    except ImportError as problem:
+        raise MissingExtra(str(problem)) from None
+    try:
+        app = entries.app_of(target)
+    except LockbeatError:
+        raise
+    except (Exception, SystemExit) as problem:
+        raise own_error(target, problem) from problem
+    try:
+        found = sorted(getattr(entries, source)(app), key=lambda entry: entry.name)
+    except LockbeatError:
+        raise
+    except Exception as problem:  # its database, its Redis
+        raise Problem(f"the entries of {target} can't be read: {type(problem).__name__}: {problem}") from problem
+    if not found:
+        raise Usage(f"{target} has no entries there")
+    if not dry_run:
+        found = where.ask(lambda lb: each(found, partial(entries.put, lb, take_over=take_over, by="import")))
+    for entry in found:
+        if entry.left:
+            complain(f"{entry.name} is left: {entry.left}")
+    return Answer([_row(entry) for entry in found], [Table([_cells(entry) for entry in found], wraps=["NOTES"])])
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    job = entry.job
+    return {
+        "entry": entry.name,
+        "task": entry.task or None,
+        "job": None if job is None else job.name,
+        "schedule": None if job is None else str(job.trigger),
+        "params": None if job is None else job.params,
+        "paused": entry.paused or None,
+        "left": entry.left or None,
+        "notes": list(entry.notes),
+    }
+
+
+def _cells(entry: Entry) -> dict[str, str]:
+    said = "left" if entry.job is None else "paused" if entry.paused else "job"
+    schedule = "-" if entry.job is None else str(entry.job.trigger)
+    notes = "; ".join(filter(None, (entry.paused, *entry.notes)))
+    return {"ENTRY": entry.name, "BECOMES": said, "SCHEDULE": schedule, "TASK": entry.task or "-", "NOTES": notes or "-"}
