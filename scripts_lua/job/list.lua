@@ -42,6 +42,7 @@ if #texts == 0 and state == '' then
 end
 
 local function holds(job)
+  if #texts == 0 then return true end
   local definition = read(defs, job) or ''
   for _, text in ipairs(texts) do
     if not string.find(definition, text, 1, true) then return false end

@@ -18,7 +18,7 @@ from tests.web.asking import Ask
 MANY = 2_500
 """Jobs, tasks: some times more than a page and a run of a script look at."""
 MOST = 50
-AT_MOST = {"/store": 250, "/tasks": 60, "/dead": 60}
+AT_MOST = {"/store": 250, "/tasks": 30}
 """Store examines the server; it does so once a minute."""
 QUERIES = {"/job": "?name=job-00100", "/backfill": "?name=job-00100", "/task": "?id=job-00100@1"}
 
@@ -42,7 +42,7 @@ def _task(n: int) -> Any:
 
 FILTERED = (
     *("/jobs?sort=next", "/jobs?tag=odd", "/jobs?state=failing", "/jobs?q=job-02", "/jobs?tag=none"),
-    *("/tasks?state=waiting&queue=queue-3", "/tasks?function=function-2", "/tasks?state=dead&function=none"),
+    *("/tasks?state=waiting&queue=queue-3", "/tasks?function=function-2", "/tasks?function=none"),
 )
 
 
