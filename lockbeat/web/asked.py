@@ -94,12 +94,12 @@ class Asked:
                 return value
         return ""
 
-    def url(self, page: str, **query: object) -> str:
+    def url(self, page: str, /, **query: object) -> str:
         """The path of a page of ours. What is None or empty is left out."""
         said = {name.rstrip("_"): str(value) for name, value in query.items() if value not in (None, "", False)}
         return f"{self.base}/{page}{'?' + urlencode(said) if said else ''}"
 
-    def again(self, **query: object) -> str:
+    def again(self, /, **query: object) -> str:
         """The path of this page with other words in its query."""
         return self.url(self.path.lstrip("/"), **{**self.query, **query})
 

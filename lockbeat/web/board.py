@@ -22,7 +22,7 @@ from lockbeat.web.look import Look, Page
 from lockbeat.web.render import ASSETS, TOKEN, render
 from lockbeat.web.stream import Streams
 
-log = logging.getLogger("lockbeat.web")
+log = logging.getLogger("lockbeat")  # which escapes what is foreign in a line
 
 PATIENCE = 15.0
 """Seconds that a page may take; the store's own timeout is shorter."""

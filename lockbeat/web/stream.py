@@ -20,7 +20,7 @@ from lockbeat.leases.lease import monotonic
 from lockbeat.web.asked import Asked, Refused
 from lockbeat.web.render import TOKEN
 
-log = logging.getLogger("lockbeat.web")
+log = logging.getLogger("lockbeat")
 
 MOST = 64
 """Streams at a time, of all users."""

@@ -152,6 +152,7 @@ def test_secrets_in_params() -> None:
         "/job?name=report&run=other!00", "/tasks?state=x", "/jobs?q=%ff", "/backfill?name=report&start=yesterday",
         "/backfill?name=report&start=2000-01-01T00:00", "/backfill?name=report&start=2999-01-01T00:00",
         "/job?name=" + "x" * 1100, "/jobs?" + "&".join(f"a{n}=1" for n in range(60)), "/jobs?q=" + "x" * 5000,
+        "/jobs?page=1&self=2&query=3&after=a",
         "/jobs?sort=next&after=x", "/tasks?after=x+y+z", "/tasks?after=ready+0+%C4%80", "/instances?owner=",
     ],
 )  # fmt: skip
