@@ -256,6 +256,7 @@ async def test_times_are_in_the_readers_zone_and_keys_lead_everywhere(lb: Lockbe
     await lb.jobs.put("report", Every(3600))
     async with opened(browser, color_scheme="light") as page:
         await page.goto(f"{at}jobs")
+        await expect(page.locator("[data-live]")).to_have_text("live")  # its script hears keys
         slot = page.locator("tr", has_text="noon").locator("td time").first
         zone = datetime.now().astimezone().tzinfo
         assert zone is not None
@@ -275,9 +276,11 @@ async def test_times_are_in_the_readers_zone_and_keys_lead_everywhere(lb: Lockbe
         await page.keyboard.type("rep")
         await page.keyboard.press("Enter")
         await expect(page.locator("tbody tr")).to_have_count(1)
+        await expect(page.locator("[data-live]")).to_have_text("live")
         await page.keyboard.press("j")
         await page.keyboard.press("Enter")
         await expect(page.locator("h1")).to_contain_text("report")
+        await expect(page.locator("[data-live]")).to_have_text("live")
         await page.keyboard.press("g")
         await page.keyboard.press("d")
         await expect(page.locator("h1")).to_contain_text("Dead")
