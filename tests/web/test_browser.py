@@ -196,9 +196,14 @@ async def test_each_thing_that_is_done_to_a_job_is_done(lb: Lockbeat, at: str, b
         await hand.press(page.get_by_label("nobody knows"), "Space")
         await hand.press(page.get_by_role("button", name="Begin the backfill"))
         await expect(page.locator(".said")).to_contain_text("a backfill of report has begun")
-        for button, state in (("Pause it", "paused"), ("Let it go on", "running"), ("Cancel it", "cancelled")):
+        steps = (
+            ("Pause it", "is paused", "paused"),
+            ("Let it go on", "goes on", "running"),
+            ("Cancel it", "is cancelled", "cancelled"),
+        )
+        for button, said, state in steps:
             await hand.press(page.get_by_role("button", name=button).first)
-            await expect(page.locator(".said")).to_contain_text("the backfill")
+            await expect(page.locator(".said")).to_have_text(f"the backfill {said}")
             found = await lb.jobs.get_backfill(name)
             assert found is not None
             assert found.state == state
