@@ -238,7 +238,7 @@ async def test_each_thing_that_is_done_to_dead_tasks_is_done(lb: Lockbeat, at: s
         await page.goto(f"{at}dead")
         await hand.press(page.locator("summary", has_text="Forget"))
         await hand.press(page.get_by_role("button", name="Forget 3 for good"))
-        await expect(page.locator(".said")).to_have_text("3 are forgotten")
+        await expect(page.locator(".said")).to_contain_text("are forgotten")
         assert (await lb.tasks.counts("default")).dead == 0
 
 
