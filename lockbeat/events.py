@@ -302,6 +302,8 @@ class Hooks:
         self.store_back: Hook[StoreBack] = Hook(self, "store_back")
         self.dropped = 0
         """Events that were not told, as a hook had too many to do. The log says it, too."""
+        self.spans: Any = None
+        """Makes spans of what is spawned and run, see `lockbeat.otel`; None: nobody does."""
         self.loop: asyncio.AbstractEventLoop | None = None
         self.thread = 0
         self._told: dict[object, float] = {}

@@ -78,6 +78,11 @@ class Outbox:
         hooks: Hooks = self._store.events
         return [*FOR_CONSUMERS] if self._consumers else [word for word, hook in WORDS.items() if getattr(hooks, hook).heard]
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything is being told."""
+        return any(mine.tasks for mine in self._shards)
+
     async def register(self) -> None:
         """Say for what it listens, so that nothing is lost from now on. Raises StoreError."""
         if self.words:
@@ -106,10 +111,12 @@ class Outbox:
         if not self.words:
             return None
         mine = self._shards[shard]
-        next_in = await self._take(shard, max(MOST - len(mine.telling), 0))
+        room = max(MOST - len(mine.telling), 0)
+        next_in = await self._take(shard, room)
         if mine.told:
             return 0
-        return at_most(next_in, KEEP if mine.telling else None)
+        # Without room it is told when there is some.
+        return at_most(next_in if room else None, KEEP if mine.telling else None)
 
     async def _take(self, shard: int, limit: int) -> float | None:
         mine, asked_at = self._shards[shard], monotonic()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -13,6 +13,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from lockbeat import settings
+from lockbeat.alarms import Monitor, Webhook, check_monitors
 from lockbeat.client import Lockbeat
 from lockbeat.connection import check_provider
 from lockbeat.counting import Counting
@@ -34,6 +35,9 @@ from lockbeat.values.durations import Seconds, seconds
 from lockbeat.values.links import check_link
 from lockbeat.values.names import check_name
 
+WEBHOOK_TIMEOUT = 30.0
+"""Seconds that one try of a webhook may take."""
+
 
 class Beat(Declared):
     """Declares jobs and serves them: `beat.run()`, `await beat.serve()`, or `async with beat.lifespan()`.
@@ -50,6 +54,7 @@ class Beat(Declared):
     wait_for_store: False: start though the store is away, and serve when it is there.
     version: of the code, to be compared: an int, or numbers with dots such as "2030.1.31"; None: the one that is declared later
         is the newer. While instances of a newer one live, older ones change none of its jobs.
+    monitors: services that are told of each slot, and webhooks: `lockbeat.alarms`, see docs/monitors.md.
     namespace, owner, shards, timeout, credential_provider, log_url: as for Lockbeat.
 
     What is not given of these is as configured by $LOCKBEAT_QUEUE, $LOCKBEAT_CONCURRENCY and so on, or by [tool.lockbeat] in
@@ -74,6 +79,7 @@ class Beat(Declared):
         credential_provider: Any = None,
         version: str | int | None = None,
         log_url: str | None = None,
+        monitors: Sequence[Monitor | Webhook] | None = None,
     ) -> None:
         said = settings.all_found(
             queue=queue,
@@ -90,6 +96,8 @@ class Beat(Declared):
         """Its options, and where each came from."""
         super().__init__(said["queue"].value)
         self._number = check_version(version)
+        self._monitors = check_monitors(monitors)
+        self.declare_webhooks()
         if lifespan is not None:
             check_lifespan(lifespan)
         self._around = lifespan
@@ -196,6 +204,12 @@ class Beat(Declared):
     def tell(self, events: Hooks) -> None:
         """Have these hooks, of the client that it shares."""
         self._events = events
+
+    def declare_webhooks(self) -> None:
+        """Declare the tasks of its webhooks."""
+        for one in self._monitors:
+            if isinstance(one, Webhook):
+                self.task(name=one.task, timeout=WEBHOOK_TIMEOUT)(one.deliver)
 
     @property
     def made_with(self) -> Lockbeat | None:
@@ -313,6 +327,8 @@ class Beat(Declared):
             self.stall,
             self._leases_ms(),
             self.version,
+            self._monitors,
+            self.queue,
         )
 
     def lifespan(

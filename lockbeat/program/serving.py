@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import anyio
 from anyio.abc import TaskStatus
 
+from lockbeat.alarms import Alarms, Monitor, Webhook
 from lockbeat.client import Lockbeat
 from lockbeat.errors import StoreError, StoreFormatError
 from lockbeat.health import Health
@@ -50,6 +51,9 @@ class Program:
     """What its jobs and tasks say of theirs."""
     version: Version | None = None
     """Of its code; None: it declares no jobs."""
+    monitors: Sequence[Monitor | Webhook] = ()
+    queue: str = "default"
+    """Where the tasks of its webhooks go."""
 
 
 class Serving(Serves):
@@ -82,7 +86,8 @@ class Serving(Serves):
             self._store, client.jobs, program.jobs, self._worker if work else None, program.durability, program.version
         )
         self._backfiller = Backfiller(self._store)
-        self._outbox = Outbox(self._store)
+        self._alarms = Alarms(program.monitors, program.jobs, client.jobs, client.tasks, program.queue)
+        self._outbox = Outbox(self._store, [self._alarms.tell] if program.monitors else [])
         self._health = health
         self._pulse = Turns()  # of the heartbeat
 
@@ -138,6 +143,7 @@ class Serving(Serves):
         finally:
             with anyio.CancelScope(shield=True):
                 await self._outbox.aclose()
+                await self._alarms.aclose()
                 await self._shut_down()
 
     def _what(self) -> str:

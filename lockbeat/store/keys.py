@@ -50,7 +50,7 @@ KEYS = {
     "job:changes": "hash    job -> who did what to it",
     "job:origin": "zset    origin and job, in lexical order; and jobs that were removed, and left something behind",
     "job:applied": "zset    PX; origin by the number of the latest apply of its jobs",
-    "job:counts": "hash    job -> how often what became of its slots; and what its ledger has forgotten",
+    "job:counts": "hash    job -> how often what became of its slots, and what its ledger has forgotten; who listens for events",
     "version": "string  the versions of the programs that declare jobs, see _lib/version",
     # past slots that are fired one after the other, see _lib/backfill
     "backfill": "hash    job -> its backfill",
@@ -59,7 +59,7 @@ KEYS = {
     "calendar": "hash    calendar -> where its days come from",
     "calendar:days": "hash    calendar -> its days",
     # which slots are kept, see _lib/ledger
-    "ledger:order": "zset    job and slot, in lexical order; behind all jobs what was entered when",
+    "ledger:order": "zset    job and slot, in lexical order; behind all jobs what was entered when, and events",
     # tasks, see _lib/task
     "task": "hash    task id -> its record",
     "task:lease": "hash    task id -> lease",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 from lockbeat import program
+from lockbeat.alarms import Monitor, Webhook
 from lockbeat.errors import LockbeatError
 from lockbeat.events import Hooks
 from lockbeat.health import Health
@@ -59,6 +60,7 @@ class Beat(Declared):
         credential_provider: Any = None,
         version: str | int | None = None,
         log_url: str | None = None,
+        monitors: Sequence[Monitor | Webhook] | None = None,
     ) -> None:
         if lifespan is not None:
             check_lifespan(lifespan)
@@ -76,10 +78,12 @@ class Beat(Declared):
             lifespan=None if lifespan is None else lambda _: around(lifespan, self),
             wait_for_store=wait_for_store,
             version=version,
+            monitors=monitors,
             **self._options,
         )
         super().__init__(self._beat.queue)
         self._beat.share(self)
+        self._beat.declare_webhooks()
         if shared is not None:
             self._beat.tell(shared.events)
         self._shared = shared is not None

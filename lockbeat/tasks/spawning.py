@@ -49,12 +49,21 @@ class Spawning(Look):
         Raises: NotDurable when the durability is not met in time; the tasks are withdrawn.
         """
         of_type("tasks", tasks, Iterable, "NewTasks in a list")
+        tasks = [*tasks]
+        for task in tasks:
+            of_type("tasks", task, NewTask, "NewTask")
+        spans = self._store.events.spans
+        if spans is None or not tasks:
+            return await self._spawn_all(tasks, durability)
+        with spans.sending(tasks) as sent:
+            return await self._spawn_all(sent, durability)
+
+    async def _spawn_all(self, tasks: Sequence[NewTask], durability: Durability | None) -> list[Spawned]:
         rows: list[Row] = []
         hold_ms = durability.timeout_ms + round(3000 * self._store.timeout) if durability is not None else 0
         by_shard: dict[int, list[int]] = defaultdict(list)
         delays = []
         for at, task in enumerate(tasks):
-            of_type("tasks", task, NewTask, "NewTask")
             call = self._store.new_call()
             rest = call if task.idempotency_key is None else _digest(task.queue, task.idempotency_key)
             task_id = f"{queue_tag(task.queue)}-{rest}"

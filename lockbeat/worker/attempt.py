@@ -38,7 +38,7 @@ class Attempt(Holder):
 
     __slots__ = (
         *("_grace", "abandoned", "became", "began", "ended", "took", "function", "held", "limit"),
-        *("problem", "result", "runner", "running", "stopped", "task"),
+        *("problem", "result", "runner", "running", "span", "stopped", "task"),
     )
 
     def __init__(self, task: Task, function: Function, asked_at: float, grace: float) -> None:
@@ -53,6 +53,8 @@ class Attempt(Holder):
         self.limit: asyncio.TimerHandle | None = None  # when its max_duration should be over
         self.runner: asyncio.Task[None] | None = None
         self.running = False
+        self.span: Any = None
+        """What is traced of it; None: nothing is."""
         self.abandoned = False
         self.ended = False  # what is left is to report the outcome, which no loss makes untrue
         self.stopped: str | None = None

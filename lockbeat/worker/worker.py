@@ -271,8 +271,13 @@ class Worker:
     async def _execute(self, attempt: Attempt) -> None:
         if attempt.task.ends_in is not None:
             attempt.limit = self._store.loop.call_later(attempt.task.ends_in, self._ask, attempt)
+        spans = self._store.events.spans
+        if spans is not None:
+            attempt.span = spans.processing(attempt.task)
         try:
             failure = await attempt.outcome()
+            if attempt.span is not None:
+                attempt.span.ended(failure and failure.type, failure.summary if failure else "", attempt.problem)
         except BaseException:  # Ctrl-C, in a program that leaves it to Python
             self._ended(attempt)
             raise
@@ -291,6 +296,8 @@ class Worker:
             counting.ran(attempt.task.job, attempt.task.name, attempt.became, attempt.took)
         if attempt.limit is not None:
             attempt.limit.cancel()
+        if attempt.span is not None:
+            attempt.span.settled()
         self._keeper.drop(attempt.held)
         attempt.held.holder = NOBODY  # a circle: what is in one stays until Python's collector comes by
         del self._attempts[attempt.task]

@@ -3,6 +3,7 @@
 --   order  zset  JOB \255 SLOT_MS, 15 digits, all of score 0: a job's slots in order. Behind all jobs, as no name begins so:
 --                \255 AT, 15 digits, and after a \254 each JOB \255 SLOT_MS, or JOB!ID of a run that was triggered, that one run of a script
 --                entered at that time; \255\255 AT ...: of these again those that did not end well, or were triggered
+--                \255\255\255 ...: events, see _lib/events
 -- A slot's line is written once a run of a script, so it costs a slot next to nothing. What the ledger has forgotten is taken out of it
 -- later, see log_thin.
 -- needs: _lib/places _lib/past _lib/counts _lib/reasons _lib/events

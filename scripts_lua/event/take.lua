@@ -15,7 +15,7 @@
 -- include: _lib/events
 
 local LISTENS_MS, OLD_MS = 600000, 3600000
-local LOOK, EVENTS = 1000, '\255\255\255'
+local LOOK, CHAIN, EVENTS = 1000, 10, '\255\255\255'
 local order, counts = index(KEYS[1]), page(KEYS[2])
 local limit, lease, wanted, listened = tonumber(ARGV[4]), tonumber(ARGV[5]), {}, {}
 
@@ -53,7 +53,7 @@ moved(ARGV[2])
 moved(ARGV[3], at(now + lease))
 
 local dropped = tonumber(read(counts, '\255\255') or '0') or 0
-local busy, found, next_ms = {}, {}, 0
+local busy, found, chains, next_ms = {}, {}, {}, 0
 for i, member in ipairs(range(order, '(' .. at(now + 1), '+', LOOK)) do
   if i == 1 then next_ms = tonumber(string.sub(member, 4, 18)) end
   busy[string.match(member, '^([^\254]*)', 47)] = true
@@ -76,6 +76,8 @@ for _, member in ipairs(waiting) do
     leave(order, member)
     enter(order, at(now + lease) .. string.sub(member, 19), 0)
     found[#found + 1] = string.sub(at(now + lease), 4) .. string.sub(member, 19)
+    chains[job] = (chains[job] or 0) + 1
+    if job ~= '' and chains[job] == CHAIN then busy[job] = true end  -- they are told one by one, and the others' wait for none
   end
 end
 if read(counts, '\255\255') then erase(counts, '\255\255') end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -12,8 +13,8 @@ import pytest
 
 from lockbeat import Beat, Fixed, Lockbeat
 from lockbeat.errors import StoreError
-from lockbeat.events import Hooks
-from lockbeat.jobs import Outbox
+from lockbeat.events import Hooks, TaskDead
+from lockbeat.jobs import Outbox, outbox
 from lockbeat.jobs.outbox import LEASE_MS, WORDS
 from tests.beats import Beats, Hands, backdate, eventually, fired, minutely, overdue, scheduler
 from tests.conftest import Backend, Connect, needs, only, wait_until
@@ -41,17 +42,17 @@ async def listening(*clients: Lockbeat) -> AsyncIterator[list[Told]]:
     """What each of these clients is told, while an outbox of each is served."""
     told = [hear(lb.events) for lb in clients]
     outboxes = [Outbox(lb.store) for lb in clients]
-    for outbox in outboxes:
-        await outbox.register()
-    serving = [asyncio.create_task(outbox.serve(shard)) for outbox in outboxes for shard in range(clients[0].store.shards)]
+    for each in outboxes:
+        await each.register()
+    serving = [asyncio.create_task(each.serve(shard)) for each in outboxes for shard in range(clients[0].store.shards)]
     try:
         yield told
     finally:
         for task in serving:
             task.cancel()
         await asyncio.gather(*serving, return_exceptions=True)
-        for outbox in outboxes:
-            await outbox.aclose()
+        for each in outboxes:
+            await each.aclose()
 
 
 def kept(lb: Lockbeat, raw: Any) -> int:
@@ -191,20 +192,55 @@ async def test_beyond_its_room_the_store_drops_events_and_whoever_listens_says_h
     lb: Lockbeat, raw: Any, connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with connect() as other:
-        outbox = Outbox(other.store)
+        telling = Outbox(other.store)
         told = hear(other.events)
-        await outbox.register()
+        await telling.register()
         key, long_ago = lb.store.keys.key(0, "ledger:order"), b"\xff\xff\xff" + b"0" * 35
         raw.zadd(key, {long_ago + f"{number:08d}\xfe".encode("latin-1") + b'dead ["x"]': 0 for number in range(10_000)})
         await fails(lb, raw)
         assert kept(lb, raw) == 10_000
         for _ in range(30):
-            await outbox.tick(0)
-        await outbox.aclose()
+            await telling.tick(0)
+        await telling.aclose()
     assert other.events.dropped == 10_001
     assert "events were dropped" in caplog.text
     assert told == []
     assert kept(lb, raw) == 0
+
+
+@only("memory", "valkey")
+async def test_who_has_no_room_for_more_events_asks_for_none_until_it_has(
+    lb: Lockbeat, raw: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "MOST", 2)
+    may, told = threading.Event(), list[str]()
+
+    @lb.events.task_dead
+    def hang(event: TaskDead) -> None:
+        may.wait()
+        told.append(event.task_id)
+
+    telling = Outbox(lb.store)
+    await telling.register()
+    for _ in range(5):
+        await fails(lb, raw)
+    shard = next(
+        at for at in range(lb.store.shards) if raw.zlexcount(lb.store.keys.key(at, "ledger:order"), b"[\xff\xff\xff", b"+")
+    )
+    await telling.tick(shard)
+    for _ in range(3):
+        pause = await telling.tick(shard)
+        assert pause is not None
+        assert pause > 1, "it would spin"
+    may.set()
+
+    async def all_told() -> bool:
+        await telling.tick(shard)
+        return len(told) == 5
+
+    await eventually(all_told, "all are told")
+    assert len({*told}) == 5
+    await telling.aclose()
 
 
 @only("memory")
@@ -221,8 +257,7 @@ async def test_who_has_left_is_kept_nothing_for_after_ten_minutes(lb: Lockbeat, 
         assert kept(lb, raw) == 1
         async with connect() as third:
             third.events.slot_missed(print)
-            outbox = Outbox(third.store)
-            await outbox.tick(0)
+            await Outbox(third.store).tick(0)
             assert kept(lb, raw) == 0, "nobody listens for it any more"
 
 

@@ -33,7 +33,7 @@ PAIRS: dict[type[Any], type[Any]] = {
 WITHIN: dict[type[Any], set[str]] = {
     # Between the parts of the asynchronous client: they speak of shards, rows, event loops and what a worker claims.
     lockbeat.Lockbeat: {"store", "keeper", "counting"},
-    lockbeat.Beat: {"use", "made_with", "tell", "patience", "abandoned", "share", "client", "counting"},
+    lockbeat.Beat: {"use", "made_with", "tell", "declare_webhooks", "patience", "abandoned", "share", "client", "counting"},
     lockbeat.Lock: {"told", "trusted_until", "lose"},
     lockbeat.ClaimHandle: {"told", "trusted_until", "lose"},
     jobs.Jobs: {"shard_of", "declare", "forget_removed", "stand_again", "pause_failing", "resume_due", "see_failure"},

@@ -1,0 +1,1 @@
+"""Alarms by others: against local servers that speak the APIs of the services."""
