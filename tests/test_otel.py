@@ -134,7 +134,7 @@ async def test_a_request_s_spawn_and_the_run_in_another_process_are_one_linked_t
 @only("memory", "valkey")
 @pytest.mark.parametrize("kind", ["async", "plain"])
 async def test_a_failure_is_in_its_span_and_each_attempt_is_linked(
-    lb: Lockbeat, connect: Connect, telemetry: Telemetry, kind: str
+    lb: Lockbeat, connect: Connect, telemetry: Telemetry, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     beat = Beat(lb)
     telemetry.instrument(beat)
@@ -172,6 +172,7 @@ async def test_a_failure_is_in_its_span_and_each_attempt_is_linked(
         "settle": 2,
     }
     assert points["messaging.process.duration"][0].explicit_bounds[0] == 0.005
+    assert "Failed to detach" not in caplog.text
     uninstrument(beat)
     await lb.tasks.spawn("mail")
     assert len(telemetry.spans("send")) == 1

@@ -58,7 +58,8 @@ class Schedule:
             trigger = trigger.trigger if isinstance(trigger, Between) else trigger.slots
         margin_ms = max(job.window_ms or MINUTE_MS, MINUTE_MS) + job.jitter_ms
         if isinstance(trigger, Every) and (named or trigger.period_ms >= MINUTE_MS):
-            return cls(None, max(trigger.period_ms, MINUTE_MS), "UTC", margin_ms, job.timeout_ms)
+            line = _crontab(trigger)
+            return cls(line, None if line else max(trigger.period_ms, MINUTE_MS), "UTC", margin_ms, job.timeout_ms)
         if isinstance(trigger, Cron):
             fields = trigger.expression.split()
             if len(fields) == 6 and (named or fields[0].isdecimal()):
@@ -66,6 +67,21 @@ class Schedule:
             if len(fields) == 5 and all(re.fullmatch(r"[0-9a-z*,/-]+", field, re.IGNORECASE) for field in fields):
                 return cls(" ".join(fields), None, trigger.timezone, margin_ms, job.timeout_ms)
         return None
+
+
+def _crontab(trigger: Every) -> str | None:
+    """A period as a cron line in UTC, where one has the same slots: services count a period from the last check-in, and drift."""
+    period, rest = divmod(trigger.period_ms, MINUTE_MS)
+    anchor, more = divmod(trigger.anchor_ms, MINUTE_MS)
+    if rest or more or not period:
+        return None
+    minute, hour = anchor % 60, anchor // 60
+    if 60 % period == 0 and period < 60:
+        return f"{minute % period}-59/{period} * * * *" if period > 1 else "* * * * *"
+    if period % 60 == 0 and 1440 % period == 0:
+        hours = period // 60
+        return f"{minute} {hour % hours}-23/{hours} * * *" if 1 < hours < 24 else f"{minute} {'*' if hours == 1 else hour} * * *"
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,10 +179,10 @@ class Outbox:
             mine.forget(taken)
 
     async def aclose(self) -> None:
-        """Have what was told forgotten, so that nobody tells it again. Bounded by the store's timeout."""
-        for shard, mine in enumerate(self._shards):
-            if mine.told:
-                with anyio.move_on_after(self._store.timeout):
+        """Have what was told forgotten, so that nobody tells it again. Bounded in time."""
+        with anyio.move_on_after(DRAIN):
+            for shard, mine in enumerate(self._shards):
+                if mine.told:
                     try:
                         await self._take(shard, 0)
                     except StoreError as problem:

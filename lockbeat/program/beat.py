@@ -22,6 +22,7 @@ from lockbeat.events import Hooks
 from lockbeat.health import Health
 from lockbeat.health.state import LIMIT
 from lockbeat.jobs import Jobs, Version, check_version, version_of
+from lockbeat.jobs.outbox import DRAIN
 from lockbeat.program import signals
 from lockbeat.program.comparing import Comparison, compare
 from lockbeat.program.declaring import Declared
@@ -258,7 +259,8 @@ class Beat(Declared):
     def patience(self) -> float:
         """Seconds that a shutdown takes at most."""
         timeout = seconds("timeout", self._options["timeout"])
-        return self.grace + 4 * timeout + (0.0 if self._around is None else self.grace + timeout)
+        hooks = 3 * DRAIN + timeout if self._monitors or any(hook.heard for hook in self._events.all) else 0.0
+        return self.grace + 4 * timeout + hooks + (0.0 if self._around is None else self.grace + timeout)
 
     @property
     def abandoned(self) -> list[str]:

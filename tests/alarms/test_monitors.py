@@ -183,8 +183,12 @@ async def test_several_beats_tell_each_slot_once(url: str, namespace: str, lb: L
     [
         (Job.declare("a", Cron("0 9 * * mon-fri", "Europe/Berlin")), ("0 9 * * mon-fri", None, "Europe/Berlin")),
         (Job.declare("a", Cron("0 30 9 * * *")), ("30 9 * * *", None, "UTC")),
-        (Job.declare("a", Every(7200)), (None, 7_200_000, "UTC")),
-        (Job.declare("a", Every(3600), start=datetime(2020, 1, 1, tzinfo=UTC)), (None, 3_600_000, "UTC")),
+        (Job.declare("a", Every(7200)), ("0 0-23/2 * * *", None, "UTC")),
+        (Job.declare("a", Every(3600), start=datetime(2020, 1, 1, tzinfo=UTC)), ("0 * * * *", None, "UTC")),
+        (Job.declare("a", Every(60)), ("* * * * *", None, "UTC")),
+        (Job.declare("a", Every(86_400, datetime(2030, 1, 1, 2, 30, tzinfo=UTC))), ("30 2 * * *", None, "UTC")),
+        (Job.declare("a", Every(5400)), (None, 5_400_000, "UTC")),
+        (Job.declare("a", Every(60, datetime(2030, 1, 1, 0, 0, 7, tzinfo=UTC))), (None, 60_000, "UTC")),
         (Job.declare("a", Every(1)), None),
         (Job.declare("a", Cron("* * * * * *")), None),
         (Job.declare("a", Cron("0 9 * * 5#2")), None),
@@ -194,6 +198,23 @@ async def test_several_beats_tell_each_slot_once(url: str, namespace: str, lb: L
 def test_a_monitor_is_made_from_the_trigger(job: Job, schedule: tuple[Any, ...] | None) -> None:
     found = Schedule.of(job)
     assert (found and (found.crontab, found.period_ms, found.timezone)) == schedule
+
+
+@pytest.mark.parametrize("minutes", [1, 2, 5, 7, 30, 60, 90, 120, 480, 1440])
+@pytest.mark.parametrize("anchor", [0, 1, 29, 61, 1337])
+def test_a_period_that_is_told_as_a_cron_line_has_the_same_slots(minutes: int, anchor: int) -> None:
+    """sentry-python #3179: services count a period from the last check-in, and take what comes on time for missed."""
+    trigger = Every(minutes * 60, anchor * 60_000)
+    found = Schedule.of(Job.declare("a", trigger))
+    assert found is not None
+    if found.crontab is None:
+        assert found.period_ms == minutes * 60_000
+        return
+    line, at = Cron(found.crontab), 1_893_456_000_000
+    for _ in range(200):
+        slot = line.next(at)
+        assert slot == trigger.next(at)
+        at = slot
 
 
 def test_no_two_jobs_share_a_slug() -> None:
