@@ -7,13 +7,12 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import anyio
 from anyio.abc import TaskStatus
 
 from lockbeat import settings
-from lockbeat.alarms import Monitor, Webhook, check_monitors
 from lockbeat.client import Lockbeat
 from lockbeat.connection import check_provider
 from lockbeat.counting import Counting
@@ -35,6 +34,9 @@ from lockbeat.values.checks import whole
 from lockbeat.values.durations import Seconds, seconds
 from lockbeat.values.links import check_link
 from lockbeat.values.names import check_name
+
+if TYPE_CHECKING:
+    from lockbeat.alarms import Monitor, Webhook
 
 WEBHOOK_TIMEOUT = 30.0
 """Seconds that one try of a webhook may take."""
@@ -97,7 +99,11 @@ class Beat(Declared):
         """Its options, and where each came from."""
         super().__init__(said["queue"].value)
         self._number = check_version(version)
-        self._monitors = check_monitors(monitors)
+        self._monitors: tuple[Monitor | Webhook, ...] = ()
+        if monitors is not None:
+            from lockbeat.alarms import check_monitors
+
+            self._monitors = check_monitors(monitors)
         self.declare_webhooks()
         if lifespan is not None:
             check_lifespan(lifespan)
@@ -208,9 +214,12 @@ class Beat(Declared):
 
     def declare_webhooks(self) -> None:
         """Declare the tasks of its webhooks."""
-        for one in self._monitors:
-            if isinstance(one, Webhook):
-                self.task(name=one.task, timeout=WEBHOOK_TIMEOUT)(one.deliver)
+        if self._monitors:
+            from lockbeat.alarms import Webhook
+
+            for one in self._monitors:
+                if isinstance(one, Webhook):
+                    self.task(name=one.task, timeout=WEBHOOK_TIMEOUT)(one.deliver)
 
     @property
     def made_with(self) -> Lockbeat | None:

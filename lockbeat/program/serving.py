@@ -9,11 +9,11 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import anyio
 from anyio.abc import TaskStatus
 
-from lockbeat.alarms import Alarms, Monitor, Webhook
 from lockbeat.client import Lockbeat
 from lockbeat.errors import StoreError, StoreFormatError
 from lockbeat.health import Health
@@ -27,6 +27,9 @@ from lockbeat.store.rows import Row
 from lockbeat.store.wakeup import Turns
 from lockbeat.triggers.rules import rules_version
 from lockbeat.worker import CLAIM_LEASE_MS, Function, Worker
+
+if TYPE_CHECKING:
+    from lockbeat.alarms import Alarms, Monitor, Webhook
 
 log = logging.getLogger("lockbeat")
 
@@ -86,8 +89,12 @@ class Serving(Serves):
             self._store, client.jobs, program.jobs, self._worker if work else None, program.durability, program.version
         )
         self._backfiller = Backfiller(self._store)
-        self._alarms = Alarms(program.monitors, program.jobs, client.jobs, client.tasks, program.queue)
-        self._outbox = Outbox(self._store, [self._alarms.tell] if program.monitors else [])
+        self._alarms: Alarms | None = None
+        if program.monitors:
+            from lockbeat.alarms import Alarms
+
+            self._alarms = Alarms(program.monitors, program.jobs, client.jobs, client.tasks, program.queue)
+        self._outbox = Outbox(self._store, [self._alarms.tell] if self._alarms is not None else [])
         self._health = health
         self._pulse = Turns()  # of the heartbeat
 
@@ -143,7 +150,8 @@ class Serving(Serves):
         finally:
             with anyio.CancelScope(shield=True):
                 await self._outbox.aclose()
-                await self._alarms.aclose()
+                if self._alarms is not None:
+                    await self._alarms.aclose()
                 await self._shut_down()
 
     def _what(self) -> str:

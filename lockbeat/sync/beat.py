@@ -7,10 +7,9 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lockbeat import program
-from lockbeat.alarms import Monitor, Webhook
 from lockbeat.errors import LockbeatError
 from lockbeat.events import Hooks
 from lockbeat.health import Health
@@ -28,6 +27,9 @@ from lockbeat.sync.verbs import Jobs, blocking
 from lockbeat.values.durations import Seconds
 
 log = logging.getLogger("lockbeat")
+
+if TYPE_CHECKING:
+    from lockbeat.alarms import Monitor, Webhook
 
 
 class Beat(Declared):

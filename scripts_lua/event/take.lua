@@ -19,9 +19,7 @@ local LOOK, CHAIN, EVENTS = 1000, 10, '\255\255\255'
 local order, counts = index(KEYS[1]), page(KEYS[2])
 local limit, lease, wanted, listened = tonumber(ARGV[4]), tonumber(ARGV[5]), {}, {}
 
-local function at(ms)
-  return EVENTS .. string.format('%015d', ms)
-end
+local function at(ms) return EVENTS .. string.format('%015d', ms) end
 
 -- An event may have been taken by another meanwhile, and told: then it is not found.
 local function moved(keys, to)
@@ -39,7 +37,7 @@ for word, ends in string.gmatch(said, ' (%l+) (%d+)') do
   ends = math.min(tonumber(ends), now + LISTENS_MS)
   if ends > now then listened[word] = ends end
 end
-local stale = false
+local stale
 for _, word in ipairs(cjson.decode(ARGV[1])) do
   wanted[word] = true
   if (listened[word] or 0) < now + LISTENS_MS / 2 then listened[word], stale = now + LISTENS_MS, true end
@@ -59,14 +57,10 @@ for i, member in ipairs(range(order, '(' .. at(now + 1), '+', LOOK)) do
   busy[string.match(member, '^([^\254]*)', 47)] = true
 end
 busy[''] = nil
--- What lies further ahead than it can was taken before the clock was set back.
-local waiting = range(order, '[' .. at(now + 2 * lease + 60000), '+', LOOK)
+local waiting = range(order, '[' .. at(now + 2 * lease + 60000), '+', LOOK)  -- of before the clock was set back
 for _, member in ipairs(range(order, '[' .. EVENTS, '(' .. at(now + 1), LOOK)) do waiting[#waiting + 1] = member end
 for _, member in ipairs(waiting) do
-  if #found == limit then
-    next_ms = now
-    break
-  end
+  if #found == limit then break end
   local job, word = string.match(member, '^([^\254]*)\254(%l+) ', 47)
   local old = (tonumber(string.sub(member, 19, 28)) or 0) * 1000 < now - OLD_MS
   if old or not (word and listened[word]) then
@@ -80,6 +74,7 @@ for _, member in ipairs(waiting) do
     if job ~= '' and chains[job] == CHAIN then busy[job] = true end  -- they are told one by one, and the others' wait for none
   end
 end
+if #found == limit then next_ms = now end
 if read(counts, '\255\255') then erase(counts, '\255\255') end
 local out = {now, next_ms, dropped}
 for _, text in ipairs(found) do out[#out + 1] = text end
