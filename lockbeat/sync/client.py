@@ -141,7 +141,7 @@ class Lockbeat:
     def _keep(self, new: Opened) -> Opened:
         if self._opened is not None:
             _kept.append(self._opened)
-        new.portal.settle = partial(_heard, new.lb)
+        new.portal.settle, new.portal.events = partial(_heard, new.lb), new.lb.events
         self._opened = new
         return new
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import selectors
 import socket
@@ -14,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from lockbeat.errors import LockbeatError, StoreError
+from lockbeat.events import Hooks
 
 log = logging.getLogger("lockbeat")
 T = TypeVar("T")
@@ -35,7 +37,7 @@ class Cut(StoreError):
 class Call:
     """One call: what is asked for, and what came of it."""
 
-    __slots__ = ("_ended", "ask", "begun", "on_end", "over", "problem", "result", "task", "undo", "wait")
+    __slots__ = ("_ended", "ask", "begun", "context", "on_end", "over", "problem", "result", "task", "undo", "wait")
 
     def __init__(
         self,
@@ -51,6 +53,8 @@ class Call:
         self._ended.acquire()
         self.wait = self._ended.acquire
         """Returns once it has ended; to one caller alone."""
+        self.context: contextvars.Context | None = None
+        """Of the caller, where it is to go along; a copy of it costs each call some time."""
         self.begun = self.over = False
         self.task: asyncio.Task[None] | None = None
         self.result: Any = None
@@ -147,6 +151,8 @@ class Portal:
         self.loop = asyncio.SelectorEventLoop(self._waiting)
         self.settle: Callable[[], Awaitable[Any]] | None = None
         """Waits until the store has heard all that was sent so far."""
+        self.events: Hooks | None = None
+        """Those of the client; they say whether calls are traced."""
         self._posted: deque[Call] = deque()
         self._begun: set[Call] = set()
         self._closed = self._roused = False
@@ -167,6 +173,8 @@ class Portal:
                 "or await the asynchronous client's"
             )
         call = Call(ask, undo)
+        if self.events is not None and self.events.spans is not None:
+            call.context = contextvars.copy_context()  # the span that is current
         try:
             self.post(call)
             call.wait()
@@ -195,7 +203,7 @@ class Portal:
         while self._posted:
             call = self._posted.popleft()
             self._begun.add(call)
-            call.task = self.loop.create_task(self._run(call))
+            call.task = self.loop.create_task(self._run(call), context=call.context)
 
     async def _run(self, call: Call) -> None:
         # No callback of the task: it would cost each call another turn of the loop.

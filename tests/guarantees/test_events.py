@@ -40,6 +40,9 @@ def hear(hooks: Hooks) -> Told:
 @asynccontextmanager
 async def listening(*clients: Lockbeat) -> AsyncIterator[list[Told]]:
     """What each of these clients is told, while an outbox of each is served."""
+    for lb in clients:
+        for shard in range(lb.store.shards):
+            await lb.store.listening(shard)
     told = [hear(lb.events) for lb in clients]
     outboxes = [Outbox(lb.store) for lb in clients]
     for each in outboxes:
