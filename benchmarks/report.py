@@ -236,6 +236,15 @@ def scale(result: dict[str, Any]) -> str:
         f"Idle among {jobs:,} jobs: {number(code['commands_per_second'])} commands a second. With {result['due']:,} due every "
         f"second, a slot costs the server {among} µs among them, {alone} alone."
     )
+    sets = ""
+    if "applied" in made:  # results of before have none
+        sets = "\n\n" + table(
+            (f"`lb.jobs.apply` of {jobs:,}", "s"), [(what, seconds) for what, seconds in made["applied"].items()]
+        )
+        sets += (
+            f"\n\n`lockbeat plan` of {jobs:,} jobs: {number(code['plan_s'])} s where nothing has changed, "
+            f"{number(code['plan_changed_s'])} s where all have."
+        )
     pages = table(
         (f"`lb.jobs.list(limit={result['page']})` among {jobs:,}", "ms, median", "ms, p90"),
         [(what, row["median"], row["p90"]) for what, row in made["pages"].items()],
@@ -257,7 +266,7 @@ def scale(result: dict[str, Any]) -> str:
             for others, row in by.items()
         ],
     )
-    return "\n\n".join([sizes, idle, pages, beside])
+    return "\n\n".join([sizes + sets, idle, pages, beside])
 
 
 def tasks(result: dict[str, Any]) -> str:

@@ -25,6 +25,7 @@ from lockbeat.fences import FencedValue
 from lockbeat.jobs import (
     Applied,
     Backfill,
+    Backfilled,
     Change,
     Explanation,
     History,
@@ -53,6 +54,7 @@ __all__ = [
     "At",
     "Attempt",
     "Backfill",
+    "Backfilled",
     "Beat",
     "Busy",
     "Calendar",

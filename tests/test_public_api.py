@@ -20,6 +20,7 @@ def test_the_package_exports_these_names_and_no_others() -> None:
         "At",
         "Attempt",
         "Backfill",
+        "Backfilled",
         "Beat",
         "Busy",
         "Calendar",

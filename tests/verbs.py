@@ -34,7 +34,7 @@ LOOKS = {
         "jobs.why",
         "jobs.changes",
     ),
-    *("jobs.get_backfill", "jobs.backfill as a plan", "fenced.get"),
+    *("jobs.get_backfill", "jobs.backfills", "jobs.backfill as a plan", "fenced.get"),
     *("calendars.get", "calendars.list", "calendars.users"),
 }
 """They answer what is so when they are answered, and change nothing."""
@@ -299,6 +299,7 @@ VERBS = {
     "jobs.pause": Verb(lambda lb, _: lb.jobs.pause("report", "why", by="alice"), True, lambda lb: lb.jobs.put(job())),
     "jobs.pause what is paused": Verb(lambda lb, _: lb.jobs.pause("report", by="alice"), False, paused),
     "jobs.resume": Verb(lambda lb, _: lb.jobs.resume("report", by="alice"), {"job": "report", "skipped": 0}, paused),
+    "jobs.resume and say why": Verb(lambda lb, _: lb.jobs.resume("report", reason="mended"), {"skipped": 0}, paused),
     "jobs.resume what is not paused": Verb(lambda lb, _: lb.jobs.resume("report"), None, lambda lb: lb.jobs.put(job())),
     "jobs.skip_next": Verb(lambda lb, _: lb.jobs.skip_next("report", 2, by="alice"), "then", lambda lb: lb.jobs.put(job())),
     "jobs.trigger": Verb(lambda lb, _: lb.jobs.trigger("report", {"n": 7}, by="alice"), {"created": True}, paused),
@@ -316,6 +317,7 @@ VERBS = {
         lambda lb: lb.jobs.put(job()),
     ),
     "jobs.get_backfill": Verb(lambda lb, _: lb.jobs.get_backfill("report"), {"state": "running", "by": "bob"}, backfilling),
+    "jobs.backfills": Verb(lambda lb, _: lb.jobs.backfills(), [{"job": "report", "by": "bob"}], backfilling),
     "jobs.pause_backfill": Verb(lambda lb, _: lb.jobs.pause_backfill("report", by="alice"), True, backfilling),
     "jobs.resume_backfill": Verb(lambda lb, _: lb.jobs.resume_backfill("report", by="alice"), True, backfill_paused),
     "jobs.cancel_backfill": Verb(lambda lb, _: lb.jobs.cancel_backfill("report", by="alice"), True, backfilling),

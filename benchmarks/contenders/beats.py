@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -76,24 +77,57 @@ def lockbeat() -> None:
 
         return job
 
-    def declared() -> Beat:
+    def declared(**more: Any) -> Beat:
         beat = Beat(URL, **OPTIONS.get("beat", {}))
         for number in range(JOBS):
-            beat.every(PERIOD, anchor=anchor + number * apart, name=f"job-{number}", **rest)(function())
+            beat.every(PERIOD, anchor=anchor + number * apart, name=f"job-{number}", **rest, **more)(function())
         for number in range(OPTIONS.get("yearly", 0)):
             expression = f"{number % 60} {number // 60 % 24} 1 1 *"
-            beat.cron(expression, name=f"yearly-{number}", **rest)(function())
+            beat.cron(expression, name=f"yearly-{number}", **rest, **more)(function())
         return beat
 
     empty, begun = rss(), time.monotonic()
     beats = [declared() for _ in range(OPTIONS.get("instances", 1))]
     took = time.monotonic() - begun
 
+    def made_of(jobs: int, rare: int, **options: Any) -> list[Job]:
+        when = Every(YEAR, datetime.fromtimestamp(YEAR, UTC))
+        tags = {True: ["rare"], False: ["often"]}
+        return [Job.declare(f"made-{n}", when, tags=tags[n % rare == 0], **options) for n in range(jobs)]
+
+    async def apply(lb: Lockbeat, jobs: int, rare: int) -> dict[str, float]:
+        """All new; all as they were; one in so many changed, and as many gone; and none left."""
+        some = set(range(0, jobs, rare))
+        changed = [made_of(1, 1, queue="other")[0] if n in some else job for n, job in enumerate(made_of(jobs, rare))]
+        changed = [replace(job, name=f"made-{n}", function=f"made-{n}") if n in some else job for n, job in enumerate(changed)]
+        kept = [job for n, job in enumerate(changed) if n - 1 not in some]
+        times = {}
+        for what, jobs_now in (
+            ("new", made_of(jobs, rare)),
+            ("as they were", made_of(jobs, rare)),
+            ("some changed", kept),
+            ("none left", []),
+        ):
+            started = time.monotonic()
+            await lb.jobs.apply(jobs_now, origin="bench", prune=True)
+            times[what] = time.monotonic() - started
+        return times
+
+    async def compare(_: Lockbeat) -> dict[str, float]:
+        """What a deploy of the same would do, and of the same in another queue."""
+        times = {}
+        for what, options in (("as it is", {}), ("all changed", {"queue": "other"})):
+            beat = declared(**options)
+            started = time.monotonic()
+            await beat.compare()
+            times[what] = time.monotonic() - started
+        return times
+
     async def put(lb: Lockbeat, jobs: int, rare: int) -> dict[str, float]:
         """As a program does that makes jobs at run time: all new, and all as they were."""
-        when, times = Every(YEAR, datetime.fromtimestamp(YEAR, UTC)), {}
+        times = {}
         for what in ("new", "as they were"):
-            made = [Job.declare(f"made-{n}", when, tags=["rare"] if n % rare == 0 else ["often"]) for n in range(jobs)]
+            made = made_of(jobs, rare)
             started = time.monotonic()
             await lb.jobs.put(*made)
             times[what] = time.monotonic() - started
@@ -119,7 +153,8 @@ def lockbeat() -> None:
                 return lambda **given: asyncio.run_coroutine_threadsafe(question(lb, **given), loop).result()
 
             say({"setup_s": time.monotonic() - started, "declare_s": took, "cpu": time.process_time(), "rss": rss() - empty})
-            answer_from_thread(stat=stat, lateness=lateness, put=asked(put), page=asked(page))
+            verbs = {verb.__name__: asked(verb) for verb in (put, page, apply, compare)}
+            answer_from_thread(stat=stat, lateness=lateness, **verbs)
             await asyncio.sleep(math.inf)
 
     asyncio.run(main())

@@ -54,10 +54,13 @@ def in_code(bench: Bench, jobs: int, scripts: list[dict[str, Any]]) -> dict[str,
         child, again = start("lockbeat", it, 0, yearly=jobs)
         with child, Monitor(it) as monitor:
             time.sleep(2)
-            monitor.reset()
             before, watched = Seen.of(it), bench.pick(40.0, 8.0)
+            monitor.catch_up()
+            monitor.reset()  # what was asked so far, by us
             time.sleep(watched)
-            idle = {"commands_per_second": monitor.total() / watched, "server_cpu": (Seen.of(it).cpu - before.cpu) / watched}
+            sent = monitor.total()
+            idle = {"commands_per_second": sent / watched, "server_cpu": (Seen.of(it).cpu - before.cpu) / watched}
+            planned = child.ask("compare")
         scripts.append(scripts_seen(it))
     ticks = {}
     for others in (0, jobs):
@@ -73,6 +76,8 @@ def in_code(bench: Bench, jobs: int, scripts: list[dict[str, Any]]) -> dict[str,
         "again_s": again["setup_s"],
         "store_bytes": occupied / jobs,
         "process_bytes": first["rss"] / jobs,
+        "plan_s": planned["as it is"],
+        "plan_changed_s": planned["all changed"],
         **idle,
         "fire_us_alone": ticks[0]["server_us_per_fire"],
         "fire_us_among": ticks[jobs]["server_us_per_fire"],
@@ -80,7 +85,7 @@ def in_code(bench: Bench, jobs: int, scripts: list[dict[str, Any]]) -> dict[str,
 
 
 def at_run_time(bench: Bench, jobs: int, scripts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Put, put again, list; what an instance has in memory that declares none of them."""
+    """Put, put again, list; what an instance has in memory that declares none of them. And the same as the set of an origin."""
     bench.log(f"scale: {jobs} jobs made at run time")
     with server() as it:
         empty = used_memory(it)
@@ -101,7 +106,13 @@ def at_run_time(bench: Bench, jobs: int, scripts: list[dict[str, Any]]) -> dict[
             grown = child.ask("stat")["rss"] - before
         occupied = used_memory(it) - empty
         scripts.append(scripts_seen(it))
+    with server() as it:
+        child, _ = start("lockbeat", it, 0)
+        with child:
+            applied = child.ask("apply", jobs=jobs, rare=RARE)
+        scripts.append(scripts_seen(it))
     return {
+        "applied": applied,
         "put_s": put["new"],
         "put_again_s": put["as they were"],
         "store_bytes": occupied / jobs,

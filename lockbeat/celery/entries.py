@@ -12,7 +12,8 @@ from kombu.utils import json as _kombu_json
 
 from lockbeat.celery.schedules import trigger_of
 from lockbeat.errors import InvalidArgument, InvalidType, LockbeatError
-from lockbeat.jobs.definition import MOST_PARAMS, Job
+from lockbeat.jobs.definition import Job
+from lockbeat.jobs.options import MOST_PARAMS
 from lockbeat.retry import MOST_ATTEMPTS, Exponential
 from lockbeat.triggers import Every, Trigger
 

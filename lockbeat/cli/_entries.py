@@ -9,13 +9,14 @@ import typer
 
 from lockbeat.cli._output import clock, first_line, zone_of
 from lockbeat.jobs import LedgerEntry
+from lockbeat.jobs.why import told_of
 from lockbeat.store import reasons
 from lockbeat.store.records import JobCounts
 from lockbeat.values.durations import brief, instant
 
 ENTRY = (
     "job slot task_id state reason code by fence attempt max_attempts at started_at ended_at retry_at last_slot count lateness "
-    "attempts_made"
+    "attempts_made backfill"
 )
 """What JSON says of one."""
 MOST_MS = 253_402_300_800_000  # the year 10000
@@ -35,7 +36,7 @@ def took(entry: LedgerEntry) -> str:
 
 def late(entry: LedgerEntry) -> str:
     """How long after the slot it was fired."""
-    if entry.at_ms is None or entry.run or entry.state in ("missed", "skipped"):
+    if entry.at_ms is None or entry.run or entry.backfill or entry.state in ("missed", "skipped"):
         return "-"
     return brief(entry.at_ms - entry.slot_ms)
 
@@ -50,7 +51,11 @@ def remark(entry: LedgerEntry) -> str:
     remarks = [f"in attempt {entry.attempt}"] if (entry.attempt or 0) > 1 else []
     if state_of(entry) == "waiting":
         remarks.append(f"no worker has begun it{f'; fired by {entry.by}' if entry.by else ''}")
-    return ": ".join([*remarks, *filter(None, [_note(entry)])]) or "-"
+    note = _note(entry)
+    if entry.backfill:
+        said = f"backfilled by {told_of(entry.backfill)}"
+        note = said if note in ("", reasons.SENTENCES[reasons.BACKFILLED]) else f"{note}; {said}"
+    return ": ".join([*remarks, *filter(None, [note])]) or "-"
 
 
 def _note(entry: LedgerEntry) -> str:
@@ -91,16 +96,17 @@ def instant_of(text: str) -> int:
 
 
 def ago_or_at(text: str) -> str:
-    """How long ago, as 90s, 30m, 24h, 7d, 2w; or an instant. Kept as text: how long ago is reckoned by the store's clock."""
+    """How long ago (or from now), as 90s, 30m, 24h, 7d, 2w; or an instant. Kept as text: it is reckoned by the store's clock."""
     if not re.fullmatch(r"\d{1,9}[smhdw]", text):
         instant_of(text)
     return text
 
 
-def instant_at(text: str | None, now: float) -> datetime | None:
-    """What `ago_or_at` let through, as an instant."""
+def instant_at(text: str | None, now: float, *, ahead: bool = False) -> datetime | None:
+    """What `ago_or_at` let through, as an instant. `ahead`: 24h is so long from now, not so long ago."""
     if text is None:
         return None
     if text[-1] in UNITS:
-        return instant(max(round((now - int(text[:-1]) * UNITS[text[-1]]) * 1000), 0))
+        seconds = int(text[:-1]) * UNITS[text[-1]]
+        return instant(min(max(round((now + (seconds if ahead else -seconds)) * 1000), 0), MOST_MS - 1))
     return instant(instant_of(text))

@@ -70,7 +70,8 @@ def job_of(said: Mapping[str, Any]) -> Job:
     for unknown in sorted(options.keys() - OPTIONS):
         near = difflib.get_close_matches(unknown, sorted(OPTIONS), 1)
         raise InvalidArgument(unknown, f"no such option of a job{f'; did you mean {near[0]!r}?' if near else ''}")
-    name = options.pop("name", None)
+    if (name := options.pop("name", None)) is None:
+        raise InvalidArgument("name", "the job has none")
     trigger = _trigger(options)
     for instant in options.keys() & {"start", "end"}:
         options[instant] = _time(instant, options[instant])

@@ -19,7 +19,8 @@ from lockbeat.errors import Conflict, InvalidArgument, InvalidType
 from lockbeat.jobs import plan
 from lockbeat.jobs.backfills import Backfills
 from lockbeat.jobs.control import who
-from lockbeat.jobs.definition import API, CODE, READS, Job, check_origin
+from lockbeat.jobs.definition import READS, Job
+from lockbeat.jobs.options import API, CODE, check_origin
 from lockbeat.store import results
 from lockbeat.triggers.rules import rules_version
 from lockbeat.values.checks import of_type

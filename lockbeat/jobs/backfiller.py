@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections import deque
 from typing import Any, NamedTuple, NoReturn
 
@@ -19,7 +20,7 @@ from lockbeat.jobs.standing import Standing, standings
 from lockbeat.leases.lease import monotonic
 from lockbeat.store import Store, messages, results
 from lockbeat.store.records import BackfillLine
-from lockbeat.store.wakeup import LOOK_IN_MEMORY, Wakeup, at_most
+from lockbeat.store.wakeup import Wakeup, at_most
 
 log = logging.getLogger("lockbeat")
 
@@ -33,6 +34,8 @@ SLOTS = 100
 """That one run of backfill/step looks at; keeps it under 5 ms."""
 AT_ONCE = 100
 """So many slots of a backfill are under way at a time, where overlap is `allow`."""
+MOST_WHY = 200
+"""Bytes of a backfill's reason that each of its slots keeps."""
 ROUNDS = 20
 """Steps of one backfill before the others have their turn."""
 
@@ -90,13 +93,12 @@ class Backfiller:
             store.listen({messages.Ended: mine.ended}, mine.ring),
         ]
         try:
-            await mine.wakeup.keep_turning(
+            await mine.wakeup.serve(
+                store.connector,
                 lambda: self.tick(shard),
                 doing="backfilling",
                 blocked="can't go on with backfills",
-                longest_pause=1.0,
-                look=LOOK_IN_MEMORY if store.connector.kind == "memory" else LOOK_AGAIN,
-                told=lambda: store.connector.outage.away,
+                look=LOOK_AGAIN,
             )
         finally:
             for end in unlisten:
@@ -195,4 +197,11 @@ class Backfiller:
             channel=self._store.channel,
             hide_ms=HIDE_MS,
             row=job.pause_after or 0,
+            said=said_of(line),
         )
+
+
+def said_of(line: BackfillLine) -> str:
+    """What each of its slots' tasks keeps of a backfill: who began it, and why."""
+    why = line.why.encode()[:MOST_WHY].decode(errors="ignore")
+    return "\x1e".join(re.sub("[\x1e\x1f]", " ", word) for word in (line.by, why))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, get_args
 
 from lockbeat.calendars import read_view
 from lockbeat.errors import InvalidArgument, InvalidType, LockbeatError, Unreadable
@@ -15,10 +15,13 @@ from lockbeat.jobs.standing import Standing
 from lockbeat.store import results
 from lockbeat.triggers import ByHand, Called
 from lockbeat.triggers.base import instant_ms
-from lockbeat.values.checks import of_type
+from lockbeat.values.checks import of_type, one_of, whole
 from lockbeat.values.durations import instant
 from lockbeat.values.names import check_name
 
+Going = Literal["running", "paused", "done", "cancelled"]
+"""How far a backfill is."""
+PAGE = 200
 LOOKED_AT = 300
 """Slots that one run of backfill/look takes; keeps it under 5 ms."""
 
@@ -106,6 +109,35 @@ class Backfills(Control):
         if not existed:
             raise self._unknown(name)
         return self._told(name, line) if line else None
+
+    async def backfills(
+        self, *, state: Going | None = None, after: str | None = None, limit: int | None = None
+    ) -> list[Backfill]:
+        """The last backfill of each job that had one in a week, in order of job (`backfill/list`, in pages).
+
+        state: only those that are running, paused, done or cancelled. after: only of jobs behind this one. limit: at most so
+            many; None: all.
+
+        Raises: InvalidArgument and InvalidType.
+        """
+        if state is not None:
+            one_of("state", state, get_args(Going))
+        begin = "" if after is None else check_name("after", after)
+        most = whole("limit", limit, 1, 1_000_000) if limit is not None else 1_000_000
+
+        async def of_shard(shard: int) -> list[Backfill]:
+            found, cursor = list[Backfill](), begin
+            while len(found) < most:
+                page = await self._store.call(
+                    "backfill/list", shard, after=cursor, limit=min(PAGE, most - len(found)), state=state or ""
+                )
+                found += [self._told(name.decode(errors="replace"), line) for name, line in page.rows]
+                if not (cursor := page.cursor):
+                    break
+            return found
+
+        several = await asyncio.gather(*map(of_shard, range(self._store.shards)))
+        return sorted((each for found in several for each in found), key=lambda each: each.job.encode())[:most]
 
     async def pause_backfill(self, name: str, reason: str | None = None, *, by: str | None = None) -> bool:
         """Let a backfill fire nothing more until it is resumed (`backfill/control`). False: it was paused before.

@@ -7,11 +7,11 @@ from typing import Literal
 
 from lockbeat.errors import Conflict, LockbeatError, UnknownJob
 from lockbeat.jobs.definition import Job
+from lockbeat.jobs.firing import first_attempt
 from lockbeat.jobs.plan import MOST_COUNTED
 from lockbeat.jobs.registry import Jobs
 from lockbeat.leases.lease import monotonic
 from lockbeat.store import Store, results
-from lockbeat.store.keys import job_lock
 from lockbeat.tasks import Task, Tasks
 from lockbeat.triggers import Called, Trigger, missed
 
@@ -137,30 +137,11 @@ async def begin(
             raise
         of = reply.of.decode(errors="replace")
         if reply.said == results.STARTED:
-            return Call("begun", of, _task(job, of, reply.fence, reply.expires_at_ms, owner, shard, lease_ms, asked_at))
+            began_ms = int(of.rpartition("@")[2])
+            task = first_attempt(job, began_ms, shard, owner, reply.fence, reply.expires_at_ms, asked_at, lease_ms)
+            return Call("begun", of, task)
         if reply.said in SAID:
             return Call(SAID[reply.said], of)
         if reply.said == results.EXPIRED:
             raise LockbeatError(f"{of} was begun, and its lease ran out before the store had answered: raise ttl")
     raise LockbeatError(f"{job.name!r} is declared differently by others, again and again: let all say the same")
-
-
-def _task(job: Job, task_id: str, fence: int, expires_ms: int, owner: str, shard: int, lease_ms: int, asked_at: float) -> Task:
-    return Task(
-        id=task_id,
-        name=job.name,
-        queue=job.queue,
-        params=None,
-        headers={},
-        attempt=1,
-        max_attempts=job.max_attempts,
-        owner=owner,
-        fence=fence,
-        expires_at=expires_ms / 1000,
-        shard=shard,
-        lease_ms=lease_ms,
-        asked_at=asked_at,
-        slot_ms=int(task_id.rpartition("@")[2]),
-        job=job.name,
-        lock=job_lock(job.name),
-    )

@@ -43,6 +43,7 @@ MOST_WORDS = 500
 PAUSE, SKIP_NEXT = "pause", "skip_next"
 CALLED = "is run by those who call for its slots, not by an instance: lockbeat exec"
 NO_SLOTS = "has no slots: it runs when it is triggered"
+RETIRED = "is retired: no instance that lives declares it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,19 +182,26 @@ class Control:
                 return instant(slots[-1])
 
     async def resume(
-        self, name: str, catchup: Resume | None = None, *, by: str | None = None, dry_run: bool = False
+        self,
+        name: str,
+        catchup: Resume | None = None,
+        *,
+        reason: str | None = None,
+        by: str | None = None,
+        dry_run: bool = False,
     ) -> Resumed | None:
         """Let the slots of a paused job be fired again (`job/resume`); how it goes on. None: it was not paused.
 
         catchup: what becomes of the slots of the pause. None or "skip": they are skipped. "latest": the latest of them is fired
             that no calendar excludes, unless it is later than the job's window; those before it are skipped. "all": for a job
             whose catch-up is `all`, which fires them as after an outage.
-        by: as for `pause`. dry_run: only say how it would go on.
+        reason, by: as for `pause`. dry_run: only say how it would go on.
 
         Raises: UnknownJob. InvalidArgument.
         """
         catchup = "skip" if catchup is None else catchup
         one_of("catchup", catchup, get_args(Resume))
+        why = "" if reason is None else check_name("reason", reason, MOST_WORDS)
         while True:
             known = await self._standing(name)
             if paused_by(known.place, known.paused) is None:
@@ -206,7 +214,7 @@ class Control:
             closed = view.closed if view else None
             way = way_on(job, known.place, await self._store.server_ms(shard), catchup, closed)
             if not dry_run:
-                row = self._resuming(known, way, who(by), view)
+                row = self._resuming(known, way, who(by), view, why)
                 done = await self._store.call_row(row, shard)
                 if done == results.TOO_LATE:
                     continue
@@ -320,7 +328,7 @@ class Control:
             raise LockbeatError(f"job {name!r} {NO_SLOTS if by_hand else 'has no slot left'}")
         return done
 
-    def _resuming(self, known: Standing, way: Way, by: str, view: View | None = None) -> Row:
+    def _resuming(self, known: Standing, way: Way, by: str, view: View | None = None, why: str = "") -> Row:
         following = way.next or plan.none(known.job)
         return self._store.row["job/resume"](
             job=known.job.name,
@@ -336,6 +344,7 @@ class Control:
             by=by,
             call=self._store.new_call(),
             calendars=view.words if view else "",
+            why=why,
         )
 
     def _unknown(self, name: str) -> UnknownJob:
@@ -360,7 +369,7 @@ class Control:
 
 def retired(name: str) -> LockbeatError:
     """A job has left the code: there is nobody to run it."""
-    return LockbeatError(f"job {name!r} is retired: no instance that lives declares it")
+    return LockbeatError(f"job {name!r} {RETIRED}")
 
 
 def _first_fired(job: Job, way: Way, closed: Closed | None) -> datetime | None:

@@ -1,59 +1,41 @@
-"""A job: a periodic definition as data. Pure: no store, no clock."""
+"""A job: a periodic definition as data, and as the store has it. Pure: no store, no clock."""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
 import json
-import re
-from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cached_property, lru_cache
 from operator import attrgetter
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any
 
-from lockbeat.calendars import check_calendar
 from lockbeat.errors import InvalidArgument, InvalidType
+from lockbeat.jobs.options import (
+    CATCHUPS,
+    CODE,
+    LONGEST_DESCRIPTION,
+    LONGEST_KEPT_MS,
+    MOST_FAILURES,
+    MOST_PARAMS,
+    MOST_WAIT,
+    OF_SLOTS,
+    OVERLAPS,
+    Catchup,
+    JobOptions,
+    Overlap,
+    check_origin,
+    checked_exclude,
+    checked_tags,
+)
 from lockbeat.retry import MOST_ATTEMPTS, Exponential, Fixed, Retry, retry_from_json
 from lockbeat.triggers import ByHand, Called, Trigger, between, trigger_from_json
-from lockbeat.values.checks import of_type, one_of, whole
-from lockbeat.values.durations import TEN_YEARS, Seconds, milliseconds
+from lockbeat.values.checks import one_of, whole
+from lockbeat.values.durations import Seconds, milliseconds
 from lockbeat.values.names import check_name
 from lockbeat.values.payloads import dump
-
-Overlap = Literal["skip", "allow", "buffer_one", "buffer_all", "cancel_other"]
-Catchup = Literal["latest", "skip", "all"]
-OVERLAPS, CATCHUPS = get_args(Overlap), get_args(Catchup)
-
-
-class JobOptions(TypedDict, total=False):
-    """What the decorators take besides the trigger and the name; see the fields of `Job`. Durations: seconds or timedelta."""
-
-    queue: str
-    overlap: Overlap
-    catchup: Catchup
-    window: Seconds | None
-    jitter: Seconds
-    timeout: Seconds | None
-    max_attempts: int
-    retry: Retry | None
-    lease: Seconds
-    priority: int
-    keep: int
-    keep_for: Seconds | None
-    start: datetime | None
-    end: datetime | None
-    limit: int | None
-    buffer: int
-    cap: int
-    pause_after: int | None
-    description: str
-    tags: Sequence[str]
-    exclude: Sequence[str]
-    params: Any
-
 
 READS = 4
 """The version of definitions that is read here. One that begins with a higher `"needs"` holds what decides the job's slots and is
@@ -69,20 +51,8 @@ AS_EVER = {
     "exclude": ((),),
 }
 """What versions that read 1 have of these options."""
-MOST_WAIT = 1000
-MOST_FAILURES = 100
 ADDED = ("keep_for_ms", "limit", "buffer", "cap", "pause_after", "description", "tags", "exclude")
 """Options that the first versions do not have."""
-OF_SLOTS = ("catchup", "window", "cap", "jitter", "start", "end", "limit", "pause_after", "exclude")
-"""Options that mean nothing to a job without a trigger."""
-LONGEST_DESCRIPTION = 1000
-MOST_TAGS = 50
-LONGEST_KEPT_MS = round(TEN_YEARS * 1000)
-MOST_EXCLUDED = 20
-MOST_PARAMS = 16_384
-"""Bytes of a job's params as JSON: they go with each of its tasks."""
-CODE, API = "code", "api"
-"""Who declared a job: a `Beat`, or somebody at run time who did not say another word."""
 TRIGGERED_MS = 7 * 86_400_000
 """For how long it is known what became of a run that was triggered."""
 SKIP_WINDOW = 10.0
@@ -154,8 +124,8 @@ class Job:
         if not isinstance(self.trigger, Trigger):
             raise InvalidType("trigger", f"must be a Cron, Every, At or AnyOf, not {type(self.trigger).__name__}")
         object.__setattr__(self, "trigger", self.trigger.of_job(self.name))
-        object.__setattr__(self, "tags", _checked_tags(self.tags))
-        object.__setattr__(self, "exclude", _checked_exclude(self.exclude))
+        object.__setattr__(self, "tags", checked_tags(self.tags))
+        object.__setattr__(self, "exclude", checked_exclude(self.exclude))
         object.__setattr__(self, "function", check_name("function", self.function) if self.function != "" else self.name)
         if self.origin is not None:
             check_origin("origin", self.origin)
@@ -389,37 +359,6 @@ _OPTIONS = tuple(sorted({one.name for one in fields(Job)} - _APART))
 _options = attrgetter(*_OPTIONS)
 _LATER = {one.name: one.default for one in fields(Job) if one.name in ADDED}
 # A hundred thousand jobs have a few thousand triggers, and next to all of them the same options.
-
-
-_ORIGIN = re.compile(r"[A-Za-z0-9._:/@+-]{1,100}")
-
-
-def check_origin(argument: str, value: object) -> str:
-    """A word that says who declares jobs. Raises InvalidArgument, InvalidType."""
-    of_type(argument, value, str, "a str")
-    if not _ORIGIN.fullmatch(str(value)):
-        raise InvalidArgument(argument, "must be 1 to 100 letters, digits, or any of . _ : / @ + -")
-    return str(value)
-
-
-def _checked_tags(tags: object) -> tuple[str, ...]:
-    if tags == ():
-        return ()
-    if isinstance(tags, str) or not isinstance(tags, Sequence):
-        raise InvalidType("tags", f"must be a list of str, not {type(tags).__name__}")
-    if len(tags) > MOST_TAGS:
-        raise InvalidArgument("tags", f"must be at most {MOST_TAGS}, not {len(tags)}")
-    return tuple(dict.fromkeys(check_name("tags", tag) for tag in tags))
-
-
-def _checked_exclude(names: object) -> tuple[str, ...]:
-    if names == ():
-        return ()
-    if isinstance(names, str) or not isinstance(names, Sequence):
-        raise InvalidType("exclude", f"must be a list of names of calendars, not {type(names).__name__}")
-    if len(names) > MOST_EXCLUDED:
-        raise InvalidArgument("exclude", f"must be at most {MOST_EXCLUDED}, not {len(names)}")
-    return tuple(dict.fromkeys(check_calendar("exclude", name) for name in names))
 
 
 @lru_cache(maxsize=1024)

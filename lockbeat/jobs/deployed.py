@@ -15,6 +15,8 @@ log = logging.getLogger("lockbeat")
 
 PAGE = 100
 """Jobs that one run of job/retire looks at."""
+INDEXED = 500
+"""Jobs that one run of job/tags enters; keeps it under 5 ms."""
 NAMED = 10
 """Jobs that the log names."""
 MOST_BEFORE = 8
@@ -68,6 +70,14 @@ class Deployed:
                 self._again[shard] = reply.again
         if acts and reply.walk and not new:
             await self.retire(shard)
+        if acts and reply.tags:
+            await self.index_tags(shard)
+
+    async def index_tags(self, shard: int) -> None:
+        """Make the index of tags anew, which does not know all jobs (`job/tags`)."""
+        async for page in self._store.pages("job/tags", shard, limit=INDEXED):
+            if page.done:
+                log.info("the index of tags was made anew")
 
     async def retire(self, shard: int) -> None:
         """Let those jobs retire that have left the code (`job/retire`)."""

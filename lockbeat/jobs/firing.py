@@ -222,7 +222,9 @@ class Firing:
                     hook.tell(SlotFired(job.name, instant(slot), task_id(job.name, slot), (reply.now_ms - slot) / 1000))
                 if reply.fired == results.STARTED:
                     ends_ms = reply.expires_at_ms
-                    task = _first_attempt(job, planned.fire, shard, self._store.owner, reply.fence, ends_ms, asked_at)
+                    task = first_attempt(
+                        job, planned.fire, shard, self._store.owner, reply.fence, ends_ms, asked_at, job.lease_ms
+                    )
                     if durable:
                         starting.begin(task)
                     else:
@@ -285,7 +287,10 @@ def _was_due_ms(job: Job, expected: str, slot_ms: int) -> int:
     return place.due_ms if place.slot_ms == slot_ms else plan.due(job, slot_ms, job.trigger.next(slot_ms))
 
 
-def _first_attempt(job: Job, slot_ms: int, shard: int, owner: str, fence: int, expires_ms: int, asked_at: float) -> Task:
+def first_attempt(
+    job: Job, slot_ms: int, shard: int, owner: str, fence: int, expires_ms: int, asked_at: float, lease_ms: int
+) -> Task:
+    """The first attempt of a slot, begun by the call that fired it."""
     return Task(
         id=task_id(job.name, slot_ms),
         name=job.function,
@@ -298,7 +303,7 @@ def _first_attempt(job: Job, slot_ms: int, shard: int, owner: str, fence: int, e
         fence=fence,
         expires_at=expires_ms / 1000,
         shard=shard,
-        lease_ms=job.lease_ms,
+        lease_ms=lease_ms,
         asked_at=asked_at,
         slot_ms=slot_ms,
         job=job.name,

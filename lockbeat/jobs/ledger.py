@@ -27,6 +27,15 @@ class Lateness(NamedTuple):
     """In its queue, until a worker began it."""
 
 
+class Backfilled(NamedTuple):
+    """By which backfill a slot was fired."""
+
+    by: str | None
+    """Who began that."""
+    reason: str | None
+    """Why, as they said; the first 200 bytes of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
     """What became of a slot, of several that were missed together, or of a run that was triggered."""
@@ -60,9 +69,13 @@ class LedgerEntry:
     retry_ms: int | None = None
     """retrying: when the next attempt may begin."""
     lateness: Lateness | None = None
-    """Why it began later than its slot; None: it was not fired, or is no slot's."""
+    """Why it began later than its slot; None: it was not fired, or for a backfill, or is no slot's."""
     run: str = ""
     """The id of a triggered run, JOB!ID; empty: it is a slot's."""
+    backfill: Backfilled | None = None
+    """Of a slot that a backfill fired: which; None: it was fired when it came due, or not at all."""
+    in_line: bool = False
+    """Whether it waits for the one before it to end."""
 
     @property
     def slot(self) -> datetime:
@@ -98,11 +111,6 @@ class LedgerEntry:
         """JOB@SLOT_MS; of a triggered run JOB!ID."""
         return self.run or task_id(self.job, self.slot_ms)
 
-    @property
-    def in_line(self) -> bool:
-        """Whether it waits for the one before it to end."""
-        return self.code == reasons.BUFFERED and self.lateness is not None and self.lateness.overlap_ms is None
-
     @classmethod
     def of(cls, job: str, slot_ms: int, record: bytes, failure: bytes, run: str = "") -> LedgerEntry:
         """From a row of `job/ledger`; or, of a triggered run, of `job/history`."""
@@ -134,14 +142,20 @@ class LedgerEntry:
             attempts_made=found.made,
             max_attempts=found.max_attempts if is_run else None,
             retry_ms=found.due_ms if state == "retrying" else None,
-            lateness=_lateness(slot_ms, found) if is_run and not run else None,
+            lateness=_lateness(slot_ms, found) if is_run and not run and found.backfill is None else None,
             run=run,
+            backfill=found.backfill and Backfilled(*(said or None for said in found.backfill)),
+            in_line=_in_line(found),
         )
+
+
+def _in_line(record: TaskRecord) -> bool:
+    return record.code == reasons.BUFFERED and not record.turn_ms
 
 
 def _lateness(slot_ms: int, record: TaskRecord) -> Lateness:
     """Of a slot that was fired. Attempts that a shutdown took back before they began did not count, and nor do they here."""
-    fire_ms, in_line = record.fire_ms or slot_ms, record.code == reasons.BUFFERED and not record.turn_ms
+    fire_ms, in_line = record.fire_ms or slot_ms, _in_line(record)
     turn_ms = record.turn_ms or record.spawned_ms
     first = record.made[0] if record.made and record.made[0].number == 1 else None
     began_ms = None if first is None else round(first.started_at * 1000)

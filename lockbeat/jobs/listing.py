@@ -6,20 +6,22 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
-from lockbeat.jobs.definition import CODE, check_origin
+from lockbeat.jobs.options import CODE, check_origin
+from lockbeat.jobs.state import JobState, Stands
 from lockbeat.store import Store
 from lockbeat.values.checks import one_of
 from lockbeat.values.names import check_name
 
-if TYPE_CHECKING:
-    from lockbeat.jobs.registry import JobState
-
-Stands = Literal["scheduled", "paused", "ended", "by_hand", "retired"]
 State = Literal[Stands, "open", "failing"]
 """How a job stands; `open`: a task of it has not ended (of overlap `allow` nobody knows); `failing`: the last of its tasks that
 succeeded or failed was lost or failed."""
+
+
+def as_indexed(tag: str | None) -> str:
+    """A tag as definitions and `job:tag` have it; empty: none."""
+    return "" if tag is None else json.dumps(tag)[1:-1]
 
 
 class Wanted(NamedTuple):
@@ -50,8 +52,7 @@ class Wanted(NamedTuple):
 
     async def names(self, store: Store, after: bytes, page: int) -> AsyncIterator[tuple[bytes, int]]:
         """The names and shards of those that may be wanted, in order (`job/list`), `page` asked for at a time."""
-        texts = [json.dumps(self.tag)] if self.tag is not None else []
-        texts += [f'"origin":{json.dumps(self.origin)}'] if self.origin is not None else []
+        texts = [f'"origin":{json.dumps(self.origin)}'] if self.origin is not None else []
         indexed = self.origin if self.origin not in (None, CODE) else ""
         buffers = [deque[bytes]() for _ in range(store.shards)]
         cursors = dict.fromkeys(range(store.shards), after)
@@ -59,7 +60,14 @@ class Wanted(NamedTuple):
         async def refill(shard: int) -> None:
             while not buffers[shard] and shard in cursors:
                 reply = await store.call(
-                    "job/list", shard, after=cursors[shard], limit=page, texts=texts, state=self.state or "", origin=indexed
+                    "job/list",
+                    shard,
+                    after=cursors[shard],
+                    limit=page,
+                    texts=texts,
+                    state=self.state or "",
+                    origin=indexed,
+                    tag=as_indexed(self.tag),
                 )
                 buffers[shard].extend(reply.jobs)
                 cursors[shard] = reply.cursor

@@ -14,6 +14,7 @@ from lockbeat.calendars import read_view
 from lockbeat.errors import InvalidArgument
 from lockbeat.jobs.control import Control
 from lockbeat.jobs.ledger import LedgerEntry
+from lockbeat.jobs.listing import as_indexed
 from lockbeat.jobs.why import Clock, Explanation, Facts, iso, linked, of_entry, of_instant, of_none, of_unknown_run
 from lockbeat.store.replies import sifted
 from lockbeat.triggers import Called
@@ -22,7 +23,7 @@ from lockbeat.values.checks import one_of, whole
 from lockbeat.values.names import check_name
 
 if TYPE_CHECKING:
-    from lockbeat.jobs.registry import JobState
+    from lockbeat.jobs.state import JobState
 
 State = Literal["fired", "done", "failed", "retrying", "lost", "cancelled", "skipped", "missed", "anchored", "unknown"]
 """Of an entry of the ledger."""
@@ -68,7 +69,7 @@ class Past(Control):
     if TYPE_CHECKING:
 
         async def get(self, name: str) -> JobState: ...
-        async def list(self, tag: str | None = None) -> builtins.list[JobState]: ...
+        async def list(self, tag: str | None = None, *, limit: int | None = None) -> builtins.list[JobState]: ...
 
     async def ledger(self, name: str, limit: int = 20, before_ms: int = 0) -> builtins.list[LedgerEntry]:
         """What became of a job's slots, the latest first (`job/ledger`). A job that is unknown has none."""
@@ -93,7 +94,7 @@ class Past(Control):
         states: Collection[State] = (),
         limit: int = 50,
         after: str | None = None,
-        looks: int = MOST_LOOKED,
+        looks: int | None = None,
     ) -> History:
         """What became of the slots and triggered runs of all jobs, the newest first (`job/history`): what their ledgers keep.
 
@@ -106,7 +107,7 @@ class Past(Control):
         Raises: InvalidArgument. UnknownJob for a `job` that is none.
         """
         whole("limit", limit, 1, MOST_SHOWN)
-        whole("looks", looks, 1, MOST_LOOKED)
+        most = MOST_LOOKED if looks is None else whole("looks", looks, 1, MOST_LOOKED)
         since_ms, until_ms = _bound("since", since, 0), _bound("until", until, FAR_MS)
         if since_ms > until_ms:
             raise InvalidArgument("until", f"{until} comes before the start, {since}")
@@ -120,9 +121,11 @@ class Past(Control):
             await self.get(job)
             jobs = {job}
         elif tag is not None:
-            jobs = {state.job.name for state in await self.list(tag)}
-        looked = _Looked(wanted, jobs, since_ms, min(until_ms, -place[0]) if place else until_ms, looks)
-        sources = [self._ledger_of(name, looked) for name in sorted(jobs)] if jobs is not None and len(jobs) <= FEW_JOBS else []
+            few = await self.list(tag, limit=FEW_JOBS + 1)
+            jobs = {state.job.name for state in few} if len(few) <= FEW_JOBS else None
+        by_tag = tag if jobs is None else None
+        looked = _Looked(wanted, jobs, since_ms, min(until_ms, -place[0]) if place else until_ms, most, by_tag)
+        sources = [self._ledger_of(name, looked) for name in sorted(jobs)] if jobs is not None else []
         shards = {self.shard_of(name) for name in jobs} if sources and jobs else range(self._store.shards)
         sources += [self._entered(shard, looked, runs=bool(sources)) for shard in shards]
         found = list[LedgerEntry]()
@@ -151,9 +154,20 @@ class Past(Control):
                 yield (-until_ms, ""), None
                 return
             looked.turns += 1
-            until_ms, rows = await self._store.call(
-                "job/history", shard, odd=int(odd), until=until_ms, since=looked.since_ms, states=kinds, limit=LOOK
+            reply = await self._store.call(
+                "job/history",
+                shard,
+                odd=int(odd),
+                until=until_ms,
+                since=looked.since_ms,
+                states=kinds,
+                limit=LOOK,
+                tag=as_indexed(looked.tag),
             )
+            if not reply.looked:
+                looked.jobs, looked.tag = {state.job.name for state in await self.list(looked.tag)}, None
+                continue
+            until_ms, rows, _ = reply
             entries = [entry for row in rows if (entry := _entry(*row)) and (entry.run or not runs) and looked.wants(entry)]
             for entry in sorted(entries, key=_key):
                 yield _key(entry), entry
@@ -163,7 +177,8 @@ class Past(Control):
     async def why(self, name: str, slot: datetime | None = None, *, run: str | None = None, clock: Clock = iso) -> Explanation:
         """What became of a slot of a job, or will, and why.
 
-        slot: an aware datetime, which need be no slot; None: the one that has come and is not fired, or else the newest.
+        slot: an aware datetime, which need be no slot; None: the one that has come and is not fired; or else the newest, or the
+            run that was triggered since.
         run: in its place, the id of a triggered run, JOB!ID. clock: spells an instant (seconds since the Unix epoch) in the text;
             by default ISO 8601, UTC.
 
@@ -176,6 +191,9 @@ class Past(Control):
         state = await self.get(name)
         now = await self._store.server_ms(self.shard_of(name)) / 1000
         at_ms = _bound("slot", slot, 0) if slot is not None else await self._meant(state, now)
+        is_overdue = state.next is not None and state.next.slot_ms <= now * 1000
+        if slot is None and not is_overdue and (newest := await self._newest_run(name)):
+            return linked(of_entry(newest, newest.slot_ms, clock), self._store.log_url)
         if at_ms is None:
             return of_none(await self._facts(state, now), clock)
         trigger = state.job.trigger
@@ -191,6 +209,18 @@ class Past(Control):
         if newest and (coming is None or coming.slot_ms > now * 1000):
             return newest[0].last_ms or newest[0].slot_ms
         return None if coming is None else coming.slot_ms
+
+    async def _newest_run(self, name: str) -> LedgerEntry | None:
+        """The run that was triggered last, if no slot has come due since. The log of changes says when that was."""
+        at = next((change.at for change in await self.changes(name) if change.what == "trigger"), None)
+        newest = next(iter(await self.ledger(name, 1)), None)
+        if at is None or (newest is not None and (newest.at or 0) > at):
+            return None
+        at_ms = round(at * 1000)
+        async for _, entry in self._entered(self.shard_of(name), _Looked(set(), {name}, at_ms, at_ms), runs=True):
+            if entry is not None:
+                return entry
+        return None
 
     async def _why_run(self, name: str, run: str, clock: Clock) -> Explanation:
         check_name("name", name)
@@ -229,6 +259,8 @@ class _Looked:
     since_ms: int
     until_ms: int
     most: int = MOST_LOOKED
+    tag: str | None = None
+    """Only of jobs with this tag, whichever they are; the store knows."""
     turns: int = 0
 
     def wants(self, entry: LedgerEntry) -> bool:

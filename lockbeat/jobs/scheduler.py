@@ -24,7 +24,7 @@ from lockbeat.leases.lease import monotonic
 from lockbeat.store import Store, messages
 from lockbeat.store.durable import Durability
 from lockbeat.store.records import SlotLine
-from lockbeat.store.wakeup import LOOK_IN_MEMORY, Turns, Wakeup, at_most
+from lockbeat.store.wakeup import Turns, Wakeup, at_most
 
 LEAST = 100
 """Jobs that one instance takes on at a time at least, and more by the room that its worker has: the others woke at the same time,
@@ -95,13 +95,8 @@ class Scheduler:
         wakeup, store = self._wakeups[shard], self._store
         unlisten = store.listen({messages.JobDue: lambda _: wakeup.ring()}, wakeup.ring, bell=shard)
         try:
-            await wakeup.keep_turning(
-                lambda: self.tick(shard),
-                doing="firing",
-                blocked="can't ask what is due",
-                longest_pause=1.0,
-                look=LOOK_IN_MEMORY if store.connector.kind == "memory" else LOOK_AGAIN,
-                told=lambda: store.connector.outage.away,
+            await wakeup.serve(
+                store.connector, lambda: self.tick(shard), doing="firing", blocked="can't ask what is due", look=LOOK_AGAIN
             )
         finally:
             unlisten()

@@ -12,7 +12,8 @@ from lockbeat.jobs.control import PAUSE, Resume, Resumed
 from lockbeat.tasks import Spawned
 
 if TYPE_CHECKING:
-    from lockbeat.jobs.registry import Jobs, JobState
+    from lockbeat.jobs.registry import Jobs
+    from lockbeat.jobs.state import JobState
 
 T = TypeVar("T")
 ABREAST = 200
@@ -31,16 +32,17 @@ class SeveralJobs:
     async def pause(self, reason: str | None = None, until: datetime | None = None, *, by: str | None = None) -> dict[str, bool]:
         """See `lb.jobs.pause`. Of those that have slots."""
         return await self._each(
-            lambda state: state.next is not None or state.paused is not None,
+            lambda state: state.retired_at is None and (state.next is not None or state.paused is not None),
             lambda name: self._jobs.pause(name, reason, until, by=by),
         )
 
     async def resume(
-        self, catchup: Resume | None = None, *, by: str | None = None, dry_run: bool = False
+        self, catchup: Resume | None = None, *, reason: str | None = None, by: str | None = None, dry_run: bool = False
     ) -> dict[str, Resumed | None]:
         """See `lb.jobs.resume`. Of those that are paused."""
         return await self._each(
-            lambda state: state.paused is not None, lambda name: self._jobs.resume(name, catchup, by=by, dry_run=dry_run)
+            lambda state: state.retired_at is None and state.paused is not None,
+            lambda name: self._jobs.resume(name, catchup, reason=reason, by=by, dry_run=dry_run),
         )
 
     async def skip_next(self, n: int = 1, reason: str | None = None, *, by: str | None = None) -> dict[str, datetime]:
@@ -55,7 +57,8 @@ class SeveralJobs:
     ) -> dict[str, Spawned]:
         """See `lb.jobs.trigger`."""
         return await self._each(
-            lambda _: True, lambda name: self._jobs.trigger(name, params, overlap=overlap, reason=reason, by=by)
+            lambda state: state.retired_at is None,
+            lambda name: self._jobs.trigger(name, params, overlap=overlap, reason=reason, by=by),
         )
 
     async def delete(self, *, by: str | None = None) -> dict[str, bool]:

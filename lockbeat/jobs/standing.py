@@ -25,6 +25,8 @@ class Standing(NamedTuple):
     """As `job:open` has it."""
     counts: str = ""
     """As `job:counts` has them."""
+    backfill: bytes = b""
+    """As `backfill` has it."""
 
 
 async def standings(store: Store, shard: int, names: Iterable[str]) -> dict[str, Standing | StoreError]:
@@ -40,11 +42,12 @@ async def standings(store: Store, shard: int, names: Iterable[str]) -> dict[str,
 
 
 def _standing(store: Store, shard: int, name: str, reply: tuple[bytes, ...]) -> Standing | StoreError:
-    definition, place, opened, counts, paused = reply
+    definition, place, opened, counts, paused, backfill = reply
     line = JobLine.of(definition.decode(errors="replace"))
     try:
         entry, job = "job:slot", Job.from_definition(name, line.definition)
-        return Standing(job, line.rev, place.decode(), paused.decode("latin-1"), opened, counts.decode(errors="replace"))
+        counted = counts.decode(errors="replace")
+        return Standing(job, line.rev, place.decode(), paused.decode("latin-1"), opened, counted, backfill)
     except LockbeatError as problem:
         if _is_json(line.definition):
             return not_understood(name, problem)

@@ -13,7 +13,7 @@ from lockbeat.calendars import Closed
 from lockbeat.jobs import around, plan
 from lockbeat.jobs.control import PAUSE, Change
 from lockbeat.jobs.definition import Job
-from lockbeat.jobs.ledger import Lateness, LedgerEntry
+from lockbeat.jobs.ledger import Backfilled, Lateness, LedgerEntry
 from lockbeat.jobs.plan import Slot
 from lockbeat.store import reasons
 from lockbeat.store.records import Attempt
@@ -138,8 +138,10 @@ def of_entry(entry: LedgerEntry, at_ms: int, clock: Clock = iso) -> Explanation:
     now, code = situation(entry), entry.code
     head = f"{entry.run}, triggered at {clock(at_ms / 1000)}" if entry.run else f"{entry.job} at {clock(at_ms / 1000)}"
     sentences = [f"{head}: {now.replace('_', ' ')}.", _ran(entry, now, clock)]
-    if code is not None:
+    if code is not None and not (code == reasons.BACKFILLED and entry.backfill):
         sentences.append(because(entry.job, code, entry.detail, clock))
+    if entry.backfill:
+        sentences.append(_backfilled(entry.backfill, entry.at, clock))
     sentences.append(_late(entry.lateness, entry))
     return Explanation(entry.job, at_ms, now, " ".join(filter(None, sentences)), code, entry)
 
@@ -182,6 +184,16 @@ def _several(entry: LedgerEntry, now: str, clock: Clock) -> str:
     some = f"{entry.count} slots" if entry.count and entry.count > 0 else "the slots"
     from_to = f"from {clock(entry.slot_ms / 1000)} to {clock((entry.last_ms or 0) / 1000)}"
     return f"It is one of {some} {from_to} that were {now} together."
+
+
+def _backfilled(backfill: Backfilled, at: float | None, clock: Clock) -> str:
+    when = f" at {clock(at)}" if at else ""
+    return f"A backfill fired it{when}, for it had not run at its time: begun by {told_of(backfill)}."
+
+
+def told_of(backfill: Backfilled) -> str:
+    """Who began a backfill, and why."""
+    return f"{backfill.by or 'somebody'}{f': {backfill.reason}' if backfill.reason else ''}"
 
 
 def _took(attempt: Attempt) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,12 +11,11 @@ from typing import Any, NamedTuple
 
 from lockbeat.errors import Unreadable
 from lockbeat.jobs import LedgerEntry
-from lockbeat.jobs.listing import State, Wanted
+from lockbeat.jobs.listing import State, Wanted, as_indexed
 from lockbeat.store import Store
 from lockbeat.store.keys import shard_of_task
 from lockbeat.store.records import as_slot
 from lockbeat.store.replies import readable
-from lockbeat.store.scripts import load
 from lockbeat.tasks.values import TaskInfo
 from lockbeat.triggers.base import FAR_MS
 
@@ -102,11 +100,7 @@ async def named(
     A page may have fewer than `limit`, and say `more`: it looks at so many jobs and no more.
     """
     wanted = Wanted.of(tag, None, state)
-    tagged, args = json.dumps(wanted.tag or "")[1:-1], dict[str, Any](texts=[])
-    if "tag" in load("job/list").argv:
-        args["tag"] = tagged
-    elif tagged:
-        args["texts"] = [f'"{tagged}"']
+    args: dict[str, Any] = {"texts": [], "tag": as_indexed(wanted.tag)}
     first, start = begins.encode(), max(after, begins).encode()
     cursors, found = dict.fromkeys(range(store.shards), start), set[bytes]()
     known: list[bytes] = []
@@ -172,7 +166,8 @@ async def triggered(store: Store, shard: int, job: str, most: int = 10) -> list[
     """The latest runs of a job that were triggered, the newest first, as far as four looks reach (`job/history`)."""
     found, until_ms = list[LedgerEntry](), FAR_MS
     for _ in range(4):
-        until_ms, rows = await store.call("job/history", shard, odd=1, until=until_ms, since=0, states=[], limit=100)
+        asked = store.call("job/history", shard, odd=1, until=until_ms, since=0, states=[], limit=100, tag="")
+        until_ms, rows, _ = await asked
         ids = [(at_ms, task_id.decode(errors="replace"), record, failure) for at_ms, task_id, record, failure in rows]
         found += [
             LedgerEntry.of(job, at, record, failure, run) for at, run, record, failure in ids if run.rpartition("!")[0] == job

@@ -22,6 +22,7 @@ from lockbeat.health import Health
 from lockbeat.health.state import LIMIT
 from lockbeat.jobs import Jobs, Version, check_version, version_of
 from lockbeat.jobs.outbox import DRAIN
+from lockbeat.jobs.why import iso
 from lockbeat.program import signals
 from lockbeat.program.comparing import Comparison, compare
 from lockbeat.program.declaring import Declared
@@ -184,16 +185,17 @@ class Beat(Declared):
         """The part of the store that it serves."""
         return self._shared.namespace if self._shared is not None else str(self._options["namespace"])
 
-    async def compare(self, *, timeout: float | None = None) -> Comparison:
+    async def compare(self, *, timeout: float | None = None, clock: Callable[[float], str] = iso) -> Comparison:
         """What it would do to the store's jobs if it was served; changes nothing there.
 
-        timeout: seconds to wait for the store; None: as the beat has it.
+        timeout: seconds to wait for the store; None: as the beat has it. clock: spells an instant (seconds since the Unix epoch)
+            in remarks; by default ISO 8601, UTC.
 
         Raises: InvalidURL, StoreError.
         """
         provider = self._options["credential_provider"]
         options = {"timeout": timeout or self._options["timeout"], "credential_provider": provider}
-        return await compare(self.url, self.declared, self.version, namespace=self.namespace, **options)
+        return await compare(self.url, self.declared, self.version, clock=clock, namespace=self.namespace, **options)
 
     def move(self, url: str | None = None, *, namespace: str | None = None) -> None:
         """Serve another store than the one it was made with, or another part of it; what `lockbeat run --url` does.

@@ -12,6 +12,8 @@ from typing import Any, Literal
 from lockbeat.calendars import read_view
 from lockbeat.client import Lockbeat
 from lockbeat.jobs import CODE, Job, JobState, KnownVersion, Slot, Version, around, known_versions, plan
+from lockbeat.jobs.state import after_pause
+from lockbeat.jobs.why import Clock, iso
 from lockbeat.monitor import instances
 from lockbeat.triggers import ByHand
 from lockbeat.values.durations import instant
@@ -77,10 +79,12 @@ class _Looking(Lockbeat):
         self._options["looks"] = True
 
 
-async def compare(url: str | None, declared: Mapping[str, Job], version: Version | None, **options: Any) -> Comparison:
+async def compare(
+    url: str | None, declared: Mapping[str, Job], version: Version | None, *, clock: Clock = iso, **options: Any
+) -> Comparison:
     """Compare the jobs of a program with a store. Raises StoreError.
 
-    options: as for Lockbeat.
+    clock: spells an instant in remarks. options: as for Lockbeat.
     """
     async with _Looking(url, **options) as lb:
         now_ms = await lb.store.server_ms(0)
@@ -88,7 +92,7 @@ async def compare(url: str | None, declared: Mapping[str, Job], version: Version
         there = {state.job.name: state for state in await lb.jobs.list()}
         living = [instance.version for instance in await instances(lb.store)]
         ours = _ours(declared, there, known, version)
-        changed = await asyncio.gather(*(_declared(lb, job, there.get(job.name), now_ms) for job in declared.values()))
+        changed = await asyncio.gather(*(_declared(lb, job, there.get(job.name), now_ms, clock) for job in declared.values()))
         left = [state for name, state in there.items() if name not in declared]
         removed = [state for state in left if state.job.origin == CODE and state.job.version in ours]
         gone = [await _removed(lb, state, known, living) for state in removed if _has_slots(state)]
@@ -134,7 +138,7 @@ async def _next_slots(lb: Lockbeat, job: Job, first: Slot | None, fired: int = 0
     return tuple(islice(coming, most))
 
 
-async def _declared(lb: Lockbeat, job: Job, state: JobState | None, now_ms: int) -> Difference | None:
+async def _declared(lb: Lockbeat, job: Job, state: JobState | None, now_ms: int, clock: Clock) -> Difference | None:
     """What becomes of a job that the code declares; None: nothing."""
     first = plan.first(job, now_ms)
     if state is None:
@@ -142,12 +146,16 @@ async def _declared(lb: Lockbeat, job: Job, state: JobState | None, now_ms: int)
             return None
         return Difference(job.name, "added", str(job.trigger), after=await _next_slots(lb, job, first))
     if state.retired_at is not None:
+        remarks = [f"retired since {clock(state.retired_at)}: its slots since then are skipped"]
+        paused = state.paused
+        if paused is not None and (paused.until_at is None or paused.until_at * 1000 > now_ms):
+            remarks.append("it was paused before, and comes back so")
+            first = first and after_pause(job, first, paused)
         after = await _next_slots(lb, job, first, state.counts.fired)
-        remark = f"retired since {_at(round(state.retired_at * 1000))}: its slots since then are skipped"
-        return Difference(job.name, "returns", str(job.trigger), _differing(state.job, job), after=after, remarks=(remark,))
+        return Difference(job.name, "returns", str(job.trigger), _differing(state.job, job), after=after, remarks=tuple(remarks))
     if state.job.rev == job.rev:
         return None
-    remarks = []
+    remarks = list[str]()
     if state.job.origin not in (None, CODE):
         remarks.append(f"stays as it is: it belongs to origin {state.job.origin!r}")
         return Difference(job.name, "changed", str(job.trigger), _differing(state.job, job), remarks=tuple(remarks))
@@ -161,13 +169,13 @@ async def _declared(lb: Lockbeat, job: Job, state: JobState | None, now_ms: int)
         if state.next is not None and state.next.due_ms <= now_ms:
             lost.append(instant(state.next.slot_ms))
             remarks.append("a slot of the old trigger is due: if the code is declared before it is fired, it is missed")
-        remarks += _seam(state, job, now_ms)
+        remarks += _seam(state, job, now_ms, clock)
     return Difference(
         job.name, "changed", str(job.trigger), _differing(state.job, job), before, after, tuple(remarks), lost=tuple(lost)
     )
 
 
-def _seam(state: JobState, job: Job, now_ms: int) -> list[str]:
+def _seam(state: JobState, job: Job, now_ms: int, clock: Clock) -> list[str]:
     """What people may stumble over where one trigger follows another: a gap that neither has, or two slots close together."""
     last, coming = state.job.trigger.prev(now_ms), job.trigger.next(now_ms)
     if last is None or coming is None:
@@ -177,14 +185,10 @@ def _seam(state: JobState, job: Job, now_ms: int) -> list[str]:
     if not periods:
         return []
     if coming - last > 1.5 * max(periods):
-        return [f"from {_at(last)} to {_at(coming)} there is no slot"]
+        return [f"from {clock(last / 1000)} to {clock(coming / 1000)} there is no slot"]
     if coming - last < 0.5 * min(periods):
-        return [f"{_at(last)} by the old trigger and {_at(coming)} by the new one are two slots"]
+        return [f"{clock(last / 1000)} by the old trigger and {clock(coming / 1000)} by the new one are two slots"]
     return []
-
-
-def _at(slot_ms: int) -> str:
-    return instant(slot_ms).isoformat(timespec="seconds")
 
 
 def _differing(before: Job, after: Job) -> dict[str, tuple[Any, Any]]:

@@ -48,6 +48,7 @@ KEYS = {
     "job:open": "hash    job -> its unfinished task and the slots in line behind it, unless overlap is allow",
     "job:paused": "hash    job -> why no slot of it is fired, until when, and who said so",
     "job:changes": "hash    job -> who did what to it",
+    "job:tag": "zset    tag and job, in lexical order; and of how many jobs the tags are in it",
     "job:origin": "zset    origin and job, in lexical order; and jobs that were removed, and left something behind",
     "job:applied": "zset    PX; origin by the number of the latest apply of its jobs",
     "job:counts": "hash    job -> how often what became of its slots, and what its ledger has forgotten; who listens for events",

@@ -84,13 +84,15 @@ class TaskRecord:
     """When the one before it in line had ended; 0: it waited for none, or waits still."""
     forget_ms: int = 0
     """When the ledger forgets it; 0: when there are too many."""
+    backfill: tuple[str, str] | None = None
+    """Of a slot that a backfill fired: who began that, and why. None: it was fired when it came due."""
 
     @classmethod
     def of(cls, text: bytes) -> TaskRecord:
         """From HEAD, ATTEMPTS and JSON, between them a byte 255."""
         head, attempts, policies = text.split(b"\xff")
         state, begun, most, spawned, due, _seq, until, began, ended, code, detail = head.decode().split(" ", 10)
-        detail, fire, turn, forget = _times(detail)
+        detail, fire, turn, forget, backfill = _times(detail)
         if state not in STATES or policies[:1] not in (b"", b"{"):
             raise ValueError(text)
         return cls(
@@ -109,6 +111,7 @@ class TaskRecord:
             fire,
             turn,
             forget,
+            backfill,
         )
 
     @property
@@ -137,13 +140,16 @@ def as_slot(state: str, how: str) -> str:
     return {"running": "fired", "stopping": "cancelled"}.get(state, state)
 
 
-_TIMES = re.compile(r"\x1f(\d+) (\d+) (\d+)\Z")
+_TIMES = re.compile(r"(?:\x1e([^\x1e\x1f]*)\x1e([^\x1e\x1f]*))?\x1f(\d+) (\d+) (\d+)\Z")
 
 
-def _times(detail: str) -> tuple[str, int, int, int]:
-    """DETAIL, and the times of a slot that may stand behind it."""
+def _times(detail: str) -> tuple[str, int, int, int, tuple[str, str] | None]:
+    """DETAIL, and what may stand behind it of a slot: its times, and which backfill has fired it."""
     found = _TIMES.search(detail) if "\x1f" in detail else None
-    return (detail, 0, 0, 0) if found is None else (detail[: found.start()], *map(int, found.groups()))  # type: ignore[return-value]
+    if found is None:
+        return detail, 0, 0, 0, None
+    by, why, fire, turn, forget = found.groups()
+    return detail[: found.start()], int(fire), int(turn), int(forget), None if by is None else (by, why)
 
 
 class LeaseLine(NamedTuple):

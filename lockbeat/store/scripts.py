@@ -24,7 +24,7 @@ from lockbeat.store.keys import KEYS
 from lockbeat.store.rows import RESERVED, TYPES, Row, decoder, encoder
 
 _LINE = re.compile(r"-- (KEYS|ARGV)\[(\d+)\] +(\S+) +(\S+)")
-_KEYS_OF = re.compile(r"-- KEYS\[1\.\.(\d+)\] of (\S+)")
+_KEYS_OF = re.compile(r"-- KEYS\[(\d+)\.\.(\d+)\] of (\S+)")
 _BATCH = re.compile(r"-- Batch: ARGV\[1\.\.(\d+)\] repeat, one group a call, at most (\d+) a run\.")
 _OOM = "-- Under OOM: runs."
 _FUNCTION = re.compile(r"^local function (\w+)\(.*?(?: end|(?:\n(?!end$).*)*\nend)$\n?", re.MULTILINE)
@@ -185,9 +185,13 @@ def parse(name: str, text: str, libraries: dict[str, str]) -> Script:
             types += [type_] if kind == "ARGV" else []
             named[kind].append(argument)
         elif match := _KEYS_OF.match(line):
-            named["KEYS"] = [key[3] for key in map(_LINE.match, header(libraries.get(match[2], ""))) if key]
-            if len(named["KEYS"]) != int(match[1]):
-                raise HeaderError(f"{name}: {match[2]} declares {len(named['KEYS'])} keys, not {match[1]}")
+            first, last, library = int(match[1]), int(match[2]), match[3]
+            theirs = [key[3] for key in map(_LINE.match, header(libraries.get(library, ""))) if key]
+            if first != len(named["KEYS"]) + 1:
+                raise HeaderError(f"{name}: KEYS[{first}] is out of order")
+            if len(theirs) != last - first + 1:
+                raise HeaderError(f"{name}: {library} declares {len(theirs)} keys, not {last - first + 1}")
+            named["KEYS"] += theirs
         elif match := _BATCH.match(line):
             batch, most = int(match[1]), int(match[2])
         elif match := _RARELY.match(line):

@@ -6,10 +6,13 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from time import monotonic
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from lockbeat.connection import outage
 from lockbeat.errors import NotDurable, StoreError
+
+if TYPE_CHECKING:
+    from lockbeat.connection import Connector
 
 log = logging.getLogger("lockbeat")
 
@@ -82,6 +85,26 @@ class Wakeup:
         rang = self._event.is_set()
         self._event.clear()
         return rang
+
+    async def serve(
+        self,
+        connector: Connector,
+        tick: Callable[[], Awaitable[float | None]],
+        *,
+        doing: str,
+        blocked: str,
+        look: float,
+        longest_pause: float = 1.0,
+    ) -> NoReturn:
+        """`keep_turning` for a store, whose outage tells of itself. `look`: seconds, where nobody can move its time."""
+        await self.keep_turning(
+            tick,
+            doing=doing,
+            blocked=blocked,
+            longest_pause=longest_pause,
+            look=LOOK_IN_MEMORY if connector.kind == "memory" else look,
+            told=lambda: connector.outage.away,
+        )
 
     async def keep_turning(
         self,

@@ -14,6 +14,7 @@ from lockbeat.errors import LockbeatError
 from lockbeat.events import Hooks
 from lockbeat.health import Health
 from lockbeat.jobs import Version
+from lockbeat.jobs.why import iso
 from lockbeat.program import signals
 from lockbeat.program.comparing import Comparison
 from lockbeat.program.declaring import Declared
@@ -201,11 +202,11 @@ class Beat(Declared):
         self._beat.move(url, namespace=namespace)
         self._lb = self._own()
 
-    def compare(self, *, timeout: float | None = None) -> Comparison:
+    def compare(self, *, timeout: float | None = None, clock: Callable[[float], str] = iso) -> Comparison:
         """What it would do to the store's jobs if it was served; changes nothing there. See `lockbeat.Beat.compare`."""
         portal = Portal()
         try:
-            return portal.call(partial(self._beat.compare, timeout=timeout))
+            return portal.call(partial(self._beat.compare, timeout=timeout, clock=clock))
         finally:
             portal.close(_nothing, 0)
 

@@ -100,6 +100,7 @@ class Jobs(Verbs[jobs.Jobs]):
     put_one = blocking(jobs.Jobs.put_one)
     apply = blocking(jobs.Jobs.apply)
     backfill = blocking(jobs.Jobs.backfill)
+    backfills = blocking(jobs.Jobs.backfills)
     cancel_backfill = blocking(jobs.Jobs.cancel_backfill)
     changes = blocking(jobs.Jobs.changes)
     delete = blocking(jobs.Jobs.delete)

@@ -320,6 +320,8 @@ class TaskInfo:
             job, at, slot_ms = task_id.rpartition("@")
             name, queue = (policies["name"], policies["queue"]) if policies else (job, "")
             due_ms = int(slot_ms) if at and not policies else record.due_ms
+            if record.code == reasons.TOOK_PLACE:  # it stands in its queue where the first of those stood whose place it took
+                due_ms = max(due_ms, int(slot_ms))
             entry = "task:lease"
             held = LeaseLine.of(lease) if lease and record.state == "running" else None
             entry = "task:failure"

@@ -15,7 +15,7 @@ from lockbeat.logs import fields
 from lockbeat.process.logs import log
 from lockbeat.store import Store, messages, results
 from lockbeat.store.durable import Durability
-from lockbeat.store.wakeup import LOOK_IN_MEMORY, Turns, Wakeup
+from lockbeat.store.wakeup import Turns, Wakeup
 from lockbeat.tasks import NOT_DURABLE_MS, Claimed, Task, Tasks
 from lockbeat.worker.attempt import SHUT_DOWN, Attempt
 from lockbeat.worker.functions import Function
@@ -173,13 +173,13 @@ class Worker:
         heard = {messages.TaskWaits: lambda _: wakeup.ring(), messages.Cancel: lambda cancel: self._cancel(cancel.task_id)}
         unlisten = self._store.listen(heard, wakeup.ring, bell=shard)
         try:
-            await wakeup.keep_turning(
+            await wakeup.serve(
+                self._store.connector,
                 lambda: self.tick(shard),
                 doing="claiming",
                 blocked=f"can't claim from {', '.join(map(repr, self._queues))}",
+                look=LOOK_AFTER,
                 longest_pause=2.0,
-                look=LOOK_IN_MEMORY if self._store.connector.kind == "memory" else LOOK_AFTER,
-                told=lambda: self._store.connector.outage.away,
             )
         finally:
             unlisten()

@@ -107,16 +107,25 @@ local function backfill_keep(job, b, keep)
   if surplus > 0 then ledger_forget(job, range(q.order, low, '(' .. ledger_member(job, b.open[1] or b.at), math.min(surplus, 100))) end
 end
 
--- Its own identity, whatever the ledger had under it: once it has ended it is a slot as any other.
-local function backfill_fire(job, slot, text, owner, overlap, limit, keep)
+-- Its own identity, whatever the ledger had under it: once it has ended it is a slot as any other. `said`: "BY \30 WHY" of the backfill. `behind`: the job
+-- has an unfinished task, and it waits in line for its end, so that a line which never empties does not starve it.
+local function backfill_fire(job, slot, text, said, owner, overlap, behind, limit, keep)
   local id = slot_id(job, slot)
   local record = record_new(text, slot)
-  record_stamp(record, 0, keep)
-  record_says(record, REASON.BACKFILLED, owner)
+  local forget = string.match(keep, ' (%d+)$')
+  record.detail = '\30' .. said .. '\31' .. '0 0 ' .. int(forget and now + forget or 0)
+  record_says(record, behind and REASON.BUFFERED or REASON.BACKFILLED, owner)
   leave(q.ended, id)
-  task_queue(id, record, now)  -- not as long due as it is: those that are due now would wait for all of them
+  -- Not as long due as it is: those that are due now would wait for all of them.
+  if behind then
+    record.due = now
+    task_write(id, record)
+    line_join(job, slot, true)
+  else
+    task_queue(id, record, now)
+    if overlap ~= 'allow' then write(q.open, job, id) end
+  end
   ledger_keep(job, slot, keep)
-  if overlap ~= 'allow' then write(q.open, job, id) end
   tally(q.stats, 'spawned')
   if limit == 0 then counted(job, 'fired', 1, true) end
 end

@@ -5,8 +5,8 @@
 -- A paused job stays paused. One that is new is not, whatever is left of an earlier one of its name.
 -- A retired job has slots again from the one given on; those of the meantime go into its ledger.
 --
--- `s` is the schedule with more: `changes`, see _lib/pause; and where programs declare, `versions`, and `version`, which is the caller's own.
--- needs: _lib/ledger _lib/pause _lib/origin _lib/version _lib/results
+-- `s` is the schedule with more: `changes`, see _lib/pause; `tags`; and where programs declare, `versions`, and `version`, which is the caller's own.
+-- needs: _lib/ledger _lib/pause _lib/origin _lib/tags _lib/version _lib/results
 
 -- Read what declaring these jobs needs.
 local function declare_gather(s, jobs)
@@ -59,6 +59,7 @@ local function declare(s, owners, origin, job, rev, definition, slot, due, since
   if not known or owned ~= origin then origin_passes(owners, job, owned, origin) end
   if known ~= rev then
     code, changed = known and RESULT.CHANGED or RESULT.NEW, true
+    tags_pass(s.tags, job, line, definition)
     if s.version and not known then version_makes(s.versions, s.version) end
     if known then change_note(s.changes, job, change_text('put', now, 0, by, was and '' or 'another trigger')) end
   end

@@ -115,6 +115,7 @@ local function firing_overlap(job, id, due, owner, overlap, buffer, cap)
   local fresh = record.state == 'waiting' and record.tries == '' and job_of(open) and not past
   if past and overlap == 'skip' then overlap = 'buffer_one' end
   local stays = not fresh or overlap == 'buffer_all' or cap > 0
+  slots = line_own(job, slots)
   if stays and record.state == 'waiting' then task_queue_again(open, record) end
 
   -- What came due before the unfinished one was fired did so in an outage, or behind one that did: it is caught up, in its turn.
@@ -124,6 +125,7 @@ local function firing_overlap(job, id, due, owner, overlap, buffer, cap)
       local waits = task_read(oldest)
       if waits and waits.state == 'waiting' then task_end(oldest, waits, 'missed', REASON.NOT_BEGUN) else line_leave(job, oldest) end
       open, slots = line_of(job)
+      slots = line_own(job, slots)
     end
     return WAITS
   end
@@ -133,11 +135,9 @@ local function firing_overlap(job, id, due, owner, overlap, buffer, cap)
   end
   if overlap == 'skip' and not fresh and record.state ~= 'stopping' then return REASON.OVERLAP, open end
   firing_overtaken(job, slots, id)
-  if fresh then return nil, task_give_way(open, record) end
-  if overlap == 'skip' then return nil end
-  if overlap == 'cancel_other' and record.state ~= 'stopping' then
-    task_cancel(open, record, REASON.OVERTAKEN, id)
-    if record.state == 'cancelled' then return nil end  -- it waited to be tried again
-  end
-  return WAITS
+  local place = fresh and task_give_way(open, record) or nil
+  if not fresh and overlap == 'skip' then return nil end
+  if not fresh and overlap == 'cancel_other' and record.state ~= 'stopping' then task_cancel(open, record, REASON.OVERTAKEN, id) end
+  -- Those that it took the place of, or what waited to be tried again, may have let one of a backfill go first.
+  return read(q.open, job) and WAITS or nil, place
 end

@@ -7,7 +7,8 @@
 --   UNTIL     cancelled then, if it has not begun (ended) by then. BEGAN: of the latest attempt. ENDED: when the task ended
 --   CODE      why it is as it is, see _lib/reasons; "-": no reason. DETAIL: what the sentence names, to the end
 --   Behind DETAIL a slot's task may have \31 and "FIRE TURN FORGET": when it was to be fired, its jitter included; when the one before it in
---   line had ended; when its ledger forgets it. 0: with its slot; it waited for none; when there are too many
+--   line had ended; when its ledger forgets it. 0: with its slot; it waited for none; when there are too many. And before that, if a backfill
+--   has fired it, \30 BY \30 WHY: who began that, and why
 -- ATTEMPTS  the last ten, separated by \254: "N FENCE BEGAN ENDED HOW OWNER" and, after \253, why it failed (at most 500 bytes) or the
 --           CODE by which it was taken back. HOW: done, failed, lost, cut, cancelled; "-": it runs
 -- JSON      name, queue, policies: what is not decided by every time; empty: a slot that has ended, and can't be retried
@@ -71,7 +72,8 @@ end
 
 -- What stands behind DETAIL.
 local function record_times(record)
-  return string.match(record.detail, '\31%d+ %d+ %d+$') or ''
+  local at = string.find(record.detail, '\31%d+ %d+ %d+$')
+  return at and (string.match(record.detail, '\30[^\30\31]*\30[^\30\31]*\31[%d ]+$') or string.sub(record.detail, at)) or ''
 end
 
 -- When its ledger forgets it; 0: when there are too many.

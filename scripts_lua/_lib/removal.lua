@@ -1,10 +1,13 @@
 -- _lib/removal: a job goes. First it is taken out of all that says that it is there; what it leaves behind can be much, and goes in pages.
--- needs: _lib/ending _lib/pause _lib/origin
+-- needs: _lib/ending _lib/pause _lib/origin _lib/tags
 
 -- Nobody fires it from here on, and its name is free. `by`: who says so.
 local function job_remove(s, owners, job, by)
   local line = read(s.defs, job)
-  if line then origin_passes(owners, job, origin_of(line), nil) end
+  if line then
+    origin_passes(owners, job, origin_of(line), nil)
+    tags_pass(s.tags, job, line, nil)
+  end
   erase(s.defs, job)
   leave(s.order, job)
   erase(s.slots, job)

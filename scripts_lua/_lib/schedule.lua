@@ -1,5 +1,10 @@
 -- _lib/schedule: where the jobs stand.
 --
+-- KEYS[1] job        hash  JOB -> "REV JSON"
+-- KEYS[2] job:order  zset  JOB, in lexical order
+-- KEYS[3] job:slot   hash  see below
+-- KEYS[4] job:due    zset
+--
 --   slots  hash  JOB -> "SLOT DUE REV RULES": its next slot; SLOT -1: it has ended, and is forgotten at DUE. '' -> "SEEN UNSURE SETTLED"
 --   dues   zset  JOB by when to look at it next
 --   paused hash  JOB -> the change by which it is paused, see _lib/pause; only where it is asked for

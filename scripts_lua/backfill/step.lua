@@ -25,6 +25,7 @@
 -- ARGV[15] channel    str   where it is told that what it waits for has ended
 -- ARGV[16] hide_ms    int   if the caller dies, another goes on after this time
 -- ARGV[17] row        int   it is paused when so many have failed in a row; 0: it is not
+-- ARGV[18] said       text  what its slots' tasks keep of it, "BY \30 WHY"
 --
 -- Returns  {said, line, look_ms, waits, now_ms}  line: the backfill as it stands now. look_ms: when to go on; 0: it is over, or paused.
 --                                                waits: the task for whose end it waits; empty: none
@@ -76,11 +77,12 @@ return answer(function()
       if left then
         b[left] = b[left] + 1
       else
-        waits = overlap ~= 'allow' and backfill_behind(job, ARGV[14]) or #b.open >= most and slot_id(job, b.open[1]) or nil
+        if #b.open >= (overlap == 'allow' and most or 1) then waits = slot_id(job, b.open[1]) end
         if b.every > 0 and b.next > clock then look = math.ceil(b.next / 1000) elseif waits or slot >= at.beats then look = now + 1000 end
         if look > now then break end
         backfill_pass(at, slot, before, following, keep)
-        backfill_fire(job, slot, ARGV[9], ARGV[14], overlap, tonumber(ARGV[13]), keep)
+        local behind = overlap ~= 'allow' and backfill_behind(job, ARGV[14])
+        backfill_fire(job, slot, ARGV[9], ARGV[18], ARGV[14], overlap, behind, tonumber(ARGV[13]), keep)
         if found then ledger_split(job, slot, found, first, before, following) end
         b.fired, b.open[#b.open + 1] = b.fired + 1, slot
         if b.every > 0 then b.next = (b.next > 0 and math.max(b.next, clock - 100000) or clock) + b.every end

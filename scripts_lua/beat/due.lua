@@ -1,14 +1,12 @@
 -- beat/due: up to `limit` jobs that are due, hidden from the others for a moment, so that instances share a burst.
 --
 -- KEYS[1..27] of _lib/task
--- KEYS[28] job        hash
--- KEYS[29] job:order  zset
--- KEYS[30] job:slot   hash    job -> "SLOT DUE REV RULES", see _lib/schedule
--- KEYS[31] job:due    zset
+-- KEYS[28..31] of _lib/schedule
 -- KEYS[32] epoch      string
 -- KEYS[33] job:paused   hash
 -- KEYS[34] job:changes  hash
 -- KEYS[35] job:origin  zset    see _lib/origin
+-- KEYS[36] job:tag     zset    see _lib/tags
 -- ARGV[1]  limit      int
 -- ARGV[2]  hide_ms    int     if the caller dies before it fires them, they come back after this time
 -- ARGV[3]  seen       str     what the call before returned as such; empty: there was none
@@ -20,8 +18,8 @@
 --
 -- Hiding only saves work: it is beat/fire that decides who fires. A store that knows less than its caller has lost what came
 -- after: a snapshot, or a failover. What was due by then may have been fired.
--- Rarely: ledger_drop log_drop counts_drop
--- include: _lib/ledger _lib/pause _lib/origin
+-- Rarely: ledger_drop log_drop counts_drop tags_index tags_pass
+-- include: _lib/ledger _lib/pause _lib/origin _lib/tags
 
 local limit, hide = tonumber(ARGV[1]), tonumber(ARGV[2])
 local waiting = redis.call('ZRANGEBYSCORE', KEYS[31], '-inf', int(now), 'LIMIT', 0, limit)
@@ -34,6 +32,8 @@ if known and s.seen and s.seen < known and known <= now and s.settled == tonumbe
   schedule_note(s)
 end
 
+local tags
+
 -- It ended long ago. Not while a task of it waits or runs.
 local function forget(job)
   local open = read(q.open, job)
@@ -41,6 +41,8 @@ local function forget(job)
   if open or #members == 100 then
     enter(s.dues, job, now + (#members == 100 and 1000 or 3600000))
   else
+    tags = tags or tags_index(KEYS[36], KEYS[28])
+    tags_pass(tags, job, read(s.defs, job), nil)
     origin_passes(index(KEYS[35]), job, origin_of(read(s.defs, job) or ''), nil)
     erase(s.defs, job)
     leave(s.order, job)

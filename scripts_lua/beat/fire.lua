@@ -1,10 +1,7 @@
 -- beat/fire: for each job: if its slot is still the expected one and has come due, create the task and move on to the next.
 --
 -- KEYS[1..27] of _lib/task
--- KEYS[28] job        hash
--- KEYS[29] job:order  zset
--- KEYS[30] job:slot   hash  job -> "SLOT DUE REV RULES", see _lib/schedule
--- KEYS[31] job:due    zset
+-- KEYS[28..31] of _lib/schedule
 -- KEYS[32] calendar   hash  see _lib/calendar
 -- ARGV[1]  job        str
 -- ARGV[2]  expected   str   what the caller saw in job:slot

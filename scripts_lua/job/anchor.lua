@@ -1,10 +1,7 @@
 -- job/anchor: let a job stand at another slot, if it stands where the caller saw it: its slot was lost, or is none any more.
 --
 -- KEYS[1..27] of _lib/task
--- KEYS[28] job        hash  job -> "REV JSON"
--- KEYS[29] job:order  zset
--- KEYS[30] job:slot   hash  job -> "SLOT DUE REV RULES", see _lib/schedule
--- KEYS[31] job:due    zset
+-- KEYS[28..31] of _lib/schedule
 -- KEYS[32] job:paused  hash  see _lib/pause: a paused job stays paused
 -- ARGV[1]  job        str
 -- ARGV[2]  expected   str   what the caller saw in job:slot; empty: nothing, it was lost

@@ -1,10 +1,7 @@
 -- job/apply: declare jobs of an origin, and remove what it has besides them: all that was asked for, or nothing.
 --
 -- KEYS[1..27] of _lib/task
--- KEYS[28] job          hash    job -> "REV JSON"
--- KEYS[29] job:order    zset
--- KEYS[30] job:slot     hash    job -> "SLOT DUE REV RULES", see _lib/schedule
--- KEYS[31] job:due      zset
+-- KEYS[28..31] of _lib/schedule
 -- KEYS[32] epoch        string  when this shard was first written to
 -- KEYS[33] job:paused   hash    see _lib/pause
 -- KEYS[34] job:changes  hash
@@ -12,6 +9,7 @@
 -- KEYS[36] job:applied  zset    PX; ORIGIN by the number of its latest apply
 -- KEYS[37] backfill     hash
 -- KEYS[38] backfill:due  zset
+-- KEYS[39] job:tag      zset    see _lib/tags
 -- ARGV[1]  origin    str
 -- ARGV[2]  jobs      list  seven words a job: JOB REV DEFINITION SLOT DUE KEEP LIMIT, as job/put has them; DEFINITION empty if dry
 -- ARGV[3]  rules     str   version of the time zones' rules by which the slots were reckoned
@@ -44,7 +42,7 @@ if said then return apply_answered(said) end
 local given = apply_given(ARGV[2])
 local s = schedule_of(KEYS[28], KEYS[29], KEYS[30], KEYS[31], given.jobs, KEYS[33])
 local owners, epoch_key, applied = index(KEYS[35]), KEYS[32], KEYS[36]
-s.changes, s.backfills, s.filling = page(KEYS[34]), page(KEYS[37]), index(KEYS[38])
+s.changes, s.backfills, s.filling, s.tags = page(KEYS[34]), page(KEYS[37]), index(KEYS[38]), tags_index(KEYS[39], KEYS[28])
 declare_gather(s, given.jobs)
 
 return answer(function()

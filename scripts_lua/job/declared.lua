@@ -1,9 +1,6 @@
 -- job/declared: which of these jobs stand as they are declared, so that job/put would change nothing of them.
 --
--- KEYS[1] job        hash    job -> "REV JSON"
--- KEYS[2] job:order  zset
--- KEYS[3] job:slot   hash    job -> "SLOT DUE REV RULES", see _lib/schedule
--- KEYS[4] job:due    zset
+-- KEYS[1..4] of _lib/schedule
 -- KEYS[5] epoch      string
 -- ARGV[1] job        str
 -- ARGV[2] head       str     how its definition has to begin: "REV "

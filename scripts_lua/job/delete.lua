@@ -1,15 +1,13 @@
 -- job/delete: forget a job, its slot and, up to `limit` entries at a time, its ledger, with the tasks of it that wait. One that runs goes on.
 --
 -- KEYS[1..27] of _lib/task
--- KEYS[28] job        hash  job -> "REV JSON"
--- KEYS[29] job:order  zset
--- KEYS[30] job:slot   hash
--- KEYS[31] job:due    zset
+-- KEYS[28..31] of _lib/schedule
 -- KEYS[32] job:paused  hash
 -- KEYS[33] job:changes  hash
 -- KEYS[34] job:origin  zset    see _lib/origin
 -- KEYS[35] backfill     hash
 -- KEYS[36] backfill:due  zset
+-- KEYS[37] job:tag      zset  see _lib/tags
 -- ARGV[1]  job        str
 -- ARGV[2]  limit      int
 -- ARGV[3]  call       id    of this call; the same again is the same call, repeated
@@ -25,7 +23,7 @@ local job, limit = ARGV[1], tonumber(ARGV[2])
 local s = schedule_of(KEYS[28], KEYS[29], KEYS[30], KEYS[31], {job}, KEYS[32])
 local owners, existed, said = index(KEYS[34]), read(s.defs, job), reply_of(q.replies, ARGV[3])
 if existed and said then return {1, 0} end
-s.changes, s.backfills, s.filling = page(KEYS[33]), page(KEYS[35]), index(KEYS[36])
+s.changes, s.backfills, s.filling, s.tags = page(KEYS[33]), page(KEYS[35]), index(KEYS[36]), tags_index(KEYS[37], KEYS[28])
 job_remove(s, owners, job, ARGV[4])
 if existed then write(q.replies, ARGV[3], '1') end
 local gone = job_clear(owners, job, limit)

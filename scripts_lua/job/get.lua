@@ -5,15 +5,16 @@
 -- KEYS[3] job:open    hash
 -- KEYS[4] job:counts  hash  see _lib/counts
 -- KEYS[5] job:paused  hash  see _lib/pause
+-- KEYS[6] backfill    hash  see _lib/backfill
 -- ARGV[1] job         str
 -- Batch: ARGV[1..1] repeat, one group a call, at most 256 a run.
 --
--- Returns  {definition, slot, open, counts, paused}  "REV JSON", "SLOT DUE REV RULES" (empty, or SLOT is -1: it has ended), the unfinished
---                                            task's id or empty, counts or empty, the pause or empty
+-- Returns  {definition, slot, open, counts, paused, backfill}  "REV JSON", "SLOT DUE REV RULES" (empty, or SLOT is -1: it has ended), the unfinished
+--                                            task's id or empty, counts or empty, the pause or empty, its backfill or empty
 --          {}                                no such job
 -- include: _lib/run
 
-local pages = {page(KEYS[1]), page(KEYS[2]), page(KEYS[3]), page(KEYS[4]), page(KEYS[5])}
+local pages = {page(KEYS[1]), page(KEYS[2]), page(KEYS[3]), page(KEYS[4]), page(KEYS[5]), page(KEYS[6])}
 for _, known in ipairs(pages) do gather(known, ARGV) end
 return each(1, function(i)
   local out = {}

@@ -8,24 +8,29 @@
 -- KEYS[6] ledger:order  zset  see _lib/ledger
 -- KEYS[7] task          hash  see _lib/record
 -- KEYS[8] job:origin    zset  see _lib/origin
+-- KEYS[9] job:tag       zset  see _lib/tags
 -- ARGV[1] after         str   the cursor of the page before; empty: the first page
 -- ARGV[2] limit         int
--- ARGV[3] texts         list  what the definition has to hold: a tag, an origin, as JSON has it
+-- ARGV[3] texts         list  what the definition has to hold: an origin, as JSON has it
 -- ARGV[4] state         str   scheduled, paused, ended, by_hand, retired, open or failing; empty: any
 -- ARGV[5] origin        str   find them by the index of this origin; empty: by going through all jobs
+-- ARGV[6] tag           str   as JSON has it: find them by the index of tags, if it knows all jobs; empty: whatever they have
 --
 -- Returns  {cursor, *jobs}  an empty cursor: this was the last page. There may be fewer than `limit`: a run looks at so many only
 --
--- A definition may hold a text elsewhere than where it counts: the caller looks again. No index finds a tag or a state, for it would cost
--- all jobs that are put, or each slot.
--- include: _lib/stands
+-- A definition may hold a text elsewhere than where it counts, and an index what was true before: the caller looks again. No index finds a
+-- state, for it would cost each slot.
+-- include: _lib/stands _lib/tags
 
 local LOOKS = 2000
 local AS_MANY = 20  -- a job that may be failing costs as much as so many others
 local limit, texts, state = tonumber(ARGV[2]), cjson.decode(ARGV[3]), ARGV[4]
 local defs, slots, open, counts = page(KEYS[2]), page(KEYS[3]), page(KEYS[4]), page(KEYS[5])
-local before = ARGV[5] ~= '' and ARGV[5] .. '\255' or ''  -- what stands before a name in the index
-local by = ARGV[5] ~= '' and KEYS[8] or KEYS[1]
+local tag = ARGV[6] ~= '' and tags_whole(KEYS[9], KEYS[2]) and ARGV[6] or ''
+if tag ~= ARGV[6] then texts[#texts + 1] = '"' .. ARGV[6] .. '"' end
+local word = tag ~= '' and tag or ARGV[5]
+local before = word ~= '' and word .. '\255' or ''  -- what stands before a name in the index
+local by = tag ~= '' and KEYS[9] or word ~= '' and KEYS[8] or KEYS[1]
 
 local function after(name, most)
   local low = name ~= '' and '(' .. before .. name or before ~= '' and '[' .. before or '-'

@@ -1,15 +1,13 @@
 -- job/put: declare jobs: new ones begin with the slot given, known ones keep their slot unless the trigger changed.
 --
 -- KEYS[1..27] of _lib/task
--- KEYS[28] job         hash    job -> "REV JSON"
--- KEYS[29] job:order   zset
--- KEYS[30] job:slot    hash    job -> "SLOT DUE REV RULES", see _lib/schedule
--- KEYS[31] job:due     zset
+-- KEYS[28..31] of _lib/schedule
 -- KEYS[32] epoch       string  when this shard was first written to
 -- KEYS[33] job:paused  hash    see _lib/pause
 -- KEYS[34] job:origin  zset    see _lib/origin
 -- KEYS[35] job:changes  hash    see _lib/pause
 -- KEYS[36] version     string  see _lib/version
+-- KEYS[37] job:tag     zset    see _lib/tags
 -- ARGV[1]  job         str
 -- ARGV[2]  rev         str     TRIGGER.REST, digests of the definition's parts
 -- ARGV[3]  definition  json    with its origin, and the version of the code that declares it
@@ -37,7 +35,7 @@
 local jobs = column(12, 1)
 local s = schedule_of(KEYS[28], KEYS[29], KEYS[30], KEYS[31], jobs, KEYS[33])
 local owners, first, soonest = index(KEYS[34]), schedule_first(s), math.huge
-s.changes, s.versions = page(KEYS[35]), versions_read(KEYS[36])
+s.changes, s.versions, s.tags = page(KEYS[35]), versions_read(KEYS[36]), tags_index(KEYS[37], KEYS[28])
 declare_gather(s, jobs)
 local epoch, changed = declare_epoch(KEYS[32]), not s.seen
 

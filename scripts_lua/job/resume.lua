@@ -1,10 +1,7 @@
 -- job/resume: let a paused job's slots be fired again; those of the pause go into its ledger.
 --
 -- KEYS[1..27] of _lib/task
--- KEYS[28] job          hash  job -> "REV JSON"
--- KEYS[29] job:order    zset
--- KEYS[30] job:slot     hash  job -> "SLOT DUE REV RULES", see _lib/schedule
--- KEYS[31] job:due      zset
+-- KEYS[28..31] of _lib/schedule
 -- KEYS[32] job:paused   hash  see _lib/pause
 -- KEYS[33] job:changes  hash
 -- KEYS[34] calendar     hash  see _lib/calendar
@@ -21,7 +18,8 @@
 -- ARGV[11] by        str   empty: its time has come
 -- ARGV[12] call      id    of this call; the same again is the same call, repeated
 -- ARGV[13] calendars str   by which it excludes, as the caller has read them, see beat/fire; empty: they say nothing here
--- Batch: ARGV[1..13] repeat, one group a call, at most 64 a run.
+-- ARGV[14] why       str
+-- Batch: ARGV[1..14] repeat, one group a call, at most 64 a run.
 --
 -- Returns  DONE      it goes on at that slot
 --          NO        it is not paused
@@ -29,13 +27,13 @@
 --          TOO_LATE  it has gone on since the caller looked, its pause was changed, or a calendar; and by itself: its time has not come
 -- include: _lib/ledger _lib/pause _lib/messages _lib/calendar
 
-local jobs = column(13, 1)
+local jobs = column(14, 1)
 local s = schedule_of(KEYS[28], KEYS[29], KEYS[30], KEYS[31], jobs, KEYS[32])
 local changes, calendars = page(KEYS[33]), page(KEYS[34])
 for _, part in ipairs({s.defs, s.paused, changes, q.counts}) do gather(part, jobs) end
 say(q.bell, message_job())
 
-return each(13, function(i)
+return each(14, function(i)
   local job, slot, words, count, keep = ARGV[i], tonumber(ARGV[i + 3]), ARGV[i + 5], tonumber(ARGV[i + 8]), ARGV[i + 9]
   local by, call = ARGV[i + 10], ARGV[i + 11]
   local said = reply_of(q.replies, call)
@@ -52,7 +50,7 @@ return each(13, function(i)
   erase(s.paused, job)
   erase(s.slots, job)  -- or it stays paused
   schedule_place(s, job, slot, tonumber(ARGV[i + 4]), words)
-  change_note(changes, job, change_text('resume', now, 0, by, ''))
+  change_note(changes, job, change_text('resume', now, 0, by, ARGV[i + 13]))
   write(q.replies, call, int(RESULT.DONE))
   return RESULT.DONE
 end)

@@ -1,9 +1,6 @@
 -- job/retire: a page of the jobs: those retire that a version declared which has gone for good, and that nobody else owns.
 --
--- KEYS[1] job          hash    job -> "REV JSON"
--- KEYS[2] job:order    zset
--- KEYS[3] job:slot     hash    job -> "SLOT DUE REV RULES", see _lib/schedule
--- KEYS[4] job:due      zset
+-- KEYS[1..4] of _lib/schedule
 -- KEYS[5] job:changes  hash    see _lib/pause
 -- KEYS[6] version      string  see _lib/version
 -- ARGV[1] after        str     the cursor of the page before; empty: the first page

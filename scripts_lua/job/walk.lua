@@ -1,9 +1,6 @@
 -- job/walk: a page of the jobs and where they stand, for an instance that sets right what was lost or set back.
 --
--- KEYS[1] job        hash  job -> "REV JSON"
--- KEYS[2] job:order  zset
--- KEYS[3] job:slot   hash  job -> "SLOT DUE REV RULES", see _lib/schedule
--- KEYS[4] job:due    zset
+-- KEYS[1..4] of _lib/schedule
 -- KEYS[5] job:paused  hash  see _lib/pause
 -- KEYS[6] job:origin  zset  see _lib/origin
 -- ARGV[1] after      str   the cursor of the page before; empty: the first page

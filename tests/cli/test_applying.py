@@ -134,7 +134,7 @@ def test_long_lists_are_cut_for_people_only(lockbeat: Lockbeat, store: str, writ
         ("jobs", "can't be read"),
         ('{"job": []}', "has no list of jobs"),
         ('["report"]', "job 1: job: must be a table of its options, not 'report'"),
-        ('[{"every": 60}]', "job 1: name: must be a str"),
+        ('[{"every": 60}]', "job 1: name: the job has none"),
         ('[{"name": "a", "every": 60}, {"name": "b", "every": 0}]', "job 2, b: period"),
         ('[{"name": "b", "cron": "61 * * * *"}]', "job 1, b: expression"),
         ('[{"name": "b", "cron": "* * * * *", "every": 60}]', "job 1, b: every: can't go with cron"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections import Counter
 from collections.abc import Callable
@@ -46,10 +47,28 @@ def test_it_says_what_it_would_do_begins_and_shows_how_far_it_is(lockbeat: Lockb
     plan = said("--from", START, "--to", END, "--dry-run", "--json")
     assert (plan["state"], plan["fired"], plan["dry_run"], plan["start"]) == ("planned", 5, True, "2026-01-01T00:00:00.000Z")
     lockbeat("backfill", "hourly", "--url", jobs).refuses(1, "hourly has no backfill; --from TIME begins one")
-    begun = lockbeat("backfill", "hourly", "--from", START, "--to", END, "--by", "anna", "--utc", "--rate", "2", "--url", jobs)
-    assert (begun.code, begun.out) == (0, f"{head} running: 5 slots, 0 fired, 5 left\n")
+    begun = lockbeat(
+        "backfill",
+        "hourly",
+        "--from",
+        START,
+        "--to",
+        END,
+        "--by",
+        "anna",
+        "--reason",
+        "a new report",
+        "--utc",
+        "--rate",
+        "2",
+        "--url",
+        jobs,
+    )
+    assert begun.code == 0
+    assert begun.out.splitlines()[0] == f"{head} running: 5 slots, 0 fired, 5 left"
+    assert re.fullmatch(r"  begun at .+Z by anna: a new report", begun.out.splitlines()[1])
     assert begun.err == "lockbeat: no instance schedules, so nothing goes on; start one: lockbeat run MODULE:BEAT\n"
-    assert said("--pause", "--by", "bob") == f"{head} paused: 5 slots, 0 fired, 5 left\n"
+    assert said("--pause", "--by", "bob").startswith(f"{head} paused: 5 slots, 0 fired, 5 left\n")
     found = said("--json")
     assert (found["state"], found["by"], found["rate"], found["left"], found["ended_at"]) == ("paused", "anna", 2, 5, None)
     lockbeat("backfill", "hourly", "--from", START, "--yes", "--url", jobs).refuses(
@@ -88,6 +107,41 @@ def test_what_can_not_be_is_one_line_and_changes_nothing(
 
 def test_its_slots_may_be_said_by_how_long_ago_they_were(lockbeat: Lockbeat, jobs: str) -> None:
     assert lockbeat("backfill", "hourly", "--from", "3d", "--to", "2d", "--dry-run", "--json", "--url", jobs).json["total"] == 24
+
+
+def test_ls_shows_the_one_that_goes_on_and_backfills_lists_all(lockbeat: Lockbeat, jobs: str) -> None:
+    async def more(lb: Client) -> None:
+        await lb.jobs.put(Job.declare("other", Every(3600)))
+
+    using(jobs, more)
+    assert lockbeat("backfills", "--url", jobs).out == "no job has a backfill\n"
+    for job in ("hourly", "other"):
+        assert lockbeat("backfill", job, "--from", START, "--to", END, "--reason", f"for {job}", "--utc", "--url", jobs).code == 0
+    assert lockbeat("backfill", "other", "--pause", "--url", jobs).code == 0
+    flags = {line.split()[0]: line for line in lockbeat("ls", "--url", jobs).out.splitlines()}
+    assert "backfill=0/5" in flags["hourly"]
+    assert "backfill=0/5 (paused)" in flags["other"]
+    found = {one["job"]: one["backfill"] for one in lockbeat("ls", "--json", "--url", jobs).json}
+    assert (found["hourly"]["state"], found["hourly"]["reason"], found["hand"]) == ("running", "for hourly", None)
+    listed = lockbeat("backfills", "--json", "--url", jobs).json
+    assert [(one["job"], one["state"], one["reason"]) for one in listed] == [
+        ("hourly", "running", "for hourly"),
+        ("other", "paused", "for other"),
+    ]
+    assert [one["job"] for one in lockbeat("backfills", "--state", "paused", "--json", "--url", jobs).json] == ["other"]
+    page = lockbeat("backfills", "--limit", "1", "--url", jobs)
+    assert "hourly" in page.out
+    assert page.err == "lockbeat: there are more: --after hourly\n"
+    assert "for other" in lockbeat("backfills", "--after", "hourly", "--url", jobs).out
+    lockbeat("backfills", "--state", "odd", "--url", jobs).refuses(2, "'odd' is not one of")
+    assert lockbeat("backfill", "hourly", "--cancel", "--url", jobs).code == 0
+    assert "backfill" not in lockbeat("ls", "hourly", "--url", jobs).out
+
+
+def test_nobody_waits_for_one_that_no_instance_goes_on_with(lockbeat: Lockbeat, jobs: str) -> None:
+    begun = lockbeat("backfill", "hourly", "--from", START, "--to", END, "--wait", "--utc", "--url", jobs)
+    assert (begun.code, begun.out.splitlines()[0][-9:]) == (4, "0 fired, 5 left"[-9:])
+    assert begun.err == "lockbeat: no instance schedules, so nothing goes on; start one: lockbeat run MODULE:BEAT\n"
 
 
 def test_many_slots_are_begun_with_yes(lockbeat: Lockbeat, jobs: str) -> None:

@@ -79,7 +79,7 @@ def hostile(store: str) -> dict[str, str]:
 
 
 COMMANDS: dict[str, list[list[str]]] = {
-    "ls": [[]],
+    "ls": [[], [JOB], [EVIL]],
     "next": [[JOB], [EVIL], [f"{EVIL}\udcff"]],
     "ledger": [[JOB], [EVIL]],
     "history": [[], ["--job", JOB], ["--job", EVIL], ["--tag", EVIL], ["--state", EVIL], ["--since", EVIL], ["--after", EVIL]],
@@ -90,7 +90,7 @@ COMMANDS: dict[str, list[list[str]]] = {
     "changes": [[JOB], [EVIL]],
     "skip-next": [[JOB, "--reason", EVIL, "--by", EVIL], [EVIL], [JOB, "--dry-run"]],
     "pause": [[JOB, "--reason", EVIL, "--by", EVIL], [EVIL], [JOB], ["--tag", EVIL], ["--all", "--until", EVIL]],
-    "resume": [[JOB, "--by", EVIL], [JOB], [EVIL], ["--queue", EVIL], [JOB, "--catchup", EVIL]],
+    "resume": [[JOB, "--by", EVIL, "--reason", EVIL], [JOB], [EVIL], ["--queue", EVIL], [JOB, "--catchup", EVIL]],
     "backfill": [
         [JOB, "--from", "1h", "--reason", EVIL, "--by", EVIL],
         [JOB, "--pause", "--reason", EVIL],
@@ -99,6 +99,7 @@ COMMANDS: dict[str, list[list[str]]] = {
         [EVIL],
         [JOB, "--from", EVIL],
     ],
+    "backfills": [[], ["--state", EVIL], ["--after", EVIL]],
     "locks": [[], ["--owner", OWNER], ["--owner", EVIL]],
     "instances": [[]],
     "top": [["--once"]],

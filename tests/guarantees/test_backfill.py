@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -728,3 +729,155 @@ async def test_kestra_13873_of_a_time_without_gaps_nothing_is_fired(lb: Lockbeat
         found = await filler.go_on()
     assert (found.fired, found.known, found.state) == (0, 4, "done")
     assert filler.ran == slots
+
+
+# What people are told of it.
+
+
+@here_and_there
+async def test_a_slot_that_was_backfilled_is_told_from_others_for_good(lb: Lockbeat, raw: Any) -> None:
+    job, reason = minutely(keep_for=86_400), "ü" * 150
+    slots, filler = await hours(lb, 3, job), Filler(lb)
+    live = await last_slot(lb, await lb.jobs.get("report"))
+    hands = Hands("report")
+    await backdate(lb, raw, "report", live)
+    await scheduler(lb, job, runner=hands).tick(lb.jobs.shard_of("report"))
+    await lb.tasks.complete(hands.tasks[0])
+    await lb.jobs.backfill("report", at(slots[0]), at(slots[2]), by="anna\x1e", reason=reason)
+    [first] = await filler.turn()
+    assert (await ledger(lb, "report"))[0].backfill == ("anna ", reason[:100]), "as many characters as 200 bytes hold"
+    await lb.tasks.fail(first, "broken")
+    await filler.go_on()
+    told_of = {entry.slot_ms: (entry.state, entry.backfill, entry.lateness is None) for entry in await ledger(lb, "report")}
+    mark = ("anna ", reason[:100])
+    assert told_of == {slots[0]: ("failed", mark, True), slots[1]: ("done", mark, True), live: ("done", None, False)}
+    assert {entry.slot_ms: entry.backfill for entry in (await lb.jobs.history()).entries} == {
+        slot: found for slot, (_, found, _) in told_of.items()
+    }
+    why = (await lb.jobs.why("report", at(slots[1]))).text
+    assert "A backfill fired it at 20" in why
+    assert "for it had not run at its time: begun by anna : üü" in why
+    assert "after its slot" not in why
+    assert "A backfill" not in (await lb.jobs.why("report", at(live))).text
+    assert await lb.tasks.retry(first.id)
+    [again] = await filler.turn()
+    await lb.tasks.complete(again)
+    assert {entry.slot_ms: entry.backfill for entry in await ledger(lb, "report")}[slots[0]] == mark, "also after a retry"
+
+
+async def test_all_backfills_are_listed_in_order_of_job_and_in_pages(lb: Lockbeat) -> None:
+    assert await lb.jobs.backfills() == []
+    names = [f"job-{n:02}" for n in range(12)]
+    for name in names:
+        slots = await hours(lb, 3, minutely(name))
+        await lb.jobs.backfill(name, at(slots[0]), reason=name)
+    await lb.jobs.pause_backfill(names[3])
+    await lb.jobs.cancel_backfill(names[5])
+    await lb.jobs.put(minutely("without"))
+    found = await lb.jobs.backfills()
+    assert [(one.job, one.reason) for one in found] == [(name, name) for name in names]
+    assert [one.job for one in await lb.jobs.backfills(state="paused")] == [names[3]]
+    assert [one.job for one in await lb.jobs.backfills(state="cancelled")] == [names[5]]
+    assert [one.job for one in await lb.jobs.backfills(after=names[6], limit=3)] == names[7:10]
+    assert await lb.jobs.backfills(after=names[-1]) == []
+    states = {state.job.name: state.backfill and state.backfill.state for state in await lb.jobs.list()}
+    assert states == dict.fromkeys(names, "running") | {names[3]: "paused", names[5]: None, "without": None}
+    for given in ({"state": "odd"}, {"limit": 0}, {"after": ""}):
+        with pytest.raises(InvalidArgument):
+            await lb.jobs.backfills(**given)
+
+
+@only("memory", "valkey")
+async def test_they_are_listed_though_there_are_many_or_their_places_were_lost(lb: Lockbeat, raw: Any) -> None:
+    names = [f"job-{n:02}" for n in range(9)]
+    for name in names[::2]:
+        slots = await hours(lb, 3, minutely(name))
+        await lb.jobs.backfill(name, at(slots[0]))
+    await lb.jobs.put(*(minutely(name) for name in names[1::2]))
+    raw.delete(lb.store.keys.key(0, "backfill:due"))  # then it goes through the jobs, as where there are many
+    assert [one.job for one in await lb.jobs.backfills()] == names[::2]
+    assert [one.job for one in await lb.jobs.backfills(after="job-02", limit=2)] == names[4:8:2]
+
+
+# A line that never empties.
+
+
+async def _comes_due(lb: Lockbeat, raw: Any, job: Job, slot: int) -> None:
+    """A slot of the job comes due, and is fired."""
+    await backdate(lb, raw, job.name, slot)
+    await lb.store.call_row(_shot(lb, job, slot), lb.jobs.shard_of(job.name))
+
+
+@pytest.mark.parametrize("overlap", ["skip", "buffer_one", "buffer_all"])
+@here_and_there
+async def test_a_line_that_never_empties_does_not_starve_it_and_it_takes_no_slots_place(
+    lb: Lockbeat, raw: Any, overlap: Any
+) -> None:
+    """Before each end of what runs another slot has come due. Each that waited has its turn, and so has each backfilled one."""
+    job = minutely(overlap=overlap, keep=1000, buffer=2) if overlap == "buffer_all" else minutely(overlap=overlap, keep=1000)
+    slots, filler, ran = await hours(lb, 60, job), Filler(lb), list[int]()
+    await lb.jobs.backfill("report", at(slots[0]), at(slots[5]))
+    comes = iter(slots[10:])
+
+    async def due() -> None:
+        await _comes_due(lb, raw, job, next(comes))
+
+    for _ in range(3 if overlap == "buffer_all" else 1):
+        await due()
+    while not (await told(lb)).is_over:
+        for task in await filler.turn():
+            ran.append(task.slot_ms)
+            await due()  # while it runs
+            await lb.tasks.complete(task)
+    assert [slot for slot in ran if slot < slots[5]] == slots[:5]
+    backs = [at for at, slot in enumerate(ran) if slot < slots[5]]
+    if overlap != "skip":
+        assert all(second - first > 1 for first, second in pairwise(backs)), "between two of them another has its turn"
+    found = {entry.slot_ms: (entry.state, entry.code) for entry in await ledger(lb, "report")}
+    assert {found[slot][0] for slot in slots[:5]} == {"done"}
+    lost = {code for slot, (state, code) in found.items() if state in ("skipped", "missed")}
+    assert lost <= {{"skip": "overlap", "buffer_one": "overtaken", "buffer_all": "buffer_full"}[overlap], "overtaken"}
+    assert not any(state == "missed" for state, _ in found.values())
+
+
+@here_and_there
+async def test_in_line_it_is_overtaken_by_none_and_counts_as_none(lb: Lockbeat, raw: Any) -> None:
+    job = minutely(overlap="buffer_one", keep=1000)
+    slots, filler = await hours(lb, 30, job), Filler(lb)
+    await _comes_due(lb, raw, job, slots[10])
+    [runs] = await claimed(lb)
+    await lb.jobs.backfill("report", at(slots[0]), at(slots[1]))
+    await filler.turn()
+    [entry] = [entry for entry in await ledger(lb, "report") if entry.slot_ms == slots[0]]
+    assert (entry.in_line, entry.code) == (True, "buffered")
+    assert "in line" in (await lb.jobs.why("report", at(slots[0]))).text
+    for slot in slots[11:14]:
+        await _comes_due(lb, raw, job, slot)
+    assert (await lb.jobs.get("report")).in_line == 2, "the latest slot, and the one of the backfill"
+    await lb.tasks.complete(runs)
+    for slot in (slots[0], slots[13]):
+        [task] = await claimed(lb)
+        assert task.slot_ms == slot
+        await lb.tasks.complete(task)
+    assert (await filler.go_on()).done == 1
+    assert {entry.slot_ms: entry.code for entry in await ledger(lb, "report") if entry.state == "skipped"} == dict.fromkeys(
+        slots[11:13], "overtaken"
+    )
+
+
+@here_and_there
+async def test_a_slot_that_takes_the_place_of_one_that_nobody_began_lets_it_go_first(lb: Lockbeat, raw: Any) -> None:
+    job = minutely(keep=1000)
+    slots, filler, shard = await hours(lb, 30, job), Filler(lb), lb.jobs.shard_of("report")
+    await _comes_due(lb, raw, job, slots[10])  # no worker begins it
+    await lb.jobs.backfill("report", at(slots[0]), at(slots[1]))
+    filler.filler._mine[shard].look = 0.0
+    await filler.filler.tick(shard)
+    await _comes_due(lb, raw, job, slots[11])
+    for slot in (slots[0], slots[11]):
+        [task] = await claimed(lb)
+        assert task.slot_ms == slot
+        assert await claimed(lb) == [], "one at a time"
+        await lb.tasks.complete(task)
+    assert (await filler.go_on()).done == 1
+    assert await states(lb, "report") == ["done", "missed", "done"]

@@ -14,7 +14,7 @@ from hypothesis.stateful import initialize, precondition, rule
 from lockbeat import Lockbeat
 from lockbeat.errors import LockbeatError, UnknownJob
 from lockbeat.jobs import Job, LedgerEntry
-from lockbeat.jobs.definition import OF_SLOTS
+from lockbeat.jobs.options import OF_SLOTS
 from lockbeat.tasks import Task
 from lockbeat.triggers import AnyOf, ByHand, Every, Trigger
 from tests.backfills import Filler

@@ -11,7 +11,7 @@ import pytest
 
 from lockbeat import Lockbeat
 from lockbeat.errors import StoreError
-from lockbeat.jobs import Job
+from lockbeat.jobs import Job, plan
 from lockbeat.store import results
 from lockbeat.triggers import Every
 from tests.beats import now_ms, scheduler, states
@@ -96,7 +96,8 @@ async def test_a_declaration_is_the_whole_definition_but_takes_no_job_from_a_new
     """Rolled back, or on its way to be updated: older code may declare what newer code did."""
     load(raw, lb, "newer")
     before = raw.hgetall(lb.store.keys.key(0, "job")), raw.hgetall(lb.store.keys.key(0, "job:slot"))
-    row = lb.jobs._row(hourly("calendar"), await now_ms(lb), 0, "anna", "")
+    declared = hourly("calendar")
+    row = lb.jobs._row(declared, plan.first(declared, await now_ms(lb)) or plan.none(declared), 0, "anna", "")
     assert (await lb.store.call_row(row, 0)).code == results.NO
     assert (raw.hgetall(lb.store.keys.key(0, "job")), raw.hgetall(lb.store.keys.key(0, "job:slot"))) == before
     await lb.jobs.put(hourly("calendar"), hourly("colourful"), hourly("plain"))

@@ -9,7 +9,7 @@ import pytest
 
 from lockbeat import Every, Fixed, Job, Lockbeat, Run, Task
 from lockbeat.errors import Conflict, InvalidArgument, InvalidType
-from lockbeat.jobs.definition import MOST_PARAMS
+from lockbeat.jobs.options import MOST_PARAMS
 from tests.beats import Beats, Hands, eventually, minutely, overdue, scheduler, states
 from tests.conftest import only, wait_until
 

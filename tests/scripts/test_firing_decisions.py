@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import pytest
 
-from lockbeat.jobs.definition import Overlap
+from lockbeat.jobs.options import Overlap
 from lockbeat.store.records import JobCounts, TaskRecord
 from tests.scripts.decisions import Decisions
 

@@ -87,7 +87,7 @@ async def use_tasks(alice: Lockbeat, bob: Lockbeat) -> None:
 
 async def use_jobs(alice: Lockbeat, raw: Any, go_to: Any) -> None:
     """One whose slot is done, and others of it are backfilled, one that runs, one tried again, one that waits; two paused; one
-    triggered; two of an origin."""
+    triggered; two of an origin, with a tag."""
     jobs = [Job.declare(name, Every(10), max_attempts=2) for name in ("done", "running", "retried", "waiting")]
     await alice.jobs.put(*jobs)
     go_to(NOON + 10)
@@ -102,7 +102,7 @@ async def use_jobs(alice: Lockbeat, raw: Any, go_to: Any) -> None:
     await alice.jobs.skip_next("skipping", by="bob")
     await alice.jobs.put(Job.declare("by hand", ByHand()))
     await alice.jobs.trigger("by hand", {"customer": 7}, by="bob")
-    bills = [Job.declare(f"bill {n}", Every(3600), function="bill", params={"customer": n}) for n in range(3)]
+    bills = [Job.declare(f"bill {n}", Every(3600), function="bill", params={"customer": n}, tags=["bill"]) for n in range(3)]
     await alice.jobs.apply(bills, origin="billing")
     await alice.jobs.apply(bills[1:], origin="billing", prune=True)
     start, end = (datetime.fromtimestamp(NOON + at, UTC) for at in (-30, 10))

@@ -13,7 +13,7 @@ import pytest
 from lockbeat import At, Cron, Every
 from lockbeat.calendars import Closed
 from lockbeat.calendars.values import Calendar, CalendarEntry
-from lockbeat.jobs import Change, Job, Lateness, LedgerEntry, Slot, why
+from lockbeat.jobs import Backfilled, Change, Job, Lateness, LedgerEntry, Slot, why
 from lockbeat.jobs.past import RECORDED, State
 from lockbeat.jobs.why import KNOWN, UNTOLD, Facts, of_entry, of_instant, situation
 from lockbeat.store import reasons
@@ -84,8 +84,18 @@ ENTRIES: list[tuple[str, LedgerEntry, list[str]]] = [
     ),
     ("waiting", entry("fired", code="took_place", detail="host.1", lateness=LATE), ["took the place of earlier slots"]),
     (
+        "waiting",
+        entry("fired", code="backfilled", detail="host.1", by="host.1", backfill=Backfilled("anna", "a new report")),
+        ["no worker has begun it. A backfill fired it at 2030-01-30T09:00:00.050", "begun by anna: a new report."],
+    ),
+    (
+        "done",
+        entry("done", attempt("done"), backfill=Backfilled("anna", None)),
+        ["was done after", "for it had not run at its time: begun by anna."],
+    ),
+    (
         "in_line",
-        entry("fired", code="buffered", detail="host.1", lateness=IN_LINE),
+        entry("fired", code="buffered", detail="host.1", lateness=IN_LINE, in_line=True),
         ["in line", "the one before it has not ended"],
     ),
     (

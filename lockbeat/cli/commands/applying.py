@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 
 from lockbeat.cli._command import LOOK, Yes, command, make_sure
-from lockbeat.cli._errors import Usage
+from lockbeat.cli._errors import Problem, Usage
 from lockbeat.cli._jobfile import job_of, read_jobs
 from lockbeat.cli._output import Answer, clock, fields, several
 from lockbeat.cli._store import Where
 from lockbeat.cli.commands.jobs import nobody_runs
 from lockbeat.cli.commands.tasks import params_of
 from lockbeat.client import Lockbeat
+from lockbeat.errors import Conflict
 from lockbeat.jobs import API, Applied
 from lockbeat.values.visible import visible
 
@@ -60,7 +63,8 @@ def put(
     job = job_of({"name": name, "queue": queue, **dict(map(_option, option or ())), **given})
 
     async def question(lb: Lockbeat) -> Answer:
-        done = await lb.jobs.put_one(job.with_origin(origin), if_rev=if_rev, take_over=take_over)
+        with _of_another(take_over):
+            done = await lb.jobs.put_one(job.with_origin(origin), if_rev=if_rev, take_over=take_over)
         state = await lb.jobs.get(name)
         coming = f"; next is {clock(state.next_slot)}" if state.next_slot else ""
         document = {"job": name, "outcome": done.outcome, "rev": done.rev, "origin": origin, **fields(state, "next_slot")}
@@ -99,11 +103,23 @@ def apply(
         make_sure(yes, question, "nothing was removed", without_terminal="this removes all jobs of the origin")
 
     async def question_of(lb: Lockbeat) -> Answer:
-        done = await lb.jobs.apply(jobs, origin=origin, prune=prune, dry_run=dry_run, take_over=take_over)
+        with _of_another(take_over):
+            done = await lb.jobs.apply(jobs, origin=origin, prune=prune, dry_run=dry_run, take_over=take_over)
         remark = "" if dry_run else await nobody_runs(lb, jobs)
         return Answer(fields(done), [*_lines(done), _summary(done)], remark)
 
     return where.ask(question_of)
+
+
+@contextlib.contextmanager
+def _of_another(take_over: bool) -> Iterator[None]:
+    """What to do about a job that belongs to another origin."""
+    try:
+        yield
+    except Conflict as problem:
+        if take_over or "belongs to origin" not in str(problem):
+            raise
+        raise Problem(f"{problem}: give it another name; or --take-over, and it is no longer theirs") from None
 
 
 def _lines(done: Applied) -> list[str]:

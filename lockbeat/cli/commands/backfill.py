@@ -1,9 +1,10 @@
-"""backfill: past slots that have not run are fired; how far that has come; and what stops it."""
+"""backfill, backfills: past slots that have not run are fired; how far that has come; and what stops it."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+import shlex
+from typing import Annotated, get_args
 
 import typer
 from rich.console import Console
@@ -12,11 +13,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lockbeat.cli._command import LOOK, By, JobName, Yes, command, make_sure
 from lockbeat.cli._entries import ago_or_at, instant_at
 from lockbeat.cli._errors import Problem, Usage, until_signalled
-from lockbeat.cli._output import Answer, clock, fields, is_terminal, several
+from lockbeat.cli._output import Answer, Cell, Table, clock, fields, is_terminal, several, styled
 from lockbeat.cli._store import Where
 from lockbeat.cli.commands.control import DryRun, Reason
+from lockbeat.cli.commands.jobs import nobody_runs
 from lockbeat.client import Lockbeat
+from lockbeat.errors import UnknownJob
 from lockbeat.jobs import UNCONFIRMED, Backfill
+from lockbeat.jobs.backfills import Going
+from lockbeat.leases.lease import monotonic
 from lockbeat.monitor import instances
 from lockbeat.values.visible import visible
 
@@ -24,6 +29,12 @@ COUNTS = "done failed cancelled missed running known excluded unknown left"
 BACKFILL = f"job state start end at total fired {COUNTS} rate by reason began_at ended_at"
 LOOK_AGAIN = 0.2
 """Seconds between looks at how far it has come."""
+LOOK_FOR_SOMEBODY = 1.0
+"""Seconds between looks for an instance that goes on with it."""
+PATIENCE = 10.0
+"""Seconds without one until nobody waits any more: an instance that is started anew is back by then."""
+NOBODY = 4
+"""The exit code then."""
 WORDS = {"known": "known to the ledger", "unknown": "of which nobody knows", "running": "under way"}
 
 
@@ -56,6 +67,7 @@ def backfill(
 
     Without --from, show how far that has come.
     With more than 1000 slots it asks first, unless --yes.
+    Exit code 4: it was waited for, and there is no instance that goes on with it.
     """
     verbs = [verb for verb, said in (("pause", pause), ("resume", resume), ("cancel", cancel)) if said]
     if len(verbs) + (start is not None) > 1:
@@ -81,11 +93,12 @@ def backfill(
             job, since, instant_at(end, now), rate=rate, confirm=confirm, unknown=unknown, dry_run=plan, reason=reason, by=by
         )
 
-    async def do(lb: Lockbeat) -> tuple[Backfill, bool]:
-        found = await (step_in(lb) if verbs else told(lb) if start is None else begin(lb, plan=False, confirm=True))
-        if (wait or (is_terminal() and not as_json)) and found.state == "running":
-            found = await _followed(lb, found, shown=is_terminal() and not as_json)
-        return found, found.state == "running" and not any(one.schedules for one in await instances(lb.store))
+    async def do(lb: Lockbeat) -> tuple[Backfill, str, bool]:
+        found, ended = await (step_in(lb) if verbs else told(lb) if start is None else begin(lb, plan=False, confirm=True)), False
+        if (wait or (is_terminal() and not as_json)) and not found.is_over and found.state != "paused":
+            found, ended = await _followed(lb, found, shown=is_terminal() and not as_json)
+        nobody = "" if found.is_over or found.state == "paused" else await _nobody(lb, found)
+        return found, nobody, ended and bool(nobody)
 
     if start is not None and (dry_run or not yes):
         planned = where.ask(lambda lb: begin(lb, plan=True, confirm=True))
@@ -94,23 +107,80 @@ def backfill(
         if planned.total > UNCONFIRMED:
             question = f"{_told(planned)}. Fire them?"
             make_sure(yes, question, "nothing was begun", without_terminal=f"these are {planned.total} slots of {job}")
-    found, nobody = where.ask(do)
-    remark = "no instance schedules, so nothing goes on; start one: lockbeat run MODULE:BEAT" if nobody else ""
-    return Answer(fields(found, BACKFILL), _told(found), remark)
+    found, nobody, given_up = where.ask(do)
+    remark = f"{nobody}; start one: lockbeat run MODULE:BEAT" if nobody else ""
+    lines = [_told(found), f"  begun{f' at {clock(found.began_at)}' if found.began_at else ''} by {_by(found)}"]
+    return Answer(fields(found, BACKFILL), lines, remark, code=NOBODY if given_up else 0)
+
+
+@command(LOOK)
+async def backfills(
+    lb: Lockbeat,
+    state: Annotated[Going | None, typer.Option(metavar="STATE", help=f"Only those: {', '.join(get_args(Going))}.")] = None,
+    after: Annotated[str | None, typer.Option(metavar="JOB", help="Only of jobs after this one.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, max=100_000, help="How many at most.")] = 1000,
+) -> Answer:
+    """List the backfills of all jobs, the last of each in a week."""
+    now = await lb.store.server_time()
+    found = await lb.jobs.backfills(state=state, after=after, limit=limit + 1)
+    found, more = found[:limit], len(found) > limit
+    rows: list[dict[str, Cell]] = [
+        {
+            "JOB": (each.job, "bold"),
+            "STATE": styled(each.state),
+            "FROM": clock(each.start),
+            "TO": clock(each.end),
+            "SLOTS": str(each.total),
+            "FIRED": str(each.fired),
+            "LEFT": str(each.left),
+            "RESULT": _counted(each, skip=("left",)) or "-",
+            "BEGUN": clock(each.began_at, now),
+            "BY": each.by or "-",
+            "REASON": each.reason or "-",
+        }
+        for each in found
+    ]
+    none = f"no job has {'a backfill' if state is None else f'one that is {state}'}{f' after {after}' if after else ''}"
+    return Answer(
+        [fields(each, BACKFILL) for each in found],
+        Table(rows, none, spare=("BEGUN", "BY", "REASON", "TO"), wraps=("JOB", "RESULT", "REASON")),
+        f"there are more: --after {shlex.quote(found[-1].job)}" if more else "",
+    )
+
+
+async def _nobody(lb: Lockbeat, found: Backfill) -> str:
+    """That no instance carries it on, or runs what it has fired, if none does."""
+    if not any(one.schedules for one in await instances(lb.store)):
+        return "no instance schedules, so nothing goes on"
+    try:
+        return await nobody_runs(lb, [(await lb.jobs.get(found.job)).job])
+    except UnknownJob:  # it was deleted meanwhile, and its backfill with it
+        return ""
+
+
+def _by(found: Backfill) -> str:
+    return f"{found.by or 'somebody'}{f': {found.reason}' if found.reason else ''}"
+
+
+def _counted(found: Backfill, skip: tuple[str, ...] = ()) -> str:
+    counts = {name: getattr(found, name) for name in COUNTS.split() if name not in skip}
+    return ", ".join(f"{number} {WORDS.get(name, name)}" for name, number in counts.items() if number)
 
 
 def _told(found: Backfill) -> str:
     """How far it has come, in a line."""
     fires = f"would fire {found.fired}" if found.state == "planned" else f"{found.fired} fired"
-    skip = "left" if found.state == "planned" else ""
-    counts = {name: getattr(found, name) for name in COUNTS.split() if name != skip}
-    rest = "".join(f", {number} {WORDS.get(name, name)}" for name, number in counts.items() if number)
+    rest = _counted(found, skip=("left",) if found.state == "planned" else ())
+    rest = f", {rest}" if rest else ""
     head = f"{found.job}: backfill from {clock(found.start)} to {clock(found.end)}"
     return f"{head}{'' if found.state == 'planned' else f' {found.state}'}: {several(found.total, 'slot')}, {fires}{rest}"
 
 
-async def _followed(lb: Lockbeat, found: Backfill, *, shown: bool) -> Backfill:
-    """As it stands when it has ended, or was paused; or when a signal comes, which ends the looking alone."""
+async def _followed(lb: Lockbeat, found: Backfill, *, shown: bool) -> tuple[Backfill, bool]:
+    """As it stands when it has ended, or was paused; or when a signal comes, which ends the looking alone. And whether none of
+    these came: for so long no instance was there that would go on with it.
+    """
+    alone_since, look = None, monotonic()
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with until_signalled() as ended, Progress(*columns, console=Console(), disable=not shown, transient=True) as progress:
         bar = progress.add_task(visible(found.job), total=found.total or 1)
@@ -119,6 +189,14 @@ async def _followed(lb: Lockbeat, found: Backfill, *, shown: bool) -> Backfill:
             await asyncio.wait((ended,), timeout=LOOK_AGAIN)
             if ended.done():
                 break
-            found = await lb.jobs.get_backfill(found.job) or found
+            now = await lb.jobs.get_backfill(found.job)
+            if now is None:
+                raise Problem(f"{found.job} has no backfill any more: it was deleted, or the store was emptied")
+            found = now
+            if monotonic() >= look:
+                alone = bool(await _nobody(lb, found))
+                alone_since, look = (alone_since or monotonic()) if alone else None, monotonic() + LOOK_FOR_SOMEBODY
+                if alone_since is not None and monotonic() - alone_since >= PATIENCE:
+                    return found, True
         progress.update(bar, completed=found.total - found.left)
-    return found
+    return found, False

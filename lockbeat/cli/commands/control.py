@@ -9,14 +9,14 @@ from typing import Annotated, Any, cast
 import typer
 
 from lockbeat.cli._command import LOOK, By, JobName, command
-from lockbeat.cli._entries import instant_of
+from lockbeat.cli._entries import ago_or_at, instant_at
 from lockbeat.cli._errors import Problem, Usage
 from lockbeat.cli._output import Answer, Table, clock, fields, iso, say, several
 from lockbeat.cli._store import each
 from lockbeat.cli.commands.tasks import params_of
 from lockbeat.client import Lockbeat
 from lockbeat.jobs import Change, JobState, Resumed
-from lockbeat.jobs.control import CALLED, PAUSE
+from lockbeat.jobs.control import CALLED, PAUSE, RETIRED
 from lockbeat.monitor import instances
 from lockbeat.triggers import ByHand, Called, upcoming
 from lockbeat.values.durations import instant
@@ -29,7 +29,9 @@ OfQueue = Annotated[str | None, typer.Option("--queue", metavar="QUEUE", help="E
 Tag = Annotated[str | None, typer.Option(metavar="TAG", help="Every job with this tag.")]
 Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="For those who look later.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
-Until = Annotated[int | None, typer.Option(metavar="TIME", help="2030-01-31T12:00:00, local or --utc; or ms.", parser=instant_of)]
+Until = Annotated[
+    str | None, typer.Option(metavar="WHEN", help="30m, 24h: so long from now; or 2030-01-31T12:00:00.", parser=ago_or_at)
+]
 
 
 async def _chosen(
@@ -48,17 +50,25 @@ async def _chosen(
 
 
 def _is_over(state: JobState) -> str:
+    if state.retired_at is not None:
+        return RETIRED
     if state.next is not None or state.paused is not None or isinstance(state.job.trigger, Called):
         return ""
     return "has no slots: it runs when it is triggered" if isinstance(state.job.trigger, ByHand) else "has no slot left"
 
 
 def _has_none_to_skip(state: JobState) -> str:
+    if state.retired_at is not None:
+        return RETIRED
     if state.paused is not None and state.paused.what == PAUSE:
         return "is paused: its slots are skipped anyway"
     if isinstance(state.job.trigger, Called):
         return CALLED
     return _is_over(state) or ("" if state.next else "has no slot to skip")
+
+
+def _is_not_paused(state: JobState) -> str:
+    return "" if state.paused is not None and state.retired_at is None else "is not paused"
 
 
 @command(LOOK)
@@ -78,7 +88,7 @@ async def pause(
     What runs goes on.
     """
     states = await _chosen(lb, jobs, every, queue, tag, _is_over)
-    ends = None if until is None else instant(until)
+    ends = instant_at(until, await lb.store.server_time(), ahead=True)
 
     async def one(state: JobState) -> tuple[str, bool]:
         name, new = state.job.name, state.paused is None
@@ -103,6 +113,7 @@ async def resume(
     catchup: Annotated[
         str, typer.Option(metavar="HOW", help="The slots of the pause: `skip` them, fire the `latest`, or `all`.")
     ] = "skip",
+    reason: Reason = None,
     by: By = None,
     dry_run: DryRun = False,
 ) -> Answer:
@@ -110,7 +121,7 @@ async def resume(
 
     It says first which slots are skipped, and which comes next.
     """
-    states = await _chosen(lb, jobs, every, queue, tag, lambda state: "" if jobs or state.paused else "is not paused")
+    states = await _chosen(lb, jobs, every, queue, tag, lambda state: "" if jobs else _is_not_paused(state))
     how = cast("Any", catchup)  # `resume` looks at it
     would = [way for way in await each(states, lambda one: lb.jobs.resume(one.job.name, how, dry_run=True)) if way]
     if jobs and not would:
@@ -122,7 +133,7 @@ async def resume(
                 say(_told(way, called))
         there = {way.job for way in would}
         again = [state for state in states if state.job.name in there]
-        done = [way for way in await each(again, lambda one: lb.jobs.resume(one.job.name, how, by=by)) if way]
+        done = [way for way in await each(again, lambda one: lb.jobs.resume(one.job.name, how, reason=reason, by=by)) if way]
     lines = [_told(way, called) if dry_run else f"meanwhile {_told(way, called)}" for way in done if dry_run or way not in would]
     return Answer(
         [fields(way, "job skipped first_slot last_slot next_slot") | {"dry_run": dry_run} for way in done],

@@ -11,7 +11,7 @@ import typer
 from lockbeat.calendars import read_view
 from lockbeat.cli._command import LOOK, By, JobName, command
 from lockbeat.cli._entries import ENTRY, state_of
-from lockbeat.cli._errors import Problem
+from lockbeat.cli._errors import Problem, Usage
 from lockbeat.cli._output import Answer, Cell, Table, clock, fields, styled
 from lockbeat.cli._store import each
 from lockbeat.client import Lockbeat
@@ -19,7 +19,7 @@ from lockbeat.jobs import CODE, Job, JobState, LedgerEntry, Slot, State
 from lockbeat.jobs.why import TOLERANCE, pause, retired
 from lockbeat.monitor import MOST_FUNCTIONS, instances
 from lockbeat.store import reasons
-from lockbeat.triggers import ByHand, Called
+from lockbeat.triggers import At, ByHand, Called, Trigger
 from lockbeat.values.durations import span
 
 OPTIONS = (
@@ -29,6 +29,8 @@ OPTIONS = (
 """What a job says beyond its trigger."""
 TOLD = "description tags exclude function params origin"
 """And what more it says in JSON."""
+GOES_ON = "state start end total fired done failed running left by reason began_at"
+"""What JSON says of a job's backfill that has not ended."""
 SHOWN = 60
 """Characters of a job's params in a table."""
 NEGLECTED = 30.0
@@ -39,6 +41,7 @@ STATES = get_args(State)
 @command(LOOK)
 async def ls(
     lb: Lockbeat,
+    jobs: Annotated[list[str] | None, typer.Argument(metavar="[JOB]...", help="Only these.")] = None,
     tag: Annotated[str | None, typer.Option(metavar="TAG", help="Only jobs with this tag.")] = None,
     origin: Annotated[str | None, typer.Option(metavar="WORD", help="Only jobs of this origin: code, api, ...")] = None,
     state: Annotated[State | None, typer.Option(metavar="STATE", help=f"Only those: {', '.join(STATES)}.")] = None,
@@ -47,7 +50,12 @@ async def ls(
 ) -> Answer:
     """List jobs: trigger, next slot, last outcome."""
     now = await lb.store.server_time()  # before what it is compared with: a slot is not late because its job was read first
-    states = await lb.jobs.list(tag, origin=origin, state=state, after=after, limit=limit + 1)
+    if jobs and (tag or origin or state or after):
+        raise Usage("say names of jobs, or --tag, --origin, --state and --after, not both")
+    if jobs:
+        states = [await lb.jobs.get(name) for name in dict.fromkeys(jobs)]
+    else:
+        states = await lb.jobs.list(tag, origin=origin, state=state, after=after, limit=limit + 1)
     states, more = states[:limit], len(states) > limit
     pages = await each(states, lambda state: lb.jobs.ledger(state.job.name, 1))
     found = [(state, page[0] if page else None) for state, page in zip(states, pages, strict=True)]
@@ -58,13 +66,13 @@ async def ls(
     rows: list[dict[str, Cell]] = [
         {
             "JOB": (state.job.name, "bold"),
-            "TRIGGER": str(state.job.trigger),
+            "TRIGGER": _trigger(state.job.trigger),
             "NEXT SLOT": _next_slot(state, now),
             "IN": _in(state, now),
             "LAST": _last(entry, now),
             "LAST SLOT": clock(entry.slot, now) if entry else "-",
             "OVERLAP": state.job.overlap,
-            "FLAGS": _stopped(state) or _warned(_flags(state.job), problems[state.job.exclude]),
+            "FLAGS": _stopped(state) or _warned(_flags(state), problems[state.job.exclude]),
         }
         for state, entry in found
     ]
@@ -80,6 +88,7 @@ async def ls(
                 **fields(state, "rev open in_line counts"),
                 "paused": state.paused and fields(state.paused, "what at by reason until_at"),
                 **fields(state, "retired_at"),
+                "backfill": state.backfill and fields(state.backfill, GOES_ON),
                 "waiting_for_a_worker": _is_neglected(entry, now),
                 "last": entry and fields(entry, ENTRY),
                 **fields(state.job, f"{OPTIONS} {TOLD}"),
@@ -99,6 +108,11 @@ async def ls(
         if more
         else "",
     )
+
+
+def _trigger(trigger: Trigger) -> str:
+    """As tables show instants."""
+    return f"at {clock(trigger.when_ms / 1000)}" if isinstance(trigger, At) else str(trigger)
 
 
 def _nothing(namespace: str, tag: str | None, origin: str | None, state: str | None, after: str | None) -> str:
@@ -184,9 +198,11 @@ def _last(entry: LedgerEntry | None, now: float) -> Cell:
     return styled(state_of(entry)) if entry else "-"
 
 
-def _flags(job: Job) -> str:
-    """The options that are not as every job has them."""
+def _flags(state: JobState) -> str:
+    """The options that are not as every job has them; and its backfill, as far as it has come."""
+    job, fills = state.job, state.backfill
     flags = {
+        "backfill": fills and f"{fills.total - fills.left}/{fills.total}{' (paused)' * (fills.state == 'paused')}",
         "origin": job.origin if job.origin != CODE else None,
         "catchup": job.catchup if job.catchup != "latest" else None,
         "window": job.window_ms and f"{job.window_ms / 1000:g}s",

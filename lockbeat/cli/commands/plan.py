@@ -36,7 +36,7 @@ def plan(
     beat = asynchronous(load_beat(target, factory=factory))
     if url is not None or namespace is not None:
         beat.move(url, namespace=namespace)
-    found: Comparison = Where(beat.url, beat.namespace).run(lambda: beat.compare(timeout=TIMEOUT))
+    found: Comparison = Where(beat.url, beat.namespace).run(lambda: beat.compare(timeout=TIMEOUT, clock=clock))
     return Answer(_document(found), _told(target, found), code=CHANGES if found.differences else 0).show(as_json)
 
 
