@@ -301,12 +301,17 @@ def _parts(jobs: Sequence[Job]) -> builtins.list[builtins.list[Job]]:
     """As many of them as one run takes, each; one part at least."""
     parts, room = [builtins.list[Job]()], LARGEST
     for job in jobs:
-        room -= len(job.definition)
+        room -= _weight(job)
         if parts[-1] and (len(parts[-1]) == MOST or room < 0):
             parts.append([])
-            room = LARGEST - len(job.definition)
+            room = LARGEST - _weight(job)
         parts[-1].append(job)
     return parts
+
+
+def _weight(job: Job) -> int:
+    """What a job takes of the room of a run: its definition, and its tags, each of which is entered in an index."""
+    return len(job.definition) + 500 * len(job.tags)
 
 
 def _refusal(code: int, word: str, expected: str) -> str:

@@ -127,20 +127,21 @@ class Declaring(Applying):
             epoch, jobs = await self._not_there(shard, jobs, now_ms, version, firsts)
         while jobs:
             overtaken = list[Job]()
-            for begin in range(0, len(jobs), most * ABREAST):
-                some, sent = jobs[begin : begin + most * ABREAST], list[asyncio.Future[Sequence[Any]]]()
+            runs = _runs(jobs, most)
+            for begin in range(0, len(runs), ABREAST):
+                some, sent = [job for run in runs[begin : begin + ABREAST] for job in run], list[asyncio.Future[Sequence[Any]]]()
                 try:
-                    for start in range(0, len(some), most):
+                    for run in runs[begin : begin + ABREAST]:
                         rows = [
                             self._row(job, _first(job, now_ms + ahead_ms, firsts.get(id(job))), since_ms, by, version)
-                            for job in some[start : start + most]
+                            for job in run
                         ]
                         sent.append(asyncio.ensure_future(self._store.call_many(rows, shard)))
                         await asyncio.sleep(0)  # it goes out now
-                    replies = [reply for run in await asyncio.gather(*sent) for reply in run]
+                    replies = [reply for replied in await asyncio.gather(*sent) for reply in replied]
                 finally:
-                    for run in sent:
-                        run.cancel()
+                    for each in sent:
+                        each.cancel()
                 epoch, now_ms = replies[-1].epoch, replies[-1].now_ms
                 told = [(job, reply.code, reply.stands.decode()) for job, reply in zip(some, replies, strict=True)]
                 refused |= {job.name: stands for job, code, stands in told if code == results.ANOTHERS}
@@ -238,6 +239,19 @@ class Declaring(Applying):
             if done == results.DONE:
                 why = reasons.sentence(row.code, row.detail) if row.code else "its next slot was lost from the store"
                 log.warning("job %r is reckoned anew: %s", row.job, why)
+
+
+def _runs(jobs: Iterable[Job], most: int) -> list[list[Job]]:
+    """As many of them as one run takes, each. A tag that is entered in its index costs a third of a job."""
+    runs, room = [list[Job]()], float(most)
+    for job in jobs:
+        weight = 1 + len(job.tags) / 3
+        if runs[-1] and room < weight:
+            runs.append([])
+            room = most
+        runs[-1].append(job)
+        room -= weight
+    return runs
 
 
 def _first(job: Job, after_ms: int, known: Slot | None = None) -> Slot:
