@@ -20,7 +20,8 @@ from lockbeat.celery.config import Config
 from lockbeat.celery.entries import job_of
 from lockbeat.client import Lockbeat
 from lockbeat.errors import Conflict, InvalidArgument, LockbeatError, MissingExtra, UnknownJob
-from lockbeat.jobs.definition import LONGEST_DESCRIPTION, Job
+from lockbeat.jobs.definition import Job
+from lockbeat.jobs.options import LONGEST_DESCRIPTION
 from lockbeat.triggers import At
 
 _loads: Any = loads
