@@ -180,3 +180,25 @@ async def test_a_paused_job_is_said_to_stay_paused(beats: Beats, lb: Lockbeat) -
     await lb.jobs.pause("report")
     found = one(await program(beats, hourly(period=60)).compare())
     assert found.remarks == ("it is paused, and stays so",)
+
+
+async def test_a_retired_job_that_was_paused_comes_back_paused_and_plan_says_so(beats: Beats, lb: Lockbeat, raw: Any) -> None:
+    old = await Instance(lb, hourly("kept"), hourly("report"), hourly("free")).start()
+    await lb.jobs.pause("report", "the printer burns", by="bob")
+    new = await Instance(lb, hourly("kept")).start()
+    await gone(raw, lb, old, seconds=700)
+    await new.sign()
+    state = await lb.jobs.get("report")
+    assert (state.state, state.paused and state.paused.reason) == ("retired", "the printer burns")
+    assert await lb.jobs.all().resume() == {}
+    assert await lb.jobs.all().pause(by="bob") == {"kept": True}, "those that are retired are left out"
+    found = {each.job: each for each in (await program(beats, *old.jobs).compare(clock=lambda at: "then")).differences}
+    remarks = (
+        "retired since then: its slots since then are skipped",
+        "it was paused before, and comes back so",
+    )
+    assert found["report"].remarks == remarks
+    assert (found["report"].after, len(found["free"].after), len(found["free"].remarks)) == ((), 3, 1)
+    await Instance(lb, *old.jobs).start()
+    assert (await lb.jobs.get("report")).state == "paused"
+    assert (await lb.jobs.get("free")).state == "scheduled"
