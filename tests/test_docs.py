@@ -82,8 +82,11 @@ def test_every_program_prints_what_its_page_says(page: Path, folder: Path) -> No
         for command in found:
             printed = [] if background.took(command.line) else run(command, folder)
             assert [shape(line) for line in printed] == [shape(line) for line in command.output], command.line
-    named = " ".join(command.line for command in found)  # as app.py, or as app:app
-    unused = [name for name in programs(page) if not re.search(rf"\b{name.removesuffix('.py')}(\.py|:)", named)]
+    named = " ".join(command.line for command in found) + "\n".join(programs(page).values())
+    # As app.py, as app:app, or by another program.
+    unused = [
+        name for name in programs(page) if not re.search(r"(?m)(^import {0}$|(?<!# )\b{0}(\.py|:))".format(name[:-3]), named)
+    ]
     assert not unused
 
 
