@@ -95,6 +95,7 @@ class Beat(Declared):
             owner=owner,
             shards=shards,
             timeout=timeout,
+            log_url=log_url,
         )
         self.settings = said
         """Its options, and where each came from."""
@@ -124,7 +125,7 @@ class Beat(Declared):
         self._events = Hooks() if self._shared is None else self._shared.events
         self._options = {name: said[name].value for name in ("namespace", "owner", "shards", "timeout")}
         self._options["credential_provider"] = check_provider(credential_provider)
-        self._options["log_url"] = check_link("log_url", log_url)
+        self._options["log_url"] = check_link(said["log_url"].name, said["log_url"].value)
         self.url = store.url if isinstance(store, Lockbeat) else store
         self._only: list[str] | None = None
         self._client: Lockbeat | None = None

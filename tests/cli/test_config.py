@@ -49,6 +49,7 @@ VALUES: dict[str, tuple[Any, str, Any, str, Any]] = {
     "concurrency": (1, "2", 2, "3", 3),
     "grace": (1, "2m", 120.0, '"1h 30m"', 5400.0),
     "stall": (None, "none", None, '"90"', 90.0),
+    "log_url": ("http://a/{task_id}", "http://b/{task_id}", "http://b/{task_id}", '"http://c/{task_id}"', "http://c/{task_id}"),
     "wait_for_store": (False, "no", False, "false", False),
 }
 

@@ -228,7 +228,7 @@ def test_what_belongs_to_another_origin_is_left_unless_it_is_to_be_taken_over(pr
     (project.folder / "proj.py").write_text(f"{APP}\napp.conf.beat_schedule = {{'often': entries['often']}}\n")
     using(project.store, lambda lb: lb.jobs.put("often", None))
     done = project.lockbeat("celery", "proj", "--json")
-    assert done.json[0]["left"].endswith("left as they are; say --take-over")
+    assert done.json[0]["left"].endswith("belongs to origin 'api'; say --take-over")
     assert project.jobs()["often"].job.origin == "api"
     assert project.lockbeat("celery", "proj", "--take-over").code == 0
     assert project.jobs()["often"].job.origin == "import"

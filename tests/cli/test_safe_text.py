@@ -134,13 +134,16 @@ COMMANDS: dict[str, list[list[str]]] = {
         ["x", "--ttl", EVIL, "--", EVIL],
         ["x", "--timezone", EVIL, "--slot", "@daily", EVIL],
     ],
-    "import": [["crontab", EVIL, "--dry-run"]],
+    "import": [["crontab", EVIL, "--dry-run"], *([source, EVIL] for source in ("celery", "redbeat", "django-celery-beat"))],
     "config": [[EVIL], [f"{EVIL}:{EVIL}"]],
+    "check": [[EVIL], ["live", "--health-port", EVIL]],
+    "shadow": [[], ["--since", EVIL]],
+    "web": [["--port", EVIL], ["--host", EVIL], ["--port", "0", "--prefix", EVIL]],
     "server": [[f"/dev/null/{EVIL}"]],
     EVIL: [[]],
     "demo": [],  # what it shows is its own; it is a program of many seconds
 }
-NO_URL = {"run", "beat", "worker", "exec", "config", "server", EVIL}
+NO_URL = {"run", "beat", "worker", "exec", "config", "check", "server", EVIL}
 
 
 def asks(hostile: dict[str, str], store: str) -> list[list[str]]:

@@ -140,7 +140,7 @@ async def test_a_worker_runs_what_was_lost_from_its_queue(
 ) -> None:
     monkeypatch.setattr(worker_module, "MEND", 0.0)
     monkeypatch.setattr(worker_module, "LOOK_AFTER", 0.05)
-    monkeypatch.setattr(worker_module, "LOOK_IN_MEMORY", 0.05)
+    monkeypatch.setattr("lockbeat.store.wakeup.LOOK_IN_MEMORY", 0.05)
     beat, ran = beats(), []
 
     @beat.task

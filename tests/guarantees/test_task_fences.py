@@ -162,7 +162,7 @@ async def test_attempts_never_exceed_their_maximum(lb: Lockbeat, connect: Connec
     for task_id, limit in most.items():
         info = await lb.tasks.get(task_id)
         assert (info.state, info.attempts) == ("dead", limit)
-        assert begun_as[task_id] == set(range(1, limit + 1))
+        assert begun_as[task_id] <= set(range(1, limit + 1)), "a reply that is slower than the lease hands out nothing"
         assert counted[task_id] <= limit
 
 

@@ -239,7 +239,7 @@ async def test_known_tasks_behind_three_hundred_strangers_are_reached_and_the_st
 def never_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is not told, sleeps on."""
     monkeypatch.setattr(worker_module, "LOOK_AFTER", 3600.0)
-    monkeypatch.setattr(worker_module, "LOOK_IN_MEMORY", 3600.0)
+    monkeypatch.setattr("lockbeat.store.wakeup.LOOK_IN_MEMORY", 3600.0)
 
 
 async def test_a_worker_is_told_of_what_there_is_to_do_and_need_not_look(
