@@ -195,6 +195,7 @@ class Portal:
             return
         self._roused = True
         if not self._waiting.ring():
+            self._roused = False  # first: whoever posts from now on finds out by itself
             self._refuse()
 
     def _begin(self) -> None:
@@ -214,8 +215,12 @@ class Portal:
             self._waiting.ended.append(call)
 
     def _refuse(self) -> None:
-        while self._posted:
-            self._posted.popleft().refuse()
+        while True:
+            try:
+                call = self._posted.popleft()
+            except IndexError:  # of several threads each refuses some
+                return
+            call.refuse()
 
     def cancel(self, call: Call) -> None:
         """From any thread."""

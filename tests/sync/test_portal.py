@@ -89,3 +89,19 @@ def test_everybody_is_told_when_it_closes(portal: Portal) -> None:
         thread.join(PATIENCE)
     wait()
     assert said == ["this client was closed"] * 9
+
+
+def test_each_thread_that_comes_after_is_told_that_it_is_closed(portal: Portal) -> None:
+    """The first of them rouses nobody, so the others must not rely on it."""
+    portal.close(nothing, 1)
+    said: list[str] = []
+
+    def ask() -> None:
+        try:
+            portal.call(nothing)
+        except StoreError as problem:
+            said.append(str(problem))
+
+    for number in range(1, 5):
+        in_thread(ask).join(PATIENCE)
+        assert len(said) == number
