@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from lockbeat.errors import LockbeatError, StoreError
 from lockbeat.events import Hooks
+from lockbeat.process import forks
 
 log = logging.getLogger("lockbeat")
 T = TypeVar("T")
@@ -156,6 +157,7 @@ class Portal:
         self._posted: deque[Call] = deque()
         self._begun: set[Call] = set()
         self._closed = self._roused = False
+        self._generation = forks.generation
         self._main = threading.main_thread().ident
         self._thread = threading.Thread(target=self._turn, name="lockbeat sync", daemon=True)
         self._thread.start()
@@ -165,8 +167,11 @@ class Portal:
 
         Interrupted, as by Ctrl-C, it cancels the call, or has it undone when that is too late, and waits for that.
 
-        Raises: LockbeatError in the loop's own thread, which would wait for itself. StoreError once the portal is closed.
+        Raises: LockbeatError in the loop's own thread, which would wait for itself. StoreError once the portal is closed, and in
+        a forked child, which has the loop but not its thread.
         """
+        if self._generation != forks.generation:
+            raise forks.foreign(self._generation)
         if asyncio._get_running_loop() is self.loop:
             raise LockbeatError(
                 "this call blocks, and was made in the very event loop that is to answer it: make it in another thread, "

@@ -143,6 +143,32 @@ print(json.dumps([inside, in_child(ask)]))
 
 
 @only("valkey")
+def test_a_child_that_is_forked_within_a_claims_block_is_refused_its_verbs(url: str, namespace: str) -> None:
+    """The loop that would answer them turns in the parent alone."""
+    said = run(
+        url,
+        namespace,
+        """
+def ask():
+    said = []
+    for verb in (claim.renew, claim.complete, several.pause):
+        try:
+            verb()
+        except Exception as problem:
+            said.append(str(problem))
+    return said
+several = lb.jobs.all()
+with lb.claims.hold("order:17") as claim:
+    said = in_child(ask)
+    claim.renew()
+print(json.dumps(said))
+""",
+    )
+    assert len(said) == 3
+    assert all("the parent process'" in words for words in said)
+
+
+@only("valkey")
 def test_gunicorn_1666_a_beat_that_was_started_before_the_fork_says_so_and_serves_when_it_is_started(
     url: str, namespace: str
 ) -> None:
