@@ -461,6 +461,9 @@ class _InLoop(_Listener):
             finally:
                 if done is not None:
                     done()
+            if limit.expired():  # it was cancelled and has returned all the same: the next one needs a limit of its own
+                self._hooks.took_too_long(self.name, self.function)
+                return True
         return True
 
 

@@ -127,6 +127,30 @@ async def test_an_async_hook_that_hangs_is_cancelled_and_the_next_event_is_told(
     await hooks.aclose(PATIENCE)
 
 
+async def test_an_async_hook_that_is_cancelled_and_returns_leaves_the_next_a_limit(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(events, "LIMIT", 0.05)
+    hooks, told = Hooks(), list[float]()
+    hooks.open()
+
+    @hooks.store_back
+    async def hang(event: StoreBack) -> None:
+        try:
+            if event.away < 3:
+                await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if event.away == 2:
+                raise
+        told.append(event.away)
+
+    for number in (1, 2, 3):
+        hooks.store_back.tell(back(number))
+    await wait_until(lambda: told == [1, 3], "the second is cancelled, and the third told")
+    assert "was cancelled" in caplog.text
+    await hooks.aclose(PATIENCE)
+
+
 async def test_closing_waits_for_what_was_told_but_not_for_ever() -> None:
     hooks, told, may = Hooks(), list[float](), threading.Event()
     hooks.open()
