@@ -16,15 +16,31 @@
 -- dead       ID JSON ATTEMPTS CODE DETAIL             a task's last attempt did not do it
 -- paused     BY WHY UNTIL                             a job was paused
 --
--- Of a WORD for which nobody listens nothing is kept.
+-- Of a WORD for which nobody listens nothing is kept. What was kept for those who did goes when it is an hour old, here if they all have left.
 -- needs: _lib/run _lib/messages
 
-local EVENTS_MOST = 10000
+local EVENTS_MOST, EVENTS_OLD_MS, EVENTS_FORGET = 10000, 3600000, 100
+
+-- Nobody listens for something. If nobody listens for anything any more, forget what is old; if nothing is left, that somebody did.
+local function event_unheard(e, said)
+  if e.unheard then return end
+  e.unheard = true
+  for ends in string.gmatch(said, ' %l+ (%d+)') do
+    if tonumber(ends) > now then return end
+  end
+  local first, old = range(e.order, '[\255\255\255', '+', 1)[1], now - EVENTS_OLD_MS
+  if not first then return erase(e.counts, '\255') end
+  if (tonumber(string.sub(first, 4, 18)) or 0) >= old then return end
+  local found = range(e.order, '[\255\255\255', '(\255\255\255' .. string.format('%015d', old), EVENTS_FORGET)
+  for _, member in ipairs(found) do leave(e.order, member) end
+  write(e.counts, '\255\255', int((tonumber(read(e.counts, '\255\255') or '0') or 0) + #found))
+end
 
 -- `e`: the parts `order` and `counts`, and the `bell`. It is called often, and seldom has anything to do: fields are given as they are.
 local function event(e, job, word, ...)
   local said = read(e.counts, '\255')
-  if not said or (tonumber(string.match(said, ' ' .. word .. ' (%d+)')) or 0) <= now then return end
+  if not said then return end
+  if (tonumber(string.match(said, ' ' .. word .. ' (%d+)')) or 0) <= now then return event_unheard(e, said) end
   if not e.room then
     scatter(e.order)
     e.room, e.events = EVENTS_MOST - redis.call('ZLEXCOUNT', e.order[KEY], '[\255\255\255', '+'), 0

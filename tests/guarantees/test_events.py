@@ -264,6 +264,26 @@ async def test_who_has_left_is_kept_nothing_for_after_ten_minutes(lb: Lockbeat, 
             assert kept(lb, raw) == 0, "nobody listens for it any more"
 
 
+@only("memory")
+async def test_what_is_kept_for_those_who_never_come_back_goes_after_an_hour(lb: Lockbeat, raw: Any, connect: Connect) -> None:
+    with stopped() as to:
+        async with connect() as other:
+            other.events.task_dead(print)
+            await Outbox(other.store).register()
+        for _ in range(3):
+            await fails(lb, raw)
+        to(NOON + 3500)
+        await fails(lb, raw)
+        assert kept(lb, raw) == 3, "somebody may come back for them"
+        to(NOON + 3700)
+        for _ in range(2):
+            await fails(lb, raw)
+        assert kept(lb, raw) == 0
+        counts = lb.store.keys.key(0, "job:counts")
+        assert raw.hget(counts, b"\xff") is None, "nor that somebody listened"
+        assert raw.hget(counts, b"\xff\xff") == b"3", "who listens next is told how many"
+
+
 @only("memory", "valkey")
 async def test_what_an_instance_fires_and_runs_is_told_by_it_once(beats: Beats, lb: Lockbeat) -> None:
     told: list[Told] = []
