@@ -139,7 +139,10 @@ class Outbox:
         chains: dict[str, list[_Taken]] = defaultdict(list)
         for row in sorted(reply.events, key=lambda row: row[15:43]):
             taken = _Taken(row)
+            being_told = taken.id in mine.telling
             mine.telling[taken.id] = taken.at
+            if being_told:
+                continue  # its lease had ended meanwhile, as the reply to what was to keep it was lost
             chains[taken.job or taken.id].append(taken)
         for chain in chains.values():
             task = self._store.loop.create_task(self._tell(mine, shard, chain), name="lockbeat events")

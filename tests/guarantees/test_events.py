@@ -247,6 +247,34 @@ async def test_who_has_no_room_for_more_events_asks_for_none_until_it_has(
 
 
 @only("memory")
+async def test_an_event_whose_lease_ends_while_it_is_told_is_not_told_again_beside_that(lb: Lockbeat, raw: Any) -> None:
+    may, told = asyncio.Event(), list[str]()
+
+    @lb.events.task_dead
+    async def hang(event: TaskDead) -> None:
+        told.append(event.task_id)
+        await may.wait()
+
+    with stopped() as to:
+        telling = Outbox(lb.store)
+        await telling.register()
+        await fails(lb, raw)
+        await telling.tick(0)
+        await wait_until(lambda: len(told) == 1, "it is being told")
+        # What keeps it is heard, and the reply lost: so its teller does not know until when.
+        [(event_id, at)] = telling._shards[0].telling.items()
+        await lb.store.call("event/take", 0, words=["dead"], told=[], keeps=[at + event_id], limit=0, lease_ms=LEASE_MS + 1)
+        to(NOON + 2 * LEASE_MS / 1000)
+        await telling.tick(0)
+        may.set()
+        await wait_until(lambda: not telling.busy, "it has been told")
+        await telling.tick(0)
+        await telling.aclose()
+    assert len(told) == 1
+    assert kept(lb, raw) == 0
+
+
+@only("memory")
 async def test_who_has_left_is_kept_nothing_for_after_ten_minutes(lb: Lockbeat, raw: Any, connect: Connect) -> None:
     with stopped() as to:
         async with connect() as other:
