@@ -11,12 +11,12 @@ from typing import Any, TypeVar, overload
 
 from celery import current_app, current_task
 from celery.app.task import Task
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, Reject
 
 from lockbeat.celery.config import config_of
 from lockbeat.celery.ids import JOB
 from lockbeat.claims import Busy, Claim
-from lockbeat.errors import LeaseLost, StoreUnavailable
+from lockbeat.errors import ClaimRefused, LeaseLost, StoreError, StoreUnavailable
 from lockbeat.leases.lease import monotonic
 from lockbeat.sync import ClaimHandle, Lockbeat
 from lockbeat.values.durations import Seconds, seconds
@@ -39,8 +39,9 @@ def once(task: Any = None, *, remember: Seconds = 3600, lease: Seconds = 30) -> 
     """`@app.task`, and `@once` below it: run the function once for each slot, however often its message came.
 
     A second message of the same task id is dropped while the first is being worked on, and for `remember` seconds after it ended,
-    in any way. A retry of Celery's (`self.retry`, `autoretry_for`) is another message, and runs. So does what did not come from
-    `lockbeat.celery:Scheduler`. If a worker dies in it, a message that is delivered again is run when its claim has ended.
+    in any way. A retry of Celery's (`self.retry`, `autoretry_for`) is another message, and runs. So does one that the function
+    puts back (`Reject(requeue=True)`), and what did not come from `lockbeat.celery:Scheduler`. If a worker dies in it, a message
+    that is delivered again is run when its claim has ended.
 
     task: a function, or a task of Celery's. remember: seconds. lease: seconds after which the claim of a worker that died ends.
 
@@ -65,15 +66,24 @@ def _guard(function: Callable[..., Any], remember: float, lease: float) -> Calla
         request = getattr(current_task, "request", None)
         if not request or request.called_directly or not (request.headers or {}).get(JOB):
             return function(*args, **kwargs)
-        result, problem = None, None
+        result, problem, ran = None, None, False
         try:
-            with _claimed(request, lease, remember):
+            with _claimed(request, lease, remember) as claim:
                 try:
                     result = function(*args, **kwargs)
                 except Exception as error:  # noqa: BLE001 - it has run, and how that ended is Celery's to say
                     problem = error
+                ran = True
+                if isinstance(problem, Reject) and problem.requeue:
+                    claim.release()  # the broker is to bring the very same message again, and it is to run then
         except LeaseLost as loss:
             log.warning("message %s of entry %s: %s; the same message may have run beside it", request.id, _entry(request), loss)
+        except (StoreError, ClaimRefused) as trouble:
+            if not ran:
+                raise current_task.retry(exc=trouble, countdown=AGAIN) from None
+            log.warning(
+                "message %s of entry %s has run, and may again if it comes again: %s", request.id, _entry(request), trouble
+            )
         if problem is not None:
             raise problem
         return result

@@ -5,15 +5,19 @@ from __future__ import annotations
 import inspect
 import os
 import signal
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import celery
 import pytest
+from celery import current_app
+from celery.exceptions import Reject
 
 from lockbeat.celery import once, task_id
 from tests.celery.arena import Arena
-from tests.conftest import needs
+from tests.conftest import needs, only
+from tests.servers import standalone, valkey_binary
 
 SLOT = datetime(2030, 1, 31, 12, tzinfo=UTC)
 
@@ -107,6 +111,56 @@ def test_it_can_be_said_of_a_function_and_of_a_task_and_called_by_hand() -> None
     assert task.apply(args=[4]).get() == 8
     with pytest.raises(TypeError):
         task.delay()
+
+
+@pytest.fixture
+def app(url: str, namespace: str) -> Iterator[celery.Celery]:
+    before = current_app._get_current_object()
+    app = celery.Celery("test", broker="memory://", set_as_current=True)
+    app.conf.update(lockbeat_url=url, lockbeat_namespace=namespace, lockbeat_timeout=0.5)
+    yield app
+    before.set_current()
+
+
+def deliver(task: Any) -> Any:
+    """As a worker runs a message of a beat's, here; always the same one."""
+    return task.apply(task_id="the same", headers={"lockbeat_job": "job"})
+
+
+@only("memory", "valkey")
+@pytest.mark.parametrize(("requeue", "runs"), [(True, 2), (False, 1)])
+def test_a_message_that_the_function_puts_back_runs_when_it_comes_again(app: celery.Celery, requeue: bool, runs: int) -> None:
+    ran: list[str] = []
+
+    @app.task
+    @once
+    def put_back() -> None:
+        ran.append("again")
+        raise Reject("not yet", requeue=requeue)
+
+    for _ in range(2):
+        deliver(put_back)
+    assert len(ran) == runs
+
+
+@only("valkey")
+def test_what_has_run_is_done_though_the_store_went_away_meanwhile(app: celery.Celery, caplog: pytest.LogCaptureFixture) -> None:
+    with standalone(valkey_binary()) as store:
+        app.conf.lockbeat_url = store.url
+
+        @app.task
+        @once
+        def report(fail: bool) -> str:
+            store.kill()
+            if fail:
+                raise ValueError("no such customer")
+            return "sent"
+
+        assert report.apply(args=[False], task_id="a", headers={"lockbeat_job": "job"}).get() == "sent"
+        assert "may again if it comes again" in caplog.text
+        store.start()
+        with pytest.raises(ValueError, match="no such customer"):
+            report.apply(args=[True], task_id="b", headers={"lockbeat_job": "job"}).get()
 
 
 @pytest.mark.parametrize(("option", "value"), [("lease", 0.5), ("remember", 0), ("remember", "long")])
