@@ -84,12 +84,18 @@ def _new() -> Callable[..., AsyncIterator[Rehearsal]]:
     """The fixture, to be made a fixture of."""
 
     async def rehearsed(request: pytest.FixtureRequest) -> AsyncIterator[Rehearsal]:
-        from lockbeat.errors import MissingExtra
+        from lockbeat.errors import InvalidArgument, InvalidType, MissingExtra
         from lockbeat.testing import rehearse
 
         beat, at = _asked(request)
         try:
-            async with rehearse(beat, at=at) as rehearsal:
+            rehearsal = rehearse(beat, at=at)
+        except (InvalidArgument, InvalidType) as problem:
+            pytest.fail(f"lockbeat_{problem}", pytrace=False)
+        except MissingExtra as problem:
+            pytest.fail(str(problem), pytrace=False)
+        try:
+            async with rehearsal:
                 yield rehearsal
         except MissingExtra as problem:
             pytest.fail(str(problem), pytrace=False)
@@ -103,6 +109,8 @@ _lockbeat_by_anyio = pytest.fixture(_new(), name="_lockbeat_by_anyio")
 def _asked(request: pytest.FixtureRequest) -> tuple[Any, Any]:
     """The program, and when it begins."""
     marks = [*request.node.iter_markers("lockbeat")]
+    for name in (name for mark in marks for name in mark.kwargs if name != "at"):
+        pytest.fail(f"the mark takes no {name}=. {MARK}", pytrace=False)
     beat: Any = next((mark.args[0] for mark in marks if mark.args), None) or request.config.getini("lockbeat_beat") or None
     at: Any = (
         next((mark.kwargs["at"] for mark in marks if "at" in mark.kwargs), None) or request.config.getini("lockbeat_at") or None

@@ -53,12 +53,18 @@ def current(beat: Beat | None = None) -> Rehearsal:
     raise LockbeatError("nothing is rehearsed: take the fixture lockbeat_beat, or `async with rehearse(beat):`")
 
 
+def _no_beat(given: object) -> InvalidType:
+    kind, within = type(given), getattr(given, "within", None)
+    hint = ": give its `within`" if isinstance(within, Beat) else ""  # it is of lockbeat.sync
+    return InvalidType("beat", f"must be a lockbeat.Beat, not {kind.__module__}.{kind.__qualname__}{hint}")
+
+
 class Rehearsal:
     """`async with rehearse(beat) as rehearsal:` see there. Its verbs are the functions of `lockbeat.testing`."""
 
     def __init__(self, beat: Beat | None = None, *, at: When | None = None, patience: Seconds = PATIENCE) -> None:
         if beat is not None and not isinstance(beat, Beat):
-            raise InvalidType("beat", f"must be a Beat, not {type(beat).__name__}")
+            raise _no_beat(beat)
         self.beat = Beat() if beat is None else beat
         at_ms = int(time.time() * 1000) if at is None else moment("at", at)
         self.clock, self.faults = Clock(at_ms), Faults()

@@ -144,6 +144,27 @@ def test_what_is_missing_is_one_line_that_names_the_extra(package: str, pytester
     assert "Traceback" not in done.stdout.str()
 
 
+@pytest.mark.parametrize(
+    ("mark", "says"),
+    [
+        ("'app:ran'", "lockbeat_beat: must be a lockbeat.Beat, not builtins.list"),
+        ("'app:blocking'", "lockbeat_beat: must be a lockbeat.Beat, not lockbeat.sync.beat.Beat: give its `within`"),
+        ("at='noon'", "lockbeat_at: *noon*"),
+        ("'app:beat', start='2027-01-01T00:00Z'", "the mark takes no start=. lockbeat(beat, at=): *"),
+        ("'app:none'", "lockbeat_beat: 'app:none' can't be loaded*"),
+    ],
+)
+def test_a_mark_that_can_not_be_used_is_one_line(mark: str, says: str, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(app=APP + "from lockbeat import sync\nblocking = sync.Beat()")
+    pytester.makepyfile(
+        f"import pytest\n@pytest.mark.asyncio\n@pytest.mark.lockbeat({mark})\nasync def test_it(lockbeat_beat): pass"
+    )
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["* ERROR at setup of test_it *", says])
+    assert "Error" not in result.stdout.str().partition("ERROR at setup")[2].partition("short test summary")[0]
+
+
 def test_without_a_plugin_for_asynchronous_tests_it_says_which(pytester: pytest.Pytester) -> None:
     done = run(pytester, "-p", "no:asyncio", test_it="def test_it(lockbeat_client): ...")
     done.assert_outcomes(errors=1)
