@@ -126,12 +126,13 @@ class Backfills(Control):
         most = whole("limit", limit, 1, 1_000_000) if limit is not None else 1_000_000
 
         async def of_shard(shard: int) -> list[Backfill]:
-            found, cursor = list[Backfill](), begin
+            found, cursor = list[Backfill](), begin.encode()
             while len(found) < most:
                 page = await self._store.call(
                     "backfill/list", shard, after=cursor, limit=min(PAGE, most - len(found)), state=state or ""
                 )
-                found += [self._told(name.decode(errors="replace"), line) for name, line in page.rows]
+                behind = [(name, line) for name, line in page.rows if name > cursor]
+                found += [self._told(name.decode(errors="replace"), line) for name, line in behind]
                 if not (cursor := page.cursor):
                     break
             return found

@@ -1,4 +1,4 @@
--- backfill/list: a page of the backfills of jobs, in order of job.
+-- backfill/list: a page of the backfills of jobs, in order of job; or all at once, in any order.
 --
 -- KEYS[1] job:order     zset
 -- KEYS[2] backfill      hash  see _lib/backfill
@@ -9,7 +9,8 @@
 --
 -- Returns  {cursor, *rows}  rows: {job, line} each; an empty cursor: this was the last page. There may be fewer than `limit`
 --
--- Most stores have few, which are found by when to look at them; else it goes through the jobs.
+-- Most stores have few, which are found by when to look at them, and are all told: the caller sorts them, for Lua compares texts in the order of
+-- the server's locale. Else it goes through the jobs.
 -- include: _lib/clock
 
 local FEW, LOOKS = 500, 1000
@@ -17,10 +18,7 @@ local after, limit, state = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local there, names, cursor = redis.call('HLEN', KEYS[2]), {}, ''
 if there == 0 then return {''} end
 if there <= FEW and there == redis.call('ZCARD', KEYS[3]) then
-  for _, job in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
-    if job > after then names[#names + 1] = job end
-  end
-  table.sort(names)
+  names, limit = redis.call('ZRANGE', KEYS[3], 0, -1), FEW
 else
   names = redis.call('ZRANGEBYLEX', KEYS[1], after == '' and '-' or '(' .. after, '+', 'LIMIT', 0, LOOKS)
   cursor = #names == LOOKS and names[LOOKS] or ''

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +17,8 @@ from lockbeat.store.records import JobCounts
 from lockbeat.triggers import ByHand, Every
 from tests.backfills import Filler, at, claimed, hours, told
 from tests.beats import MINUTE, Hands, backdate, eventually, last_slot, ledger, minutely, overdue, scheduler, states
-from tests.conftest import Connect, only
+from tests.conftest import Connect, needs, only
+from tests.servers import standalone, valkey_binary
 from tests.tasks import NOON, stopped
 
 here_and_there = only("memory", "valkey")
@@ -797,6 +800,35 @@ async def test_they_are_listed_though_there_are_many_or_their_places_were_lost(l
     raw.delete(lb.store.keys.key(0, "backfill:due"))  # then it goes through the jobs, as where there are many
     assert [one.job for one in await lb.jobs.backfills()] == names[::2]
     assert [one.job for one in await lb.jobs.backfills(after="job-02", limit=2)] == names[4:8:2]
+
+
+@pytest.fixture
+def american(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is started now compares texts in the order of en_US."""
+    made = ["localedef", "-i", "en_US", "-f", "UTF-8", str(tmp_path / "en_US.UTF-8")]
+    try:
+        subprocess.run(made, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("needs localedef and the locale en_US")
+    monkeypatch.setenv("LOCPATH", str(tmp_path))
+    monkeypatch.setenv("LC_ALL", "en_US.UTF-8")
+
+
+@needs("valkey")
+@pytest.mark.usefixtures("american")
+async def test_they_are_listed_in_one_order_whatever_the_servers_locale() -> None:
+    names = ["B", "Z", "a", "a b", "a-b", "ab", "c"]
+    with standalone(valkey_binary()) as server:
+        assert server.call("EVAL", "return 'a' < 'B' and 1 or 0", 0) == 1, "the server's order is that of the locale"
+        async with Lockbeat(server.url) as lb:
+            for name in names:
+                slots = await hours(lb, 1, minutely(name))
+                await lb.jobs.backfill(name, at(slots[0]))
+            assert [one.job for one in await lb.jobs.backfills()] == names
+            pages, after = list[str](), None
+            while page := await lb.jobs.backfills(after=after, limit=2):
+                pages, after = pages + [one.job for one in page], page[-1].job
+    assert pages == names
 
 
 # A line that never empties.
