@@ -9,6 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
+from urllib.parse import urlsplit
 
 from lockbeat.alarms.http import Http
 from lockbeat.errors import InvalidArgument, InvalidType
@@ -186,7 +187,16 @@ def secret(argument: str, text: object) -> str:
 
 
 def base_url(argument: str, url: object) -> str:
-    """Of a service."""
-    if not isinstance(url, str) or not re.match(r"https?://[^/?#@\s]+", url):
+    """Of a service; the error does not show it, for there may be a key in it."""
+    if not isinstance(url, str) or not re.fullmatch(r"https?://\S+", url) or not usable(url):
         raise InvalidArgument(argument, "must be a URL that begins with https://HOST")
     return url.rstrip("/")
+
+
+def usable(url: str) -> bool:
+    """Whether its host and port can be read."""
+    try:
+        said = urlsplit(url)
+        return bool(said.hostname) and said.port != 0
+    except ValueError:
+        return False

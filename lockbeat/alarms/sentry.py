@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from lockbeat.alarms.checkins import MINUTE_MS, CheckIn, Monitor, Schedule, check_in_id, secret
+from lockbeat.alarms.checkins import MINUTE_MS, CheckIn, Monitor, Schedule, check_in_id, secret, usable
 from lockbeat.alarms.http import Http
 from lockbeat.errors import InvalidArgument
 
@@ -36,7 +36,8 @@ class Sentry(Monitor):
         tags: Collection[str] | None = None,
     ) -> None:
         super().__init__(jobs=jobs, tags=tags)
-        split = urlsplit(secret("dsn", dsn))
+        said = secret("dsn", dsn)
+        split = urlsplit(said if usable(said) else "")
         path, _, project = split.path.rpartition("/")
         if split.scheme not in ("http", "https") or not (split.username and split.hostname) or not re.fullmatch(r"\d+", project):
             raise InvalidArgument("dsn", "must be https://KEY@HOST/PROJECT")

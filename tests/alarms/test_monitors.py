@@ -235,6 +235,7 @@ def test_bad_arguments_are_named_and_no_key_is_shown() -> None:
     for call, said in (
         (lambda: Sentry("http://127.0.0.1/1"), "dsn: must be https://KEY@HOST/PROJECT"),
         (lambda: Sentry("https://sesame@host/x"), "dsn: must be https://KEY@HOST/PROJECT"),
+        (lambda: Sentry("https://sesame@[::1/1"), "dsn: must be https://KEY@HOST/PROJECT"),
         (lambda: Healthchecks(""), "ping_key: must not be empty"),
         (lambda: Healthchecks("sesame", url="hc"), "url: must be a URL that begins with https://HOST"),
         (lambda: Cronitor("sesame", jobs="report"), "jobs: must be several names, not one str"),

@@ -73,6 +73,8 @@ async def test_a_webhook_that_never_gets_through_is_dead_and_tells_itself_nothin
 def test_bad_arguments_are_named() -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         ({"url": "host/hook", "secret": SECRET}, "url: must be a URL that begins with https://HOST"),
+        ({"url": "https://host/a b", "secret": SECRET}, "url: must be a URL that begins with https://HOST"),
+        ({"url": "https://host:port/hook", "secret": SECRET}, "url: must be a URL that begins with https://HOST"),
         ({"url": "https://host", "secret": "short"}, "secret: must have 16 characters at least"),
         ({"url": "https://host", "secret": "whsec_not base64 at all!"}, "secret: must be base64 behind whsec_"),
         ({"url": "https://host", "secret": SECRET, "events": "task_dead"}, "events: must be several names, not one str"),
