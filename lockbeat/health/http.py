@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -22,7 +23,7 @@ log = logging.getLogger("lockbeat")
 
 LOOPBACK = "127.0.0.1"
 AT_ONCE = 32
-"""Requests that are answered at a time; more are hung up on."""
+"""Requests that are answered at a time; for one more, who has been slowest to ask is hung up on."""
 SLOW = 5.0
 """Seconds in which a request has to be read, and an answer to be taken."""
 
@@ -81,6 +82,8 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, pages: Mapping[str, Callable[[], Page]], host: str, port: int) -> None:
         self.pages = pages
         self._places = threading.BoundedSemaphore(AT_ONCE)
+        self._asking: dict[socket.socket, float] = {}
+        """Those whose request has not come whole, the oldest first, and when it has to have."""
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), _Answer)
 
@@ -91,16 +94,52 @@ class _Server(ThreadingHTTPServer):
         self.server_address = self.socket.getsockname()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._places.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
+        if not self._has_place():
             self.shutdown_request(request)
+            return
+        self._asking[request] = time.monotonic() + SLOW
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # no thread could be started
+            self._places.release()
+            raise
+
+    def _has_place(self) -> bool:
+        """Whether one more can be answered. One who does not say what it wants can't keep the others out."""
+        if self._places.acquire(blocking=False):
+            return True
+        slowest = next(iter([*self._asking]), None)
+        if slowest is None:
+            return False
+        self._hang_up(slowest)
+        return self._places.acquire(timeout=SLOW)
+
+    def _hang_up(self, request: socket.socket) -> None:
+        """Wake its thread, which then ends."""
+        self.heard(request)
+        with contextlib.suppress(OSError):
+            request.shutdown(socket.SHUT_RDWR)
+
+    def heard(self, request: Any) -> None:
+        """Its request has come, or it is over."""
+        self._asking.pop(request, None)
+
+    def service_actions(self) -> None:
+        # A socket's timeout is for one read: who sends a byte now and then would never reach it.
+        now = time.monotonic()
+        for request, until in [*self._asking.items()]:
+            if until <= now:
+                self._hang_up(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
             self._places.release()
+
+    def shutdown_request(self, request: Any) -> None:
+        self.heard(request)
+        super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         log.debug("a request over HTTP failed", exc_info=True)  # who asked has hung up, or was too slow
@@ -112,6 +151,7 @@ class _Answer(BaseHTTPRequestHandler):
     timeout = SLOW
 
     def do_GET(self) -> None:
+        self.server.heard(self.connection)
         path = self.path.partition("?")[0]
         page = self.server.pages.get(path)
         if page is None:

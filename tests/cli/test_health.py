@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import time
@@ -11,12 +12,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from socketserver import ThreadingMixIn
 from typing import Any
 
 import pytest
 
 from lockbeat.health import Health
-from lockbeat.health.http import Listener, probes
+from lockbeat.health.http import AT_ONCE, Listener, probes
 from tests.cli.conftest import Lockbeat, Process, Start, wait_until
 from tests.conftest import needs
 from tests.servers import Server, free_port
@@ -297,6 +299,44 @@ def test_who_connects_and_says_nothing_keeps_no_probe_waiting() -> None:
         wait_until(lambda: Probes(listener.port)("/livez")[0] == 200, "places become free", 60)
         for one in idle:
             one.close()
+
+
+def test_who_asks_a_byte_at_a_time_takes_no_place_from_a_probe_and_is_hung_up_on() -> None:
+    """No single read of theirs takes long, so that no timeout of a read ends them."""
+    with Listener(probes(Health()), 0) as listener:
+        slow = [socket.create_connection(("127.0.0.1", listener.port), timeout=30) for _ in range(AT_ONCE)]
+        for one in slow:
+            one.sendall(b"GET /livez HTTP/1.1\r\nx: ")
+        open_ = [*slow]
+
+        def ended() -> bool:
+            assert Probes(listener.port)("/livez")[0] == 200
+            for one in [*open_]:
+                try:
+                    one.sendall(b"x")
+                    gone = bool(select.select([one], [], [], 0)[0])  # it is at its end: nothing was answered
+                except OSError:
+                    gone = True
+                if gone:
+                    open_.remove(one)
+            return not open_
+
+        wait_until(ended, "all of them are hung up on", 60)
+        for one in slow:
+            one.close()
+
+
+def test_a_request_that_gets_no_thread_keeps_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with Listener(probes(Health()), 0) as listener:
+        with monkeypatch.context() as patch:
+            patch.setattr(ThreadingMixIn, "process_request", none_left)
+            for _ in range(AT_ONCE + 1):
+                with socket.create_connection(("127.0.0.1", listener.port), timeout=30) as asking:
+                    assert asking.recv(1) == b""
+        assert Probes(listener.port)("/livez")[0] == 200
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forked children")
