@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from concurrent import futures
 from typing import TYPE_CHECKING, Any
 
 from lockbeat import sync
@@ -45,6 +46,8 @@ class Metrics:
         self._counting = beat.counting = beat.counting or Counting(dynamic=dynamic)
         self._dynamic = dynamic
         self._measured: tuple[float, Measures] | None = None
+        self._turn: tuple[Lockbeat, asyncio.Lock] | None = None
+        """Of those who ask at once, one asks the store. Made for each client: a lock belongs to its event loop."""
         if isinstance(beat, Beat):
             beat.health.lagged = self._counting.lag.add
         self.process = Collector(self._of_process)
@@ -72,21 +75,29 @@ class Metrics:
         client = self._client
         if client is None:
             return of_store(None, self._named())
+        asking = self._measure(client)
         try:
-            asked = asyncio.run_coroutine_threadsafe(self._measure(client), client.store.loop)
+            asked = asyncio.run_coroutine_threadsafe(asking, client.store.loop)
+        except RuntimeError:  # its loop has ended
+            asking.close()
+            return of_store(None, self._named())
+        try:
             return of_store(asked.result(PATIENCE), self._named())
-        except (TimeoutError, RuntimeError):  # its loop stands still, or has ended
+        except (TimeoutError, futures.CancelledError):  # its loop stands still, or ends
+            asked.cancel()
             return of_store(None, self._named())
 
     async def _measure(self, client: Lockbeat) -> Measures | None:
-        if self._measured is None or time.monotonic() >= self._measured[0] + FRESH:
-            try:
-                async with asyncio.timeout(PATIENCE):
+        if self._turn is None or self._turn[0] is not client:
+            self._turn = client, asyncio.Lock()
+        try:
+            async with asyncio.timeout(PATIENCE), self._turn[1]:
+                if self._measured is None or time.monotonic() >= self._measured[0] + FRESH:
                     found = await measure(client.store, self._named())
-            except (StoreError, TimeoutError):
-                return None
-            self._measured = time.monotonic(), found
-        return self._measured[1]
+                    self._measured = time.monotonic(), found
+                return self._measured[1]
+        except (StoreError, TimeoutError):
+            return None
 
     def text(self) -> bytes:
         """What this process has counted, as Prometheus reads it."""

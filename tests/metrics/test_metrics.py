@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import math
 import subprocess
 import sys
@@ -328,3 +329,46 @@ async def test_a_blocked_loop_keeps_the_store_from_being_asked_and_nobody_waitin
         asking.join(60)  # the loop is blocked
         assert value(told[0], "lockbeat_store_up") == 0
         assert not math.isnan(value(metrics.text(), "lockbeat_live"))
+
+
+async def test_those_who_ask_at_once_are_told_what_one_has_asked(beats: Beats, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+
+    async def counted(*args: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        return await measure(*args)
+
+    monkeypatch.setattr("lockbeat.metrics.metrics.measure", counted)
+    monkeypatch.setattr("lockbeat.metrics.metrics.FRESH", 3600)
+    beat = declared(beats())
+    metrics = Metrics(beat)
+    async with serving(beat):
+        told = await asyncio.gather(*(metrics.store_text() for _ in range(20)))
+    assert {value(text, "lockbeat_store_up") for text in told} == {1}
+    assert asked == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_who_asks_while_the_loop_ends_or_has_ended_is_told_that_the_store_is_not_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, told = threading.Event(), list[bytes]()
+
+    async def hangs(*_: Any) -> Any:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("lockbeat.metrics.metrics.measure", hangs)
+    lb = Lockbeat("memory://")
+    metrics = Metrics(lb)
+    asking = threading.Thread(target=lambda: told.append(metrics.store_text_from_thread()))
+
+    async def left_open() -> None:
+        await lb.__aenter__()
+        asking.start()
+        await asyncio.to_thread(asked.wait, 60)
+
+    asyncio.run(left_open())
+    asking.join(60)
+    told.append(metrics.store_text_from_thread())
+    gc.collect()  # what was never awaited is warned of
+    assert [value(text, "lockbeat_store_up") for text in told] == [0, 0]
