@@ -57,13 +57,14 @@ class RunFilter(logging.Filter):
 
 
 _NONE = dict.fromkeys(FIELDS)
+_SAID = {"at", "level", "logger", "exception", "stack"}
 _OWN = {*vars(logging.LogRecord("", 0, "", 0, "", (), None)), "message", "asctime", "stacks", "color_message"}
 """What each record has, and what stands in the line under another name."""
 
 
 class JsonFormatter(logging.Formatter):
     """One line of JSON a record: at, level, logger, message; task_id, job, slot, attempt and fence where it has a run;
-    exception and stack where it has one; and what was given as `extra`.
+    exception and stack where it has one; and what was given as `extra`: with a `_` behind its name where one of these has it.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -74,15 +75,22 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage()[:MOST],
         }
         for name, value in record.__dict__.items():
-            if name not in _OWN and value is not None and name not in line:
-                line[name] = value
+            if name not in _OWN and value is not None:
+                line[f"{name}_" if name in _SAID else name] = value
         if record.exc_info and not record.exc_text:
             record.exc_text = self.formatException(record.exc_info)
         if record.exc_text:
             line["exception"] = record.exc_text[:MOST]
         if record.stack_info:
             line["stack"] = self.formatStack(record.stack_info)[:MOST]
-        return json.dumps(line, default=_shown, skipkeys=True)
+        try:
+            text = json.dumps(line, default=_shown, skipkeys=True, allow_nan=False)
+        except (ValueError, RecursionError):  # no number of JSON's, too deep, or within itself
+            line = {name: value if isinstance(value, str) else _shown(value) for name, value in line.items()}
+            text = json.dumps(line)
+        if len(text) <= MOST:
+            return text
+        return json.dumps({name: _cut(value) for name, value in line.items()}, default=_shown, skipkeys=True)
 
 
 class TextFormatter(logging.Formatter):
@@ -99,6 +107,14 @@ class TextFormatter(logging.Formatter):
 
 def _which(said: Mapping[str, Any]) -> tuple[Any, Any]:
     return said.get("attempt"), said.get("fence")
+
+
+def _cut(value: Any) -> Any:
+    """A field that is too long, as the beginning of its text."""
+    if isinstance(value, str):
+        return value[:MOST]
+    text = json.dumps(value, default=_shown, skipkeys=True)
+    return value if len(text) <= MOST else text[:MOST]
 
 
 def _shown(value: object) -> str:

@@ -15,7 +15,7 @@ import pytest
 
 from lockbeat import Beat, Lockbeat
 from lockbeat.errors import InvalidArgument
-from lockbeat.logs import JsonFormatter, RunFilter, TextFormatter, running
+from lockbeat.logs import MOST, JsonFormatter, RunFilter, TextFormatter, running
 from lockbeat.values.links import check_link, link
 from tests.beats import fired
 from tests.conftest import only, wait_until
@@ -62,6 +62,58 @@ def test_a_record_is_one_line_of_json(written: Callable[[logging.Formatter], io.
     assert first.keys().isdisjoint({"task_id", "args", "msg", "exc_info", "levelno", "taskName"} - {"taskName"})
     assert first["at"].endswith("+00:00")
     assert second["exception"].endswith("ValueError: no luck")
+
+
+def _in_itself() -> dict[str, Any]:
+    loop: dict[str, Any] = {}
+    loop["loop"] = loop
+    return loop
+
+
+def _deep() -> list[Any]:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    return deep
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(float("nan"), id="nan"),
+        pytest.param({"load": [float("inf")]}, id="inf"),
+        pytest.param(10**5000, id="long number"),
+        pytest.param(_in_itself(), id="in itself"),
+        pytest.param(_deep(), id="deep"),
+        pytest.param("x" * 1_000_000, id="long text"),
+        pytest.param(["x" * 70_000] * 20, id="long texts"),
+    ],
+)
+def test_whatever_is_given_as_extra_it_is_one_line_that_any_reader_of_json_takes(
+    written: Callable[[logging.Formatter], io.StringIO], value: object
+) -> None:
+    out, log = written(JsonFormatter()), logging.getLogger("app.orders")
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no JSON")
+
+    log.warning("said", extra={"odd": value, "tenant": "x"})
+    [line] = [json.loads(line, parse_constant=refuse) for line in out.getvalue().splitlines()]
+    assert (line["message"], line["tenant"]) == ("said", "x")
+    assert line["odd"]
+    assert len(out.getvalue()) < 2 * MOST
+
+
+def test_extra_that_has_the_name_of_a_field_is_not_lost(written: Callable[[logging.Formatter], io.StringIO]) -> None:
+    out, log = written(JsonFormatter()), logging.getLogger("app.orders")
+    try:
+        raise ValueError("no luck")
+    except ValueError:
+        log.exception("said", extra={"level": "gold", "logger": "x", "at": "noon", "exception": "of theirs"})
+    line = json.loads(out.getvalue())
+    assert (line["level"], line["logger"]) == ("ERROR", "app.orders")
+    assert line["exception"].endswith("ValueError: no luck")
+    assert (line["level_"], line["logger_"], line["at_"], line["exception_"]) == ("gold", "x", "noon", "of theirs")
 
 
 def test_within_a_run_each_record_says_which(written: Callable[[logging.Formatter], io.StringIO]) -> None:
