@@ -7,7 +7,8 @@ import re
 from typing import Any
 
 HIDDEN = "***"
-_USERINFO = re.compile(r"([a-z][a-z0-9+.-]{1,30}://)[^/\s@'\"<>]{1,512}@", re.IGNORECASE)
+# Up to the last @: one may stand in a password.
+_USERINFO = re.compile(r"([a-z][a-z0-9+.-]{1,30}://)[^/\s'\"<>]{1,512}@", re.IGNORECASE)
 _IN_QUERY = re.compile(
     r"(?<![a-z])((?:access_?|api_?|auth_?|client_?|private_?|secret_?|session_?)?(?:key|token|secret|password|passwd|signature|sig|pwd)=)"
     r"[^\s&'\"<>]{1,512}",

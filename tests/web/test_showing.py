@@ -123,6 +123,7 @@ async def test_params_and_results_are_hidden_unless_they_are_asked_for_and_secre
     ("text", "shown"),
     [
         ("postgres://u:p@h/db", "postgres://***@h/db"),
+        ("redis://:hunter@2@h:6379/0, redis://:b@h2", "redis://***@h:6379/0, redis://***@h2"),
         ("https://h/?a=1&access_token=abc&b=2", "https://h/?a=1&access_token=***&b=2"),
         ("Authorization: Bearer abcdefghij", "Authorization: Bearer ***"),
         ("mail to a@b.c about monkey=7", "mail to a@b.c about monkey=7"),
