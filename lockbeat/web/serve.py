@@ -33,7 +33,7 @@ def listening(host: str, port: int) -> socket.socket:
     """A socket that listens there. Raises InvalidArgument for a name that is none, LockbeatError for a port that is taken."""
     try:
         [(family, _, _, _, address), *_] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as problem:
+    except (OSError, UnicodeError) as problem:  # UnicodeError: no name could be like it
         raise InvalidArgument("host", f"{host!r} is no address of this machine: {problem}") from None
     try:
         return socket.create_server(address[:2], family=family, backlog=128)

@@ -84,6 +84,7 @@ def test_where_others_can_reach_it_it_does_not_start_without_a_user(store: str, 
         (("--user", "a:b"), {"LOCKBEAT_WEB_PASSWORD": "x"}, 2, "colon"),
         (("--prefix", "//evil.test"), {}, 2, "prefix"),
         (("--host", "127.0.0.1.nowhere.invalid"), {}, 2, "can be reached by others"),
+        (("--host", "a..b", "--user", "alice"), {"LOCKBEAT_WEB_PASSWORD": "pass"}, 2, "no address of this machine"),
         (("--port", "70000"), {}, 2, "--port"),
     ],
 )
