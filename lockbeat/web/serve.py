@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from lockbeat.errors import InvalidArgument, LockbeatError, MissingExtra
+from lockbeat.leases.lease import monotonic
 from lockbeat.web.board import Dashboard
 from lockbeat.web.guard import LOOPBACK
 
@@ -17,6 +19,11 @@ LONGEST_REQUEST = 16_384
 """Bytes of a request's line and headers."""
 GRACE = 3
 """Seconds that an answer gets to end on shutdown."""
+
+
+HEARD_WITHIN = 30.0
+"""Seconds in which a request has to come whole, and an answer to be taken."""
+LOOK_EVERY = 5.0
 
 
 def is_loopback(host: str) -> bool:
@@ -76,4 +83,24 @@ async def serve(board: Dashboard, bound: socket.socket, ended: asyncio.Future[in
     ended.add_done_callback(end)
     host, port = bound.getsockname()[:2]
     ready(f"http://{f'[{host}]' if ':' in host else host}:{port}{board.prefix}/")
-    await server.serve(sockets=[bound])
+    looking = asyncio.create_task(_hang_up(server.server_state.connections))
+    try:
+        await server.serve(sockets=[bound])
+    finally:
+        looking.cancel()
+        await asyncio.wait([looking])
+
+
+async def _hang_up(connections: Collection[Any]) -> None:
+    """Hang up on who does not ask, or does not take the answer: uvicorn would keep their places for ever."""
+    known: dict[tuple[Any, object, bool], float] = {}
+    while True:
+        await asyncio.sleep(LOOK_EVERY)
+        now, before, known = monotonic(), known, {}
+        for one in [*connections]:
+            cycle, taking = one.cycle, one.transport.get_write_buffer_size() > 0
+            if taking or cycle is None or cycle.response_complete or cycle.more_body:
+                standing = one, cycle, taking  # another request has a cycle of its own
+                known[standing] = before.get(standing, now)
+                if now - known[standing] >= HEARD_WITHIN:
+                    one.transport.abort()
