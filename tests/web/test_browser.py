@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Locator, Page, async_playwright, expect
 
 from lockbeat import Beat, Every, Lockbeat
-from lockbeat.web import dashboard
+from lockbeat.web import actions, dashboard
 from lockbeat.web.serve import listening, serve
-from tests.conftest import PATIENCE, needs, only
+from tests.conftest import PATIENCE, needs, only, wait_until
 
 pytestmark = [needs("chromium"), only("valkey")]
 expect.set_options(timeout=2 * PATIENCE * 1000)
@@ -240,6 +241,47 @@ async def test_each_thing_that_is_done_to_dead_tasks_is_done(lb: Lockbeat, at: s
         await hand.press(page.get_by_role("button", name="Forget 3 for good"))
         await expect(page.locator(".said")).to_contain_text("are forgotten")
         assert (await lb.tasks.counts("default")).dead == 0
+
+
+async def test_one_press_is_one_change_though_the_page_changes_before_it_is_answered(
+    lb: Lockbeat, at: str, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes live had made the button one to press again, and the second answer said that 0 are forgotten."""
+    begun, again, go_on, purge = list[str](), list[str](), asyncio.Event(), actions.PATHS["/dead/purge"]
+
+    async def slowly(look: Any, form: Any) -> Any:
+        begun.append(form["function"])
+        await go_on.wait()
+        return await purge.do(look, form)
+
+    async def dead(name: str) -> None:
+        await lb.tasks.spawn(name, max_attempts=1)
+        [task] = await lb.tasks.claim("default", "w", 1)
+        await lb.tasks.fail(task, ValueError("no such address"))
+
+    monkeypatch.setitem(actions.PATHS, "/dead/purge", replace(purge, do=slowly))
+    monkeypatch.setattr("lockbeat.web.stream.SECONDS", 0.2)
+    await dead("mail")
+    async with opened(browser) as page:
+        await page.goto(f"{at}dead")
+        await expect(page.locator("[data-live]")).to_have_text("live")
+        await page.locator("summary", has_text="Forget").click()
+        button = page.get_by_role("button", name="Forget 1 for good")
+        page.on("console", lambda message: again.append(message.text))
+        await button.evaluate(
+            """button => new MutationObserver(() => {
+                if (!document.getElementById("live").textContent.includes("letter")) return;
+                button.click();
+                console.log(button.disabled ? "off" : "on");
+            }).observe(document.getElementById("live"), {childList: true, subtree: true})"""
+        )
+        await button.click(no_wait_after=True)
+        await wait_until(lambda: begun, "it is asked for")
+        await dead("letter")
+        await wait_until(lambda: again, "it is pressed again")
+        go_on.set()
+        await expect(page.locator(".said")).to_have_text("1 are forgotten")
+    assert (begun, set(again)) == (["mail"], {"off"})
 
 
 async def test_it_is_kept_up_to_date_and_what_is_open_or_being_written_stays(lb: Lockbeat, at: str, browser: Browser) -> None:

@@ -45,6 +45,20 @@ function toggleZone() {
   showZone();
 }
 
+// One press, one change: a form that was sent is not sent again while its answer may come.
+const sent = new WeakMap();
+function isSent(form) {
+  const [to, at] = sent.get(form) || ["", 0];
+  return to === form.getAttribute("action") && Date.now() - at < 20000;
+}
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (form.method !== "post") return;
+  if (isSent(form)) { event.preventDefault(); return; }
+  sent.set(form, [form.getAttribute("action"), Date.now()]);
+  for (const button of form.querySelectorAll("button")) setTimeout(() => { button.disabled = true; });
+});
+
 // Make one tree like another, and leave alone what is the same: what has the focus keeps it, what is open stays open.
 function morph(from, to) {
   if (from.nodeType !== to.nodeType || from.nodeName !== to.nodeName) return from.replaceWith(to);
@@ -55,7 +69,7 @@ function morph(from, to) {
   if (from.isEqualNode(to)) return undefined;
   const typed = from.matches("input, select, textarea");
   for (const { name, value } of [...to.attributes]) if (from.getAttribute(name) !== value && !(typed && name === "value" && from.type !== "hidden")) from.setAttribute(name, value);
-  for (const { name } of [...from.attributes]) if (!to.hasAttribute(name) && name !== "open" && name !== "tabindex" && name !== "class") from.removeAttribute(name);
+  for (const { name } of [...from.attributes]) if (!to.hasAttribute(name) && name !== "open" && name !== "tabindex" && name !== "class" && !(name === "disabled" && from.form && isSent(from.form))) from.removeAttribute(name);
   if (!to.hasAttribute("class") && from.hasAttribute("class") && !from.classList.contains("at")) from.removeAttribute("class");
   if (typed) return undefined;
   const known = new Map([...from.children].filter((child) => child.dataset && child.dataset.key).map((child) => [child.dataset.key, child]));
@@ -132,7 +146,5 @@ document.addEventListener("keydown", (event) => {
 for (const [name, act] of [["help", open], ["themeToggle", toggleTheme], ["zone", toggleZone]]) {
   for (const button of document.querySelectorAll("button")) if (name in button.dataset) { button.hidden = false; button.addEventListener("click", act); }
 }
-// One press, one change.
-document.addEventListener("submit", (event) => { if (event.target.method === "post") for (const button of event.target.querySelectorAll("button")) setTimeout(() => { button.disabled = true; }); });
 showZone();
 if (!document.hidden) listen();
