@@ -43,7 +43,10 @@ HEIGHTS = {"good": 10, "busy": 14, "bad": 20, "warn": 20, "mute": 5}
 
 
 def finalize(value: Any) -> Any:
-    """What a template puts in: no control or bidirectional character of anybody's reaches the page."""
+    """What a template puts in: no control or bidirectional character of anybody's is shown.
+
+    The hidden fields of forms are escaped (`|e`) but not spelled out: what they name has to come back as it is.
+    """
     if value is None:
         return ""
     return visible(value, keep="\n\t") if isinstance(value, str) and not isinstance(value, Markup) else value

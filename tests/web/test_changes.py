@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from typing import Any
 
 import pytest
@@ -235,3 +237,29 @@ async def test_a_user_that_starlette_has_signed_in_is_who_asks(lb: Lockbeat, ask
     found = await page.post("/job/pause", form | {"token": await page.token("/job?name=report")})
     assert found.status_code == 303
     assert (await lb.jobs.changes("report"))[0].by == "carol"
+
+
+@only("memory")
+async def test_what_has_characters_that_are_spelled_out_can_be_changed_all_the_same(
+    lb: Lockbeat, ask: Callable[..., Ask]
+) -> None:
+    """A family of emoji is joined by one. The page had sent back what it shows, and said that 0 are forgotten."""
+    odd, page = "mail \U0001f469\u200d\U0001f467 <\x1b\u202e", ask()
+
+    def forms(text: str, action: str) -> list[dict[str, str]]:
+        found = re.findall(rf'<form method="post" action="{action}".*?</form>', text, re.DOTALL)
+        return [{n: unescape(v) for n, v in re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', one)} for one in found]
+
+    for _ in range(3):
+        await lb.tasks.spawn(odd, queue=odd, max_attempts=1)
+    for task in await lb.tasks.claim(odd, "w", 3):
+        await lb.tasks.fail(task, ValueError(odd))
+    [form] = forms(await page.page("/dead"), "/dead/purge")
+    assert (await page.post("/dead/purge", form)).status_code == 303
+    assert (await lb.tasks.counts(odd)).dead == 0
+    assert "3 are forgotten" in await page.page("/dead")
+
+    await lb.jobs.put(odd, Every(3600))
+    [form] = forms((await page.get("/job", params={"name": odd})).text, "/job/pause")
+    assert (await page.post("/job/pause", form)).status_code == 303
+    assert (await lb.jobs.get(odd)).paused
