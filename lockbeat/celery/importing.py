@@ -61,6 +61,9 @@ def app_of(target: str) -> Celery:
         app = find_app(target)
     except (AttributeError, ModuleNotFoundError) as problem:
         missing = getattr(problem, "name", None) or ""
+        if missing == target and ":" in target:
+            said = problem.__context__ or problem  # the module has no such name; Celery then looked for a module TARGET
+            raise InvalidArgument("app", f"{target!r} names no Celery app: {said}") from None
         if isinstance(problem, ModuleNotFoundError) and missing and not f"{target.partition(':')[0]}.".startswith(f"{missing}."):
             raise  # the app's own import
         raise InvalidArgument("app", f"{target!r} names no Celery app: {problem}") from None

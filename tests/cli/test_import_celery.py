@@ -241,6 +241,7 @@ def test_what_can_not_be_loaded_is_one_line(project: Project) -> None:
         "from celery import Celery\napp = Celery(broker='memory://')\napp.conf.redbeat_redis_url = 'redis://127.0.0.1:1'\n"
     )
     project.lockbeat("celery", "none").refuses(2, "names no Celery app")
+    project.lockbeat("celery", "proj:nosuch").refuses(2, "names no Celery app: module 'proj' has no attribute 'nosuch'")
     project.lockbeat("celery", "proj:app").refuses(2, "is no Celery app but of type int")
     project.lockbeat("celery", "empty").refuses(2, "empty has no entries there")
     project.lockbeat("redbeat", "away").refuses(1, "the entries of away can't be read: ConnectionError: ")
