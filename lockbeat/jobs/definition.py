@@ -181,6 +181,8 @@ class Job:
         start, end: aware datetimes; its slots are those of the trigger from `start` on and before `end`.
         function, origin: see the fields; None: the job's name, and nobody yet.
         """
+        if callable(function):
+            raise InvalidType("function", "must be the name of a function, a str, not the function itself")
         known = JobOptions.__annotations__
         for unknown in sorted(rest.keys() - known.keys()):
             near = difflib.get_close_matches(unknown, known, 1)

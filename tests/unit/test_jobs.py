@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lockbeat.errors import InvalidArgument
+from lockbeat.errors import InvalidArgument, InvalidType
 from lockbeat.jobs import MOST_COUNTED, Job, Slot, plan, task_id
 from lockbeat.jobs.definition import READS
 from lockbeat.retry import Exponential, Fixed
@@ -156,6 +156,13 @@ def test_catching_up_after_a_long_outage_takes_no_walk_over_all_of_it(count: int
 def test_policies_that_mean_nothing_are_refused(options: dict[str, Any], problem: str) -> None:
     with pytest.raises((ValueError, TypeError), match=problem):
         job(**options)
+
+
+def test_a_function_in_the_place_of_its_name_is_refused() -> None:
+    def bill() -> None: ...
+
+    with pytest.raises(InvalidType, match="must be the name of a function, a str, not the function itself"):
+        Job.declare("bill-7", Every(60), function=bill)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
