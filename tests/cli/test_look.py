@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -195,6 +196,17 @@ def test_why_without_a_slot_means_the_newest_or_the_one_that_is_due(
     assert "has not come due: it is in " in lockbeat("why", "nightly", "--url", store).out
     using(store, lambda lb: lb.jobs.put(Job.declare("past", At(datetime(2020, 1, 1, tzinfo=UTC)))))
     assert "past has ended, and fired nothing" in lockbeat("why", "past", "--url", store).out
+
+
+def test_why_of_the_newest_slot_says_that_the_job_is_paused_since(lockbeat: Lockbeat, late: tuple[str, int]) -> None:
+    store, slot = late
+    fire(store, slot, claim=True)
+    assert " is paused" not in lockbeat("why", "tick", "--url", store).out
+    assert lockbeat("pause", "tick", "--by", "anna", "--reason", "the printer burns", "--url", store).code == 0
+    told = lockbeat("why", "tick", "--utc", "--url", store)
+    assert (told.code, told.err) == (0, "")
+    assert re.search(r": running\. .*\n(  .*\n)*  tick is paused, by anna at 20\S+ \S+Z: the printer burns\n", told.out)
+    assert " is paused" not in lockbeat("why", "tick", slot, "--url", store).out, "it was not when that slot came due"
 
 
 def test_a_listing_leaves_out_what_can_not_be_read_and_names_it(lockbeat: Lockbeat, jobs: str, raw: Any) -> None:

@@ -17,6 +17,7 @@ from lockbeat.client import Lockbeat
 from lockbeat.errors import UnknownTask
 from lockbeat.jobs import Explanation, Job
 from lockbeat.jobs.past import State
+from lockbeat.jobs.why import pause
 from lockbeat.triggers import ByHand, Called
 from lockbeat.values.durations import instant
 
@@ -128,10 +129,13 @@ async def why(lb: Lockbeat, job: JobName, slot: SlotTime = None) -> Answer:
         told = await lb.jobs.why(job, None if slot is None else instant(slot), clock=clock)
     lines, wrote = [told.text], dict[str, Any]()
     if told.entry is not None:
-        job_of = (await lb.jobs.get(told.job)).job if not told.entry.run else None
+        state = await lb.jobs.get(told.job) if not told.entry.run else None
+        job_of = state.job if state else None
         nobody = await nobody_runs(lb, [job_of]) if job_of and told.situation == "waiting" else ""
         lines += [f"  {line}" for line in (nobody, *attempt_lines(told.entry.attempts_made)) if line]
         lines += _runs(job_of) if job_of else []
+        if slot is None and state and state.paused:  # the newest slot is from before
+            lines.append(f"  {job} is {pause(state.paused, clock)}")
         lines += [f"  logs: {told.log_url}"] if told.log_url else []
         if job_of is not None and isinstance(job_of.trigger, Called):
             wrote = await _wrote(lb, told.entry.task_id)
