@@ -72,6 +72,11 @@ def test_a_failed_command_stands_in_the_ledger_with_the_end_of_its_output(execut
     assert [each["job"] for each in lockbeat("history", "--url", store, "--json").json["entries"]] == ["report"]
     assert "disk \N{REPLACEMENT CHARACTER} full\n" in output
 
+    again = lockbeat("retry", entry["task_id"], "--url", store)
+    assert (again.code, again.out) == (1, "")
+    assert "job 'report' is run by those who call for its slots" in again.err
+    assert lockbeat("ledger", "report", "--url", store, "--json").json == [entry]
+
 
 def test_what_a_command_wrote_that_succeeded_is_kept_as_well_unless_it_is_not_to_be(
     execute: Exec, lockbeat: Lockbeat, store: str
