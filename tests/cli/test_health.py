@@ -7,7 +7,6 @@ import os
 import select
 import signal
 import socket
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -343,17 +342,19 @@ def test_a_request_that_gets_no_thread_keeps_no_place(monkeypatch: pytest.Monkey
 def test_a_forked_child_does_not_keep_the_port() -> None:
     with Listener(probes(Health()), 0) as listener:
         reading, writing = os.pipe()
+        began, begins = os.pipe()
         child = os.fork()
         if child == 0:
+            os.write(begins, b"\n")
             os.read(reading, 1)
             os._exit(0)
         port = listener.port
     try:
-        time.monotonic()
+        os.read(began, 1)  # what is done in a child after the fork is done
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", port), timeout=30)
+            socket.create_connection(("127.0.0.1", port), timeout=30).close()
     finally:
         os.write(writing, b"\n")
         os.waitpid(child, 0)
-        os.close(reading)
-        os.close(writing)
+        for end in (reading, writing, began, begins):
+            os.close(end)
