@@ -366,6 +366,7 @@ class _Listener:
 
     def __init__(self, hooks: Hooks, name: str, function: Callable[[Any], Any]) -> None:
         self._hooks, self.name, self.function = hooks, name, function
+        self.reset()
 
     @property
     def waits(self) -> int:
@@ -377,6 +378,13 @@ class _Listener:
 
     def reset(self) -> None:
         """Begin anew: the loop or the process is another one."""
+        raise NotImplementedError
+
+    def _drop(self, done: Done | None) -> None:
+        """There is no room for one."""
+        self._hooks.drop(self.name, self.function)
+        if done is not None:
+            done()
 
     def end(self) -> asyncio.Future[Any] | None:
         """Take no more; what is done when the rest is. None: nothing waits."""
@@ -385,10 +393,6 @@ class _Listener:
 
 class _InLoop(_Listener):
     """An `async def`: called in a task of its own, one event after the other."""
-
-    def __init__(self, hooks: Hooks, name: str, function: Callable[[Any], Any]) -> None:
-        super().__init__(hooks, name, function)
-        self.reset()
 
     def reset(self) -> None:
         self._queue: deque[tuple[Event, Done | None] | None] = deque()
@@ -402,9 +406,7 @@ class _InLoop(_Listener):
     def put(self, event: Event, done: Done | None) -> None:
         loop = self._hooks.loop
         if loop is None or len(self._queue) >= MOST:
-            self._hooks.drop(self.name, self.function)
-            if done is not None:
-                done()
+            self._drop(done)
             return
         self._queue.append((event, done))
         if threading.get_ident() == self._hooks.thread:
@@ -470,10 +472,6 @@ class _InLoop(_Listener):
 class _InThread(_Listener):
     """A plain function, which may block: called in a thread of its own, one event after the other."""
 
-    def __init__(self, hooks: Hooks, name: str, function: Callable[[Any], Any]) -> None:
-        super().__init__(hooks, name, function)
-        self.reset()
-
     def reset(self) -> None:
         self._queue: SimpleQueue[tuple[Event, Done | None] | Callable[[], None]] = SimpleQueue()
         self._started = False
@@ -485,9 +483,7 @@ class _InThread(_Listener):
 
     def put(self, event: Event, done: Done | None) -> None:
         if self._queue.qsize() >= MOST:
-            self._hooks.drop(self.name, self.function)
-            if done is not None:
-                done()
+            self._drop(done)
             return
         self._queue.put((event, done))
         if not self._started:

@@ -9,7 +9,7 @@ import typer
 
 from lockbeat.cli._output import clock, first_line, zone_of
 from lockbeat.jobs import LedgerEntry
-from lockbeat.jobs.why import told_of
+from lockbeat.jobs.why import state_of, told_of
 from lockbeat.store import reasons
 from lockbeat.store.records import JobCounts
 from lockbeat.values.durations import brief, instant
@@ -21,17 +21,6 @@ ENTRY = (
 """What JSON says of one."""
 MOST_MS = 253_402_300_800_000  # the year 10000
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-
-
-def state_of(entry: LedgerEntry) -> str:
-    """The state for people: one that is fired either waits or runs."""
-    return entry.state if entry.state != "fired" else "waiting" if entry.started_ms is None else "running"
-
-
-def took(entry: LedgerEntry) -> str:
-    if entry.started_ms is None or entry.ended_ms is None or entry.state == "lost":  # when it ended, nobody saw
-        return "-"
-    return brief(entry.ended_ms - entry.started_ms)
 
 
 def late(entry: LedgerEntry) -> str:

@@ -196,6 +196,18 @@ def told_of(backfill: Backfilled) -> str:
     return f"{backfill.by or 'somebody'}{f': {backfill.reason}' if backfill.reason else ''}"
 
 
+def state_of(entry: LedgerEntry) -> str:
+    """The state for people: one that is fired either waits or runs."""
+    return entry.state if entry.state != "fired" else "waiting" if entry.started_ms is None else "running"
+
+
+def took(entry: LedgerEntry) -> str:
+    """How long it ran, `-` if that is not known."""
+    if entry.started_ms is None or entry.ended_ms is None or entry.state == "lost":  # when it ended, nobody saw
+        return "-"
+    return brief(entry.ended_ms - entry.started_ms)
+
+
 def _took(attempt: Attempt) -> str:
     return "" if attempt.ended_at is None else f" after {brief(round((attempt.ended_at - attempt.started_at) * 1000))}"
 

@@ -18,6 +18,7 @@ from markupsafe import Markup, escape
 from starlette.responses import Response
 
 from lockbeat.jobs import LedgerEntry
+from lockbeat.jobs.why import state_of, took
 from lockbeat.monitor import Mark
 from lockbeat.store import reasons
 from lockbeat.values.durations import brief, instant, span
@@ -133,17 +134,6 @@ def columns(counts: Iterable[tuple[int, str, str]], *, height: int = 60, label: 
     return Markup(
         '<svg class="columns" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>'
     ).format(max(len(found) * width - 1, 1), height, label, Markup("").join(bars))
-
-
-def state_of(entry: LedgerEntry) -> str:
-    """The state for people: one that is fired either waits or runs."""
-    return entry.state if entry.state != "fired" else "waiting" if entry.started_ms is None else "running"
-
-
-def took(entry: LedgerEntry) -> str:
-    if entry.started_ms is None or entry.ended_ms is None or entry.state == "lost":  # when it ended, nobody saw
-        return "-"
-    return brief(entry.ended_ms - entry.started_ms)
 
 
 def remark(entry: LedgerEntry) -> str:

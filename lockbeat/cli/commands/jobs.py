@@ -10,13 +10,13 @@ import typer
 
 from lockbeat.calendars import read_view
 from lockbeat.cli._command import LOOK, By, JobName, command
-from lockbeat.cli._entries import ENTRY, state_of
+from lockbeat.cli._entries import ENTRY
 from lockbeat.cli._errors import Problem, Usage
 from lockbeat.cli._output import Answer, Cell, Table, clock, fields, styled
 from lockbeat.cli._store import each
 from lockbeat.client import Lockbeat
 from lockbeat.jobs import CODE, Job, JobState, LedgerEntry, Slot, State
-from lockbeat.jobs.why import TOLERANCE, pause, retired
+from lockbeat.jobs.why import TOLERANCE, pause, retired, state_of
 from lockbeat.monitor import MOST_FUNCTIONS, instances
 from lockbeat.store import reasons
 from lockbeat.triggers import At, ByHand, Called, Trigger

@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from lockbeat.cli._command import LOOK, JobName, command
-from lockbeat.cli._entries import ENTRY, ago_or_at, counted, instant_at, instant_of, late, remark, state_of, took, who
+from lockbeat.cli._entries import ENTRY, ago_or_at, counted, instant_at, instant_of, late, remark, who
 from lockbeat.cli._errors import Usage
 from lockbeat.cli._output import Answer, Cell, Table, clock, fields, is_terminal, iso, styled
 from lockbeat.cli.commands.jobs import nobody_runs
@@ -17,7 +17,7 @@ from lockbeat.client import Lockbeat
 from lockbeat.errors import UnknownTask
 from lockbeat.jobs import Explanation, Job
 from lockbeat.jobs.past import State
-from lockbeat.jobs.why import pause
+from lockbeat.jobs.why import pause, state_of, took
 from lockbeat.triggers import ByHand, Called
 from lockbeat.values.durations import instant
 

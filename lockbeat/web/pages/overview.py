@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 from lockbeat.jobs import LedgerEntry
 from lockbeat.jobs.past import State
-from lockbeat.jobs.why import TOLERANCE
+from lockbeat.jobs.why import TOLERANCE, state_of
 from lockbeat.monitor import SILENT, TaskStats, instances, overdue
 from lockbeat.store import Store
 from lockbeat.values.durations import instant
 from lockbeat.web.look import Look, Page
-from lockbeat.web.render import kind, state_of
+from lockbeat.web.render import kind
 
 ODD: tuple[State, ...] = ("failed", "lost", "missed")
 SHOWN = 12
