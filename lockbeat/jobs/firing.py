@@ -210,16 +210,16 @@ class Firing:
                 if due_ms and (not soonest or due_ms < soonest):
                     soonest = due_ms
                 if reply.fired > results.NO:
+                    slot = planned.fire
                     self.fired += 1
                     if counting is not None:
-                        counting.fired(job.name, (reply.now_ms - _was_due_ms(job, expected, planned.fire)) / 1000)
+                        counting.fired(job.name, (reply.now_ms - _was_due_ms(job, expected, slot)) / 1000)
+                    if telling:
+                        log.debug("fired %s of %s", instant(slot).isoformat(timespec="milliseconds"), job.name)
+                    if hook.heard:
+                        hook.tell(SlotFired(job.name, instant(slot), task_id(job.name, slot), (reply.now_ms - slot) / 1000))
                 else:
                     self.owed.left(job.name, expected, asked_at)
-                if telling and reply.fired > results.NO:
-                    log.debug("fired %s of %s", instant(planned.fire).isoformat(timespec="milliseconds"), job.name)
-                if hook.heard and reply.fired > results.NO:
-                    slot = planned.fire
-                    hook.tell(SlotFired(job.name, instant(slot), task_id(job.name, slot), (reply.now_ms - slot) / 1000))
                 if reply.fired == results.STARTED:
                     ends_ms = reply.expires_at_ms
                     task = first_attempt(
