@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,7 +15,8 @@ from lockbeat import Beat, Fixed, Lockbeat
 from lockbeat.errors import StoreError
 from lockbeat.events import Hooks, TaskDead
 from lockbeat.jobs import Outbox, outbox
-from lockbeat.jobs.outbox import LEASE_MS, WORDS
+from lockbeat.jobs.happened import Taken
+from lockbeat.jobs.outbox import LEASE_MS, LINES
 from tests.beats import Beats, Hands, backdate, eventually, fired, minutely, overdue, scheduler
 from tests.conftest import Backend, Connect, needs, only, wait_until
 from tests.proxy import proxy
@@ -62,6 +63,15 @@ def kept(lb: Lockbeat, raw: Any) -> int:
     """How many events the store keeps."""
     keys = [lb.store.keys.key(shard, "ledger:order") for shard in range(lb.store.shards)]
     return sum(raw.zlexcount(key, b"[\xff\xff\xff", b"+") for key in keys)
+
+
+async def take(
+    lb: Lockbeat, shard: int, lines: Sequence[str], limit: int, *, lease_ms: int = LEASE_MS, **given: Any
+) -> list[Taken]:
+    """What the store hands out to one who asks for so many of each of these lines."""
+    said: dict[str, Any] = {"told": [], "keeps": [], "back": [], **given}
+    reply = await lb.store.call("event/take", shard, lines=[f"{line} {limit}" for line in lines], lease_ms=lease_ms, **said)
+    return [Taken(row) for row in reply.events]
 
 
 async def misses(lb: Lockbeat, raw: Any) -> None:
@@ -150,15 +160,10 @@ async def test_nothing_is_kept_while_nobody_listens(lb: Lockbeat, raw: Any, happ
 
 @here_and_there
 async def test_what_one_has_taken_that_dies_is_told_by_another(lb: Lockbeat, raw: Any, connect: Connect) -> None:
-    words = [*WORDS]
     for at in range(lb.store.shards):
-        await lb.store.call("event/take", at, words=words, told=[], keeps=[], limit=0, lease_ms=1)
+        await take(lb, at, [*LINES], 0)
     await fails(lb, raw)
-    taken = [
-        event
-        for at in range(lb.store.shards)
-        for event in (await lb.store.call("event/take", at, words=words, told=[], keeps=[], limit=9, lease_ms=1)).events
-    ]
+    taken = [event for at in range(lb.store.shards) for event in await take(lb, at, [*LINES], 9, lease_ms=1)]
     assert len(taken) == 1
     async with connect() as other, listening(other) as [told]:
         await wait_until(lambda: [name for name, _ in told] == ["task_dead"], f"the other tells it: {told}")
@@ -167,26 +172,21 @@ async def test_what_one_has_taken_that_dies_is_told_by_another(lb: Lockbeat, raw
 
 @only("memory", "valkey")
 async def test_events_of_a_job_are_handed_to_one_at_a_time_in_their_order(lb: Lockbeat, raw: Any) -> None:
-    async def take(limit: int, told: list[str], lease_ms: int = LEASE_MS) -> list[tuple[str, str, str]]:
-        reply = await lb.store.call(
-            "event/take", 0, words=["missed", "paused"], told=told, keeps=[], limit=limit, lease_ms=lease_ms
-        )
-        return [
-            (row[:43].decode(), row[43:].split(b"\xfe")[0].decode(), row.split(b"\xfe")[1][:6].decode()) for row in reply.events
-        ]
+    async def handed(limit: int, *told: Taken) -> list[Taken]:
+        return await take(lb, 0, ["missed", "paused"], limit, told=[f"{one.line} {one.id}" for one in told])
 
-    await take(0, [])
+    await handed(0)
     await misses(lb, raw)
     await lb.jobs.pause("report", "maintenance", by="anna")
     await lb.jobs.put(minutely("other"))
     await lb.jobs.pause("other", by="anna")
-    [first] = await take(1, [])
-    assert first[1:] == ("report", "missed")
-    [second] = await take(9, [])
-    assert second[1:] == ("other", "paused"), "the other's does not wait"
-    [third] = await take(9, [first[0]])
-    assert third[1:] == ("report", "paused")
-    assert await take(9, [second[0], third[0]]) == []
+    [first, other] = await handed(9)
+    assert (first.job, first.word) == ("report", "missed")
+    assert (other.job, other.word) == ("other", "paused"), "the other's does not wait"
+    assert await handed(9) == [], "nor does the first job's next go to somebody else meanwhile"
+    [third] = await handed(9, first)
+    assert (third.job, third.word) == ("report", "paused")
+    assert await handed(9, other, third) == []
     assert kept(lb, raw) == 0
 
 
@@ -198,11 +198,11 @@ async def test_beyond_its_room_the_store_drops_events_and_whoever_listens_says_h
         telling = Outbox(other.store)
         told = hear(other.events)
         await telling.register()
-        key, long_ago = lb.store.keys.key(0, "ledger:order"), b"\xff\xff\xff" + b"0" * 35
-        raw.zadd(key, {long_ago + f"{number:08d}\xfe".encode("latin-1") + b'dead ["x"]': 0 for number in range(10_000)})
+        key = lb.store.keys.key(0, "ledger:order")
+        raw.zadd(key, {b'\xff\xff\xffdead.%028d\xfedead ["x"]' % number: 0 for number in range(10_000)})
         await fails(lb, raw)
         assert kept(lb, raw) == 10_000
-        for _ in range(30):
+        for _ in range(110):
             await telling.tick(0)
         await telling.aclose()
     assert other.events.dropped == 10_001
@@ -262,8 +262,8 @@ async def test_an_event_whose_lease_ends_while_it_is_told_is_not_told_again_besi
         await telling.tick(0)
         await wait_until(lambda: len(told) == 1, "it is being told")
         # What keeps it is heard, and the reply lost: so its teller does not know until when.
-        [(event_id, at)] = telling._shards[0].telling.items()
-        await lb.store.call("event/take", 0, words=["dead"], told=[], keeps=[at + event_id], limit=0, lease_ms=LEASE_MS + 1)
+        [event_id] = telling._lines[0]["dead"].telling
+        await take(lb, 0, ["dead"], 0, keeps=[f"dead {event_id}"], lease_ms=LEASE_MS + 1)
         to(NOON + 2 * LEASE_MS / 1000)
         await telling.tick(0)
         may.set()

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from lockbeat import events
+from lockbeat import listeners
 from lockbeat.errors import InvalidType
 from lockbeat.events import Hooks, StoreBack
+from lockbeat.listeners import Told
 from tests.conftest import PATIENCE, wait_until
 
 
@@ -92,10 +93,10 @@ async def test_a_hook_that_is_too_slow_keeps_nobody_waiting_and_what_it_is_not_t
     slow = hooks.store_back.listeners[0]
     await wait_until(lambda: not slow.waits, "the first is taken")
     done = list[int]()
-    for number in range(1, events.MOST + 11):
-        hooks.store_back.tell(back(number), lambda: done.append(1))
+    for number in range(1, listeners.MOST + 11):
+        hooks.store_back.tell(back(number), Told(lambda: done.append(1)))
     hooks.store_back(lambda event: other.append(event.away))
-    hooks.store_back.tell(back(-1), lambda: done.append(1))
+    hooks.store_back.tell(back(-1), Told(lambda: done.append(1)))
     await wait_until(lambda: other == [-1], "another hook is told")
     assert hooks.dropped == 11
     assert len(done) == 11, "who waits for its end is told of what is dropped"
@@ -104,13 +105,56 @@ async def test_a_hook_that_is_too_slow_keeps_nobody_waiting_and_what_it_is_not_t
     go.set()
     may.set()
     await hooks.aclose(PATIENCE)
-    assert told == [*range(events.MOST + 1)]
+    assert told == [*range(listeners.MOST + 1)]
+
+
+async def test_an_event_for_which_no_thread_can_be_started_is_dropped_counted_and_said_and_the_next_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hooks, told, done = Hooks(), list[float](), list[int]()
+    hooks.open()
+
+    @hooks.store_back
+    def one(event: StoreBack) -> None:
+        told.append(event.away)
+
+    def cannot(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", cannot)
+        hooks.store_back.tell(back(1), Told(lambda: done.append(1)))
+    assert (hooks.dropped, done) == (1, [1])
+    assert "has no thread, as none can be started" in caplog.text
+    hooks.store_back.tell(back(2))
+    await hooks.aclose(PATIENCE)
+    assert told == [2]
+
+
+async def test_what_was_withdrawn_before_its_turn_came_is_told_to_nobody() -> None:
+    hooks, told, may, done = Hooks(), list[float](), threading.Event(), list[int]()
+    hooks.open()
+
+    @hooks.store_back
+    def blocks(event: StoreBack) -> None:
+        may.wait()
+        told.append(event.away)
+
+    sent = [Told(lambda: done.append(1)) for _ in range(3)]
+    for number, one in enumerate(sent):
+        hooks.store_back.tell(back(number), one)
+    await wait_until(lambda: sent[0].is_called, "it is at the first")
+    assert [one.withdraw() for one in sent[:2]] == [False, True], "a function was called with the first"
+    may.set()
+    await hooks.aclose(PATIENCE)
+    assert told == [0, 2]
+    assert len(done) == 2
 
 
 async def test_an_async_hook_that_hangs_is_cancelled_and_the_next_event_is_told(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(events, "LIMIT", 0.05)
+    monkeypatch.setattr(listeners, "LIMIT", 0.05)
     hooks, told = Hooks(), list[float]()
     hooks.open()
 
@@ -130,7 +174,7 @@ async def test_an_async_hook_that_hangs_is_cancelled_and_the_next_event_is_told(
 async def test_an_async_hook_that_is_cancelled_and_returns_leaves_the_next_a_limit(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(events, "LIMIT", 0.05)
+    monkeypatch.setattr(listeners, "LIMIT", 0.05)
     hooks, told = Hooks(), list[float]()
     hooks.open()
 
