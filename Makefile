@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest
 # Most tests wait for leases to end: more of them at a time than there are cores. Each process has servers of its own.
 AT_A_TIME ?= 4
 
-.PHONY: help demo test busy check bench chaos clean
+.PHONY: help demo test busy check bench chaos site clean
 
 help:
 	@echo 'make demo    three instances, one killed, one frozen: who fires what (half a minute)'
@@ -20,6 +20,7 @@ help:
 	@echo 'make check   what CI runs: lint, types, layers, tests with coverage'
 	@echo 'make chaos   the long chaos tier: every mode for a minute'
 	@echo 'make bench   the benchmarks against the peers'
+	@echo 'make site    the pages of docs/ with a reference, into site/'
 
 $(VENV)/.dev: pyproject.toml
 	@test -n '$(PYTHON)' || { echo 'lockbeat needs Python 3.11 or later; name one: make PYTHON=/path/to/python' >&2; exit 2; }
@@ -54,5 +55,16 @@ chaos: $(VENV)/.dev
 bench: $(VENV)/.bench
 	@$(BIN)/python benchmarks/run.py all
 
+# The browser tests take the pictures of the page anew; without Chromium the site has none.
+SHOTS := $(if $(shell command -v chromium),$(CURDIR)/build/pictures)
+
+site: $(VENV)/.dev
+ifneq ($(SHOTS),)
+	@mkdir -p $(SHOTS)
+	@LOCKBEAT_TEST_BACKENDS=valkey LOCKBEAT_SHOTS=$(SHOTS) $(PYTEST) -q tests/web/test_browser.py -k test_each_page_is_sound
+endif
+	@LOCKBEAT_SHOTS=$(SHOTS) NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo 'open site/index.html'
+
 clean:
-	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .coverage
+	rm -rf build site .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .coverage

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -18,6 +19,7 @@ from tests.servers import free_port
 from tests.test_readme import BLOCK, ROOT, commands, environment, run, shape
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+PROSE = sorted([*ROOT.glob("*.md"), *PAGES, *ROOT.glob("benchmarks/*.md")])
 NAME = re.compile(r"# (\w+\.py)\n")
 
 
@@ -90,10 +92,45 @@ def test_every_program_prints_what_its_page_says(page: Path, folder: Path) -> No
     assert not unused
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def prose(page: Path) -> str:
+    """A page without its code; the words of a link may be code."""
+    return re.sub(r"(?ms)^ *```.*?^ *```$", "", page.read_text())
+
+
+def anchors(page: Path) -> set[str]:
+    """Of its headings, as GitHub and the site name them."""
+    found = list[str]()
+    for heading in re.findall(r"(?m)^#+ (.+)$", prose(page)):
+        words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "")
+        slug = re.sub(r"[^\w\- ]", "", words.strip().lower()).replace(" ", "-")
+        found.append(f"{slug}-{found.count(slug)}" if slug in found else slug)
+    return set(found)
+
+
+def wrong(page: Path, link: str) -> str | None:
+    """What is wrong with a link of a page. Other hosts are not asked."""
+    if re.match(r"\w+:", link):
+        url = urlsplit(link)
+        return None if url.scheme == "https" and re.fullmatch(r"[\w-]+(\.[\w-]+)+", url.netloc) else "no URL of a page"
+    target, _, anchor = link.partition("#")
+    path = (page.parent / target).resolve() if target else page
+    if not path.exists() or ROOT not in (path, *path.parents):
+        return "is not there"
+    return f"has no heading {anchor}" if anchor and (path.suffix != ".md" or anchor not in anchors(path)) else None
+
+
+@pytest.mark.parametrize("page", PROSE, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
-        assert "://" in target or (page.parent / target).exists(), target
+    links = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", prose(page)))
+    assert {link: problem for link in links if (problem := wrong(page, link))} == {}
+
+
+def test_docstrings_and_errors_name_pages_that_are_there() -> None:
+    sources = [path for top in ("lockbeat", "scripts_lua", "deploy", "examples") for path in (ROOT / top).rglob("*")]
+    text = "\n".join(path.read_text() for path in sources if path.suffix in (".py", ".lua", ".yml", ".yaml"))
+    named = set(re.findall(r"\bdocs/[\w/-]+\.md\b", text))
+    assert named
+    assert {name for name in named if not (ROOT / name).exists()} == set()
 
 
 def test_the_files_that_design_names_are_there() -> None:

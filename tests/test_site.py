@@ -1,0 +1,188 @@
+"""The site of docs/: built strictly, it has every page, public name and command, and asks no other host for anything."""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import http.server
+import inspect
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import threading
+import zlib
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import ConsoleMessage, Request, sync_playwright
+
+import lockbeat
+import lockbeat.cli
+from lockbeat.cli._command import app
+from tests.conftest import PATIENCE, needs
+from tests.test_readme import ROOT
+
+MODULES = ("sync", "triggers", "tasks", "events", "metrics", "testing", "celery", "otel", "web", "errors", "logs", "alarms")
+SHOWN = re.compile(r"<!-- picture ([\w-]+): .+? -->")
+
+
+def dot() -> bytes:
+    """The smallest PNG."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0\0")) + chunk(b"IEND", b"")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built once for all processes of a run."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    built, shots = shared / "site", shared / "shots"
+    with (shared / "site.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not built.exists():
+            shots.mkdir(exist_ok=True)
+            for name in SHOWN.findall((ROOT / "docs" / "page.md").read_text()):
+                for look in ("light", "dark"):
+                    (shots / f"{name}-{look}.png").write_bytes(dot())
+            making = shared / "site.making"
+            command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(making)]
+            environment = os.environ | {"LOCKBEAT_SHOTS": str(shots), "NO_MKDOCS_2_WARNING": "1"}
+            done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+            assert done.returncode == 0, done.stdout + done.stderr
+            making.rename(built)
+    return built
+
+
+def text(site: Path, page: str) -> str:
+    return (site / page).read_text()
+
+
+def test_each_page_is_in_the_nav_and_llms_txt_says_what_it_is_about(site: Path) -> None:
+    first, told = text(site, "index.html"), dict(re.findall(r"(?m)^- \[.+\]\((\S+)\): (.+)$", text(site, "llms.txt")))
+    pages = [path.name for path in sorted((ROOT / "docs").glob("*.md"))] + ["DESIGN.md", "CHANGELOG.md", "benchmarks/RESULTS.md"]
+    for page in pages:
+        assert f'href="{page.removesuffix(".md")}.html"' in first, page
+        assert (site / page).read_text().startswith("#"), page
+    assert {*pages, "index.md"} <= told.keys()
+    assert {f"reference/{module}.html" for module in (*MODULES, "lockbeat", "commands")} <= told.keys()
+    assert [page for page in told if not (site / page).exists()] == []
+    full = text(site, "llms-full.txt")
+    assert all((site / page).read_text() in full for page in pages)
+
+
+def test_each_public_name_and_command_is_in_the_reference(site: Path) -> None:
+    whole = {path.stem: path.read_text() for path in (site / "reference").glob("*.html")}
+    named = {found for page in whole.values() for found in re.findall(r'id="(lockbeat\.[\w.]+)"', page)}
+    assert {f"lockbeat.{name}" for name in lockbeat.__all__} <= named
+    for short in MODULES:
+        module = import_module(f"lockbeat.{short}")
+        own = [name for name, value in vars(module).items() if inspect.isclass(value) and value.__module__ == module.__name__]
+        for name in getattr(module, "__all__", ["instrument", "uninstrument"] if short == "otel" else own):
+            assert re.search(rf'id="lockbeat\.({short}\.)?{name}"|href="lockbeat\.html#lockbeat\.{name}"', whole[short]) or (
+                short == "sync" and f"#lockbeat.{name}" in whole[short]
+            ), f"{short}.{name}"
+    for verbs in (lockbeat.jobs.Jobs, lockbeat.tasks.Tasks, lockbeat.locks.Locks, lockbeat.claims.Claims):
+        part = verbs.__module__.split(".")[1]
+        for name, _ in inspect.getmembers(verbs, inspect.isfunction):
+            assert name.startswith("_") or f"lockbeat.{part}.{verbs.__name__}.{name}" in named, name
+    for command in app.registered_commands:
+        name = command.name or (command.callback.__name__ if command.callback else "")
+        assert f"<code>lockbeat {name.replace('_', '-')}</code>" in whole["commands"], name
+
+
+class Loaded(HTMLParser):
+    """What a page loads by itself."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.found = list[str]()
+        self.feed(page.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        said = dict(attrs)
+        if tag in ("script", "img", "iframe", "source", "video", "audio", "object", "embed"):
+            self.found += [said.get(name) or "" for name in ("src", "srcset", "data", "poster")]
+        elif tag == "link":
+            self.found.append(said.get("href") or "")
+
+
+def test_nothing_comes_from_another_host(site: Path) -> None:
+    loaded = {one for page in site.rglob("*.html") for one in Loaded(page).found}
+    for sheet in site.rglob("*.css"):
+        loaded |= {one.strip("'\"") for one in re.findall(r"url\((.*?)\)|@import\s+([^;]+)", sheet.read_text()) for one in one}
+    assert {one for one in loaded if re.match(r"(\w+:)?//", one)} == set()
+    assert len(loaded) > 10
+
+
+def test_lists_tables_and_code_are_shown_as_such(site: Path) -> None:
+    """GitHub takes a list without a blank line before it, and one nested by two spaces; the site's Markdown does not."""
+    for page in site.rglob("*.html"):
+        for paragraph in re.findall(r"<p>(.*?)</p>", page.read_text(), re.DOTALL):
+            assert not re.search(r"(?m)^([-*|] |\|-|```|\d+\. )", paragraph), f"{page.name}: {paragraph}"
+
+
+def test_the_pictures_are_those_that_the_browser_tests_take(site: Path) -> None:
+    from tests.web.test_browser import PAGES
+
+    wanted = SHOWN.findall((ROOT / "docs" / "page.md").read_text())
+    assert wanted
+    assert set(wanted) <= {path.partition("?")[0] or "overview" for path in PAGES}
+    page = text(site, "page.html")
+    for name in wanted:
+        for look in ("light", "dark"):
+            assert f'src="pictures/{name}-{look}.png#only-{look}"' in page, name
+            assert (site / "pictures" / f"{name}-{look}.png").exists()
+
+
+@pytest.fixture
+def at(site: Path) -> Iterator[str]:
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site))) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        serving.join()
+
+
+@needs("chromium")
+def test_each_page_opens_in_a_browser_its_console_says_nothing_and_no_other_host_is_asked(site: Path, at: str) -> None:
+    complaints, foreign = list[str](), list[str]()
+
+    def said(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            complaints.append(f"{page.url}: {message.text}")
+
+    def asked(request: Request) -> None:
+        if not request.url.startswith((at, "data:", "blob:")):
+            foreign.append(request.url)
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"], timeout=120_000)
+        page = browser.new_page()
+        page.set_default_timeout(2 * PATIENCE * 1000)
+        page.on("console", said)
+        page.on("pageerror", lambda error: complaints.append(f"{page.url}: {error}"))
+        page.on("request", asked)
+        for path in sorted(site.rglob("*.html")):
+            page.goto(at + str(path.relative_to(site)))
+        page.goto(at)
+        page.get_by_role("textbox", name="Search").fill("fence")
+        page.locator(".md-search-result__item").first.wait_for()
+        browser.close()
+    assert (complaints, foreign) == ([], [])
