@@ -11,13 +11,15 @@ PYTEST := $(BIN)/python -m pytest
 # Most tests wait for leases to end: more of them at a time than there are cores. Each process has servers of its own.
 AT_A_TIME ?= 4
 
-.PHONY: help demo test busy check bench chaos site clean
+.PHONY: help demo test busy check cover explore bench chaos site clean
 
 help:
 	@echo 'make demo    three instances, one killed, one frozen: who fires what (half a minute)'
 	@echo 'make test    the test suite, on every server that is here (PYTHON=python3.13: on that one)'
 	@echo 'make busy    the same beside two busy loops, stopped for a moment again and again'
-	@echo 'make check   what CI runs: lint, types, layers, tests with coverage'
+	@echo 'make check   what CI runs: lint, types, layers, tests'
+	@echo 'make cover   which lines no test runs'
+	@echo 'make explore the tests of properties with other examples each time'
 	@echo 'make chaos   the long chaos tier: every mode for a minute'
 	@echo 'make bench   the benchmarks against the peers'
 	@echo 'make site    the pages of docs/ with a reference, into site/'
@@ -47,7 +49,13 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(PYTEST) -q -m 'not chaos' -n $(AT_A_TIME) --dist worksteal --cov --cov-report=term:skip-covered --durations=10
+	$(PYTEST) -q -m 'not chaos' -n $(AT_A_TIME) --dist worksteal --durations=10
+
+cover: $(VENV)/.dev
+	@$(PYTEST) -q -m 'not chaos' -n $(AT_A_TIME) --dist worksteal --cov --cov-report=term:skip-covered
+
+explore: $(VENV)/.dev
+	@$(PYTEST) -q -m 'hypothesis and not chaos' -n $(AT_A_TIME) --hypothesis-profile=explore
 
 chaos: $(VENV)/.dev
 	@$(PYTEST) -q -m chaos tests/chaos -s

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import fakeredis
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 
 from lockbeat import Lockbeat
 from lockbeat.connection._memory import memory_server
@@ -41,6 +42,13 @@ _THERE = {*CHOSEN, "chromium", "faketime", "promtool"} - {*MISSING}
 _LACKING = ", ".join(f"{name} ({why})" for name, why in MISSING.items() if name in _WANTED or name not in BACKENDS)
 if os.environ.get("CI") and _LACKING:
     raise pytest.UsageError(f"CI promised: {_LACKING}")
+
+# A property holds or fails by the program, not by the day: the same examples in each run, in however many seconds.
+settings.register_profile(
+    "same", derandomize=True, deadline=None, database=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("explore", settings.get_profile("same"), derandomize=False)
+settings.load_profile("same")
 
 _numbers = itertools.count(1)
 _run = secrets.token_hex(2)

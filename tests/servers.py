@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -79,12 +81,30 @@ def wait_until(condition: Callable[[], object], description: str, timeout: float
         time.sleep(0.01)
 
 
+def _ports() -> Iterator[int]:
+    """Those below the ones that the system hands out to who connects, from anywhere on: each worker of xdist has a share."""
+    first, last = 10_000, 30_000
+    share = int("".join(filter(str.isdigit, os.environ.get("PYTEST_XDIST_WORKER", "0"))))
+    shares = 16
+    ports = range(first + share % shares, last, shares)
+    start = secrets.randbelow(len(ports))
+    return itertools.cycle([*ports[start:], *ports[:start]])
+
+
+_next_ports = _ports()
+
+
 def free_port() -> int:
-    """A port that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on.
+
+    Nobody else comes by it soon: the system gives it neither to a socket that connects nor to one that is bound to port 0, no
+    other process of this run takes it, and this one goes on to the next.
+    """
+    for port in itertools.islice(_next_ports, 1000):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 class Server:

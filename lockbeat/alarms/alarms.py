@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from lockbeat.errors import InvalidArgument, InvalidType, UnknownJob
 from lockbeat.events import Event
 from lockbeat.jobs import Job, Jobs
 from lockbeat.leases.lease import monotonic
+from lockbeat.process import chance
 from lockbeat.tasks import Tasks
 
 log = logging.getLogger("lockbeat")
@@ -91,7 +91,7 @@ class Alarms:
                     if not problem.again or number == TRIES:
                         self._not_told(monitor, one, str(problem))
                         break
-                    pause = PAUSE * 2 ** (number - 1) * random.uniform(0.8, 1.2)  # noqa: S311 - spreads retries
+                    pause = PAUSE * 2 ** (number - 1) * chance.between(0.8, 1.2)
                     await anyio.sleep(max(pause, problem.wait))
 
     def _not_told(self, monitor: Monitor, told: CheckIn, problem: str) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import threading
 import time
 
 from lockbeat.events import Hooks, StoreBack, StoreLost
+from lockbeat.process import chance
 
 log = logging.getLogger("lockbeat")
 
@@ -35,7 +35,7 @@ class Pace:
     def failed(self, longest: float = math.inf) -> None:
         """A try failed. `longest`: seconds, another bound."""
         self._pause = min(max(2 * self._pause, SHORTEST_PAUSE), self._longest, longest)
-        self._not_before = time.monotonic() + self._pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads reconnects
+        self._not_before = time.monotonic() + self._pause * chance.between(0.5, 1.0)
 
     def lost(self, lasted: float, longest: float = math.inf) -> None:
         """A connection is gone that lasted for so many seconds. The first try after one that was steady is made at once."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import builtins
 import math
-import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from lockbeat.jobs.backfills import Backfills
 from lockbeat.jobs.control import who
 from lockbeat.jobs.definition import READS, Job
 from lockbeat.jobs.options import API, CODE, check_origin
+from lockbeat.process import chance
 from lockbeat.store import results
 from lockbeat.triggers.rules import rules_version
 from lockbeat.values.checks import of_type
@@ -153,7 +153,7 @@ class Applying(Backfills):
                 return found
             if differ >= differed:
                 raise Conflict(f"a later apply of origin {looking.origin!r} has begun, of another set: that one counts", [])
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads those who wait
+            await asyncio.sleep(pause * chance.between(0.5, 1.0))
             differed, pause = differ, min(2 * pause, LATER_LOOKS)
 
     async def forget_removed(self, shard: int) -> None:

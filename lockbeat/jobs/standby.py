@@ -7,7 +7,7 @@ its wake; none of them leads, and if one dies the first of the others to look ta
 
 from __future__ import annotations
 
-import random
+from lockbeat.process import chance
 
 FIRST, MOST = 0.005, 0.2
 """Seconds after a due time at which an instance asks that was in vain once; and at most."""
@@ -36,4 +36,4 @@ class Standby:
     def after(self, next_ms: int) -> float:
         """Seconds after that due time, for which it now waits, at which to ask; it counts as in vain if others were first."""
         self._expected_ms = next_ms
-        return self.delay * random.uniform(0.5, 1.0)  # noqa: S311 - spreads looks
+        return self.delay * chance.between(0.5, 1.0)

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from lockbeat.errors import StoreError, StoreUnavailable
 from lockbeat.leases.lease import Lease, monotonic
+from lockbeat.process import chance
 from lockbeat.store import Store, messages
 from lockbeat.store.rows import Row
 
@@ -130,7 +130,7 @@ class WaitingRoom:
             # Left meanwhile, and its lock/release follows this call on the same wire. Those it asked for, too, still wait.
             self._set_timer(waiter.key, 0)
         elif (problem := done.exception()) is not None:
-            self._set_timer(waiter.key, random.uniform(0.2, 0.5))  # noqa: S311 - spreads retries
+            self._set_timer(waiter.key, chance.between(0.2, 0.5))
             if isinstance(problem, StoreError) and not isinstance(problem, StoreUnavailable):
                 self._confirm(waiter)
         elif (reply := done.result()).fence:

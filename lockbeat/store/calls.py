@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
 from functools import partial
@@ -12,6 +11,7 @@ from typing import Any
 
 from lockbeat.connection import Connector
 from lockbeat.errors import NotDurable, StoreError, StoreUnavailable, Unreadable
+from lockbeat.process import chance
 from lockbeat.store.batch import Target
 from lockbeat.store.durable import Durability, DurableWire
 from lockbeat.store.keys import Keys
@@ -228,7 +228,7 @@ class Calls:
         loop = asyncio.get_running_loop()
         deadline, pause = loop.time() + self.timeout, 0.02
         while True:
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnects
+            await asyncio.sleep(pause * chance.between(0.5, 1.0))
             try:
                 return await submit()
             except StoreUnavailable:

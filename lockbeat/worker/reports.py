@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -18,6 +17,7 @@ from lockbeat.events import RunDone, RunFailed
 from lockbeat.leases.keeper import CANCELLED
 from lockbeat.leases.lease import monotonic
 from lockbeat.logs import fields
+from lockbeat.process import chance
 from lockbeat.process.logs import log
 from lockbeat.store import Store, results
 from lockbeat.tasks import Failure, Tasks
@@ -212,7 +212,7 @@ class Reports:
                 if self._stopping or (not left if isinstance(problem, ScriptError) else monotonic() > until):
                     raise
                 left -= 1
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads retries
+                await asyncio.sleep(pause * chance.between(0.5, 1.0))
                 pause = min(1.3 * pause, 5.0)
 
 
