@@ -68,10 +68,10 @@ SHOTS := $(if $(shell command -v chromium),$(CURDIR)/build/pictures)
 
 site: $(VENV)/.dev
 ifneq ($(SHOTS),)
-	@mkdir -p $(SHOTS)
+	@rm -rf $(SHOTS) && mkdir -p $(SHOTS)
 	@LOCKBEAT_TEST_BACKENDS=valkey LOCKBEAT_SHOTS=$(SHOTS) $(PYTEST) -q tests/web/test_browser.py -k test_each_page_is_sound
 endif
-	@LOCKBEAT_SHOTS=$(SHOTS) NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@LOCKBEAT_SHOTS=$(SHOTS) NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo 'open site/index.html'
 
 clean:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 import os
 import posixpath
@@ -32,7 +33,8 @@ PAGES = ("README.md", "DESIGN.md", "CHANGELOG.md", "CONTRIBUTING.md", "benchmark
 """Of the repository, outside of docs/."""
 # Code, which stays as it is; or a link.
 LINK = re.compile(r"(?ms)^ *```.*?^ *```$|`[^`\n]+`|\[((?:`[^`]*`|[^\]`])*)\]\(([^)\s#]*)(#[^)\s]*)?\)")
-PICTURE = re.compile(r"<!-- picture ([\w-]+): (.*?) -->")
+LOOKS = ("light", "dark")
+PICTURE = re.compile(r"(?m)^<!-- picture ([\w-]+): (.*?) -->$")
 
 PARTS: dict[str, tuple[str, ...]] = {
     "lockbeat": ("client", "program", "worker", "leases", "store", "retry"),
@@ -43,12 +45,14 @@ PARTS: dict[str, tuple[str, ...]] = {
 }
 """Pages of names that `lockbeat` has, by the modules which define them."""
 VERBS = {
-    "jobs": ("jobs.Jobs",),
-    "calendars": ("calendars.Calendars",),
-    "claims": ("claims.Claims",),
-    "locks": ("locks.Locks", "fences.Fenced"),
+    "lb.jobs": "lockbeat.jobs.Jobs",
+    "lb.calendars": "lockbeat.calendars.Calendars",
+    "lb.tasks": "lockbeat.tasks.Tasks",
+    "lb.claims": "lockbeat.claims.Claims",
+    "lb.locks": "lockbeat.locks.Locks",
+    "lb.fenced": "lockbeat.fences.Fenced",
 }
-"""What the verbs of a client are, such as `lb.jobs`."""
+"""What the verbs of a client are."""
 MODULES = ("triggers", "tasks", "errors", "events", "sync", "web", "celery", "testing", "metrics", "otel", "logs", "alarms")
 """Pages of modules to import from."""
 OF_OTEL = ("instrument", "uninstrument")
@@ -87,8 +91,9 @@ def reference() -> dict[str, str]:
     made = {"commands": _commands()}
     for page, parts in PARTS.items():
         names = [f"lockbeat.{name}" for name in sorted(home) if home[name] in parts and name not in elsewhere]
+        verbs = [path for path in VERBS.values() if path.split(".")[1] in parts]
         module = top if page == "lockbeat" else import_module(f"lockbeat.{page}")
-        made[page] = _page(module, [*(f"lockbeat.{name}" for name in VERBS.get(page, ())), *names])
+        made[page] = _page(module, [*verbs, *names])
     for page in MODULES:
         module = import_module(f"lockbeat.{page}")
         same = [name for name in public(module) if name in home and getattr(module, name) is getattr(top, name)]
@@ -102,9 +107,15 @@ def _page(module: Any, paths: list[str], same: Any = ()) -> str:
     text = f"# {module.__name__}\n\n{markdown(inspect.getdoc(module) or '')}\n"
     if same:
         text += "\nAs in `lockbeat`: " + ", ".join(f"[{name}][lockbeat.{name}]" for name in same) + ".\n"
-    # Of the blocking verbs only the signatures differ, by a word: they stand with the others.
-    options = "    options: {show_if_no_docstring: false}\n" if same else ""
-    return text + "".join(f"\n::: {path}\n{options}" for path in paths)
+    of = {path: called for called, path in VERBS.items()}
+    for path in paths:
+        options = dict[str, Any]()
+        if path in of:  # nobody makes one: a client has it
+            options = {"heading": of[path], "toc_label": of[path], "show_bases": False, "merge_init_into_class": False}
+        elif same:  # the blocking verbs differ from the others by `await` alone
+            options = {"show_if_no_docstring": False}
+        text += f"\n::: {path}\n    options: {json.dumps(options)}\n"
+    return text
 
 
 def _commands() -> str:
@@ -153,13 +164,11 @@ class Plain(griffe.Extension):
 
 
 _sources = dict[str, str]()
-_texts = dict[str, str]()
 _nav: list[Any] = []
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     _sources.clear()
-    _texts.clear()
     for file in files.documentation_pages():
         _sources[file.src_uri] = f"docs/{file.src_uri}"
     for path in PAGES:
@@ -170,8 +179,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             files.append(File.generated(config, where(path), abs_src_path=str(ROOT / path)))
     for name, text in reference().items():
         files.append(File.generated(config, f"reference/{name}.md", content=text))
-    for shot in sorted(Path(SHOTS).glob("*.png")) if SHOTS else ():
-        files.append(File.generated(config, f"pictures/{shot.name}", abs_src_path=str(shot)))
+    names = {name for path in _sources.values() for name, _ in PICTURE.findall((ROOT / path).read_text())}
+    for shot in (Path(SHOTS) / f"{name}-{look}.png" for name in sorted(names) for look in LOOKS) if SHOTS else ():
+        if shot.exists():
+            files.append(File.generated(config, f"pictures/{shot.name}", abs_src_path=str(shot)))
     return files
 
 
@@ -184,7 +195,22 @@ def on_page_markdown(text: str, page: Page, config: MkDocsConfig, files: Files) 
     if source is None:
         return text
 
-    def moved(link: re.Match[str]) -> str:
+    def pictured(picture: re.Match[str]) -> str:
+        name, words = picture.groups()
+        if not SHOTS:
+            return ""
+        looks = [look for look in LOOKS if f"pictures/{name}-{look}.png" in files.src_uris]
+        if len(looks) < len(LOOKS):
+            log.warning("%s: the browser tests have left no picture of %s in %s", source, name, SHOTS)
+        return "\n".join(f"![{words}](pictures/{name}-{look}.png#only-{look})" for look in looks)
+
+    return PICTURE.sub(pictured, moved(text, source, posixpath.dirname(where(source))))
+
+
+def moved(text: str, source: str, folder: str) -> str:
+    """The text of a page of the repository, with its links as they are in a folder of the site."""
+
+    def lead(link: re.Match[str]) -> str:
         words, target, anchor = link.groups()
         if not target or "://" in target:
             return link[0]
@@ -193,19 +219,9 @@ def on_page_markdown(text: str, page: Page, config: MkDocsConfig, files: Files) 
             if f"{path}/README.md" not in PAGES:
                 return str(words)  # it has no page
             path = f"{path}/README.md"
-        return f"[{words}]({posixpath.relpath(where(path), posixpath.dirname(where(source)) or '.')}{anchor or ''})"
+        return f"[{words}]({posixpath.relpath(where(path), folder or '.')}{anchor or ''})"
 
-    def pictured(picture: re.Match[str]) -> str:
-        name, words = picture.groups()
-        if not SHOTS:
-            return ""
-        looks = [look for look in ("light", "dark") if f"pictures/{name}-{look}.png" in files.src_uris]
-        if len(looks) < 2:
-            log.warning("%s: the browser tests have left no picture of %s in %s", source, name, SHOTS)
-        return "\n".join(f"![{words}](pictures/{name}-{look}.png#only-{look})" for look in looks)
-
-    _texts[page.file.src_uri] = made = PICTURE.sub(pictured, LINK.sub(moved, text))
-    return made
+    return LINK.sub(lead, text)
 
 
 def on_post_build(config: MkDocsConfig) -> None:
@@ -218,12 +234,13 @@ def on_post_build(config: MkDocsConfig) -> None:
             if isinstance(item, Section):
                 lines.extend(["", f"{heading} {item.title}"] + [""] * (not isinstance(item.children[0], Section)))
                 tell(item.children, heading + "#")
-            else:
-                text = _texts.get(item.file.src_uri)
-                lines.append(f"- [{item.title}]({item.file.src_uri if text else item.file.dest_uri}): {summary(item.markdown)}")
-                if text:
-                    full.append(text)
-                    (site / item.file.src_uri).write_text(text)
+                continue
+            name, source = item.file.src_uri, _sources.get(item.file.src_uri)
+            if source:
+                text = (ROOT / source).read_text()
+                full.append(moved(text, source, ""))
+                (site / name).write_text(moved(text, source, posixpath.dirname(name)))
+            lines.append(f"- [{item.title}]({name if source else item.file.dest_uri}): {summary(item.markdown)}")
 
     tell(_nav, "##")
     (site / "llms.txt").write_text("\n".join(lines) + "\n")

@@ -29,7 +29,7 @@ from tests.conftest import PATIENCE, needs
 from tests.test_readme import ROOT
 
 MODULES = ("sync", "triggers", "tasks", "events", "metrics", "testing", "celery", "otel", "web", "errors", "logs", "alarms")
-SHOWN = re.compile(r"<!-- picture ([\w-]+): .+? -->")
+SHOWN = re.compile(r"(?m)^<!-- picture ([\w-]+): .+? -->$")
 
 
 def dot() -> bytes:
@@ -57,10 +57,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 for look in ("light", "dark"):
                     (shots / f"{name}-{look}.png").write_bytes(dot())
             making = shared / "site.making"
-            command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(making)]
+            command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(making)]
             environment = os.environ | {"LOCKBEAT_SHOTS": str(shots), "NO_MKDOCS_2_WARNING": "1"}
             done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
             assert done.returncode == 0, done.stdout + done.stderr
+            assert "Doc file" not in done.stderr, done.stderr  # of a link that leads out of the site mkdocs only says so
             making.rename(built)
     return built
 
@@ -78,8 +79,18 @@ def test_each_page_is_in_the_nav_and_llms_txt_says_what_it_is_about(site: Path) 
     assert {*pages, "index.md"} <= told.keys()
     assert {f"reference/{module}.html" for module in (*MODULES, "lockbeat", "commands")} <= told.keys()
     assert [page for page in told if not (site / page).exists()] == []
-    full = text(site, "llms-full.txt")
-    assert all((site / page).read_text() in full for page in pages)
+
+
+def test_links_of_what_is_for_machines_lead_somewhere(site: Path) -> None:
+    """Of the pages' sources beside them, and of all of them in one file."""
+    full, sources = text(site, "llms-full.txt"), [path for path in site.rglob("*.md") if "deploy" not in path.parts]
+    assert len(sources) > 30
+    for path in (site / "llms-full.txt", *sources):
+        lines = path.read_text().splitlines()
+        assert next(filter(None, lines)) in full, path
+        prose = re.sub(r"(?ms)^ *```.*?^ *```$|`[^`\n]*`", "", path.read_text())
+        targets = re.findall(r"\]\((?!\w+:)([^)\s#]+)[^)\s]*\)", prose)
+        assert [target for target in targets if not (path.parent / target).exists()] == [], path
 
 
 def test_each_public_name_and_command_is_in_the_reference(site: Path) -> None:
@@ -118,6 +129,10 @@ class Loaded(HTMLParser):
             self.found.append(said.get("href") or "")
 
 
+def test_what_builds_the_site_is_not_in_it(site: Path) -> None:
+    assert [path for path in site.rglob("*") if path.suffix == ".pyc" or path.name in ("site.py", "__pycache__")] == []
+
+
 def test_nothing_comes_from_another_host(site: Path) -> None:
     loaded = {one for page in site.rglob("*.html") for one in Loaded(page).found}
     for sheet in site.rglob("*.css"):
@@ -149,10 +164,15 @@ def test_the_pictures_are_those_that_the_browser_tests_take(site: Path) -> None:
 @pytest.fixture
 def at(site: Path) -> Iterator[str]:
     class Quiet(http.server.SimpleHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
         def log_message(self, *words: object) -> None:
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site))) as server:
+    class Server(http.server.ThreadingHTTPServer):
+        request_queue_size = 128  # of five, a browser's sixth connection would wait for a second
+
+    with Server(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site))) as server:
         serving = threading.Thread(target=server.serve_forever)
         serving.start()
         yield f"http://127.0.0.1:{server.server_port}/"
