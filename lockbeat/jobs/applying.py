@@ -10,7 +10,7 @@ import asyncio
 import builtins
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -27,6 +27,8 @@ from lockbeat.values.checks import of_type
 
 MOST = 100
 """Jobs that one run of job/apply declares, and as many that it removes: keeps it under 5 ms. So does"""
+LIGHT = 0.25
+"""what one costs beside these that is only looked at. So do"""
 LARGEST = 131_072
 """characters of definitions that it takes, or one job."""
 FIRST_LOOK, LATER_LOOKS = 0.1, 2.0
@@ -109,10 +111,10 @@ class Applying(Backfills):
     ) -> Applied:
         """Declare a set of jobs, and remove what `origin` no longer has (`job/apply`).
 
-        All is looked at before anything is changed. Up to 100 jobs, and as many to remove, are one script a shard: all of it, or
-        nothing. Of more, each hundred is, in order of name. What was done so far stays if the store is lost half-way; apply the
-        same set again. Of two applies of one origin at a time the later one counts; the other ends with Conflict, unless both are
-        of the same set.
+        All is looked at before anything is changed; what is as it should be is not sent again. Up to 100 jobs, and as many to
+        remove, are one script a shard: all of it, or nothing. Of more, each hundred is, in order of name. What was done so far
+        stays if the store is lost half-way; apply the same set again. Of two applies of one origin at a time the later one
+        counts; the other ends with Conflict, unless both are of the same set.
 
         jobs: each a `Job.declare(name, trigger, function=, params=, ...)`; of those that are known already, as they are to be.
         origin: whose they are, 1 to 100 letters, digits or any of . _ : / @ + -
@@ -125,18 +127,21 @@ class Applying(Backfills):
         InvalidArgument and InvalidType for what is no job, and for two of one name.
         """
         _check_origin(origin)
-        steps = self._steps(_own(jobs, origin), prune)
-        way, number = _Way(origin, who(by), prune, take_over), 0
+        own = _own(jobs, origin)
+        steps, looks = self._steps(own, prune), self._steps(own, prune, {job.name for job in own})
+        way, number, same = _Way(origin, who(by), prune, take_over), 0, set[str]()
         if len(steps) > 1 or dry_run:
-            found = await self._take(steps, way._replace(dry=True))
+            found = await self._take(looks, way._replace(dry=True))
             if dry_run:
                 return _applied(origin, found, dry_run=True)
         if len(steps) > 1:
             number = (await self._step(_Step(0, (), "", ""), _Way(origin, way.by, number=0))).number
+            same = {name for _, outcome, name in found if outcome == "unchanged"}
+            steps = self._steps(own, prune, same)
         try:
-            found = await self._take(steps, way._replace(number=number))
+            found = await self._take(steps, way._replace(number=number), same)
         except _Overtaken:
-            found = await self._settled(steps, way._replace(dry=True))
+            found = await self._settled(looks, way._replace(dry=True))
         for shard in {shard for shard, outcome, _ in found if outcome == "removed"}:
             await self.forget_removed(shard)
         return _applied(origin, found)
@@ -178,8 +183,11 @@ class Applying(Backfills):
         [(_, outcome, _)] = await self._take([_Step(self.shard_of(job.name), [job], "", "")], way)
         return Put(job, job.rev, outcome)
 
-    def _steps(self, jobs: builtins.list[Job], prune: bool) -> builtins.list[_Step]:
-        """The jobs by shard, in order of name, a hundred each; of each shard, if something is to be removed."""
+    def _steps(self, jobs: builtins.list[Job], prune: bool, light: Collection[str] = ()) -> builtins.list[_Step]:
+        """The jobs by shard, in order of name, a hundred each; of each shard, if something is to be removed.
+
+        light: names of those that are only looked at, of which one step has more.
+        """
         groups: dict[int, builtins.list[Job]] = defaultdict(list)
         for job in jobs:
             groups[self.shard_of(job.name)].append(job)
@@ -188,15 +196,18 @@ class Applying(Backfills):
         steps = []
         for shard, several in groups.items():
             after = ""
-            parts = _parts(several)
+            parts = _parts(several, light)
             for some in parts:
                 upto = some[-1].name if some is not parts[-1] else ""
                 steps.append(_Step(shard, some, after, upto))
                 after = upto
         return steps
 
-    async def _take(self, steps: Sequence[_Step], way: _Way) -> builtins.list[tuple[int, Any, str]]:
-        """Take steps, some of each shard at a time: shard, outcome and name of each job. Raises Conflict."""
+    async def _take(self, steps: Sequence[_Step], way: _Way, same: Collection[str] = ()) -> builtins.list[tuple[int, Any, str]]:
+        """Take steps, some of each shard at a time: shard, outcome and name of each job. Raises Conflict.
+
+        same: names of those that were as they should be a moment ago; they are looked at again, and sent only if they are not.
+        """
         room = {step.shard: asyncio.Semaphore(ABREAST) for step in steps}
         found: builtins.list[tuple[int, Any, str]] = []
         refused: dict[str, str] = {}
@@ -205,7 +216,7 @@ class Applying(Backfills):
         async def one(step: _Step) -> None:
             async with room[step.shard]:
                 if not refused or way.dry:
-                    found.extend(await self._outcomes(step, way, clocks, refused))
+                    found.extend(await self._outcomes(step, way, clocks, refused, same))
 
         taking = [asyncio.ensure_future(one(step)) for step in steps]
         try:
@@ -220,19 +231,19 @@ class Applying(Backfills):
         return found
 
     async def _outcomes(
-        self, step: _Step, way: _Way, clocks: dict[int, int], refused: dict[str, str]
+        self, step: _Step, way: _Way, clocks: dict[int, int], refused: dict[str, str], same: Collection[str]
     ) -> builtins.list[tuple[int, Any, str]]:
         """Take a step, and what more of it is to be removed. clocks: what each server's showed when it answered last, in ms."""
         found: builtins.list[tuple[int, Any, str]] = []
         ahead_ms, told = 0, False
         while True:
-            reply = await self._step(step, way, clocks[step.shard] + ahead_ms)
+            reply = await self._step(step, way, clocks[step.shard] + ahead_ms, same)
             clocks[step.shard] = reply.now_ms
             if reply.said == results.TOO_LATE:
                 raise _Overtaken("a later apply has begun", [])
             if reply.said == results.NO:
-                # Overtaken by the clock on the way: aim a little further ahead.
-                ahead_ms = ahead_ms * 2 or 20
+                # Overtaken by the clock on the way: aim a little further ahead. Or one is not as it was: send all of them.
+                ahead_ms, same = ahead_ms * 2 or 20, ()
                 for job, code, word in zip(step.jobs, reply.codes, reply.words, strict=True):
                     if code not in OUTCOMES and code != results.TOO_LATE:
                         refused[job.name] = _refusal(code, word.decode(), way.expected)
@@ -248,14 +259,14 @@ class Applying(Backfills):
                 return found
             step = step._replace(after=reply.cursor.decode())
 
-    async def _step(self, step: _Step, way: _Way, now_ms: int = 0) -> Any:
+    async def _step(self, step: _Step, way: _Way, now_ms: int = 0, same: Collection[str] = ()) -> Any:
         words: builtins.list[str] = []
         for job in step.jobs:
-            first = plan.none(job) if way.dry else plan.first(job, now_ms) or plan.none(job)
-            words += (
-                *(job.name, job.rev, "" if way.dry else job.stored),
-                *(str(first.slot_ms), str(first.due_ms), job.keeps, str(job.limit or 0)),
-            )
+            if way.dry or job.name in same:
+                words += (job.name, job.rev, "", "-1", "-1", "", "0")
+                continue
+            first = plan.first(job, now_ms) or plan.none(job)
+            words += (job.name, job.rev, job.stored, str(first.slot_ms), str(first.due_ms), job.keeps, str(job.limit or 0))
         return await self._store.call(
             "job/apply",
             step.shard,
@@ -297,14 +308,15 @@ def _own(jobs: Iterable[Job], origin: str) -> builtins.list[Job]:
     return [own[name] for name in sorted(own, key=str.encode)]
 
 
-def _parts(jobs: Sequence[Job]) -> builtins.list[builtins.list[Job]]:
+def _parts(jobs: Sequence[Job], light: Collection[str]) -> builtins.list[builtins.list[Job]]:
     """As many of them as one run takes, each; one part at least."""
-    parts, room = [builtins.list[Job]()], LARGEST
+    parts, room, places = [builtins.list[Job]()], LARGEST, float(MOST)
     for job in jobs:
-        room -= _weight(job)
-        if parts[-1] and (len(parts[-1]) == MOST or room < 0):
+        weight, place = (0, LIGHT) if job.name in light else (_weight(job), 1.0)
+        if parts[-1] and (places < place or room < weight):
             parts.append([])
-            room = LARGEST - _weight(job)
+            room, places = LARGEST, float(MOST)
+        room, places = room - weight, places - place
         parts[-1].append(job)
     return parts
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from itertools import islice
+from operator import attrgetter
 from typing import Any, Literal
 
 from lockbeat.calendars import read_view
 from lockbeat.client import Lockbeat
 from lockbeat.jobs import CODE, Job, JobState, KnownVersion, Slot, Version, around, known_versions, plan
+from lockbeat.jobs.heads import Head, heads
 from lockbeat.jobs.state import after_pause
 from lockbeat.jobs.why import Clock, iso
 from lockbeat.monitor import instances
@@ -20,6 +23,8 @@ from lockbeat.values.durations import instant
 
 SHOWN = 3
 """Slots that are shown of a job, before and after."""
+BATCH = 500
+"""Jobs that differ, of which all is read at a time."""
 Kind = Literal["added", "changed", "removed", "returns"]
 
 
@@ -84,27 +89,47 @@ async def compare(
 ) -> Comparison:
     """Compare the jobs of a program with a store. Raises StoreError.
 
+    Of jobs that the store has as they are declared, their heads are read alone.
+
     clock: spells an instant in remarks. options: as for Lockbeat.
     """
     async with _Looking(url, **options) as lb:
         now_ms = await lb.store.server_ms(0)
         known = await known_versions(lb.store, version)
-        there = {state.job.name: state for state in await lb.jobs.list()}
+        there = await heads(lb.store)
         living = [instance.version for instance in await instances(lb.store)]
         ours = _ours(declared, there, known, version)
-        changed = await asyncio.gather(*(_declared(lb, job, there.get(job.name), now_ms, clock) for job in declared.values()))
-        left = [state for name, state in there.items() if name not in declared]
-        removed = [state for state in left if state.job.origin == CODE and state.job.version in ours]
-        gone = [await _removed(lb, state, known, living) for state in removed if _has_slots(state)]
-        found = _renamed([each for each in changed if each], gone, declared, there)
+        found, gone, were = list[Difference](), list[Difference](), dict[str, Job]()
+        differing = [name for name, job in declared.items() if _differs(job, there.get(name))]
+        async for states in _states(lb, differing):
+            several = (_declared(lb, declared[name], state, name in there, now_ms, clock) for name, state in states.items())
+            found += [each for each in await asyncio.gather(*several) if each]
+        left = [name for name in there if name not in declared]
+        removed = [name for name in left if there[name].origin == CODE and there[name].version in ours]
+        async for states in _states(lb, [name for name in removed if not there[name].is_retired]):
+            standing = [state for state in states.values() if state is not None and _has_slots(state)]
+            gone += await asyncio.gather(*(_removed(lb, state, known, living) for state in standing))
+            were |= {state.job.name: state.job for state in standing}
         newer = [known[id_] for id_ in ours if id_ in known and known[id_].is_newer and known[id_].until_ms >= now_ms]
         return Comparison(
             version and version.name,
-            tuple(sorted(found, key=lambda each: each.job)),
-            changed.count(None),
+            tuple(sorted(_renamed(found, gone, declared, were), key=lambda each: each.job)),
+            len(declared) - len(found),
             len(left) - len(removed),
             tuple(sorted(_name(each) for each in newer)),
         )
+
+
+def _differs(job: Job, head: Head | None) -> bool:
+    """Whether there may be something to do about a job that the code declares."""
+    return head is None or head.is_retired or head.rev != job.rev
+
+
+async def _states(lb: Lockbeat, names: Sequence[str]) -> AsyncIterator[dict[str, JobState | None]]:
+    """How jobs stand, some at a time; None: there is none of that name, or it can't be read."""
+    for start in range(0, len(names), BATCH):
+        some = names[start : start + BATCH]
+        yield dict.fromkeys(some) | await lb.jobs.get_many(some)
 
 
 def _has_slots(state: JobState) -> bool:
@@ -118,11 +143,11 @@ def _name(known: KnownVersion) -> str:
 
 
 def _ours(
-    declared: Iterable[str], there: Mapping[str, JobState], known: Mapping[str, KnownVersion], version: Version | None
+    declared: Iterable[str], there: Mapping[str, Head], known: Mapping[str, KnownVersion], version: Version | None
 ) -> set[str]:
     """The versions of this program: its own, those that have declared a job of the same name, and those before them."""
     ours = {version.id} if version else set()
-    ours |= {said for name in declared if name in there and (said := there[name].job.version)}
+    ours |= {said for name in declared if name in there and (said := there[name].version)}
     while before := {each.id for each in known.values() if each.after & ours} - ours:
         ours |= before
     return ours
@@ -138,9 +163,12 @@ async def _next_slots(lb: Lockbeat, job: Job, first: Slot | None, fired: int = 0
     return tuple(islice(coming, most))
 
 
-async def _declared(lb: Lockbeat, job: Job, state: JobState | None, now_ms: int, clock: Clock) -> Difference | None:
-    """What becomes of a job that the code declares; None: nothing."""
+async def _declared(lb: Lockbeat, job: Job, state: JobState | None, known: bool, now_ms: int, clock: Clock) -> Difference | None:
+    """What becomes of a job that the code declares; None: nothing. known: the store has one of its name."""
     first = plan.first(job, now_ms)
+    if state is None and known:
+        words = "what the store has of it can't be read here: if a newer lockbeat declared it, it stays as it is"
+        return Difference(job.name, "changed", str(job.trigger), remarks=(words,))
     if state is None:
         if first is None and not isinstance(job.trigger, ByHand):  # it has ended, and may be forgotten
             return None
@@ -224,28 +252,35 @@ async def _removed(lb: Lockbeat, state: JobState, known: Mapping[str, KnownVersi
 
 
 def _renamed(
-    changed: Iterable[Difference], gone: Iterable[Difference], declared: Mapping[str, Job], there: Mapping[str, JobState]
+    changed: Iterable[Difference], gone: Sequence[Difference], declared: Mapping[str, Job], were: Mapping[str, Job]
 ) -> list[Difference]:
     """All of them; to those that are removed and added with the same trigger and options, which is which."""
-    found, left = list[Difference](), list(gone)
+    by_key, taken = defaultdict[object, list[Difference]](list), dict[str, Difference]()
+    for old in reversed(gone):
+        for key in _keys(were[old.job]):
+            by_key[key].append(old)
+
+    def same_as(job: Job) -> Difference | None:
+        for several in (by_key[key] for key in _keys(job)):
+            while several:
+                if (old := several.pop()).job not in taken:
+                    return old
+        return None
+
+    found = list[Difference]()
     for each in changed:
-        if each.kind == "added":
-            same = next((old for old in left if _is_same(there[old.job].job, declared[each.job])), None)
-            if same is not None:
-                left.remove(same)
-                words = f"as {same.job}, which leaves the code: a new job to the store, with a ledger of its own"
-                each = replace(each, remarks=(*each.remarks, words), doubled_with=same.job)
-                found.append(replace(same, remarks=(*same.remarks, f"the same is declared as {each.job}")))
+        if each.kind == "added" and (same := same_as(declared[each.job])) is not None:
+            words = f"as {same.job}, which leaves the code: a new job to the store, with a ledger of its own"
+            each = replace(each, remarks=(*each.remarks, words), doubled_with=same.job)
+            taken[same.job] = replace(same, remarks=(*same.remarks, f"the same is declared as {each.job}"))
         found.append(each)
-    return found + left
+    return found + [taken.get(old.job, old) for old in gone]
 
 
-def _is_same(old: Job, new: Job) -> bool:
-    """Whether they differ by their names alone."""
-    own = {name: "" for name in ("function",) if getattr(new, name) == new.name and getattr(old, name) == old.name}
-    kept = {**_dict(old), **own}, {**_dict(new), **own}
-    return kept[0] == kept[1]
+_BUT_NAMES = attrgetter(*(one.name for one in fields(Job) if one.compare and one.name not in ("name", "function", "params")))
 
 
-def _dict(job: Job) -> dict[str, Any]:
-    return {one.name: getattr(job, one.name) for one in fields(Job) if one.compare and one.name != "name"}
+def _keys(job: Job) -> list[object]:
+    """Two jobs that share one of these differ by their names alone, or by functions of these names."""
+    but_names = _BUT_NAMES(job), job.params_text
+    return [(but_names, job.function), *([(but_names, None)] if job.function == job.name else [])]

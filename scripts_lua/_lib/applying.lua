@@ -17,7 +17,13 @@ local function apply_given(list)
   return given
 end
 
--- Of each job what will become of it, or why it can't be declared; then what is in its way, and true: one can't.
+-- Whether nothing has to be done of a job that the origin declares so.
+local function apply_stands(s, of, rev, owned, origin)
+  return rev == of.rev and owned == origin and read(s.slots, of.job) and read(s.order, of.job) and read(s.dues, of.job)
+end
+
+-- Of each job what will become of it, or why it can't be declared; then what is in its way, and true: one can't. A job without a definition
+-- is as it was a moment ago; another may have changed it since, or it has lost something: that is TOO_LATE.
 local function apply_codes(s, given, origin, expected, reads, take, dry)
   local codes, words, refused = {}, {}, false
   for at, of in ipairs(given) do
@@ -26,6 +32,7 @@ local function apply_codes(s, given, origin, expected, reads, take, dry)
     local code, owned = declare_refused(s, of.job, of.rev, origin, of.slot, reads, take)
     words[at] = owned or ''
     if not code and expected ~= '*' and expected ~= rev then code, words[at] = RESULT.STALE, rev end
+    if not code and not dry and of.definition == '' and not apply_stands(s, of, rev, owned, origin) then code = RESULT.TOO_LATE end
     if code and not (dry and code == RESULT.TOO_LATE) then
       refused = true
     elseif line == '' then

@@ -11,7 +11,7 @@
 -- KEYS[38] backfill:due  zset
 -- KEYS[39] job:tag      zset    see _lib/tags
 -- ARGV[1]  origin    str
--- ARGV[2]  jobs      list  seven words a job: JOB REV DEFINITION SLOT DUE KEEP LIMIT, as job/put has them; DEFINITION empty if dry
+-- ARGV[2]  jobs      list  seven words a job: JOB REV DEFINITION SLOT DUE KEEP LIMIT, as job/put has them; DEFINITION empty: it is only looked at
 -- ARGV[3]  rules     str   version of the time zones' rules by which the slots were reckoned
 -- ARGV[4]  reads     int   the version of definitions that the caller reads
 -- ARGV[5]  expected  str   the rev that each job must have; empty: none may be there; "*": whatever it is
@@ -25,7 +25,8 @@
 -- ARGV[13] by        str
 --
 -- Returns  {said, number, now_ms, codes, words, cursor}  codes: of each job NEW, CHANGED or NO (as it was), or why it can't be declared: ANOTHERS,
---                                         NEWER (it needs a newer version), STALE (it has not that rev), TOO_LATE (its slot no longer lies after now)
+--                                         NEWER (it needs a newer version), STALE (it has not that rev), TOO_LATE (its slot no longer lies
+--                                         after now; or it was only to be looked at, and is not so: ask again with its definition)
 --          said DONE      so it is; words: the names of the jobs that were removed
 --               WAITING   so it is, and more are to be removed: ask again with cursor for `after`
 --               NO        nothing was done, for one can't be declared; words: of each job, whose it is, or its rev where that is not as expected
@@ -65,8 +66,10 @@ return answer(function()
     declare_epoch(epoch_key)
     local changed, first, soonest = not s.seen, schedule_first(s), math.huge
     for _, of in ipairs(given) do
-      local _, touched = declare(s, owners, origin, of.job, of.rev, of.definition, of.slot, of.due, 0, of.keep, ARGV[3], of.limit, ARGV[13])
-      changed, soonest = changed or touched, math.min(soonest, read(s.dues, of.job) or soonest)
+      if of.definition ~= '' then
+        local _, touched = declare(s, owners, origin, of.job, of.rev, of.definition, of.slot, of.due, 0, of.keep, ARGV[3], of.limit, ARGV[13])
+        changed, soonest = changed or touched, math.min(soonest, read(s.dues, of.job) or soonest)
+      end
       origin_passes(owners, of.job, nil, origin)  -- it may have been lost from there
     end
     if changed then

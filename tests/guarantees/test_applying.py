@@ -37,12 +37,13 @@ def counts(done: Applied) -> tuple[int, int, int, int]:
     return len(done.added), len(done.changed), len(done.removed), len(done.unchanged)
 
 
-@pytest.fixture(params=[applying.MOST, 2], ids=["at once", "in steps"])
+@pytest.fixture(params=[(applying.MOST, applying.LIGHT), (2, 1.0), (2, 0.5)], ids=["at once", "in steps", "in light steps"])
 def most(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """How many jobs one run takes."""
-    monkeypatch.setattr(applying, "MOST", request.param)
-    found: int = request.param
-    return found
+    found, light = request.param
+    monkeypatch.setattr(applying, "MOST", found)
+    monkeypatch.setattr(applying, "LIGHT", light)
+    return int(found)
 
 
 # -- one job
@@ -139,6 +140,40 @@ async def test_a_set_is_applied_and_what_the_origin_no_longer_has_is_removed(lb:
     assert counts(await lb.jobs.apply([], origin="billing")) == (0, 0, 0, 0)
     assert counts(await lb.jobs.apply(iter(()), origin="billing", prune=True)) == (0, 0, 6, 0)
     assert await there(lb) == theirs
+
+
+@only("valkey")
+async def test_what_is_as_it_should_be_is_not_sent_again(lb: Lockbeat, raw: Any) -> None:
+    many = [minutely(f"job-{n:03}", description="x" * 1000) for n in range(2 * applying.MOST)]
+    await lb.jobs.apply(many, origin="billing", prune=True)
+    before = raw.info("stats")["total_net_input_bytes"]
+    changed = [minutely("job-007", description="x" * 1000, priority=1) if job.name == "job-007" else job for job in many]
+    done = await lb.jobs.apply(changed, origin="billing", prune=True)
+    assert (done.changed, len(done.unchanged)) == (("job-007",), len(many) - 1)
+    assert raw.info("stats")["total_net_input_bytes"] - before < 200 * len(many)
+
+
+async def test_what_another_changes_between_the_look_and_the_step_is_put_right(
+    lb: Lockbeat, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was as it should be a moment ago, so its definition is not sent with the step: that says so, and is sent it then."""
+    monkeypatch.setattr(applying, "MOST", 2)
+    own, call = jobs(NAMES, priority=1), lb.store.call
+    await lb.jobs.apply(own, origin="billing")
+    async with connect() as other:
+
+        async def between(name: str, shard: int, **args: Any) -> Any:
+            if args.get("number") == 0:  # all was looked at
+                await other.jobs.put(dataclasses.replace(own[0], priority=2, origin="billing"))
+                await other.jobs.delete(own[1].name)
+                await other.jobs.put("new", Every(60), origin="billing")
+            return await call(name, shard, **args)
+
+        monkeypatch.setattr(lb.store, "call", between)
+        done = await lb.jobs.apply(own, origin="billing", prune=True)
+    assert counts(done) == (1, 1, 1, len(own) - 2)
+    found = {state.job.name: state.job for state in await lb.jobs.list()}
+    assert found == {job.name: job for job in own}
 
 
 @only("memory", "valkey")

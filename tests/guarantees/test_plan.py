@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from lockbeat import Beat, Lockbeat
-from lockbeat.jobs import Job
+from lockbeat.jobs import Job, heads
 from lockbeat.program.comparing import Comparison, Difference
 from lockbeat.triggers import ByHand, Cron, Every
 from tests.beats import Beats, minutely
-from tests.conftest import Backend
+from tests.conftest import Backend, only
 from tests.deploys import Instance, came_due, gone
 from tests.tasks import dump, stopped
 
@@ -141,6 +141,40 @@ async def test_a_renamed_job_is_said_to_be_one(beats: Beats, lb: Lockbeat) -> No
     found = await program(beats, hourly(), hourly("new")).compare()
     assert [(each.job, each.kind) for each in found.differences] == [("new", "added"), ("old", "removed")]
     assert found.doubled == [("new", "old")]
+
+
+async def test_of_many_that_are_renamed_each_is_said_to_be_another(beats: Beats, lb: Lockbeat) -> None:
+    """By what they do; and by function, where that has the name of neither or of the old one."""
+    olds = [hourly(f"old-{n}") for n in range(3)]
+    await Instance(lb, hourly(), *olds, hourly("send", 60), hourly("odd", 60, function="work")).start()
+    news = [hourly(f"new-{n}") for n in range(3)]
+    others = [hourly("post", 60, function="send"), hourly("even", 60, function="work"), hourly("alone", 60, function="other")]
+    found = await program(beats, hourly(), *news, *others).compare()
+    pairs = [(f"new-{n}", f"old-{n}") for n in range(3)]
+    assert sorted(found.doubled) == sorted([*pairs, ("post", "send"), ("even", "odd")])
+    remarks = {each.job: each.remarks for each in found.differences}
+    assert "the same is declared as new-1" in remarks["old-1"]
+
+
+@only("valkey")
+async def test_of_what_is_as_it_is_declared_heads_are_read_alone(beats: Beats, lb: Lockbeat, raw: Any) -> None:
+    jobs = [hourly(f"job-{n:03}", description="x" * 1000) for n in range(2 * heads.PAGE)]
+    await Instance(lb, *jobs).start()
+    before = raw.info("stats")["total_net_output_bytes"]
+    found = await program(beats, hourly("job-000"), *jobs[1:]).compare()
+    read = raw.info("stats")["total_net_output_bytes"] - before
+    assert [(each.job, each.kind) for each in found.differences] == [("job-000", "changed")]
+    assert found.unchanged == len(jobs) - 1
+    assert read < 200 * len(jobs)
+
+
+async def test_what_a_newer_lockbeat_has_declared_is_said_to_stay(beats: Beats, lb: Lockbeat, raw: Any) -> None:
+    await Instance(lb, hourly()).start()
+    key = lb.store.keys.key(lb.jobs.shard_of("report"), "job")
+    line = raw.hget(key, "report")
+    raw.hset(key, "report", line.replace(b"{", b'{"needs":99,', 1).replace(b" ", b"x ", 1))
+    found = one(await program(beats, hourly()).compare())
+    assert (found.kind, "it stays as it is" in found.remarks[0]) == ("changed", True)
 
 
 async def test_a_version_that_is_older_than_what_lives_is_said_to_be_one(beats: Beats, lb: Lockbeat, raw: Any) -> None:
