@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
 from lockbeat.calendars import Closed
+from lockbeat.errors import LockbeatError
 from lockbeat.jobs import around
 from lockbeat.jobs.definition import Job
-from lockbeat.store.records import BackfillLine, seconds_of
-from lockbeat.triggers import Trigger
+from lockbeat.store.records import BackfillLine, ChangeLine, seconds_of
+from lockbeat.triggers import Trigger, trigger_from_json
 from lockbeat.values.durations import instant
 
 MOST_SLOTS = 1_000_000
@@ -100,19 +104,42 @@ class Backfill:
         )
 
 
+class Era(NamedTuple):
+    """A time in which a job had another trigger."""
+
+    until_ms: int
+    trigger: Trigger
+
+    @classmethod
+    def several(cls, job: str, changes: str) -> list[Era]:
+        """The eras of a job before its present one, the oldest first, as far as its log of changes tells of them."""
+        found = list[Era]()
+        for line in filter(None, changes.split("\xff")):
+            with contextlib.suppress(ValueError, LockbeatError):  # a newer version's; or it was broken
+                change = ChangeLine.of(line)
+                if change.before:
+                    found.append(cls(change.at_ms, trigger_from_json(json.loads(change.before)).of_job(job)))
+        return found
+
+    def around(self, slot_ms: int) -> str:
+        """Its slots before and after an instant, as `backfill/step` takes them."""
+        before, after = self.trigger.prev(slot_ms - 1), self.trigger.next(slot_ms)
+        return f":{-1 if before is None else max(before, -1)}:{-1 if after is None else after}"
+
+
 class Stretch(NamedTuple):
     """Slots that a backfill comes to next."""
 
     items: list[str]
-    """"SLOT"; of a day that is excluded "SLOT LAST COUNT CALENDAR ENTRY"."""
+    """"SLOT", in an era "SLOT:BEFORE:AFTER"; of a day that is excluded "SLOT LAST COUNT CALENDAR ENTRY"."""
     before_ms: int
     """The slot before the first; -1: there is none."""
     following_ms: int
     """The slot after the last; -1: there is none."""
 
 
-def stretch(job: Job, at_ms: int, end_ms: int, most: int, closed: Closed | None) -> Stretch:
-    """Up to `most` slots, or excluded days, from an instant on and before the end."""
+def stretch(job: Job, at_ms: int, end_ms: int, most: int, closed: Closed | None, eras: Iterable[Era] = ()) -> Stretch:
+    """Up to `most` slots, or excluded days, from an instant on and before the end. eras: in which it had other triggers."""
     slot, items = job.trigger.next(at_ms - 1), list[str]()
     before = None if slot is None else job.trigger.prev(slot - 1)
     while slot is not None and slot < end_ms and len(items) < most:
@@ -121,7 +148,8 @@ def stretch(job: Job, at_ms: int, end_ms: int, most: int, closed: Closed | None)
             items.append(f"{slot} {day.excluded}")
             slot = day.next.slot_ms if day.next else None
         else:
-            items.append(str(slot))
+            era = next((era for era in eras if slot <= era.until_ms), None)
+            items.append(f"{slot}{era.around(slot) if era else ''}")
             slot = job.trigger.next(slot)
     return Stretch(items, -1 if before is None or before < 0 else before, -1 if slot is None else slot)
 

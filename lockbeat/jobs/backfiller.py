@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 from lockbeat.calendars import Copies
 from lockbeat.connection.outage import REMIND
 from lockbeat.errors import LockbeatError, StoreUnavailable
-from lockbeat.jobs.backfill import stretch
+from lockbeat.jobs.backfill import Era, stretch
 from lockbeat.jobs.standing import Standing, standings
 from lockbeat.leases.lease import monotonic
 from lockbeat.store import Store, messages, results
@@ -45,6 +45,7 @@ class _Known(NamedTuple):
 
     standing: Standing
     line: BackfillLine
+    eras: list[Era]
 
 
 class _Mine:
@@ -135,7 +136,7 @@ class Backfiller:
                 if overtaken:
                     self._calendars.forget(shard, self._known.pop(name).standing.job.exclude)
                     continue
-                self._known[name] = _Known(self._known[name].standing, BackfillLine.of(reply.line))
+                self._known[name] = self._known[name]._replace(line=BackfillLine.of(reply.line))
                 if not reply.look_ms:
                     self._known.pop(name)
                     return mine.drop(name)
@@ -164,18 +165,19 @@ class Backfiller:
         line = (await self._store.call("backfill/get", shard, job=name)).line
         if standing is None or not line:
             return False
-        self._known[name] = _Known(standing, BackfillLine.of(line))
+        changes = (await self._store.call("job/changes", shard, job=name)).changes.decode("latin-1")
+        self._known[name] = _Known(standing, BackfillLine.of(line), Era.several(name, changes))
         return True
 
     async def _step(self, shard: int, name: str) -> Any:
-        standing, line = self._known[name]
+        standing, line, eras = self._known[name]
         job = standing.job
         view = None
         if job.exclude:
             await self._calendars.read(shard, job.exclude)
             view = self._calendars.view(shard, job.exclude, job.trigger.timezone)
         items, before_ms, following_ms = stretch(
-            job, line.at_ms, line.to_ms if line.state == "running" else 0, SLOTS, view.closed if view else None
+            job, line.at_ms, line.to_ms if line.state == "running" else 0, SLOTS, view.closed if view else None, eras
         )
         return await self._store.call(
             "backfill/step",

@@ -236,13 +236,16 @@ class ChangeLine(NamedTuple):
     """When the pause ends by itself; 0: it does not."""
     by: str
     why: str
+    before: str = ""
+    """put: the trigger that the job had, as JSON; empty: it kept it, or that was not written down."""
 
     @classmethod
     def of(cls, text: str) -> ChangeLine:
         """From "WHAT AT UNTIL ", BY and WHY, between them a byte 254, read as latin-1."""
         head, by, why = text.split("\xfe")
         what, at, ends, _ = head.split(" ")
-        return cls(what, int(at), int(ends), by.encode("latin-1").decode(), why.encode("latin-1").decode())
+        why, _, before = why.partition("\x1e") if what == "put" else (why, "", "")
+        return cls(what, int(at), int(ends), by.encode("latin-1").decode(), why.encode("latin-1").decode(), before)
 
 
 class BackfillLine(NamedTuple):

@@ -47,7 +47,7 @@ local function ledger_part(job, first, last, count, of)
 end
 
 -- A slot is fired that the ledger has as one of several: those before it are an entry, and those after it are one.
--- `before`, `following`: its neighbours among the job's slots; nil: none follows.
+-- `before`, `following`: its neighbours among the slots that the job had then; nil: none follows.
 local function ledger_split(job, slot, record, first, before, following)
   local last, count = several(record)
   if not last then return end
@@ -64,6 +64,13 @@ local function ledger_split(job, slot, record, first, before, following)
   local rest = ledger_part(job, at, last, first == slot and count > 1 and count - 1 or -1, record)
   log_enter('\255' .. string.format('%015d', rest.spawned), ledger_member(job, at))
   ledger_odd(job, at, rest)
+end
+
+-- A slot's neighbours among those that the job had then. `older`: ":BEFORE:AFTER" by the trigger of that time; empty: it is that of now.
+local function backfill_around(older, before, following)
+  local previous, next = string.match(older, '^:(%-?%d+):(%-?%d+)$')
+  if not previous then return before, following end
+  return tonumber(previous), tonumber(next) > 0 and tonumber(next) or nil
 end
 
 -- Count which of the slots that were fired have ended.

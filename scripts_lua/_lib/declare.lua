@@ -49,6 +49,13 @@ local function declare_refused(s, job, rev, origin, slot, reads, take)
   return nil, owned
 end
 
+-- Why it begins anew, for the log of changes; and the trigger that it had, for a backfill of that time.
+local MOST_TRIGGER = 500
+local function declare_before(line)
+  local trigger = string.match(line, '"trigger":(%b{})') or ''
+  return 'another trigger' .. (#trigger <= MOST_TRIGGER and '\30' .. trigger or '')
+end
+
 -- Declare it as `origin`'s. Returns NEW, CHANGED or NO (as it was), whether anything of it has changed, and whether it stands at another slot after now
 -- than the one given. `since`: it was last seen then, and the store has been emptied since; 0: no. `by`: who declares it.
 local function declare(s, owners, origin, job, rev, definition, slot, due, since, keep, rules, limit, by)
@@ -61,7 +68,7 @@ local function declare(s, owners, origin, job, rev, definition, slot, due, since
     code, changed = known and RESULT.CHANGED or RESULT.NEW, true
     tags_pass(s.tags, job, line, definition)
     if s.version and not known then version_makes(s.versions, s.version) end
-    if known then change_note(s.changes, job, change_text('put', now, 0, by, was and '' or 'another trigger')) end
+    if known then change_note(s.changes, job, change_text('put', now, 0, by, was and '' or declare_before(line))) end
   end
   local first = old and schedule_retired(old)
   if first then

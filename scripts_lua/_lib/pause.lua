@@ -4,7 +4,8 @@
 --   changes  hash  JOB -> its last fifty, the newest last, \255 between them; '' -> the last fifty jobs of the shard that were deleted
 --
 -- A change is "WHAT AT UNTIL \254BY\254WHY". WHAT: the verb; put: its definition was changed. UNTIL: when the pause ends by itself; of skip_next
--- the last slot that is skipped; 0: when somebody resumes it. BY empty: its time had come. WHY of a delete: the job.
+-- the last slot that is skipped; 0: when somebody resumes it. BY empty: its time had come. WHY of a delete: the job; of a put that
+-- changed the trigger: a word, and after a \30 the trigger that it had, as JSON of at most 500 bytes.
 -- A paused job's slot is due NEVER, see _lib/schedule.
 -- needs: _lib/schedule _lib/reasons
 

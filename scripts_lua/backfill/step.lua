@@ -12,7 +12,8 @@
 -- ARGV[2]  id         str   of the backfill
 -- ARGV[3]  at         int   ms; where the caller saw it stand
 -- ARGV[4]  rev        str   of the definition that the slots are of
--- ARGV[5]  slots      text  the next ones, a line each: "SLOT"; of a day that calendars exclude "SLOT LAST COUNT CALENDAR ENTRY"
+-- ARGV[5]  slots      text  the next ones, a line each: "SLOT"; of a day that calendars exclude "SLOT LAST COUNT CALENDAR ENTRY"; "SLOT:BEFORE:AFTER" of
+--                           a time in which the job had another trigger, with the slots of that before and after it, -1: none
 -- ARGV[6]  before     int   ms; the slot before the first of them; -1: none
 -- ARGV[7]  following  int   ms; the slot after the last of them; -1: none
 -- ARGV[8]  calendars  str   by which the job excludes, as the caller has read them: "NAME REV NAME REV"
@@ -60,7 +61,7 @@ return answer(function()
   local before, waits, look, clock = tonumber(ARGV[6]), nil, now, time[1] * 1000000 + time[2]
   local at = backfill_place(place, places, page(KEYS[34]), job)
   for n = 1, b.state == 'running' and #items or 0 do
-    local slot, day = string.match(items[n], '^(%d+) ?(.*)$')
+    local slot, older, day = string.match(items[n], '^(%d+)([^ ]*) ?(.*)$')
     slot = tonumber(slot)
     local following, last = tonumber(items[n + 1] and string.match(items[n + 1], '^%d+') or ARGV[7]), slot
     if following < 0 then following = nil end
@@ -83,7 +84,7 @@ return answer(function()
         backfill_pass(at, slot, before, following, keep)
         local behind = overlap ~= 'allow' and backfill_behind(job, ARGV[14])
         backfill_fire(job, slot, ARGV[9], ARGV[18], ARGV[14], overlap, behind, tonumber(ARGV[13]), keep)
-        if found then ledger_split(job, slot, found, first, before, following) end
+        if found then ledger_split(job, slot, found, first, backfill_around(older, before, following)) end
         b.fired, b.open[#b.open + 1] = b.fired + 1, slot
         if b.every > 0 then b.next = (b.next > 0 and math.max(b.next, clock - 100000) or clock) + b.every end
       end

@@ -165,6 +165,36 @@ async def test_slots_that_were_missed_together_are_fired_and_the_rest_stay_misse
 
 
 @here_and_there
+@pytest.mark.parametrize(
+    ("period", "left"),
+    [
+        (120, [(1, 1), (3, 3), (5, 5)]),  # every other slot of then is one of now
+        (90, [(1, 2), (4, 5)]),  # one in three is, and the other that are fired lie between
+        (20, []),  # all are
+        (45, [(1, 2), (4, 5)]),
+    ],
+)
+async def test_slots_of_an_older_trigger_that_were_missed_stay_so_where_the_new_one_has_none(
+    lb: Lockbeat, raw: Any, period: int, left: list[tuple[int, int]]
+) -> None:
+    job, hands = minutely(keep=1000), Hands("report")
+    oldest = await overdue(lb, raw, job, back=6)
+    await scheduler(lb, job, runner=hands).tick(lb.jobs.shard_of("report"))
+    assert await lb.tasks.complete(hands.tasks[0])
+    slots = [oldest + MINUTE * n for n in range(7)]
+    await lb.jobs.put(minutely(keep=1000, trigger=Every(period, at(oldest))))
+    filler = Filler(lb)
+    await lb.jobs.backfill("report", at(slots[0]), at(slots[6]))
+    await filler.go_on()
+    assert filler.ran == [*range(oldest, slots[6], period * 1000)]
+    missed = [(entry.slot_ms, entry.last_ms) for entry in await ledger(lb, "report") if entry.state == "missed"]
+    told = {slot: [(first, last) for first, last in missed if first <= slot <= (last or first)] for slot in slots}
+    assert {n for n, slot in enumerate(slots) if told[slot]} == {n for first, last in left for n in range(first, last + 1)}
+    assert all(len(entries) < 2 for entries in told.values())
+    assert all(first in slots for first, _ in missed), "and no entry is of a time that was no slot"
+
+
+@here_and_there
 async def test_one_that_is_known_among_several_that_were_missed_stays_as_it_is(lb: Lockbeat, raw: Any) -> None:
     """After the clock was set back an entry for several may stand around one that ran."""
     job, hands = minutely(keep=1000), Hands("report")

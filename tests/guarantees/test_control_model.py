@@ -250,9 +250,10 @@ class SteppedIn(Stepped):
         lost=LOST,
     )
     def backfill(self, instance: int, first: int, several: int, rate: float | None, passes: int, lost: int) -> None:
-        """A stretch of the time in which the job had this trigger; nothing is known of what was before it was deleted."""
+        """A stretch of the time since the job was put, perhaps by other triggers; nothing is known of what was before it was
+        deleted."""
         self.let_pass(passes)
-        since = self.eras[-1][0] + 1
+        since = self.eras[0][0] + 1
         start = since + (self.now_ms - since) * first // 10
         end = min(start + several * 10_000, self.now_ms)
         if start >= end:
@@ -384,9 +385,7 @@ class SteppedIn(Stepped):
             slot = trigger.next(start)
             while slot is not None and slot <= end:
                 found = [entry for entry in entries if entry.slot_ms <= slot <= (entry.last_ms or entry.slot_ms)]
-                # A backfill goes on by the trigger of now, and what it splits keeps no word of slots that this one has not.
-                older = (start, trigger) != self.eras[-1] and any(first <= slot < last for first, last in self.filled)
-                assert found or older or slot + self.job.jitter_ms >= end, f"slot {slot} of {trigger} vanished"
+                assert found or slot + self.job.jitter_ms >= end, f"slot {slot} of {trigger} vanished"
                 assert len(found) <= 1, f"slot {slot} of {trigger} is told of twice: {found}"
                 if found:
                     told[slot] = found[0]
