@@ -3,48 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pages
 import pictures
 from goals import GOALS, LONGEST_SCRIPT_MS
+from tables import cell, emphasised, number, table
 
 ORDER = (
     *("locks", "blocking", "waiting", "renew", "fire", "lateness", "idle", "control", "registry", "scale"),
-    *("tasks", "celery", "signals"),
+    *("sizing", "tasks", "celery", "signals"),
 )
-
-
-def number(value: float | None) -> str:
-    """Three digits that mean something."""
-    if value is None:
-        return ""
-    if value == 0:
-        return "0"
-    if abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
-
-
-def cell(value: Any) -> str:
-    """A median with its range, or a plain number."""
-    if isinstance(value, dict):
-        middle = number(value["median"])
-        if value["rounds"] == 1 or number(value["min"]) == number(value["max"]):
-            return middle
-        return f"{middle} ({number(value['min'])} to {number(value['max'])})"
-    return value if isinstance(value, str) else number(value)
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    lines += ["| " + " | ".join(cell(value) for value in row) + " |" for row in rows]
-    return "\n".join(lines)
-
-
-def emphasised(name: str) -> str:
-    return f"**{name}**" if name.startswith("lockbeat") else name
 
 
 def problems(result: dict[str, Any]) -> list[str]:
@@ -269,6 +239,12 @@ def scale(result: dict[str, Any]) -> str:
     return "\n\n".join([sizes + sets, idle, pages, beside])
 
 
+def sizing(result: dict[str, Any]) -> str:
+    found = {"sizing": result}
+    memory = f"An instance with {result['jobs']} jobs that waits for the next: {number(result['instance_bytes'] / 1e6)} MB."
+    return "\n\n".join([pages.sizes(found), pages.links(found), memory])
+
+
 def tasks(result: dict[str, Any]) -> str:
     rows, commands, latency, idle = (result[part] for part in ("rows", "commands", "latency", "idle"))
     sizes = list(dict.fromkeys(size for row in rows.values() for size in row["run"]))
@@ -424,6 +400,7 @@ TITLES = {
     "control": "Stepping in",
     "registry": "Many jobs",
     "scale": "At scale",
+    "sizing": "Sizes",
     "tasks": "Tasks",
     "celery": "Celery",
     "signals": "Being watched",
@@ -456,3 +433,4 @@ def write(directory: Path) -> None:
         parts.append(f"`python benchmarks/run.py {name}`, {result['took_s']:.0f} s, load before it {result['load_before']:g}.")
     parts += ["## Scripts", scripts(results), ""]
     (directory.parent / "RESULTS.md").write_text("\n\n".join(parts).rstrip() + "\n")
+    pages.write(directory)

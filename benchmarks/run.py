@@ -23,6 +23,7 @@ SUITES = (
     "control",
     "registry",
     "scale",
+    "sizing",
     "tasks",
     "celery",
     "signals",

@@ -18,8 +18,10 @@ from lockbeat.embedded import EmbeddedServer
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-# What differs from run to run: dates and times, counts, fences, instance names; a slot may have come due meanwhile.
-VARIES = re.compile(r"\bnow\b|[\w-]+-\d+-[0-9a-f]{8}\b|(overdue )?[+-]?\d[\d:.\-]*Z?( (ms|s|m|h|d)\b( \d+ (s|m|h)\b)?)?")
+# What differs from run to run: dates and times, counts, fences, instances, triggered runs; a slot may have come due meanwhile.
+VARIES = re.compile(
+    r"\bnow\b|![0-9a-f]{12}\b|[\w-]+-\d+-[0-9a-f]{8}\b|(overdue )?[+-]?\d[\d:.\-]*Z?( (ms|s|m|h|d)\b( \d+ (s|m|h)\b)?)?"
+)
 
 
 @dataclass(frozen=True)
