@@ -13,9 +13,10 @@ from lockbeat import Lockbeat
 from lockbeat.errors import StoreError
 from lockbeat.jobs import Job, plan
 from lockbeat.store import results
-from lockbeat.triggers import Every
+from lockbeat.triggers import Cron, Every
 from tests.beats import now_ms, scheduler, states
 from tests.conftest import only
+from tests.tasks import NOON, stopped
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 WROTE = {"string": "set", "hash": "hset", "zset": "zadd"}
@@ -80,6 +81,28 @@ async def test_a_newer_versions_job_is_fired_unless_it_needs_that_version(
     assert [state.job.name for state in await lb.jobs.list()] == ["colourful", "plain"]
     with pytest.raises(StoreError, match="needs a lockbeat that reads definitions 5"):
         await lb.jobs.get("calendar")
+
+
+@only("memory")
+async def test_a_job_in_a_zone_that_is_unknown_here_is_left_to_who_knows_it_and_stops_no_other(
+    lb: Lockbeat, raw: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another host's tzdata has it."""
+    key = lb.store.keys.key(0, "job")
+    with stopped() as to:
+        await lb.jobs.put(
+            *(Job.declare(name, Cron("* * * * *", zone)) for name, zone in (("here", "UTC"), ("there", "Asia/Tokyo")))
+        )
+        known = raw.hget(key, "there")
+        raw.hset(key, "there", known.replace(b"Asia/Tokyo", b"Mars/Base"))
+        to(NOON + 60)
+        await scheduler(lb).tick(0)
+        assert [(await states(lb, name))[-1:] for name in ("here", "there")] == [["fired"], []]
+        assert "unknown time zone 'Mars/Base'" in caplog.text
+        raw.hset(key, "there", known)
+        to(NOON + 70)
+        await scheduler(lb).tick(0)
+        assert (await states(lb, "there"))[-1:] == ["fired"]
 
 
 @only("memory", "valkey", "redis")
