@@ -18,6 +18,7 @@ from kombu.utils.json import loads
 
 from lockbeat.celery.config import Config
 from lockbeat.celery.entries import job_of
+from lockbeat.celery.unsendable import faults_of
 from lockbeat.client import Lockbeat
 from lockbeat.errors import Conflict, InvalidArgument, LockbeatError, MissingExtra, UnknownJob
 from lockbeat.jobs.definition import Job
@@ -47,6 +48,8 @@ class Entry:
     """Why the job is paused from the start; empty: it is not."""
     notes: tuple[str, ...] = ()
     """What is otherwise than it was."""
+    faults: tuple[str, ...] = ()
+    """Why its messages can't be sent, or would not be run."""
 
 
 def app_of(target: str) -> Celery:
@@ -178,7 +181,10 @@ def _entry(app: Celery, name: str, entry: Any, paused: str = "", notes: tuple[st
         return Entry(name, task, left=str(problem))
     if isinstance(job.params, dict) and job.params.get("local"):
         return Entry(name, task, left="what it sends can't be put into JSON, or is too much: only the code can send it")
-    return Entry(name, task, job, paused=paused, notes=notes)
+    now = datetime.now(UTC)
+    if not notes and job.trigger.next(round(now.timestamp() * 1000)) is None:
+        notes = ("it has no slots any more",)
+    return Entry(name, task, job, paused=paused, notes=notes, faults=tuple(faults_of(app, job, now)))
 
 
 async def put(lb: Lockbeat, entry: Entry, *, take_over: bool, by: str) -> Entry:

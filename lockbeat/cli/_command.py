@@ -24,6 +24,7 @@ OnlyQueue = Annotated[str | None, typer.Option("--queue", metavar="QUEUE", help=
 Queue = Annotated[str, typer.Option("--queue", metavar="QUEUE", help="The queue.")]
 Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, max=100_000, help="How many at most.")]
 By = Annotated[str | None, typer.Option(metavar="NAME", help="Who does it; else your user name.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 SERVE, LOOK, TASKS, STORE = "Serve", "Look and change", "Tasks and claims", "Store"

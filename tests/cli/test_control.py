@@ -147,6 +147,35 @@ def test_a_job_is_triggered(said: Say, lockbeat: Lockbeat, jobs: str) -> None:
     assert [(one["what"], one["reason"]) for one in said("changes", "a", "--json")] == [("trigger", "now"), ("trigger", None)]
 
 
+def test_those_of_a_tag_are_triggered_or_it_is_only_said(said: Say, lockbeat: Lockbeat, jobs: str) -> None:
+    dry = lockbeat("trigger", "--tag", "x", "--dry-run", "--url", jobs)
+    assert (dry.code, dry.out) == (0, "would trigger a\nwould trigger b\n")
+    assert said("tasks", "--json")["tasks"] == []
+    [first] = [row["task_id"] for row in lockbeat("trigger", "--queue", "y", '{"n": 1}', "--url", jobs, "--json").json]
+    assert said("task", first, "--json")["params"] == {"n": 1}
+    answer = lockbeat("trigger", "--all", "--url", jobs)
+    assert (answer.code, answer.err) == (0, "lockbeat: no instance serves queue 'x', 'y'\n")
+    assert re.fullmatch(rf"triggered a!\w+\ntriggered b!\w+\nnot c: {first} has not ended\n", answer.out), answer.out
+    lockbeat("trigger", "--url", jobs).refuses(2, "say which: names of jobs, or --all, --queue QUEUE or --tag TAG")
+    lockbeat("trigger", "a", "--tag", "x", "--url", jobs).refuses(2, "PARAMS: a is not JSON")
+
+
+def test_several_are_deleted_when_somebody_is_sure(said: Say, lockbeat: Lockbeat, jobs: str) -> None:
+    def left() -> list[str]:
+        return [row["job"] for row in said("ls", "--json")]
+
+    assert said("delete", "--tag", "x", "--dry-run") == "would delete a and its ledger\nwould delete b and its ledger\n"
+    assert said("delete", "c", "--dry-run", "--json") == [{"job": "c", "dry_run": True}]
+    lockbeat("delete", "--tag", "x", "--url", jobs).refuses(2, "this forgets jobs and their ledgers; say --yes")
+    lockbeat("delete", "--url", jobs).refuses(2, "say which")
+    assert left() == ["a", "b", "c"]
+    assert said("delete", "--queue", "y", "--yes", "--json") == [{"job": "c", "dry_run": False}]
+    lockbeat("delete", "a", "nobody", "--url", jobs).refuses(1, "no job named 'nobody'; deleted: a")
+    assert left() == ["b"]
+    assert said("delete", "b", "--json") == {"job": "b"}
+    assert said("delete", "--all", "--yes") == "no job to delete\n"
+
+
 def test_a_job_without_a_trigger_is_shown_as_one(said: Say, lockbeat: Lockbeat, jobs: str) -> None:
     async def declare(lb: Client) -> None:
         await lb.jobs.put(Job.declare("d", ByHand()))

@@ -121,6 +121,69 @@ def test_the_entries_of_beat_schedule(project: Project) -> None:
     assert people.out.splitlines()[0].split() == ["ENTRY", "BECOMES", "SCHEDULE", "TASK", "NOTES"]
 
 
+FAULTS = """
+from datetime import UTC, datetime
+from celery import Celery
+from kombu import Queue
+
+app = Celery("faults", broker="memory://")
+app.conf.task_queues, app.conf.task_create_missing_queues = [Queue("celery")], False
+app.conf.task_routes = {"faults.routed": {"queue": "nowhere"}}
+app.conf.lockbeat_jobs = {"over": {"end": datetime(2020, 1, 1, tzinfo=UTC)}}
+
+@app.task(name="faults.add")
+def add(a, b):
+    pass
+
+@app.task(name="faults.routed")
+def routed():
+    pass
+
+def entry(task="faults.add", args=(1, 2), schedule=60.0, **options):
+    return {"task": task, "args": args, "schedule": schedule, "options": options}
+
+app.conf.beat_schedule = {
+    "sound": entry(),
+    "unknown": entry("faults.nosuch"),
+    "arguments": entry(args=(1,)),
+    "queue": entry(queue="elsewhere"),
+    "routed": entry("faults.routed", ()),
+    "serializer": entry(serializer="nosuch"),
+    "expired": entry(expires=datetime(2020, 1, 1)),
+    "at once": entry(expires=0),
+    "over": entry(),
+}
+"""
+
+
+def test_what_can_never_be_sent_is_said_of_each_entry_also_in_a_dry_run(project: Project) -> None:
+    (project.folder / "faults.py").write_text(FAULTS)
+    dry = project.lockbeat("celery", "faults", "--dry-run", "--json")
+    assert dry.code == 0, dry.err
+    assert project.jobs() == {}
+    rows = {row["entry"]: row for row in dry.json}
+    assert {name: row["notes"] for name, row in rows.items() if row["notes"]} == {"over": ["it has no slots any more"]}
+    said = {name: fault for name, row in rows.items() for fault in row["faults"]}
+    assert {*said} == {"unknown", "arguments", "queue", "routed", "serializer", "expired", "at once"}
+    for name, words in {
+        "unknown": "the app has no task 'faults.nosuch'",
+        "arguments": "its arguments do not fit the task, no message can be sent: ",
+        "queue": "'elsewhere' missing from task_queues",
+        "routed": "'nowhere' missing from task_queues",
+        "serializer": "nosuch",
+        "expired": "each message has expired before it is sent: expires is 2020-01-01",
+        "at once": "each message has expired before it is sent: expires is 0",
+    }.items():
+        assert words in said[name]
+        assert f"lockbeat: {name}: {said[name]}\n" in dry.err
+    done = project.lockbeat("celery", "faults", "--json")
+    assert (done.code, done.json, {*project.jobs()}) == (0, dry.json, {*rows}), (
+        "they are jobs all the same: the app may be mended"
+    )
+    people = project.lockbeat("celery", "faults", "--dry-run").out
+    assert "the app has no task" in " ".join(people.split())
+
+
 def test_the_entries_that_redbeat_keeps(project: Project) -> None:
     (project.folder / "proj.py").write_text(f"{APP}\napp.conf.beat_schedule = {{'static': {{'task': 't', 'schedule': 9.0}}}}\n")
     project.python("""

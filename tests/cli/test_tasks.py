@@ -390,6 +390,8 @@ def test_redrive_lets_the_dead_of_one_queue_be_tried_again(lockbeat: Lockbeat, s
 
     first, *_ = using(store, fill)
     assert lockbeat("redrive", "--url", store).out == "no dead tasks in queue default; mail has 3\n"
+    dry = lockbeat("redrive", "--queue", "mail", "--dry-run", "--url", store)
+    assert dry.out == "3 dead tasks of queue mail would wait again, with all attempts\n"
     one = lockbeat("redrive", "--queue", "mail", "--limit", "1", "--url", store)
     assert one.out == "1 dead task of queue mail waits again, with all attempts\n"
     assert ids(lockbeat("tasks", "--state", "waiting", "--url", store, "--json").json["tasks"]) == [first]
@@ -398,6 +400,8 @@ def test_redrive_lets_the_dead_of_one_queue_be_tried_again(lockbeat: Lockbeat, s
 
 
 def test_purge_forgets_what_has_ended(lockbeat: Lockbeat, busy: str) -> None:
+    dry = lockbeat("purge", "--queue", "mail", "--dry-run", "--url", busy, "--json").json
+    assert dry == {"queue": "mail", "state": None, "purged": 2, "dry_run": True}
     only = lockbeat("purge", "--queue", "mail", "--state", "done", "--yes", "--url", busy)
     assert only.out == "forgot 1 done task of queue mail\n"
     assert lockbeat("purge", "--yes", "--url", busy).out == "forgot 0 ended tasks of queue default\n"

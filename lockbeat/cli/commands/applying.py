@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lockbeat.cli._command import LOOK, Yes, command, make_sure
+from lockbeat.cli._command import LOOK, DryRun, Yes, command, make_sure
 from lockbeat.cli._errors import Problem, Usage
 from lockbeat.cli._jobfile import job_of, read_jobs
 from lockbeat.cli._output import Answer, clock, fields, several
@@ -89,7 +89,7 @@ def apply(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Jobs as JSON or, in a .toml, as TOML; -: JSON from stdin.")],
     origin: Origin,
     prune: Annotated[bool, typer.Option("--prune", help="Remove the jobs of this origin that are not in it.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    dry_run: DryRun = False,
     take_over: TakeOver = False,
     yes: Yes = False,
 ) -> Answer:

@@ -10,12 +10,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lockbeat.cli._command import LOOK, By, JobName, Yes, command, make_sure
+from lockbeat.cli._command import LOOK, By, DryRun, JobName, Yes, command, make_sure
 from lockbeat.cli._entries import ago_or_at, instant_at
 from lockbeat.cli._errors import Problem, Usage, until_signalled
 from lockbeat.cli._output import Answer, Cell, Table, clock, fields, is_terminal, several, styled
 from lockbeat.cli._store import Where
-from lockbeat.cli.commands.control import DryRun, Reason
+from lockbeat.cli.commands.control import Reason
 from lockbeat.cli.commands.jobs import nobody_runs
 from lockbeat.client import Lockbeat
 from lockbeat.errors import UnknownJob

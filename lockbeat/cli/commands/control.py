@@ -1,4 +1,4 @@
-"""pause, resume, skip-next, trigger, changes: a person steps in."""
+"""pause, resume, skip-next, trigger, delete, changes: a person steps in."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from lockbeat.cli._command import LOOK, By, JobName, command
+from lockbeat.cli._command import LOOK, By, DryRun, JobName, Yes, command, make_sure
 from lockbeat.cli._entries import ago_or_at, instant_at
 from lockbeat.cli._errors import Problem, Usage
 from lockbeat.cli._output import Answer, Table, clock, fields, iso, say, several
-from lockbeat.cli._store import each
+from lockbeat.cli._store import Where, each
 from lockbeat.cli.commands.tasks import params_of
 from lockbeat.client import Lockbeat
 from lockbeat.jobs import Change, JobState, Resumed
 from lockbeat.jobs.control import CALLED, PAUSE, RETIRED
 from lockbeat.monitor import instances
+from lockbeat.tasks import Spawned
 from lockbeat.triggers import ByHand, Called, upcoming
 from lockbeat.values.durations import instant
 
@@ -28,7 +29,6 @@ Every = Annotated[bool, typer.Option("--all", help="Every job.")]
 OfQueue = Annotated[str | None, typer.Option("--queue", metavar="QUEUE", help="Every job of this queue.")]
 Tag = Annotated[str | None, typer.Option(metavar="TAG", help="Every job with this tag.")]
 Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="For those who look later.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 Until = Annotated[
     str | None, typer.Option(metavar="WHEN", help="30m, 24h: so long from now; or 2030-01-31T12:00:00.", parser=ago_or_at)
 ]
@@ -186,23 +186,107 @@ async def skip_next(
 @command(LOOK)
 async def trigger(
     lb: Lockbeat,
-    job: JobName,
+    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="Name of the job.")] = None,
     params: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PARAMS", help='`run.params`, as JSON: \'{"to": "ann"}\'; -: from stdin.'),
+        typer.Argument(metavar="[PARAMS]", help='`run.params`, as JSON: \'{"to": "ann"}\'; -: from stdin.'),
     ] = None,
+    every: Every = False,
+    queue: OfQueue = None,
+    tag: Tag = None,
     overlap: Annotated[str | None, typer.Option(metavar="allow", help="Also while a task of it has not ended.")] = None,
     reason: Reason = None,
     by: By = None,
+    dry_run: DryRun = False,
 ) -> Answer:
-    """Run a job now, beside its slots."""
+    """Run a job now, beside its slots.
+
+    Or each of a tag, of a queue, or all.
+    """
+    many = every or queue is not None or tag is not None
+    words = [*filter(None, [job]), *(params or [])] if many else params or []
+    said = params_of("trigger", "--tag TAG" if many else job or "JOB", words)
+    states = await _chosen(lb, None if many or job is None else [job], every, queue, tag, _can_not_be_triggered)
     how = cast("Any", overlap)  # `trigger` looks at it
-    spawned = await lb.jobs.trigger(job, params_of("trigger", job, params or []), overlap=how, reason=reason, by=by)
-    if not spawned.created:
-        raise Problem(f"nothing was triggered: {spawned.task_id} has not ended; --overlap allow runs beside it")
-    queue, living = (await lb.jobs.get(job)).job.queue, await instances(lb.store)
-    nobody = "" if any(queue in instance.queues for instance in living) else f"no instance serves queue {queue!r}"
-    return Answer({"job": job, "task_id": spawned.task_id}, f"triggered {spawned.task_id}", nobody)
+
+    async def one(state: JobState) -> tuple[JobState, Spawned | None]:
+        name = state.job.name
+        return state, None if dry_run else await lb.jobs.trigger(name, said, overlap=how, reason=reason, by=by)
+
+    done, living = await each(states, one), await instances(lb.store)
+    served = {each_queue for instance in living for each_queue in instance.queues}
+    unserved = sorted({state.job.queue for state in states} - served)
+    nobody = f"no instance serves queue {', '.join(map(repr, unserved))}" if unserved else ""
+    if not many and not dry_run:
+        [(_, spawned)] = done
+        assert spawned is not None
+        if not spawned.created:
+            raise Problem(f"nothing was triggered: {_is_under_way(spawned)}; --overlap allow runs beside it")
+        return Answer({"job": job, "task_id": spawned.task_id}, f"triggered {spawned.task_id}", nobody)
+    return Answer(
+        [
+            {
+                "job": state.job.name,
+                "task_id": spawned and spawned.task_id,
+                "triggered": spawned is not None and spawned.created,
+                "dry_run": dry_run,
+            }
+            for state, spawned in done
+        ],
+        [_triggered(state, spawned) for state, spawned in done] or "no job to trigger",
+        nobody,
+    )
+
+
+def _can_not_be_triggered(state: JobState) -> str:
+    return RETIRED if state.retired_at is not None else CALLED if isinstance(state.job.trigger, Called) else ""
+
+
+def _is_under_way(spawned: Spawned) -> str:
+    return f"{spawned.task_id} has not ended"
+
+
+def _triggered(state: JobState, spawned: Spawned | None) -> str:
+    if spawned is None:
+        return f"would trigger {state.job.name}"
+    return f"triggered {spawned.task_id}" if spawned.created else f"not {state.job.name}: {_is_under_way(spawned)}"
+
+
+@command(LOOK)
+def delete(
+    where: Where,
+    jobs: Names = None,
+    every: Every = False,
+    queue: OfQueue = None,
+    tag: Tag = None,
+    by: By = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+) -> Answer:
+    """Forget jobs and their ledgers.
+
+    Asks first where they are not named, unless --yes. An instance that declares one in code does so again when it starts.
+    """
+    many = every or queue is not None or tag is not None
+    names = [*dict.fromkeys(jobs or ())]
+    if many or dry_run or not names:
+        names = [state.job.name for state in where.ask(lambda lb: _chosen(lb, jobs, every, queue, tag, lambda _: ""))]
+    if dry_run:
+        return Answer(
+            [{"job": name, "dry_run": True} for name in names],
+            [f"would delete {name} and its ledger" for name in names] or "no job to delete",
+        )
+    if many and names:
+        question = f"Forget {several(len(names), 'job')}, and what their ledgers say?"
+        make_sure(yes, question, "nothing was deleted", without_terminal="this forgets jobs and their ledgers")
+    done = dict(zip(names, where.ask(lambda lb: each(names, lambda name: lb.jobs.delete(name, by=by))), strict=True))
+    deleted = [name for name in names if done[name]]
+    if not many and (missing := [name for name in names if not done[name]]):
+        rest = f"; deleted: {', '.join(deleted)}" if deleted else ""
+        raise Problem(f"no job named {', '.join(map(repr, missing))}{rest}")
+    lines = [f"deleted {name} and its ledger" for name in deleted] or ["no job to delete"]
+    one = not many and len(names) == 1
+    return Answer({"job": names[0]} if one else [{"job": name, "dry_run": False} for name in deleted], lines)
 
 
 @command(LOOK)

@@ -147,6 +147,8 @@ def _import(where: Where, source: str, target: str, take_over: bool, dry_run: bo
     for entry in found:
         if entry.left:
             complain(f"{entry.name} is left: {entry.left}")
+        for fault in entry.faults:
+            complain(f"{entry.name}: {fault}")
     return Answer([_row(entry) for entry in found], [Table([_cells(entry) for entry in found], wraps=["NOTES"])])
 
 
@@ -161,11 +163,12 @@ def _row(entry: Entry) -> dict[str, Any]:
         "paused": entry.paused or None,
         "left": entry.left or None,
         "notes": list(entry.notes),
+        "faults": list(entry.faults),
     }
 
 
 def _cells(entry: Entry) -> dict[str, str]:
     said = "left" if entry.job is None else "paused" if entry.paused else "job"
     schedule = "-" if entry.job is None else str(entry.job.trigger)
-    notes = "; ".join(filter(None, (entry.paused, *entry.notes)))
+    notes = "; ".join(filter(None, (entry.paused, *entry.notes, *entry.faults)))
     return {"ENTRY": entry.name, "BECOMES": said, "SCHEDULE": schedule, "TASK": entry.task or "-", "NOTES": notes or "-"}

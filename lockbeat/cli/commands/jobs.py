@@ -9,9 +9,9 @@ from typing import Annotated, get_args
 import typer
 
 from lockbeat.calendars import read_view
-from lockbeat.cli._command import LOOK, By, JobName, command
+from lockbeat.cli._command import LOOK, JobName, command
 from lockbeat.cli._entries import ENTRY
-from lockbeat.cli._errors import Problem, Usage
+from lockbeat.cli._errors import Usage
 from lockbeat.cli._output import Answer, Cell, Table, clock, fields, styled
 from lockbeat.cli._store import each
 from lockbeat.client import Lockbeat
@@ -262,14 +262,3 @@ async def nobody_runs(lb: Lockbeat, jobs: Sequence[Job]) -> str:
         if not any(job.function in instance.tasks or len(instance.tasks) >= MOST_FUNCTIONS for instance in serving):
             return f"no instance that serves queue {job.queue!r} has a function {job.function!r}"
     return ""
-
-
-@command(LOOK)
-async def delete(lb: Lockbeat, job: JobName, by: By = None) -> Answer:
-    """Forget a job and its ledger.
-
-    An instance that declares it in code does so again when it starts.
-    """
-    if not await lb.jobs.delete(job, by=by):
-        raise Problem(f"no job named {job!r}")
-    return Answer({"job": job}, f"deleted {job} and its ledger")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lockbeat.cli._command import TASKS, Limit, OnlyQueue, Queue, TaskId, Yes, command, make_sure
+from lockbeat.cli._command import TASKS, DryRun, Limit, OnlyQueue, Queue, TaskId, Yes, command, make_sure
 from lockbeat.cli._errors import Problem, Usage
 from lockbeat.cli._output import Answer, Cell, Table, ago, clock, fields, first_line, more_than, several, styled
 from lockbeat.cli._store import Where
@@ -32,6 +32,8 @@ TASK = (
 )
 LONG = 100
 """Characters of JSON that are shown in one line."""
+MOST_COUNTED = 1_000_000
+"""Ended tasks that `purge --dry-run` counts."""
 
 
 def queue_rows(queues: Sequence[QueueLoad]) -> list[dict[str, Cell]]:
@@ -285,17 +287,23 @@ async def redrive(
     lb: Lockbeat,
     queue: Queue = "default",
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="How many; else all.")] = None,
+    dry_run: DryRun = False,
 ) -> Answer:
     """Let a queue's dead tasks be tried again.
 
     The oldest first, each with all its attempts anew.
     """
-    count = await lb.tasks.redrive(queue, limit)
-    told = f"{several(count, 'dead task')} of queue {queue} wait{'s' * (count == 1)} again, with all attempts"
+    if dry_run:
+        there = (await lb.tasks.counts(queue)).dead
+        count = there if limit is None else min(there, limit)
+        told = f"{several(count, 'dead task')} of queue {queue} would wait again, with all attempts"
+    else:
+        count = await lb.tasks.redrive(queue, limit)
+        told = f"{several(count, 'dead task')} of queue {queue} wait{'s' * (count == 1)} again, with all attempts"
     if not count:
         others = [f"{load.queue} has {load.dead}" for load in (await overview(lb.store)).queues if load.dead]
         told = f"no dead tasks in queue {queue}{'; ' * bool(others)}{', '.join(others)}"
-    return Answer({"queue": queue, "redriven": count}, told)
+    return Answer({"queue": queue, "redriven": count, **({"dry_run": True} if dry_run else {})}, told)
 
 
 @command(TASKS)
@@ -303,12 +311,22 @@ def purge(
     where: Where,
     queue: Queue = "default",
     state: Annotated[EndState | None, typer.Option(metavar="STATE", help="Only done, dead or cancelled ones.")] = None,
+    dry_run: DryRun = False,
     yes: Yes = False,
 ) -> Answer:
     """Forget a queue's tasks that have ended.
 
     Asks first, unless --yes.
     """
+    states: list[EndState] = [state] if state else ["done", "dead", "cancelled"]
+
+    async def ended(lb: Lockbeat) -> int:
+        return sum([len(await lb.tasks.list(queue, state=one, limit=MOST_COUNTED)) for one in states])
+
+    if dry_run:
+        count = where.ask(ended)
+        told = f"would forget {several(count, (state or 'ended') + ' task')} of queue {queue}"
+        return Answer({"queue": queue, "state": state, "purged": count, "dry_run": True}, told)
     question = f"Forget the tasks of queue {queue} that are {state or 'done, dead or cancelled'}?"
     if not yes and state in (None, "dead") and (gone := where.ask(lambda lb: lb.tasks.counts(queue)).dead):
         question += (
