@@ -8,14 +8,14 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from lockbeat.cli._command import app
 from lockbeat.cli._errors import Problem, only_error
 from lockbeat.cli._output import complain, is_terminal, show_utc
-from lockbeat.cli._settings import configure
+from lockbeat.cli._settings import configure, source
 from lockbeat.errors import InvalidArgument, LockbeatError
 from lockbeat.values.visible import visible
 
@@ -61,6 +61,18 @@ def _stand_in() -> None:
             setattr(sys, name, open(fd, mode, closefd=False))  # noqa: SIM115 - for as long as the process lives
 
 
+def _name(param: Any) -> str:
+    """An option as it is typed, without its dashes."""
+    return str(max(param.opts, key=len)).lstrip("-")
+
+
+def _blamed(command: Any, words: Sequence[str], problem: str) -> str:
+    """A problem that begins with the name of an option. If nobody typed that, it begins with the variable or the file."""
+    name, colon, rest = problem.partition(": ")
+    said = source(command, words, name) if colon and " " not in name else None
+    return f"{said}: {rest}" if said else problem
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
     _stand_in()
@@ -69,12 +81,15 @@ def main(args: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name may hold what the terminal's encoding lacks
     command = typer.main.get_command(app)
+    words = sys.argv[1:] if args is None else list(args)
     try:
         configure(command)
         code = command.main(None if args is None else list(args), prog_name="lockbeat", standalone_mode=False)
         sys.stdout.flush()
     except _CLICK_USAGE as problem:
         context = getattr(problem, "ctx", None)
+        if (param := getattr(problem, "param", None)) is not None and (said := source(command, words, _name(param))):
+            problem.param_hint = f"'{said}'"  # type: ignore[attr-defined] # nobody typed the option that it would name
         path = context.command_path if context is not None else "lockbeat"
         message = problem.format_message().replace("Value error, ", "")  # type: ignore[attr-defined]
         complain(f"{message.rstrip('.')} (see {path} --help)")
@@ -89,10 +104,10 @@ def main(args: Sequence[str] | None = None) -> int:
         found = only_error(error)
         if isinstance(found, Problem):
             sys.stderr.write(visible(found.details, keep="\n\t"))
-            complain(str(found))
+            complain(_blamed(command, words, str(found)))
             return found.code
         if isinstance(found, LockbeatError):
-            complain(str(found))
+            complain(_blamed(command, words, str(found)))
             return 2 if isinstance(found, InvalidArgument) else 1
         sys.stderr.write(visible(traceback.format_exc(), keep="\n\t"))
         return 1

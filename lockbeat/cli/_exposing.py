@@ -58,7 +58,7 @@ def exposed(beat: Beat, ports: Ports) -> Iterator[None]:
     if ports.health is None and ports.metrics is None and "NOTIFY_SOCKET" not in os.environ:
         yield
         return
-    from lockbeat.health.http import Listener, Page, probes
+    from lockbeat.health.http import Listener, Page, probes, sparing
     from lockbeat.health.watch import Watch
 
     pages: dict[int, dict[str, Callable[[], Page]]] = {}
@@ -73,7 +73,7 @@ def exposed(beat: Beat, ports: Ports) -> Iterator[None]:
             "/metrics": lambda: Page(metrics.text(), TEXT),
             "/metrics/store": lambda: Page(metrics.store_text_from_thread(), TEXT),
         }
-        pages.setdefault(ports.metrics, {}).update(ours)
+        pages.setdefault(ports.metrics, {}).update(sparing(ours))
     with contextlib.ExitStack() as stack:
         stack.enter_context(Watch(beat.health))
         for port, answered in pages.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +93,21 @@ def _inner(defaults: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
     for word in path:
         defaults = defaults.setdefault(word, {})
     return defaults
+
+
+def source(command: Any, args: Sequence[str], name: str) -> str | None:
+    """Where a command's option of that name comes from, if nobody typed it: "$LOCKBEAT_..." or the file. None: from elsewhere."""
+    name = name.lstrip("-").replace("_", "-")
+    words = [word for word in args if not word.startswith("-")]
+    found = [option for option in options(command) if option.name == name and words[: len(option.path)] == [*option.path]]
+    if not found or any(word.partition("=")[0] in found[0].param.opts for word in args):
+        return None
+    for one in found[0].variables:
+        if os.environ.get(one):
+            return f"${one}"
+    path, table = configured()
+    in_file = any(words == found[0].path and one.replace("_", "-") == name for words, one, _ in _leaves(table))
+    return f"{name} in [tool.lockbeat.{'.'.join(found[0].path)}] of {path}" if in_file else None
 
 
 def said(command: Any) -> Iterator[tuple[str, Any, str]]:

@@ -24,6 +24,8 @@ log = logging.getLogger("lockbeat")
 LOOPBACK = "127.0.0.1"
 AT_ONCE = 32
 """Requests that are answered at a time; for one more, who has been slowest to ask is hung up on."""
+FEW = 8
+"""Of these so many may be for what takes long, such as metrics of a store that does not answer."""
 SLOW = 5.0
 """Seconds in which a request has to be read, and an answer to be taken."""
 
@@ -47,6 +49,24 @@ def probes(health: Health) -> dict[str, Callable[[], Page]]:
         return answer
 
     return {"/livez": page(health.live), "/readyz": page(health.ready), "/startupz": page(health.started)}
+
+
+def sparing(pages: Mapping[str, Callable[[], Page]], most: int = FEW) -> dict[str, Callable[[], Page]]:
+    """The same pages, of which so many are answered at a time: what takes long leaves places to the others at its port."""
+    places = threading.BoundedSemaphore(most)
+
+    def spared(page: Callable[[], Page]) -> Callable[[], Page]:
+        def answer() -> Page:
+            if not places.acquire(blocking=False):
+                return Page(b"too many are asking at a time\n", "text/plain; charset=utf-8", 503)
+            try:
+                return page()
+            finally:
+                places.release()
+
+        return answer
+
+    return {path: spared(page) for path, page in pages.items()}
 
 
 class Listener:

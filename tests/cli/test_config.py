@@ -112,6 +112,48 @@ def test_commands_go_by_it(lockbeat: Lockbeat, write: Write, store: str, monkeyp
     }
 
 
+@pytest.mark.parametrize(
+    ("command", "variable", "value"),
+    [
+        ("check", "LOCKBEAT_HEALTH_PORT", "many"),
+        ("check", "LOCKBEAT_CHECK_HEALTH_PORT", "70000"),
+        ("check", "LOCKBEAT_CHECK_TIMEOUT", "soon"),
+        ("run jobs.py:beat", "LOCKBEAT_METRICS_PORT", "0"),
+        ("run jobs.py:beat", "LOCKBEAT_RUN_HEALTH_LIMIT", "soon"),
+        ("run jobs.py:beat", "LOCKBEAT_RUN_LOG_FORMAT", "xml"),
+        ("worker jobs.py:beat", "LOCKBEAT_WORKER_CONCURRENCY", "0"),
+        ("run jobs.py:beat", "LOCKBEAT_CONCURRENCY", "0"),
+        ("run jobs.py:beat", "LOCKBEAT_GRACE", "soon"),
+        ("ls", "LOCKBEAT_LS_LIMIT", "few"),
+        ("ls", "LOCKBEAT_NAMESPACE", "{"),
+        ("demo", "LOCKBEAT_DEMO_INSTANCES", "99"),
+        ("calendar put days --country DE", "LOCKBEAT_CALENDAR_PUT_YEARS", "soon"),
+    ],
+)
+def test_a_wrong_value_of_the_environment_is_named_by_its_variable(
+    lockbeat: Lockbeat, write: Write, store: str, monkeypatch: pytest.MonkeyPatch, command: str, variable: str, value: str
+) -> None:
+    write(f'[tool.lockbeat]\nurl = "{store}"\n').with_name("jobs.py").write_text(
+        "from lockbeat import Beat\nbeat = Beat()\nbeat.every(60, name='job')(print)\n"
+    )
+    monkeypatch.setenv(variable, value)
+    said = lockbeat(*command.split())
+    assert said.code == 2, said
+    assert f"${variable}" in said.err
+    assert "--health" not in said.err
+
+
+def test_a_wrong_value_of_the_file_is_named_by_its_place_and_one_that_was_typed_by_its_option(
+    lockbeat: Lockbeat, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write('[tool.lockbeat.check]\ntimeout = "soon"\n')
+    lockbeat("check", "--health-port", "1").refuses(2, f"timeout in [tool.lockbeat.check] of {path}")
+    monkeypatch.setenv("LOCKBEAT_CHECK_TIMEOUT", "later")
+    lockbeat("check", "--health-port", "1").refuses(2, "$LOCKBEAT_CHECK_TIMEOUT")
+    lockbeat("check", "--health-port", "1", "--timeout", "never").refuses(2, "'--timeout'")
+    lockbeat("check", "--health-port", "1", "--timeout=never").refuses(2, "'--timeout'")
+
+
 def test_config_shows_what_a_beat_says_of_itself_and_hides_passwords(
     lockbeat: Lockbeat, module: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,9 +7,11 @@ import os
 import select
 import signal
 import socket
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -17,7 +19,7 @@ from typing import Any
 import pytest
 
 from lockbeat.health import Health
-from lockbeat.health.http import AT_ONCE, Listener, probes
+from lockbeat.health.http import AT_ONCE, FEW, Listener, Page, probes, sparing
 from tests.cli.conftest import Lockbeat, Process, Start, wait_until
 from tests.conftest import needs
 from tests.servers import Server, free_port
@@ -270,6 +272,27 @@ def test_the_environment_says_the_port_once_for_all(lockbeat: Lockbeat, monkeypa
 
 
 # -- the listener
+
+
+def test_scrapes_that_take_long_leave_places_to_probes_at_the_same_port() -> None:
+    may, asked = threading.Event(), threading.Semaphore(0)
+
+    def waits() -> Page:
+        asked.release()
+        assert may.wait(60)
+        return Page(b"{}")
+
+    with Listener(probes(Health()) | sparing({"/metrics/store": waits}), 0) as listener:
+        probe = Probes(listener.port)
+        with ThreadPoolExecutor(FEW) as scraping:
+            scrapes = [scraping.submit(probe, "/metrics/store", 60) for _ in range(FEW)]
+            assert all(asked.acquire(timeout=60) for _ in range(FEW))
+            with pytest.raises(ValueError, match="Expecting value"):  # what it says is no JSON
+                probe("/metrics/store")
+            assert probe("/livez")[0] == 200
+            may.set()
+            assert [scrape.result(60)[0] for scrape in scrapes] == [200] * FEW
+    assert not asked.acquire(blocking=False), "the ninth was refused"
 
 
 def test_a_listener_answers_get_and_head_and_nothing_else() -> None:
