@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, settings
 from lockbeat import Lockbeat
 from lockbeat.connection._memory import memory_server
 from lockbeat.store.keys import KEYS
-from tests import servers
+from tests import quick_lua, servers
 from tests.servers import Server
 
 PATIENCE = 30.0
@@ -49,6 +49,8 @@ settings.register_profile(
 )
 settings.register_profile("explore", settings.get_profile("same"), derandomize=False)
 settings.load_profile("same")
+
+quick_lua.install()
 
 _numbers = itertools.count(1)
 _run = secrets.token_hex(2)

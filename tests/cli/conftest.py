@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import signal
@@ -17,12 +18,16 @@ from typing import Any
 
 import pytest
 import redis
+import typer
 
 from lockbeat import Lockbeat as Client
 from lockbeat.cli import main
 from lockbeat.embedded import EmbeddedServer
 
 ROOT = Path(__file__).parents[2]
+# A process reads the signatures of all commands once (three times); here thousands of commands are run in one.
+_signatures = functools.cache(typer.main.get_params_from_function)  # type: ignore[attr-defined]
+typer.main.get_params_from_function = _signatures  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
