@@ -124,6 +124,11 @@ class Calls:
         self._targets.clear()
         self._durable_targets.clear()
 
+    def doubt(self) -> None:
+        """A thread was stopped in the midst of a call: what it was at is given up, and the lines are made anew."""
+        for place, wire in self._wires.items():
+            wire.doubt(target for (_, shard), (_, target) in self._targets.items() if self.place(shard) == place)
+
     def hurry(self, timeout: float) -> None:
         """Give up connections sooner, or later, than after `timeout`; see `Wire.hurry`."""
         if timeout != self._patience:

@@ -94,8 +94,7 @@ class Listener:
 
     async def ready(self) -> None:
         """Wait until the store would reach us. Raises StoreUnavailable when that takes longer than the timeout."""
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="lockbeat listener")
+        self._start()
         if self._subscribed.is_set():
             return
         try:
@@ -113,6 +112,18 @@ class Listener:
         """The store has met nobody on the other end of our channel: subscribe anew, unless we have just done so."""
         if self._link is not None and asyncio.get_running_loop().time() > self._since + SETTLED:
             self._moved.set()
+
+    def begin_anew(self) -> None:
+        """A thread was stopped in the midst of a turn of the loop, perhaps one of ours."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+            self._subscribed.clear()
+            self._start()
+
+    def _start(self) -> None:
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="lockbeat listener")
 
     async def _run(self) -> None:
         loop, pace = asyncio.get_running_loop(), Pace()

@@ -268,6 +268,11 @@ class Store(Calls):
         if (listener := self._listeners.get(self.place(shard))) is not None:
             listener.doubt()
 
+    def doubt(self) -> None:
+        super().doubt()
+        for listener in self._listeners.values():
+            listener.begin_anew()
+
     def _follow(self, place: int) -> None:
         if (listener := self._listeners.get(place)) is not None:
             listener.follow()

@@ -199,6 +199,21 @@ class Wire:
             kind: Trouble = "script" if isinstance(error, ScriptError) else "refused"
             self.traffic.errors["unavailable" if isinstance(error, StoreUnavailable) else kind] += 1
 
+    def doubt(self, targets: Iterable[Target]) -> None:
+        """A thread was stopped in the midst of a call for one of these: what it was at is given up, and the line made anew."""
+        reason = "a thread was stopped in the midst of a call"
+        for target in targets:
+            if target.batch is not None and target.batch not in self._waiting:
+                target.batch.fail(StoreUnavailable(reason))
+                target.batch = None
+        self._scheduled = False
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
+        if self.line is not None:
+            self.line.drop(reason)
+        self._wake()
+
     def name_the_key(self, batch: Batch, error: LockbeatError) -> None:
         """Fail a batch of which a key is of another type than ours; the server does not say which: ask for the types."""
         assert batch.target is not None
@@ -286,7 +301,8 @@ class Wire:
                 if self.moved is not None:
                     self.moved()
         finally:
-            self._connecting = self._limit = None
+            if self._connecting is asyncio.current_task():
+                self._connecting = self._limit = None
         self._flush()
 
     def _fail_waiting(self, error: LockbeatError) -> None:

@@ -18,7 +18,8 @@ from lockbeat.errors import LeaseLost
 from lockbeat.leases.keeper import OVERDUE
 from lockbeat.leases.lease import Lease, monotonic
 from lockbeat.process import forks
-from lockbeat.sync.portal import CLOSED, Call, Cut, Portal
+from lockbeat.sync.portal import Portal
+from lockbeat.sync.turning import CLOSED, Call, Cut
 from lockbeat.sync.verbs import Verbs, blocking
 
 log = logging.getLogger("lockbeat")

@@ -15,7 +15,8 @@ from lockbeat.process import forks
 from lockbeat.store.durable import Durability
 from lockbeat.sync.blocks import Lock, OnLoss
 from lockbeat.sync.holders import Claims, Locks
-from lockbeat.sync.portal import CLOSED, Portal
+from lockbeat.sync.portal import Portal
+from lockbeat.sync.turning import CLOSED
 from lockbeat.sync.verbs import Calendars, Fenced, Jobs, Tasks
 from lockbeat.values.durations import Seconds
 
@@ -77,6 +78,7 @@ class Lockbeat:
         )
         self._namespace = self._make().namespace  # or says what is wrong with the arguments, here and now
         self._url, self._timeout = url, float(settings.all_found(timeout=timeout)["timeout"].value)
+        self._watched = stall is not None  # in one thread, of which it is said where that stands
         self._opened: Opened | None = None
         self._entered: int | None = None  # in which process
         self._closed = False
@@ -142,6 +144,7 @@ class Lockbeat:
         if self._opened is not None:
             _kept.append(self._opened)
         new.portal.settle, new.portal.events = partial(_heard, new.lb), new.lb.events
+        new.portal.doubt, new.portal.lends = partial(_doubt, new.lb), not self._watched
         self._opened = new
         return new
 
@@ -204,6 +207,11 @@ async def _heard(lb: client.Lockbeat) -> None:
     """Wait until every server has answered what was sent so far."""
     if lb.is_open:
         await lb.store.on_every_shard(lb.store.server_ms)
+
+
+def _doubt(lb: client.Lockbeat) -> None:
+    if lb.is_open:
+        lb.store.doubt()
 
 
 async def _leave(lb: client.Lockbeat) -> None:

@@ -1,4 +1,9 @@
-"""The portal: an event loop in a thread of its own, and calls into it that block their own thread alone."""
+"""The portal: an event loop in a thread of its own, and calls into it that block their own thread alone.
+
+Going to another thread and back costs a call more than all the rest. So where one caller comes after the other, the thread lends
+the loop: who calls turns it, as its leader, until its own call is over. As soon as two calls meet, or nobody has called for a
+moment, the thread has it again. Whoever turns the loop holds one lock meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +11,17 @@ import asyncio
 import contextlib
 import contextvars
 import logging
-import selectors
-import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from lockbeat.errors import LockbeatError, StoreError
+from lockbeat.errors import LockbeatError
 from lockbeat.events import Hooks
 from lockbeat.process import forks
+from lockbeat.sync.calm import Calm
+from lockbeat.sync.turning import Call, Loop, Waiting
 
 log = logging.getLogger("lockbeat")
 T = TypeVar("T")
@@ -26,118 +31,8 @@ SETTLE = 1.0
 WIND_UP = 1.0
 """Seconds that tasks get to end when the loop does."""
 
-MOST_UNSEEN = 8
-"""Turns of the loop in a row that look for nothing new, as long as there is something to do."""
-CLOSED = "this client was closed"
-
-
-class Cut(StoreError):
-    """A call was cancelled in the loop."""
-
-
-class Call:
-    """One call: what is asked for, and what came of it."""
-
-    __slots__ = ("_ended", "ask", "begun", "context", "on_end", "over", "problem", "result", "task", "undo", "wait")
-
-    def __init__(
-        self,
-        ask: Callable[[], Awaitable[Any]],
-        undo: Callable[[], Awaitable[Any]] | None = None,
-        on_end: Callable[[], None] | None = None,
-    ) -> None:
-        self.ask = ask
-        self.undo = undo
-        """Takes back what was done, for a caller who was interrupted and never gets to know of it."""
-        self.on_end = on_end
-        self._ended = threading.Lock()
-        self._ended.acquire()
-        self.wait = self._ended.acquire
-        """Returns once it has ended; to one caller alone."""
-        self.context: contextvars.Context | None = None
-        """Of the caller, where it is to go along; a copy of it costs each call some time."""
-        self.begun = self.over = False
-        self.task: asyncio.Task[None] | None = None
-        self.result: Any = None
-        self.problem: BaseException | None = None
-
-    async def run(self) -> None:
-        """Whatever it ends with is its caller's: nothing is raised through the loop."""
-        self.begun = True
-        try:
-            self.result = await self.ask()
-        except asyncio.CancelledError:
-            self.problem = Cut(CLOSED)
-        except BaseException as problem:  # noqa: BLE001 - raised again in the caller's thread
-            self.problem = problem
-        self.over = True
-
-    def end(self) -> None:
-        """Tell the caller that it is over."""
-        self._ended.release()
-        if self.on_end is not None:
-            self.on_end()
-
-    def refuse(self) -> None:
-        """It was never begun, or cancelled before its first step."""
-        if not self.over:
-            self.problem, self.over = Cut(CLOSED), True
-            self.end()
-
-
-class Waiting(selectors.DefaultSelector):
-    """What the loop waits with: it hears a bell that any thread may ring, and tells callers of what has ended.
-
-    A call takes the loop several turns. asyncio looks for news in each, which is a system call that lets go of the interpreter
-    and takes it back; here it does where there is nothing else to do, and every few turns. Callers are told at the very end,
-    just before the loop lets go of the interpreter: one that woke sooner would have to wait for it.
-    """
-
-    def __init__(self, heard: Callable[[], None]) -> None:
-        super().__init__()
-        self.ended: list[Call] = []
-        self._heard, self._unseen = heard, 0
-        self._ear, self._bell = socket.socketpair()
-        for end in (self._ear, self._bell):
-            end.setblocking(False)
-        self._key = self.register(self._ear, selectors.EVENT_READ)
-
-    def ring(self) -> bool:
-        """Have `heard` called in the loop. False: it is closed."""
-        try:
-            self._bell.send(b"!")
-        except BlockingIOError:
-            pass  # it has been rung many times, and will be heard
-        except OSError:
-            return False
-        return True
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout == 0 and not self.ended and self._unseen < MOST_UNSEEN:
-            self._unseen += 1
-            return []
-        self._unseen = 0
-        self.tell()
-        events = super().select(timeout)
-        for at, (key, _) in enumerate(events):
-            if key is self._key:
-                self._ear.recv(4096)
-                del events[at]
-                self._heard()
-                break
-        return events
-
-    def tell(self) -> None:
-        """Tell the callers of what has ended."""
-        ended, self.ended = self.ended, []
-        for call in ended:
-            call.end()
-
-    def close(self) -> None:
-        self.tell()
-        super().close()
-        self._bell.close()
-        self._ear.close()
+MOMENT = 0.01
+"""Seconds without a call, or two times that, after which its thread turns the loop again."""
 
 
 class Portal:
@@ -148,15 +43,30 @@ class Portal:
     """
 
     def __init__(self) -> None:
-        self._waiting = Waiting(self._begin)
-        self.loop = asyncio.SelectorEventLoop(self._waiting)
+        self._waiting = Waiting(self._begin, self._stop, self._lend)
+        self.loop = Loop(self._waiting)
+        self.loop.roused, self.loop.stray = self._call_back, self._stray
         self.settle: Callable[[], Awaitable[Any]] | None = None
         """Waits until the store has heard all that was sent so far."""
+        self.doubt: Callable[[], None] | None = None
+        """Called when a thread that turned the loop was stopped within it: what it was at may be half done."""
         self.events: Hooks | None = None
-        """Those of the client; they say whether calls are traced."""
+        """Those of the client; they say whether calls are traced, and whether functions of the program's run in the loop."""
+        self.lends = True
+        """Whether callers may turn the loop."""
         self._posted: deque[Call] = deque()
         self._begun: set[Call] = set()
         self._closed = self._roused = False
+        self._turning = threading.Lock()
+        """Held by whoever turns the loop."""
+        self._lent = False
+        """Nobody turns it but its callers."""
+        self._used = False
+        """One has, since the thread last looked."""
+        self._wanted = threading.Lock()
+        self._wanted.acquire()
+        self._calm = Calm(self._waiting.ring)
+        self._strayed: BaseException | None = None
         self._generation = forks.generation
         self._main = threading.main_thread().ident
         self._thread = threading.Thread(target=self._turn, name="lockbeat sync", daemon=True)
@@ -181,7 +91,8 @@ class Portal:
         if self.events is not None and self.events.spans is not None:
             call.context = contextvars.copy_context()  # the span that is current
         try:
-            self.post(call)
+            if not self._lent or not self._lead(call):
+                self.post(call)
             call.wait()
             if call.problem is None:
                 return call.result  # type: ignore[no-any-return]  # nothing may come between: its caller owns the result now
@@ -202,14 +113,82 @@ class Portal:
         if not self._waiting.ring():
             self._roused = False  # first: whoever posts from now on finds out by itself
             self._refuse()
+        self._call_back()
 
     def _begin(self) -> None:
         """Begin what was posted."""
         self._roused = False
         while self._posted:
-            call = self._posted.popleft()
-            self._begun.add(call)
-            call.task = self.loop.create_task(self._run(call), context=call.context)
+            self._start(self._posted.popleft())
+
+    def _start(self, call: Call) -> None:
+        self._begun.add(call)
+        call.task = self.loop.create_task(self._run(call), context=call.context)
+
+    def _lead(self, call: Call) -> bool:
+        """Turn the loop in this thread, until the call is over or another is to begin. False: the call was not begun."""
+        if self._posted or asyncio._get_running_loop() is not None or not self._turning.acquire(blocking=False):
+            return False
+        waiting, self._strayed = self._waiting, None
+        begun = calm = False
+        try:
+            if self._lent and not self._closed and (calm := self._calm.begin()):
+                self._used = begun = True
+                waiting.leader, waiting.busy = call, False
+                self._start(call)
+                self.loop.run_forever()
+                if self._strayed is not None:
+                    raise self._strayed
+                if call.problem is not None and not isinstance(call.problem, Exception):
+                    self._suspect()
+        except BaseException:
+            self._suspect()
+            raise
+        finally:
+            waiting.leader = None
+            if waiting.ended:
+                waiting.tell()
+            self._turning.release()
+            if begun and (not call.over or self._begun or self._posted or waiting.busy):
+                self._call_back()
+            if calm:
+                self._calm.end()
+        return begun
+
+    def _suspect(self) -> None:
+        """Another thread has raised something in this one, perhaps in the midst of a turn. Once is enough."""
+        self.lends, self._waiting.busy = False, True
+        if self.doubt is not None:
+            self.loop.call_soon(self.doubt)
+
+    def _stray(self, problem: BaseException) -> bool:
+        """Whether what a callback has raised was meant for the leader, who is to have it."""
+        if self._waiting.leader is None:
+            return False
+        self._strayed = problem
+        self._stop()
+        return True
+
+    def _lend(self) -> bool:
+        """Let callers turn the loop, if nothing else is to be done in it."""
+        self._waiting.alone = 0
+        heard = self.events is not None and any(hook.heard for hook in self.events.all)
+        if self._begun or self._posted or self._closed or heard or not self.lends:
+            return False
+        self._wanted.acquire(blocking=False)  # of an earlier time
+        self._used = self._lent = True
+        self._stop()
+        return True
+
+    def _call_back(self) -> None:
+        """Have the thread turn the loop, if it has lent it."""
+        if self._lent:
+            self._lent = False
+            with contextlib.suppress(RuntimeError):  # somebody has
+                self._wanted.release()
+
+    def _stop(self) -> None:
+        self.loop.stop()
 
     async def _run(self, call: Call) -> None:
         # No callback of the task: it would cost each call another turn of the loop.
@@ -311,11 +290,22 @@ class Portal:
     def _turn(self) -> None:
         asyncio.set_event_loop(self.loop)
         while not self._closed:
-            try:
-                self.loop.run_forever()
-            except BaseException:  # asyncio lets a SystemExit out through the loop, whichever task raised it
-                log.exception("a function stopped the event loop of a client, and it is turned again")
-                time.sleep(0.05)  # if it is the loop itself that fails
+            with self._turning:
+                self._lent, self._waiting.alone = False, 0
+                self.loop.call_soon(self._begin)  # a leader may have heard the bell
+                try:
+                    self.loop.run_forever()
+                except BaseException:  # asyncio lets a SystemExit out through the loop, whichever task raised it
+                    log.exception("a function stopped the event loop of a client, and it is turned again")
+                    time.sleep(0.05)  # if it is the loop itself that fails
+            while self._lent and not self._posted and self._used:
+                self._used = False
+                if self._wanted.acquire(timeout=MOMENT):
+                    break
+        with self._turning:
+            self._end()
+
+    def _end(self) -> None:
         try:
             if left := asyncio.all_tasks(self.loop):
                 for task in left:

@@ -17,7 +17,7 @@ from anyio.abc import TaskStatus
 from lockbeat.errors import InvalidArgument, InvalidType, LockbeatError
 from lockbeat.process import forks
 from lockbeat.sync.client import Opened
-from lockbeat.sync.portal import Call, Cut
+from lockbeat.sync.turning import Call, Cut
 
 log = logging.getLogger("lockbeat")
 

@@ -14,7 +14,7 @@ from lockbeat.claims import Done
 from lockbeat.errors import ClaimBusy, LeaseLost, LockbeatError, LockTimeout
 from lockbeat.leases.keeper import GONE, OVERDUE
 from lockbeat.sync import Lock, Lockbeat
-from lockbeat.sync.portal import CLOSED
+from lockbeat.sync.turning import CLOSED
 from tests.conftest import PATIENCE, only
 from tests.sync.conftest import Blocking, hurry, in_thread, until, waiters
 

@@ -10,7 +10,8 @@ from functools import partial
 import pytest
 
 from lockbeat.errors import StoreError
-from lockbeat.sync.portal import Call, Portal
+from lockbeat.sync.portal import Portal
+from lockbeat.sync.turning import Call
 from tests.conftest import PATIENCE
 from tests.sync.conftest import in_thread, until
 
