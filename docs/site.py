@@ -124,7 +124,7 @@ def _commands() -> str:
 
     app = import_module("lockbeat.cli._app").app
     command = get_command(app)
-    context = command.make_context("lockbeat", [], resilient_parsing=True)
+    context: Any = command.make_context("lockbeat", [], resilient_parsing=True)
     text = get_docs_for_click(obj=command, ctx=context, name="lockbeat", title="Commands")
     return re.sub(r"(?ms)^\*\*Commands\*\*:$.*?(?=^#)", "", text)  # the headings list them, too
 

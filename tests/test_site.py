@@ -59,7 +59,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
             making = shared / "site.making"
             command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(making)]
             environment = os.environ | {"LOCKBEAT_SHOTS": str(shots), "NO_MKDOCS_2_WARNING": "1"}
-            done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+            done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=20 * PATIENCE)
             assert done.returncode == 0, done.stdout + done.stderr
             assert "Doc file" not in done.stderr, done.stderr  # of a link that leads out of the site mkdocs only says so
             making.rename(built)
@@ -193,9 +193,11 @@ def test_each_page_opens_in_a_browser_its_console_says_nothing_and_no_other_host
             foreign.append(request.url)
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"], timeout=120_000)
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"], timeout=10 * PATIENCE * 1000
+        )
         page = browser.new_page()
-        page.set_default_timeout(2 * PATIENCE * 1000)
+        page.set_default_timeout(10 * PATIENCE * 1000)  # a page is much work where twenty others want the cores as well
         page.on("console", said)
         page.on("pageerror", lambda error: complaints.append(f"{page.url}: {error}"))
         page.on("request", asked)
