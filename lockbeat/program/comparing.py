@@ -25,6 +25,8 @@ SHOWN = 3
 """Slots that are shown of a job, before and after."""
 BATCH = 500
 """Jobs that differ, of which all is read at a time."""
+COMPARED = tuple(one.name for one in fields(Job) if one.compare and one.name != "name")
+_compared = attrgetter(*COMPARED)
 Kind = Literal["added", "changed", "removed", "returns"]
 
 
@@ -104,7 +106,7 @@ async def compare(
         async for states in _states(lb, differing):
             several = (_declared(lb, declared[name], state, name in there, now_ms, clock) for name, state in states.items())
             found += [each for each in await asyncio.gather(*several) if each]
-        left = [name for name in there if name not in declared]
+        left = sorted(name for name in there if name not in declared)
         removed = [name for name in left if there[name].origin == CODE and there[name].version in ours]
         async for states in _states(lb, [name for name in removed if not there[name].is_retired]):
             standing = [state for state in states.values() if state is not None and _has_slots(state)]
@@ -157,9 +159,11 @@ async def _next_slots(lb: Lockbeat, job: Job, first: Slot | None, fired: int = 0
     """The next slots that are fired of a job that stands there."""
     if first is None:
         return ()
-    view = await read_view(lb.store, lb.jobs.shard_of(job.name), job.exclude, job.trigger.timezone)
+    closed = None
+    if job.exclude:
+        closed = (await read_view(lb.store, lb.jobs.shard_of(job.name), job.exclude, job.trigger.timezone)).closed
     most = SHOWN if job.limit is None else min(SHOWN, max(job.limit - fired, 0))
-    coming = (each.slot for each in islice(around.upcoming(job, first.slot_ms, view.closed), 1000) if not each.calendar)
+    coming = (each.slot for each in islice(around.upcoming(job, first.slot_ms, closed), 1000) if not each.calendar)
     return tuple(islice(coming, most))
 
 
@@ -189,7 +193,8 @@ async def _declared(lb: Lockbeat, job: Job, state: JobState | None, known: bool,
         return Difference(job.name, "changed", str(job.trigger), _differing(state.job, job), remarks=tuple(remarks))
     keeps = state.job.rev.partition(".")[0] == job.rev.partition(".")[0]
     before = await _next_slots(lb, state.job, state.next, state.counts.fired)
-    after = await _next_slots(lb, job, state.next if keeps else first, state.counts.fired)
+    same = keeps and state.job.exclude == job.exclude
+    after = before if same else await _next_slots(lb, job, state.next if keeps else first, state.counts.fired)
     lost = list[datetime]()
     if state.paused is not None:
         remarks.append("it is paused, and stays so")
@@ -222,10 +227,9 @@ def _seam(state: JobState, job: Job, now_ms: int, clock: Clock) -> list[str]:
 def _differing(before: Job, after: Job) -> dict[str, tuple[Any, Any]]:
     """The options that differ, for people and for JSON."""
     found = {}
-    for one in fields(Job):
-        old, new = getattr(before, one.name), getattr(after, one.name)
-        if one.compare and one.name != "name" and old != new:
-            found[one.name] = _said(old), _said(new)
+    for name, old, new in zip(COMPARED, _compared(before), _compared(after), strict=True):
+        if old != new:
+            found[name] = _said(old), _said(new)
     return found
 
 
@@ -277,7 +281,7 @@ def _renamed(
     return found + [taken.get(old.job, old) for old in gone]
 
 
-_BUT_NAMES = attrgetter(*(one.name for one in fields(Job) if one.compare and one.name not in ("name", "function", "params")))
+_BUT_NAMES = attrgetter(*(name for name in COMPARED if name not in ("function", "params")))
 
 
 def _keys(job: Job) -> list[object]:
