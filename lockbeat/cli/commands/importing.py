@@ -80,9 +80,11 @@ def crontab(
 
 
 async def _put(lines: Sequence[_crontab.Line], lb: Lockbeat) -> None:
-    for line in lines:
+    async def one(line: _crontab.Line) -> None:
         request = Request(line.name, TTL, 0.0, EARLY, Called(Cron(line.slot, line.timezone)))
         await declare(lb.jobs, request.job().with_origin(EXEC))
+
+    await each(lines, one)
 
 
 def _text(file: str) -> str:

@@ -12,8 +12,6 @@ from lockbeat.web.look import Look, Page
 from lockbeat.web.pages.overview import counts
 
 SHOWN = 50
-OF_A_QUEUE = {"ready", "delayed", "dead"}
-"""Places whose tasks stand in order of their queues: those of one are found at once."""
 
 
 async def tasks(look: Look) -> Page:
