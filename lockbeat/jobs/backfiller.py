@@ -28,7 +28,7 @@ TAKEN = 10
 """Backfills that one instance takes on at a time."""
 HIDE_MS = 3000
 """If the instance dies that goes on with a backfill, another does after this time."""
-LOOK_AGAIN = 60.0
+LOOK_AGAIN = 180.0
 """Seconds. Backfills are looked for this often though nobody rang."""
 SLOTS = 100
 """That one run of backfill/step looks at; keeps it under 5 ms."""

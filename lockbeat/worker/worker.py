@@ -31,7 +31,7 @@ SWEEP = 1.0
 """Seconds between looks at what time has brought while there is no room for more."""
 MEND, MENDED = 60.0, 50
 """Seconds between looks at whether tasks stand where their records say; and how many such a look picks, at random."""
-LOOK_AFTER = 20.0
+LOOK_AFTER = 30.0
 """Seconds. Looks again after this time though nobody rang: a message can be lost with the instance that was to send it."""
 
 

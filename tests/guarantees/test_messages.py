@@ -13,7 +13,7 @@ import pytest
 
 from lockbeat import Beat, Lockbeat
 from lockbeat.errors import StoreError
-from lockbeat.jobs import scheduler
+from lockbeat.jobs import backfiller, scheduler
 from lockbeat.monitor import HEARTBEAT
 from lockbeat.store import link, listener, messages
 from lockbeat.triggers import Every
@@ -354,5 +354,6 @@ async def test_bells_that_nobody_hears_cost_time_only(server: Server, namespace:
 
 
 def test_an_idle_instance_may_send_a_fifth_of_a_command_a_second() -> None:
-    often = HEARTBEAT, worker_module.LOOK_AFTER, scheduler.LOOK_AGAIN, link.QUIET
+    looks = worker_module.LOOK_AFTER, worker_module.MEND, scheduler.LOOK_AGAIN, backfiller.LOOK_AGAIN
+    often = HEARTBEAT, *looks, link.QUIET
     assert sum(1 / seconds for seconds in often) <= 0.2

@@ -146,7 +146,9 @@ async def test_a_renamed_job_is_said_to_be_one(beats: Beats, lb: Lockbeat) -> No
 async def test_of_many_that_are_renamed_each_is_said_to_be_another(beats: Beats, lb: Lockbeat) -> None:
     """By what they do; and by function, where that has the name of neither or of the old one."""
     olds = [hourly(f"old-{n}") for n in range(3)]
-    await Instance(lb, hourly(), *olds, hourly("send", 60), hourly("odd", 60, function="work")).start()
+    await Instance(
+        lb, hourly(), *olds, hourly("send", 60), hourly("odd", 60, function="work"), hourly("rest", 60, function="some")
+    ).start()
     news = [hourly(f"new-{n}") for n in range(3)]
     others = [hourly("post", 60, function="send"), hourly("even", 60, function="work"), hourly("alone", 60, function="other")]
     found = await program(beats, hourly(), *news, *others).compare()
