@@ -148,7 +148,7 @@ def _reached(included: str, text: str, rarely: set[str]) -> str:
         return reached
 
     everything, often = reach(statements, set()), reach(statements, rarely)
-    made = []
+    made, asked = [], []
 
     def place(match: re.Match[str]) -> str:
         name, body = match[1], match[0]
@@ -157,11 +157,13 @@ def _reached(included: str, text: str, rarely: set[str]) -> str:
         if name not in often:
             made.append(body)
             return ""
-        made.append(re.sub(r"local function (\w+)", r"\1 = function", body, count=1))
-        return f"local function {name}(...)\n  rarely()\n  return {name}(...)\nend\n"
+        made.append(body)
+        asked.append(f"{name} = {name}")
+        return f"local function {name}(...)\n  if not rare then rarely() end\n  return rare.{name}(...)\nend\n"
 
     placed = _FUNCTION.sub(place, included)
-    return f"local rarely\n{placed}rarely = function()\n{''.join(made)}end\n" if made else placed
+    rare = f"rarely = function()\n{''.join(made)}rare = {{{', '.join(asked)}}}\nend\n"
+    return f"local rare, rarely\n{placed}{rare}" if made else placed
 
 
 def parse(name: str, text: str, libraries: dict[str, str]) -> Script:

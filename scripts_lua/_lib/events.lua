@@ -65,10 +65,7 @@ local function event_enter(e, said, line, member)
   return true
 end
 
--- `e`: the parts `order` and `counts`, and the `bell`. It is called often, and seldom has anything to do: fields are given as they are.
-local function event(e, job, word, ...)
-  local said = read(e.counts, '\255')
-  if not said then return end
+local function event_keep(e, said, job, word, ...)
   local own, all = string.find(said, ' ' .. word .. ' ', 1, true), string.find(said, ' all ', 1, true)
   if not (own or all) then return event_unheard(e, said) end
   local fields = {...}
@@ -81,4 +78,10 @@ local function event(e, job, word, ...)
   own, all = own and event_enter(e, said, word, member), all and event_enter(e, said, 'all', member)
   if not (own or all) then return event_unheard(e, said) end
   say(e.bell, message_event())
+end
+
+-- `e`: the parts `order` and `counts`, and the `bell`. It is called often, and seldom has anything to do: fields are given as they are.
+local function event(e, ...)
+  local said = read(e.counts, '\255')
+  if said then return event_keep(e, said, ...) end
 end

@@ -128,6 +128,25 @@ async def test_what_hangs_over_a_job_does_not_keep_its_next_event_from_another_h
 
 
 @here_and_there
+async def test_monitors_are_told_of_a_job_at_whose_hook_something_hangs(lb: Lockbeat, raw: Any, hangs: Hook) -> None:
+    seen = Counter[str]()
+    lb.events.task_dead(hangs)
+
+    async def monitor(event: Event, event_id: str) -> None:
+        seen[name_of(event)] += 1
+
+    async with telling(lb, monitor) as made:
+        await fails_too_often(lb, raw)
+
+        async def told() -> bool:
+            await turns(made, shards=lb.store.shards)
+            return seen["task_dead"] == seen["job_paused"] == 1
+
+        await eventually(told, "they are told")
+        assert hangs.told == []
+
+
+@here_and_there
 @pytest.mark.usefixtures("soon")
 async def test_what_waits_behind_a_hook_that_hangs_is_told_by_another_instance_once(
     lb: Lockbeat, raw: Any, connect: Connect, hangs: Hook

@@ -105,6 +105,48 @@ async def test_none_fires_while_all_is_well(beat: Beat, scrapes: Scrapes) -> Non
     scrapes.fire()
 
 
+# Each rule's series, what it is silent at for ever, and what it fires at: the nearest on either side.
+EDGES = {
+    "LockbeatJobOverdue": ('lockbeat_job_overdue_seconds{job="a"}', 60, 61),
+    "LockbeatNoTick": ('lockbeat_turn_late_seconds{loop="firing"}', 60, 61),
+    "LockbeatNobodyFires": ('lockbeat_instances{role="scheduler"}', 1, 0),
+    "LockbeatNotReady": ("lockbeat_ready", 1, 0),
+    "LockbeatQueueWaits": ('lockbeat_queue_oldest_seconds{queue="default"}', 300, 301),
+    "LockbeatClockOffset": ("lockbeat_clock_offset_seconds", -5, -6),
+    "LockbeatStoreAway": ("lockbeat_store_up", 1, 0),
+    "LockbeatStoreAboutToEvict": ('lockbeat_store_memory_bytes{server="0"}', 85, 86),
+}
+COUNTERS = {
+    "LockbeatSlotMissed": 'lockbeat_job_slots_total{job="a",outcome="missed"}',
+    "LockbeatJobFails": 'lockbeat_job_slots_total{job="a",outcome="failed"}',
+    "LockbeatDeadGrowing": 'lockbeat_queue_tasks{queue="default",state="dead"}',
+    "LockbeatLeasesLost": 'lockbeat_leases_lost_total{kind="lock"}',
+    "LockbeatStoreEvicts": 'lockbeat_store_evicted_keys_total{server="0"}',
+}
+"""These fire when they grow: what stands there from before is silent."""
+
+
+def edge(*fires: str) -> bytes:
+    """A scrape in which each series is as high as it may be, but for those of these rules."""
+    lines = [f"{series} {above if name in fires else below}" for name, (series, below, above) in EDGES.items()]
+    lines += [f"{series} {8 if name in fires else 7}" for name, series in COUNTERS.items()]
+    lines += ['lockbeat_store_memory_limit_bytes{server="0"} 100', 'lockbeat_store_memory_bytes{server="1"} 99']
+    lines += ['lockbeat_store_memory_limit_bytes{server="1"} 0', 'lockbeat_job_slots_total{job="a",outcome="done"} 7']
+    return "\n".join([*lines, ""]).encode()
+
+
+def test_each_rule_is_silent_at_its_edge_for_ever_and_fires_beyond_it_alone(tmp_path: Path) -> None:
+    assert {*EDGES, *COUNTERS} == {*alerts()}
+    firing(tmp_path, [edge(), edge()], ())
+    for name in alerts():
+        firing(tmp_path, [edge(), edge(name)], [name])
+
+
+def test_what_one_instance_can_not_reach_and_another_can_is_not_away(tmp_path: Path) -> None:
+    other = edge() + b'lockbeat_store_up{instance="b:9100"} 0\nlockbeat_instances{instance="b:9100",role="scheduler"} 0\n'
+    firing(tmp_path, [other, other], ())
+
+
 @only("valkey")
 @pytest.mark.parametrize("honor_labels", [True, False])
 async def test_a_job_that_is_overdue(lb: Lockbeat, raw: Any, scrapes: Scrapes, beat: Beat, honor_labels: bool) -> None:
