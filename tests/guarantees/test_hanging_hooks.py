@@ -140,9 +140,15 @@ async def test_monitors_are_told_of_a_job_at_whose_hook_something_hangs(lb: Lock
 
         async def told() -> bool:
             await turns(made, shards=lb.store.shards)
-            return seen["task_dead"] == seen["job_paused"] == 1
+            return seen["task_dead"] == 1 and seen["job_paused"] == pauses
 
+        pauses = 1
         await eventually(told, "they are told")
+        await wait_until(lambda: hangs.at, "it hangs")
+        assert await lb.jobs.resume("report")
+        assert await lb.jobs.pause("report", by="anna")
+        pauses = 2
+        await eventually(told, "and of what comes then")
         assert hangs.told == []
 
 
