@@ -31,6 +31,10 @@ SETTLE = 1.0
 WIND_UP = 1.0
 """Seconds that tasks get to end when the loop does."""
 
+GREENLETS = (
+    "greenlets stand in the place of threads here, as under gevent and eventlet, and they share one event loop: lockbeat.sync needs "
+    "threads of its own; serve by threads (gunicorn's gthread), or await the asynchronous client"
+)
 MOMENT = 0.01
 """Seconds without a call, or two times that, after which its thread turns the loop again."""
 
@@ -59,6 +63,8 @@ class Portal:
         self._closed = self._roused = False
         self._turning = threading.Lock()
         """Held by whoever turns the loop."""
+        self._turner: int | None = None
+        """In which thread it is turned."""
         self._lent = False
         """Nobody turns it but its callers."""
         self._used = False
@@ -83,6 +89,8 @@ class Portal:
         if self._generation != forks.generation:
             raise forks.foreign(self._generation)
         if asyncio._get_running_loop() is self.loop:
+            if threading.get_ident() != self._turner:
+                raise LockbeatError(GREENLETS)
             raise LockbeatError(
                 "this call blocks, and was made in the very event loop that is to answer it: make it in another thread, "
                 "or await the asynchronous client's"
@@ -136,6 +144,7 @@ class Portal:
                 self._used = begun = True
                 waiting.leader, waiting.busy = call, False
                 self._start(call)
+                self._turner = threading.get_ident()
                 self.loop.run_forever()
                 if self._strayed is not None:
                     raise self._strayed
@@ -145,7 +154,7 @@ class Portal:
             self._suspect()
             raise
         finally:
-            waiting.leader = None
+            waiting.leader = self._turner = None
             if waiting.ended:
                 waiting.tell()
             self._turning.release()
@@ -291,7 +300,7 @@ class Portal:
         asyncio.set_event_loop(self.loop)
         while not self._closed:
             with self._turning:
-                self._lent, self._waiting.alone = False, 0
+                self._lent, self._waiting.alone, self._turner = False, 0, threading.get_ident()
                 self.loop.call_soon(self._begin)  # a leader may have heard the bell
                 try:
                     self.loop.run_forever()

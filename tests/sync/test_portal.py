@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from lockbeat.errors import StoreError
+from lockbeat.errors import LockbeatError, StoreError
 from lockbeat.sync.portal import Portal
 from lockbeat.sync.turning import Call
 from tests.conftest import PATIENCE
@@ -106,3 +106,14 @@ def test_each_thread_that_comes_after_is_told_that_it_is_closed(portal: Portal) 
     for number in range(1, 5):
         in_thread(ask).join(PATIENCE)
         assert len(said) == number
+
+
+def test_greenlets_in_the_place_of_threads_are_refused_in_words(portal: Portal) -> None:
+    """To asyncio all of them are the thread in which the loop runs, though each is a thread to `threading`."""
+
+    async def ask() -> None:
+        portal._turner = -1
+        portal.call(nothing)
+
+    with pytest.raises(LockbeatError, match="gevent and eventlet"):
+        portal.call(ask)
