@@ -32,8 +32,8 @@ WIND_UP = 1.0
 """Seconds that tasks get to end when the loop does."""
 
 GREENLETS = (
-    "greenlets stand in the place of threads here, as under gevent and eventlet, and they share one event loop: lockbeat.sync needs "
-    "threads of its own; serve by threads (gunicorn's gthread), or await the asynchronous client"
+    "greenlets stand in the place of threads here, as under gevent and eventlet, and they share one event loop: lockbeat.sync "
+    "needs threads of its own; serve by threads (gunicorn's gthread), or await the asynchronous client"
 )
 MOMENT = 0.01
 """Seconds without a call, or two times that, after which its thread turns the loop again."""
