@@ -12,7 +12,10 @@ import itertools
 import os
 import secrets
 import signal
+import sys
+import threading
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -167,6 +170,31 @@ valkey_or_skip = servers.valkey_binary
 def running() -> Iterator[_Running]:
     with contextlib.ExitStack() as stack:
         yield _Running(stack)
+
+
+@pytest.fixture
+def no_thread_stays() -> Iterator[None]:
+    """After the test no thread runs that it began: it would call, log and draw numbers while others are tested.
+
+    Used by all tests of the folders whose conftest says so.
+    """
+    before = {*threading.enumerate()}
+    yield
+    until = time.monotonic() + PATIENCE
+    while (left := _begun_since(before)) and time.monotonic() < until:
+        left[0].join(0.1)
+    assert not left, "\n".join(map(_where, left))
+
+
+def _begun_since(before: set[threading.Thread]) -> list[threading.Thread]:
+    # Not those that Python did not begin, and knows nothing of.
+    return [each for each in threading.enumerate() if each not in before and not isinstance(each, threading._DummyThread)]
+
+
+def _where(thread: threading.Thread) -> str:
+    frame = sys._current_frames().get(thread.ident or 0)
+    stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
+    return f"the test has left the thread {thread.name!r} behind:\n{stack}"
 
 
 _USED = pytest.StashKey[tuple[Backend, str]]()

@@ -23,3 +23,8 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
 def beats(url: str, namespace: str, shards: int) -> Beats:
     """A factory of instances of one beat on the test's store."""
     return Beats(url, namespace, shards)
+
+
+@pytest.fixture(autouse=True)
+def ends_its_threads(no_thread_stays: None) -> None:
+    """Each test."""

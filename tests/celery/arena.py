@@ -18,7 +18,7 @@ from lockbeat.sync import Lockbeat
 from tests.servers import Server, standalone, valkey_binary, wait_until
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 60.0
+PATIENCE = 120.0
 LOCKBEAT, SHADOW = "lockbeat.celery:Scheduler", "lockbeat.celery:Shadow"
 REDBEAT, PLAIN = "redbeat.RedBeatScheduler", "celery.beat.PersistentScheduler"
 

@@ -22,3 +22,8 @@ def one_server(tmp_path: Path) -> Iterator[Arena]:
     """The store in the broker, as it is by default."""
     with arena(tmp_path, apart=False) as made:
         yield made
+
+
+@pytest.fixture(autouse=True)
+def ends_its_threads(no_thread_stays: None) -> None:
+    """Each test."""

@@ -15,6 +15,7 @@ from celery import current_app
 from celery.exceptions import Reject
 
 from lockbeat.celery import once, task_id
+from lockbeat.celery.once import _clients
 from tests.celery.arena import Arena
 from tests.conftest import needs, only
 from tests.servers import standalone, valkey_binary
@@ -120,6 +121,8 @@ def app(url: str, namespace: str) -> Iterator[celery.Celery]:
     app.conf.update(lockbeat_url=url, lockbeat_namespace=namespace, lockbeat_timeout=0.5)
     yield app
     before.set_current()
+    while _clients:  # a worker has them until it ends; their threads would go on trying to reach a store that is gone
+        _clients.popitem()[1].close()
 
 
 def deliver(task: Any) -> Any:

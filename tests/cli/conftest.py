@@ -110,7 +110,7 @@ def lockbeat(capsys: pytest.CaptureFixture[str]) -> Lockbeat:
     return run
 
 
-def wait_until(condition: Callable[[], Any], description: str, timeout: float = 30.0) -> Any:
+def wait_until(condition: Callable[[], Any], description: str, timeout: float = 90.0) -> Any:
     """Look in short steps; what the condition found, or AssertionError with the description."""
     deadline = time.monotonic() + timeout
     while not (found := condition()):
@@ -152,7 +152,7 @@ class Process:
         assert text in self.out, f"{self.out}{self.err}"
         return self.out
 
-    def end(self, number: int = signal.SIGTERM, timeout: float = 30.0) -> int:
+    def end(self, number: int = signal.SIGTERM, timeout: float = 90.0) -> int:
         """Signal it, and wait for its exit code."""
         self.popen.send_signal(number)
         return self.popen.wait(timeout)

@@ -47,7 +47,7 @@ class Terminal:
         self._process.wait()
         os.close(self._fd)
 
-    def says(self, text: str, timeout: float = 30.0) -> None:
+    def says(self, text: str, timeout: float = 90.0) -> None:
         """Wait for it, in what was said since the last one that was waited for."""
         deadline, since = time.monotonic() + timeout, ""
         while text not in since:
@@ -63,7 +63,7 @@ class Terminal:
     def signals(self, number: int) -> None:
         self._process.send_signal(number)
 
-    def ends(self, timeout: float = 30.0) -> int:
+    def ends(self, timeout: float = 90.0) -> int:
         """Wait for its exit code, and read the rest."""
         deadline = time.monotonic() + timeout
         while self._process.poll() is None:

@@ -71,3 +71,8 @@ def in_thread(target: Callable[[], object]) -> threading.Thread:
     thread = threading.Thread(target=target, daemon=True)
     thread.start()
     return thread
+
+
+@pytest.fixture(autouse=True)
+def ends_its_threads(no_thread_stays: None) -> None:
+    """Each test."""
