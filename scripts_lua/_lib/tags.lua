@@ -13,9 +13,10 @@ local function tags_whole(key, defs)
   return tonumber(redis.call('ZSCORE', key, SUM) or 0) == redis.call('HLEN', defs)
 end
 
--- The tags in a definition, as JSON has them.
+-- The tags in a definition, as JSON has them. Few have any, and a search for a text that begins with " stops at each of them.
 local function tags_of(definition)
-  local found, _, at = {}, string.find(definition, '"tags":["', 1, true)
+  local found, _, at = {}, nil, nil
+  if string.find(definition, '["', 1, true) then _, at = string.find(definition, '"tags":["', 1, true) end
   while at do
     local from, quote, escaped = at + 1, at, nil
     repeat
