@@ -7,10 +7,10 @@ from datetime import datetime
 
 import typer
 
-from lockbeat.cli._output import clock, first_line, zone_of
+from lockbeat.cli._output import clock, zone_of
 from lockbeat.jobs import LedgerEntry
-from lockbeat.jobs.why import state_of, told_of
-from lockbeat.store import reasons
+from lockbeat.jobs.remarks import remark as remarked
+from lockbeat.jobs.why import state_of
 from lockbeat.store.records import JobCounts
 from lockbeat.values.durations import brief, instant
 
@@ -37,31 +37,7 @@ def who(entry: LedgerEntry) -> str:
 
 def remark(entry: LedgerEntry) -> str:
     """What the other columns of a table do not say."""
-    remarks = [f"in attempt {entry.attempt}"] if (entry.attempt or 0) > 1 else []
-    if state_of(entry) == "waiting":
-        remarks.append(f"no worker has begun it{f'; fired by {entry.by}' if entry.by else ''}")
-    note = _note(entry)
-    if entry.backfill:
-        said = f"backfilled by {told_of(entry.backfill)}"
-        note = said if note in ("", reasons.SENTENCES[reasons.BACKFILLED]) else f"{note}; {said}"
-    return ": ".join([*remarks, *filter(None, [note])]) or "-"
-
-
-def _note(entry: LedgerEntry) -> str:
-    """The reason's first line. Task ids and milliseconds are spelled out where they are ours."""
-    if entry.code is not None:
-        note = reasons.sentence(entry.code, entry.detail, task=_task_at, ms=brief)
-    else:
-        note = first_line(entry.reason)
-    if entry.state in ("missed", "skipped") and entry.count is not None and entry.count != 1:
-        some = f"{entry.count} slots" if entry.count > 0 else "all slots"
-        note = f"{some}, {clock(entry.slot)} to {clock(entry.last_slot)}: {note}"
-    return note
-
-
-def _task_at(task_id: str) -> str:
-    job, _, slot = task_id.rpartition("@")
-    return f"{job} at {clock(int(slot) / 1000)}" if slot.isdecimal() and len(slot) < 16 else task_id
+    return remarked(entry, clock) or "-"
 
 
 def counted(counts: JobCounts) -> str:

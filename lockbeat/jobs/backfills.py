@@ -10,9 +10,10 @@ from typing import Any, Literal, get_args
 from lockbeat.calendars import read_view
 from lockbeat.errors import InvalidArgument, InvalidType, LockbeatError, Unreadable
 from lockbeat.jobs.backfill import MOST_RATE, MOST_SLOTS, UNCONFIRMED, Backfill, count, stretch
-from lockbeat.jobs.control import CALLED, MOST_WORDS, NO_SLOTS, Control, who
+from lockbeat.jobs.control import MOST_WORDS, NO_SLOTS, Control, who
 from lockbeat.jobs.standing import Standing
 from lockbeat.store import results
+from lockbeat.tasks.look import CALLED
 from lockbeat.triggers import ByHand, Called
 from lockbeat.triggers.base import instant_ms
 from lockbeat.values.checks import of_type, one_of, whole

@@ -26,6 +26,7 @@ from lockbeat.store.keys import job_lock
 from lockbeat.store.records import ChangeLine, SlotLine
 from lockbeat.store.rows import Row
 from lockbeat.tasks import Spawned
+from lockbeat.tasks.look import CALLED
 from lockbeat.triggers import ByHand, Called, missed, upcoming
 from lockbeat.triggers.base import FAR_MS
 from lockbeat.triggers.rules import rules_version
@@ -41,7 +42,6 @@ MOST_SKIPPED = 1000
 MOST_WORDS = 500
 """Bytes of a reason."""
 PAUSE, SKIP_NEXT = "pause", "skip_next"
-CALLED = "is run by those who call for its slots, not by an instance: lockbeat exec"
 NO_SLOTS = "has no slots: it runs when it is triggered"
 RETIRED = "is retired: no instance that lives declares it"
 

@@ -3,7 +3,7 @@
 from lockbeat.monitor._doctor import examine
 from lockbeat.monitor._instances import HEARTBEAT, HEARTBEAT_TTL_MS, MOST_FUNCTIONS, SILENT, Instance, engine, instances
 from lockbeat.monitor._measures import Measures, measure
-from lockbeat.monitor._overview import Overview, QueueLoad, TaskStats, overview
+from lockbeat.monitor._overview import Overview, QueueLoad, TaskStats, overview, stats_of
 from lockbeat.monitor._pages import Mark, Names, Overdue, Strip, each_task, named, overdue, soonest, strips, tasks, triggered
 from lockbeat.monitor._server import TRIALS, Finding, State, commands
 
@@ -34,6 +34,7 @@ __all__ = [
     "overdue",
     "overview",
     "soonest",
+    "stats_of",
     "strips",
     "tasks",
     "triggered",

@@ -94,6 +94,8 @@ async def _of_shard(store: Store, shard: int, named: Sequence[str], found: Measu
     pairs = stats.items() if isinstance(stats, dict) else zip(stats[::2], stats[1::2], strict=True)  # fakeredis' client makes one
     for what, count in pairs:
         found.stats[what.decode(errors="replace")] += int(count) if count.isdigit() else 0
+        if what == b"fired":  # the others were spawned by programs, or triggered
+            found.stats["spawned"] += int(count) if count.isdigit() else 0
     here = [name for name in named if store.shard_of(f"job:{name}") == shard]
     counts = await wire.command("HMGET", key(shard, "job:counts"), *here) if here else []
     for name, text in zip(here, counts, strict=True):

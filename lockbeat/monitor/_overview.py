@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from typing import NamedTuple
 
@@ -123,14 +123,20 @@ async def overview(store: Store) -> Overview:
         locks_complete=all(complete for _, complete in locks),
         locks_by=owners,
         claims=sum(claims),
-        stats=TaskStats(*(sum(column) for column in zip(*(shard.stats for shard in counted), strict=True))),
+        stats=stats_of(shard.stats for shard in counted)[0],
     )
+
+
+def stats_of(counts: Iterable[Sequence[bytes | int | None]]) -> tuple[TaskStats, int]:
+    """What `task/counts` says of these shards, added up; and how many of the tasks were fired for a slot."""
+    *stats, fired = (sum(int(count or 0) for count in column) for column in zip(*counts, strict=True))
+    return TaskStats(*stats), fired
 
 
 class _Counts(NamedTuple):
     now_ms: int
     running: int
-    stats: list[int]
+    stats: Sequence[bytes | int | None]
     queues: list[tuple[bytes, int, int, int]]
     """Name, ready, delayed, dead."""
 
@@ -139,7 +145,7 @@ async def _counts(store: Store, shard: int) -> _Counts:
     queues: list[tuple[bytes, int, int, int]] = []
     async for page in store.pages("task/counts", shard, queue="", limit=PAGE_QUEUES):
         queues += page.queues
-    return _Counts(page.now_ms, page.running, [int(count or 0) for count in page.stats], queues)
+    return _Counts(page.now_ms, page.running, page.stats, queues)
 
 
 async def _locks(store: Store, shard: int) -> tuple[list[tuple[str, str, int]], bool]:

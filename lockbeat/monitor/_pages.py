@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,7 @@ from lockbeat.jobs.listing import State, Wanted, as_indexed
 from lockbeat.store import Store
 from lockbeat.store.keys import shard_of_task
 from lockbeat.store.records import as_slot
-from lockbeat.store.replies import readable
+from lockbeat.store.replies import sifted
 from lockbeat.tasks.values import TaskInfo
 from lockbeat.triggers.base import FAR_MS
 
@@ -250,14 +250,15 @@ async def infos(store: Store, shard: int, ids: Sequence[str]) -> list[TaskInfo]:
     return found
 
 
-async def each_task(store: Store, script: str, ids: Iterable[str], **args: Any) -> int:
-    """Have a script of one task at a time done to several; to how many it was."""
+async def each_task(store: Store, script: str, ids: Iterable[str], **args: Any) -> Counter[int]:
+    """Have a script of one task at a time done to several; how often it answered what, see `store.results`."""
     by_shard = defaultdict[int, list[str]](list)
     for task_id in ids:
         by_shard[shard_of_task(task_id, store.shards)].append(task_id)
 
-    async def one_shard(shard: int, some: list[str]) -> int:
+    async def one_shard(shard: int, some: list[str]) -> list[int]:
         rows = [store.row[script](id=task_id, call=store.new_call(), **args) for task_id in some]
-        return sum(reply == 1 for reply in map(readable, await store.call_many(rows, shard)))
+        return sifted(await store.call_many(rows, shard))
 
-    return sum(await asyncio.gather(*(one_shard(shard, some) for shard, some in by_shard.items())))
+    said = await asyncio.gather(*(one_shard(shard, some) for shard, some in by_shard.items()))
+    return Counter(reply for replies in said for reply in replies)

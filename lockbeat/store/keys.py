@@ -75,7 +75,7 @@ KEYS = {
     "task:dead": "zset    queue, end and task id, in lexical order",
     "task:until": "zset    task id by when it is cancelled",
     "task:awaited": "zset    task id and channel, in lexical order: whom to tell when it ends",
-    "task:stats": "hash    what happened to tasks -> how often",
+    "task:stats": "hash    what happened to tasks -> how often; those that were fired are not among the spawned",
     # instances
     "instance": "hash    owner -> what the instance said of itself",
     "instance:live": "zset    owner by when it is taken for dead",

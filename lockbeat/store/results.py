@@ -30,3 +30,4 @@ BUSY: Final = -10  # somebody is at it
 REMEMBERED: Final = -11  # it is done, and remembered as such
 NEWER: Final = -12  # only a newer version can read what is there
 PAUSED: Final = -13  # somebody has paused it
+CALLED: Final = -14  # only who calls for the job's slots runs it

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any, get_args
 
-from lockbeat.errors import TaskTimeout, UnknownTask, Unreadable
+from lockbeat.errors import TaskError, TaskTimeout, UnknownTask, Unreadable
 from lockbeat.store import Store, messages, results
-from lockbeat.store.keys import shard_of_task
+from lockbeat.store.keys import job_of_task, shard_of_task
 from lockbeat.store.replies import sifted
 from lockbeat.store.wakeup import Wakeup
 from lockbeat.tasks.values import STATES, Counts, EndState, State, TaskInfo
@@ -24,6 +24,7 @@ log = logging.getLogger("lockbeat")
 PAGE = 100
 ASK_AGAIN = 30.0
 """Seconds after which one who waits for the end of a task asks, though nobody told of it."""
+CALLED = "is run by those who call for its slots, not by an instance: lockbeat exec"
 PLACES = {
     "waiting": ("ready", "delayed"),
     "running": ("running", "jobs"),
@@ -32,6 +33,11 @@ PLACES = {
     "cancelled": ("ended",),
     None: ("running", "jobs", "ready", "delayed", "ended"),
 }
+
+
+def none_again(queue: str, called: int) -> str:
+    """Why none of a queue's dead tasks is tried again."""
+    return f"none of queue {queue!r} can be tried again: what lockbeat exec ran ({called} dead) is run by calling the command"
 
 
 class Look:
@@ -50,6 +56,8 @@ class Look:
         reply: int = await self._store.call(script, self.shard_of(task_id), id=task_id, **args)
         if reply == results.UNKNOWN:
             raise self._unknown(task_id)
+        if reply == results.CALLED:
+            raise TaskError(f"{task_id} can't be tried again: job {job_of_task(task_id)!r} {CALLED}")
         return reply == results.DONE
 
     def _unknown(self, task_id: str) -> UnknownTask:
@@ -128,7 +136,7 @@ class Look:
         attempts: how many more, 1 to 1,000.
         delay: seconds before which nobody may claim it.
 
-        Raises: UnknownTask when there is none of that id.
+        Raises: UnknownTask when there is none of that id. TaskError for what `lockbeat exec` ran: only a call can run it.
         """
         whole("attempts", attempts, 1, 1000)
         delay_ms = milliseconds("delay", delay, least=0)
@@ -136,19 +144,29 @@ class Look:
         return await self._by_id("task/retry", task_id, call=call, attempts=attempts, delay_ms=delay_ms)
 
     async def redrive(self, queue: str = "default", limit: int | None = None) -> int:
-        """Let the dead tasks of a queue be tried again, each with all its attempts anew, the oldest first; how many."""
+        """Let the dead tasks of a queue be tried again, each with all its attempts anew, the oldest first; how many.
+
+        What `lockbeat exec` ran stays dead: only a call can run it.
+
+        Raises: TaskError when that is all there is.
+        """
         check_name("queue", queue)
         left = 1 << 53 if limit is None else whole("limit", limit, 1, 1 << 53)
-        count = 0
+        count = called = 0
         for shard in range(self._store.shards):
             async for ids in self._pages(shard, "dead", queue):
-                rows = [
-                    self._store.row["task/retry"](id=task_id, call=self._store.new_call(), attempts=0, delay_ms=0)
-                    for task_id in ids[: left - count]
-                ]
-                count += sifted(await self._store.call_many(rows, shard)).count(results.DONE)
+                while ids and count < left:
+                    some, ids = ids[: left - count], ids[left - count :]
+                    rows = [
+                        self._store.row["task/retry"](id=task_id, call=self._store.new_call(), attempts=0, delay_ms=0)
+                        for task_id in some
+                    ]
+                    replies = sifted(await self._store.call_many(rows, shard))
+                    count, called = count + replies.count(results.DONE), called + replies.count(results.CALLED)
                 if count >= left:
                     return count
+        if called and not count:
+            raise TaskError(none_again(queue, called))
         return count
 
     async def purge(self, queue: str = "default", *, state: EndState | None = None) -> int:

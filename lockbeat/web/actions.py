@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from lockbeat.errors import InvalidArgument
+from lockbeat.errors import InvalidArgument, TaskError
 from lockbeat.jobs.control import MOST_WORDS
 from lockbeat.monitor import each_task
+from lockbeat.store import results
 from lockbeat.store.keys import job_of_task
+from lockbeat.tasks.look import none_again
 from lockbeat.values.durations import instant, read_span
 from lockbeat.web.guard import ACTIONS
 from lockbeat.web.look import Look, number
@@ -142,14 +144,18 @@ def _task(look: Look, task_id: str) -> str:
 
 async def redrive(look: Look, form: Form) -> Done:
     ids, more = await _dead(look, form)
-    done = await each_task(look.lb.store, "task/retry", ids, attempts=0, delay_ms=0)
-    return Done(f"{done} are tried again{more}", look.asked.url("dead", queue=form.get("shown")))
+    said = await each_task(look.lb.store, "task/retry", ids, attempts=0, delay_ms=0)
+    done, called = said[results.DONE], said[results.CALLED]
+    if called and not done:
+        raise TaskError(none_again(form["queue"], called))
+    stay = f"; {called} stay dead, which lockbeat exec ran: call the command" if called else ""
+    return Done(f"{done} are tried again{stay}{more}", look.asked.url("dead", queue=form.get("shown")))
 
 
 async def purge(look: Look, form: Form) -> Done:
     ids, more = await _dead(look, form)
-    done = await each_task(look.lb.store, "task/purge", ids, state="dead")
-    return Done(f"{done} are forgotten{more}", look.asked.url("dead", queue=form.get("shown")))
+    said = await each_task(look.lb.store, "task/purge", ids, state="dead")
+    return Done(f"{said[results.DONE]} are forgotten{more}", look.asked.url("dead", queue=form.get("shown")))
 
 
 async def _dead(look: Look, form: Form) -> tuple[list[str], str]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from lockbeat.errors import InvalidArgument
 
@@ -105,9 +105,14 @@ class Asked:
 
 
 def pairs(text: str) -> dict[str, str]:
-    """A query or a form as names and values; of a name that comes twice the last. Raises Refused."""
+    """A query or a form as names and values; of a name that comes twice the last. Raises Refused.
+
+    What a hidden field holds that a browser would change is quoted once more: see `hidden` in _parts.html.
+    """
     try:
-        return dict(parse_qsl(text, keep_blank_values=False, max_num_fields=MOST_FIELDS, errors="strict"))
+        said = dict(parse_qsl(text, keep_blank_values=False, max_num_fields=MOST_FIELDS, errors="strict"))
+        quoted = {name: unquote(value, errors="strict") for name, value in said.items() if name.endswith("_quoted")}
+        return said | {name.removesuffix("_quoted"): value for name, value in quoted.items()}
     except ValueError:  # UnicodeDecodeError, too
         raise Refused(400, "the query or form can't be read") from None
 

@@ -19,7 +19,9 @@ from lockbeat.web import actions, pages
 from lockbeat.web.asked import Asked, Refused, check_prefix, form_of
 from lockbeat.web.guard import COOKIE, Allow, Basic, Guard, User, host_of
 from lockbeat.web.look import Look, Page
-from lockbeat.web.render import ASSETS, TOKEN, render
+from lockbeat.web.rates import Looks
+from lockbeat.web.render import ASSETS, addressed, render
+from lockbeat.web.repeats import Repeats
 from lockbeat.web.stream import Streams
 
 log = logging.getLogger("lockbeat")  # which escapes what is foreign in a line
@@ -87,6 +89,8 @@ class Dashboard:
         self._title = title
         self._answering = 0
         self.streams = Streams()
+        self._looks = Looks()
+        self._pressed = Repeats[actions.Done]()
 
     async def __call__(self, scope: Mapping[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -147,7 +151,7 @@ class Dashboard:
         if fresh:
             asked.headers = {**asked.headers, "cookie": f"{asked.headers.get('cookie', '')}; {COOKIE}={key}".lstrip("; ")}
         page = await pages.PAGES[asked.path](look)
-        text = self._rendered(look, page, said=said).replace(TOKEN, self.guard.token(asked))
+        text = addressed(self._rendered(look, page, said=said), self.guard.token(asked))
         response = HTMLResponse(text, headers=HEADERS)
         where: dict[str, Any] = {"path": asked.base or "/", "httponly": True, "samesite": "lax", "secure": asked.secure}
         if fresh:
@@ -186,16 +190,20 @@ class Dashboard:
         target = asked.form.get(action.names, "")
         await self.guard.check_change(asked, action.name, target)
         look = self._look(asked)
-        done = await action.do(look, asked.form)
-        log.info("%s: %s %r by %s", asked.path, action.name, target, asked.user)
+        done = await self._pressed.once(asked, lambda: self._do(action, look, target))
         response = RedirectResponse(done.where, 303, HEADERS)
         response.set_cookie(
             SAID, quote(done.said[:200]), max_age=60, path=asked.base or "/", httponly=True, samesite="lax", secure=asked.secure
         )
         return response
 
+    async def _do(self, action: actions.Action, look: Look, target: str) -> actions.Done:
+        done = await action.do(look, look.asked.form)
+        log.info("%s: %s %r by %s", look.asked.path, action.name, target, look.asked.user)
+        return done
+
     def _look(self, asked: Asked) -> Look:
-        return Look(self.lb, asked, self.guard, self._show_params)
+        return Look(self.lb, asked, self.guard, self._show_params, self._looks)
 
     async def _problem(self, scope: Mapping[str, Any], status: int, why: str, headers: Mapping[str, str]) -> Response:
         try:

@@ -10,6 +10,7 @@ from lockbeat.errors import InvalidArgument
 from lockbeat.values.names import check_name
 from lockbeat.web.asked import Asked
 from lockbeat.web.guard import Guard
+from lockbeat.web.rates import Looks
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Look:
     asked: Asked
     guard: Guard
     show_params: bool
+    looks: Looks
+    """What all who look share: the counts of the looks before."""
 
     async def now(self) -> float:
         """The server's clock, in seconds since the Unix epoch; one command, where `server_time` looks at the format as well."""

@@ -11,6 +11,7 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -18,9 +19,9 @@ from markupsafe import Markup, escape
 from starlette.responses import Response
 
 from lockbeat.jobs import LedgerEntry
+from lockbeat.jobs.remarks import remark as remarked
 from lockbeat.jobs.why import state_of, took
 from lockbeat.monitor import Mark
-from lockbeat.store import reasons
 from lockbeat.values.durations import brief, instant, span
 from lockbeat.values.visible import visible
 from lockbeat.web.asked import Asked
@@ -29,6 +30,9 @@ from lockbeat.web.hidden import shown_json, without_secrets
 HERE = Path(__file__).parent
 TOKEN = f"token-{secrets.token_hex(16)}"
 """Stands in a page where its reader's token belongs: what is shared between readers has none."""
+ONCE = f"once-{secrets.token_hex(16)}"
+"""Likewise, where each page that is sent has a number of its own."""
+ONCE_FIELD = "once"
 _AT = f"at-{secrets.token_hex(8)}:"
 """Stands before an instant in a sentence, which becomes a <time>."""
 KINDS = {
@@ -136,15 +140,18 @@ def columns(counts: Iterable[tuple[int, str, str]], *, height: int = 60, label: 
     ).format(max(len(found) * width - 1, 1), height, label, Markup("").join(bars))
 
 
-def remark(entry: LedgerEntry) -> str:
+def remark(entry: LedgerEntry) -> Markup:
     """Why it is so, in a line."""
-    if entry.code is not None:
-        note = reasons.sentence(entry.code, entry.detail, ms=brief)
-    else:
-        note = next(iter((entry.reason or "").strip().splitlines()), "")
-    if entry.count not in (None, 1):
-        note = f"{entry.count if entry.count and entry.count > 0 else 'many'} slots: {note}"
-    return without_secrets(note)[:400]
+    return told(remarked(entry, clock, 300))
+
+
+def rate(a_second: float) -> str:
+    """As many digits as say something; of what happens seldom, how seldom."""
+    if not a_second:
+        return "0"
+    if a_second < 0.1:
+        return f"1 in {span(round(1 / a_second))}"
+    return f"{a_second:,.0f}" if a_second >= 100 else f"{a_second:.3g}"
 
 
 def plural(count: int, noun: str) -> str:
@@ -170,17 +177,27 @@ def _environment() -> Environment:
         "span": span,
         "brief": brief,
         "plural": plural,
+        "rate": rate,
     }
     made.filters |= {"state_of": state_of, "took": took, "remark": remark, "bare": without_secrets, "as_json": shown_json}
     made.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
+    made.filters["quoted"] = lambda text: quote(text, safe="")
+    made.tests["frail"] = lambda text: re.search(r"[\x00-\x1f]", text) is not None
     made.globals |= {
         "strip": strip,
         "columns": columns,
         "TOKEN": TOKEN,
+        "ONCE": ONCE,
+        "ONCE_FIELD": ONCE_FIELD,
         "css": ASSETS["/page.css"].name,
         "js": ASSETS["/page.js"].name,
     }
     return made
+
+
+def addressed(text: str, token: str) -> str:
+    """A page as one reader gets it."""
+    return text.replace(TOKEN, token).replace(ONCE, secrets.token_hex(8))
 
 
 def render(template: str, words: Mapping[str, Any], block: str = "") -> str:

@@ -18,7 +18,7 @@ import anyio
 
 from lockbeat.leases.lease import monotonic
 from lockbeat.web.asked import Asked, Refused
-from lockbeat.web.render import TOKEN
+from lockbeat.web.render import addressed
 
 log = logging.getLogger("lockbeat")
 
@@ -84,7 +84,7 @@ class Streams:
                 try:
                     text = await shared.now(every / 2)
                     digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
-                    event = ": the same\n\n" if digest == sent else _event("page", text.replace(TOKEN, token))
+                    event = ": the same\n\n" if digest == sent else _event("page", addressed(text, token))
                     sent = digest
                 except Exception as problem:  # noqa: BLE001 - it is told, and may be over at the next look
                     log.info("a live page can't be made: %s", problem)

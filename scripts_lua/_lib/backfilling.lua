@@ -133,7 +133,7 @@ local function backfill_fire(job, slot, text, said, owner, overlap, behind, limi
     if overlap ~= 'allow' then write(q.open, job, id) end
   end
   ledger_keep(job, slot, keep)
-  tally(q.stats, 'spawned')
+  tally(q.stats, 'fired')
   if limit == 0 then counted(job, 'fired', 1, true) end
 end
 

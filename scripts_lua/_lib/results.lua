@@ -25,4 +25,5 @@ local RESULT = {
   REMEMBERED = -11, -- it is done, and remembered as such
   NEWER = -12,      -- only a newer version can read what is there
   PAUSED = -13,     -- somebody has paused it
+  CALLED = -14,     -- only who calls for the job's slots runs it
 }

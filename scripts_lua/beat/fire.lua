@@ -86,7 +86,7 @@ local out = each(12, function(i)
     record_says(record, place and REASON.TOOK_PLACE or REASON.FIRED, owner)
     task_queue(id, record, math.min(place or slot, slot))
   end
-  tally(q.stats, 'spawned')
+  tally(q.stats, 'fired')
   counted(job, 'fired', 1, true)
   event(q, job, 'fired', id)
   if counted_out(job, said.limit) then firing_ended(s, job, expected) end

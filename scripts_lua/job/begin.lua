@@ -81,7 +81,7 @@ return answer(function()
   end
   write(q.open, job, id)
   if not again then
-    tally(q.stats, 'spawned')
+    tally(q.stats, 'fired')
     counted(job, 'fired', 1, true)
     event(q, job, 'fired', id)
     ledger_keep(job, slot, keep)

@@ -1,6 +1,7 @@
 -- task/retry: let each dead task be tried again, for some more attempts.
 --
 -- KEYS[1..27] of _lib/task
+-- KEYS[28] job           hash    job -> "REV JSON"
 -- ARGV[1]  id            str
 -- ARGV[2]  call          id      of this call; the same again is the same call, repeated
 -- ARGV[3]  attempts      int     how many more; 0: as many as it had, counted anew
@@ -10,7 +11,16 @@
 -- Returns  DONE     it waits again, by this call
 --          NO       it is not dead
 --          UNKNOWN  no such task
+--          CALLED   of a slot that is called: no worker would begin it, and no call comes for that slot again
 -- include: _lib/ending
+
+local defs = page(KEYS[28])
+
+-- Whether its job is one whose slots are called. A quote in what users wrote is escaped, so that none of their words is found.
+local function is_called(id)
+  local job = job_of(id)
+  return job and string.find(read(defs, job) or '', '"type":"called"', 1, true)
+end
 
 gather(q.tasks, column(4, 1))
 return each(4, function(i)
@@ -20,6 +30,7 @@ return each(4, function(i)
   counter_read(q.fence)
   if not record then return RESULT.UNKNOWN end
   if record.state ~= 'dead' or record.json == '' then return RESULT.NO end
+  if is_called(id) then return RESULT.CALLED end
   if more == 0 then record.attempts = 0 else record.max = record.attempts + more end
   task_reopen(id, record, now + tonumber(ARGV[i + 3]))
   write(q.replies, call, int(RESULT.DONE))

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from lockbeat import Cron, Every, Lockbeat
-from lockbeat.errors import LockbeatError
+from lockbeat.errors import LockbeatError, TaskError
 from lockbeat.jobs import Job
 from lockbeat.jobs.calling import EXEC, Call, Missed, begin, nearest, uncalled
 from lockbeat.triggers import Called, Trigger
 from lockbeat.values.durations import instant
 from tests.conftest import Connect, only
 from tests.proxy import Proxy, calls_of
-from tests.tasks import NOON, stopped
+from tests.tasks import NOON, died, stopped
 
 FIVE, EVERY_MINUTE = Cron("*/5 * * * *"), Cron("* * * * *")
 
@@ -169,21 +169,37 @@ async def test_what_a_dead_host_had_begun_is_lost_and_the_next_slot_begins(lb: L
 
 
 @only("memory")
-async def test_a_failed_slot_that_is_retried_is_begun_by_the_next_call_for_it(lb: Lockbeat) -> None:
+async def test_a_slot_that_is_given_back_is_begun_by_the_next_call_for_it(lb: Lockbeat) -> None:
     with stopped() as move:
         await lb.jobs.put(job())
         move(NOON + 300)
-        for again in (False, True):
+        for _ in range(2):
             came = await call(lb, NOON + 300)
             assert came.task is not None
-            await lb.tasks.fail(came.task, "boo")
-            assert (await call(lb, NOON + 300)).said == "known"
-            await lb.tasks.retry(came.of)
-            assert again or (await lb.jobs.get("report")).counts.fired == 1
+            await lb.tasks.release(came.task)
+        assert (await lb.jobs.get("report")).counts.fired == 1
         move(NOON + 600)
         await finish(lb, await call(lb, NOON + 600))
         assert [state for state, *_ in await told(lb)] == ["missed", "done"]
         assert (await lb.jobs.get("report")).open is None
+
+
+async def test_a_failed_slot_waits_for_no_worker(lb: Lockbeat) -> None:
+    """None has its command line: tried again, it waited until a later slot was called for, and was missed."""
+    often = job(None, 0.001)
+    await lb.jobs.put(often)
+    came = await call(lb, None, often)
+    assert came.task is not None
+    await lb.tasks.fail(came.task, "exit code 1")
+    with pytest.raises(TaskError, match="job 'report' is run by those who call for its slots"):
+        await lb.tasks.retry(came.of)
+    with pytest.raises(TaskError, match=r"none of queue 'exec' can be tried again: what lockbeat exec ran \(1 dead\)"):
+        await lb.tasks.redrive("exec")
+    assert (await lb.tasks.get(came.of)).state == "dead"
+    other = await died(lb, queue="exec")
+    assert await lb.tasks.redrive("exec", 1) == 1
+    assert (await lb.tasks.get(other)).state == "waiting"
+    assert [entry.state for entry in await lb.jobs.ledger("report", 1)] == ["failed"]
 
 
 @only("memory")

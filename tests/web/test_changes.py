@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from html import unescape
 from typing import Any
@@ -16,7 +16,7 @@ from lockbeat import Every, Lockbeat
 from lockbeat.web import ACTIONS
 from lockbeat.web.actions import PATHS
 from lockbeat.web.guard import COOKIE, Basic
-from tests.conftest import Backend, only
+from tests.conftest import Backend, only, wait_until
 from tests.tasks import dump
 from tests.web.asking import Ask
 
@@ -201,6 +201,47 @@ async def test_a_form_of_one_user_is_no_form_of_another(lb: Lockbeat, ask: Calla
     form = await a_job(lb)
     mine = await ask(user=lambda scope: "mallory").token("/job?name=report")
     assert (await ask().post("/job/pause", form | {"token": mine})).status_code == 403
+
+
+@only("memory")
+async def test_a_form_that_the_browser_sends_again_by_itself_is_done_once(
+    lb: Lockbeat, ask: Callable[..., Ask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the connection ended before the answer: the second had said that 0 are forgotten, or had triggered twice."""
+    form, page = await a_dead_task(lb), ask()
+    said = re.search(r'name="once" value="([0-9a-f]+)"', text := await page.page("/dead"))
+    assert said is not None
+    assert text.count(said[1]) == text.count('name="once"')
+    form |= {"token": await page.token("/dead"), "once": said[1]}
+    begun, go_on, purge = list[str](), asyncio.Event(), PATHS["/dead/purge"]
+
+    async def slowly(look: Any, form: Any) -> Any:
+        begun.append(form["once"])
+        await go_on.wait()
+        return await purge.do(look, form)
+
+    monkeypatch.setitem(PATHS, "/dead/purge", replace(purge, do=slowly))
+    asked = [asyncio.create_task(page.post("/dead/purge", form)) for _ in range(3)]
+    await wait_until(lambda: begun, "it is begun")
+    go_on.set()
+    answers = [*await asyncio.gather(*asked), await page.post("/dead/purge", form)]
+    assert {(one.status_code, one.headers["set-cookie"].partition(";")[0]) for one in answers} == {
+        (303, "lockbeat_said=1%20are%20forgotten")
+    }
+    assert len(begun) == 1
+    again = await page.post("/dead/purge", form | {"once": "another page's"})
+    assert "0%20are%20forgotten" in again.headers["set-cookie"]
+
+
+@only("memory")
+async def test_a_form_that_failed_is_tried_anew(lb: Lockbeat, ask: Callable[..., Ask]) -> None:
+    page = ask()
+    await a_dead_task(lb)
+    form = {"name": "report", "once": "1", "token": await page.token("/dead")}
+    assert (await page.post("/job/pause", form)).status_code == 404
+    await a_job(lb)
+    assert (await page.post("/job/pause", form)).status_code == 303
+    assert (await lb.jobs.get("report")).paused
 
 
 @only("memory")

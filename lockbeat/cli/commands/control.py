@@ -16,9 +16,10 @@ from lockbeat.cli._store import Where, each
 from lockbeat.cli.commands.tasks import params_of
 from lockbeat.client import Lockbeat
 from lockbeat.jobs import Change, JobState, Resumed
-from lockbeat.jobs.control import CALLED, PAUSE, RETIRED
+from lockbeat.jobs.control import PAUSE, RETIRED
 from lockbeat.monitor import instances
 from lockbeat.tasks import Spawned
+from lockbeat.tasks.look import CALLED
 from lockbeat.triggers import ByHand, Called, upcoming
 from lockbeat.values.durations import instant
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shlex
 import sys
@@ -16,13 +15,10 @@ from lockbeat.cli._errors import Problem, Usage
 from lockbeat.cli._output import Answer, Cell, Table, ago, clock, fields, first_line, more_than, several, styled
 from lockbeat.cli._store import Where
 from lockbeat.client import Lockbeat
-from lockbeat.errors import UnknownJob
-from lockbeat.jobs.control import CALLED
 from lockbeat.monitor import MOST_FUNCTIONS, QueueLoad, instances, overview
 from lockbeat.store.records import Attempt
 from lockbeat.tasks import NewTask, TaskInfo
 from lockbeat.tasks.values import EndState, State
-from lockbeat.triggers import Called
 from lockbeat.values.durations import brief, span
 from lockbeat.values.visible import visible, visible_json
 
@@ -268,11 +264,6 @@ async def retry(
     attempts: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="How many more.")] = 1,
 ) -> Answer:
     """Let one dead task be tried again."""
-    name, at, slot = task_id.rpartition("@")
-    if at and slot.isdecimal():
-        with contextlib.suppress(UnknownJob):
-            if isinstance((await lb.jobs.get(name)).job.trigger, Called):  # it would wait for a worker that never comes
-                raise Problem(f"{task_id} can't be tried again: job {name!r} {CALLED}")
     if not await lb.tasks.retry(task_id, attempts=attempts):
         state = (await lb.tasks.get(task_id)).state
         if state == "dead":  # of a slot, and purged, or of longer ago than a week

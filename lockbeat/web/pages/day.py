@@ -1,30 +1,27 @@
-"""Next 24 hours: which slots come when, where they collide, and how many a minute has."""
+"""Next 24 hours: which slots come when, where they collide, how many a minute has, and which calendars exclude."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 
+from lockbeat.calendars import Closed, Copies
 from lockbeat.jobs import JobState
 from lockbeat.monitor import soonest
-from lockbeat.triggers import Trigger
-from lockbeat.triggers.base import jitter_ms
-from lockbeat.triggers.english import in_english
+from lockbeat.store import reasons
 from lockbeat.values.durations import instant
+from lockbeat.web.load import MINUTE, MINUTES, Load, Said, counted
 from lockbeat.web.look import Look, Page
 from lockbeat.web.pages.overview import many
 
 LOOKED = 2000
 """Jobs that are looked at, the soonest first; of more the page says that there are."""
-MINUTES = 1440
-MINUTE = 60_000
-OFTEN = 300
-"""A trigger with more slots than this in a day is told as so many a minute, and not slot by slot."""
-PEAKS = 8
-NAMED, NAMES = 6, 500
-LANES = 40
+CALENDARS = 32
+"""Calendars that are read; of jobs that name more the page says that they are not looked at."""
+PEAKS, NAMED, LANES, EXCLUDED = 8, 6, 40, 20
 
 
 @dataclass
@@ -39,23 +36,17 @@ class Peak:
     """What to do about it; empty: nothing."""
 
 
-@dataclass
-class Lane:
-    """One trigger's slots over the day, and the jobs that share it."""
-
-    english: str
-    jobs: list[str]
-    minutes: list[int] = field(default_factory=list)
-    per_minute: float = 0.0
-
-
 async def day(look: Look) -> Page:
     store = look.lb.store
     now, total, page = await asyncio.gather(look.now(), many(store, "job:order"), soonest(store, LOOKED))
     states = await look.lb.jobs.get_many(page.names)
     start_ms = int(now // 60) * MINUTE
-    load = await counted([state for state in states.values() if state.next is not None], start_ms)
-    hours = [sum(load.at[hour * 60 : hour * 60 + 60]) + load.steady * 60 for hour in range(24)]
+    coming = [state for state in states.values() if state.next is not None]
+    days, problems = await closed(look, coming)
+    load = await counted(coming, start_ms, days)
+    steady = load.steady
+    hours = [sum(load.at[first : first + 60]) + sum(steady[first : first + 60]) for first in range(0, MINUTES, 60)]
+    excluded = sorted(load.excluded.items(), key=lambda each: -each[1].count)
     return Page(
         "day.html",
         {
@@ -67,70 +58,50 @@ async def day(look: Look) -> Page:
             "load": _columns(load, start_ms),
             "hours": [(instant(start_ms + hour * 3_600_000), round(count)) for hour, count in enumerate(hours)],
             "slots": round(sum(hours)),
-            "steady": load.steady,
+            "steady": max(steady),
             "peaks": _peaks(load, start_ms),
             "lanes": sorted(load.lanes, key=lambda lane: (not lane.minutes, -len(lane.jobs), lane.english))[:LANES],
             "lanes_more": max(len(load.lanes) - LANES, 0),
+            "excluded": [(said, round(each.count), instant(each.first_ms), [*each.jobs]) for said, each in excluded[:EXCLUDED]],
+            "excluded_count": round(sum(each.count for _, each in excluded)),
+            "excluded_more": max(len(excluded) - EXCLUDED, 0),
+            "problems": problems,
+            "by_whom": by_whom,
         },
     )
 
 
-@dataclass
-class Load:
-    """Slots of a day by the minute."""
-
-    at: list[int]
-    by_minute: dict[int, list[JobState]]
-    steady: float = 0.0
-    """Slots a minute of jobs that have one all the time."""
-    lanes: list[Lane] = field(default_factory=list)
-
-
-async def counted(states: list[JobState], start_ms: int) -> Load:
-    """All slots of these jobs within a day. Jobs of one trigger are reckoned once."""
-    shared = defaultdict[Trigger, list[JobState]](list)
-    for state in states:
-        shared[state.job.trigger].append(state)
-    load = Load([0] * MINUTES, defaultdict(list))
-    for number, (trigger, jobs) in enumerate(shared.items()):
-        if number % 20 == 19:
-            await asyncio.sleep(0)  # others of this event loop go on
-        end_ms = start_ms + MINUTES * MINUTE
-        first_ms = min(state.next.slot_ms for state in jobs if state.next)
-        lane = Lane(in_english(trigger), [state.job.name for state in jobs])
-        load.lanes.append(lane)
-        slots, slot = list[int](), trigger.next(max(first_ms, start_ms) - 1)
-        while slot is not None and slot < end_ms and len(slots) <= OFTEN:
-            slots.append(slot)
-            slot = trigger.next(slot)
-        if len(slots) > OFTEN:
-            lane.per_minute = len(slots) / max((slots[-1] - slots[0]) / MINUTE, 1)
-            load.steady += lane.per_minute * len(jobs)
+async def closed(look: Look, states: Iterable[JobState]) -> tuple[dict[str, Closed | None], list[str]]:
+    """The days that these jobs exclude, by job; and what is wrong with their calendars, in a sentence each."""
+    copies, wanted = Copies(look.lb.store), defaultdict[int, dict[str, None]](dict)
+    found, unread = dict[str, Closed | None](), 0
+    asked = dict[str, None]()
+    excluding = [state for state in states if state.job.exclude]
+    for state in excluding:
+        if len(asked | dict.fromkeys(state.job.exclude)) <= CALENDARS:
+            asked |= dict.fromkeys(state.job.exclude)
+            wanted[look.lb.jobs.shard_of(state.job.name)] |= dict.fromkeys(state.job.exclude)
+    for shard, names in wanted.items():
+        await copies.read(shard, names)
+    problems = dict[str, None]()
+    for state in excluding:
+        job = state.job
+        if not {*job.exclude} <= asked.keys():
+            unread += 1
             continue
-        lane.minutes = sorted({(slot - start_ms) // MINUTE for slot in slots})
-        plain = [state for state in jobs if not state.job.jitter_ms and slots and state.next and state.next.slot_ms <= slots[0]]
-        for slot in slots:
-            minute = (slot - start_ms) // MINUTE
-            load.at[minute] += len(plain)
-            load.by_minute[minute] += plain[: max(NAMES - len(load.by_minute[minute]), 0)]
-        for at, state in enumerate(state for state in jobs if state not in plain):
-            if at % 20 == 19:
-                await asyncio.sleep(0)
-            for slot in slots:
-                _enter(load, state, slot, start_ms)
-    return load
+        view = copies.view(look.lb.jobs.shard_of(job.name), job.exclude, job.trigger.timezone)
+        found[job.name] = view.closed
+        assert state.next is not None
+        problems |= dict.fromkeys(f"{said}: it excludes nothing there." for said in view.problems(state.next.slot_ms))
+    told = [*problems][:EXCLUDED]
+    if unread:
+        told.append(f"More than {CALENDARS} calendars are named: those of {unread} jobs are not looked at.")
+    return found, told
 
 
-def _enter(load: Load, state: JobState, slot: int, start_ms: int) -> None:
-    job = state.job
-    if state.next is None or slot < state.next.slot_ms:
-        return
-    held = jitter_ms(job.name, slot, job.jitter_ms, job.trigger.next(slot)) if job.jitter_ms else 0
-    minute = (slot + held - start_ms) // MINUTE
-    if 0 <= minute < MINUTES:
-        load.at[minute] += 1
-        if len(load.by_minute[minute]) < NAMES:
-            load.by_minute[minute].append(state)
+def by_whom(said: Said) -> str:
+    """Why a slot is not to be fired."""
+    return reasons.sentence(reasons.EXCLUDED, " ".join(said).rstrip())
 
 
 def _columns(load: Load, start_ms: int) -> list[tuple[int, str, str]]:

@@ -7,7 +7,9 @@ import re
 from dataclasses import dataclass, field
 
 from lockbeat.monitor import tasks as read
+from lockbeat.store.keys import job_of_task
 from lockbeat.tasks.values import TaskInfo
+from lockbeat.triggers import Called
 from lockbeat.web.hidden import without_secrets
 from lockbeat.web.look import Look, Page
 from lockbeat.web.pages.overview import counts
@@ -25,6 +27,8 @@ class Group:
     function: str
     error: str
     tasks: list[TaskInfo] = field(default_factory=list)
+    called: bool = False
+    """lockbeat exec ran them: only a call can run them again."""
 
     @property
     def last(self) -> float | None:
@@ -49,9 +53,19 @@ async def groups(look: Look, queue: str | None) -> tuple[list[Group], int, bool]
     return sorted(found.values(), key=lambda group: -len(group.tasks)), len(page.tasks), page.more is None
 
 
+async def called(look: Look, *task_ids: str) -> set[str]:
+    """Those of these tasks that are slots which are called: no worker can run them."""
+    jobs = {one: job for one in task_ids if (job := job_of_task(one))}
+    states = await look.lb.jobs.get_many(dict.fromkeys(jobs.values()))
+    return {one for one, job in jobs.items() if job in states and isinstance(states[job].job.trigger, Called)}
+
+
 async def dead(look: Look) -> Page:
     queue = look.text("queue")
     (found, looked, complete), counted, now = await asyncio.gather(groups(look, queue), counts(look.lb.store), look.now())
+    by_call = await called(look, *(group.tasks[0].id for group in found[:SHOWN]))
+    for group in found[:SHOWN]:
+        group.called = group.tasks[0].id in by_call
     return Page(
         "dead.html",
         {
@@ -62,6 +76,7 @@ async def dead(look: Look) -> Page:
             "queue": queue or "",
             "dead": counted.dead,
             "now": now,
+            "all_called": all(group.called for group in found[:SHOWN]),
             "may": await look.may("redrive", "purge", target=queue or ""),
         },
     )

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 from lockbeat.jobs import LedgerEntry
 from lockbeat.jobs.past import State
 from lockbeat.jobs.why import TOLERANCE, state_of
-from lockbeat.monitor import SILENT, TaskStats, instances, overdue
+from lockbeat.monitor import SILENT, TaskStats, instances, overdue, stats_of
 from lockbeat.store import Store
 from lockbeat.values.durations import instant
 from lockbeat.web.look import Look, Page
+from lockbeat.web.rates import Seen
 from lockbeat.web.render import kind
 
 ODD: tuple[State, ...] = ("failed", "lost", "missed")
@@ -55,6 +56,7 @@ async def overview(look: Look) -> Page:
             "instances": len(living),
             "jobs": jobs,
             "counted": counted,
+            "rates": look.looks.rates(counted.seen),
             "minutes": minutes(hour.entries, now),
             "hour": Counter(state_of(entry) for entry in hour.entries),
             "reaches": hour.entries[-1].at if hour.more and hour.entries else None,
@@ -90,6 +92,15 @@ class Counted(NamedTuple):
     """Name, ready, delayed, dead; the fullest first."""
     complete: bool
     stats: TaskStats
+    fired: int
+    """Slots, as far as they were counted: of those that an older version fired it is not known."""
+    at: float
+    """By the server's clock."""
+
+    @property
+    def seen(self) -> Seen:
+        said = self.stats
+        return Seen(self.at, self.fired, said.spawned, said.begun, said.done, said.retried + said.failed + said.lost)
 
 
 async def counts(store: Store) -> Counted:
@@ -104,7 +115,7 @@ async def counts(store: Store) -> Counted:
     jobs = await store.on_every_shard(
         lambda shard: store.call("task/list", shard, place="jobs", queue="", after="", limit=LEASED)
     )
-    stats = [[int(count or 0) for count in reply.stats] for reply in replies]
+    stats, fired = stats_of(reply.stats for reply in replies)
     rows: list[Any] = sorted(((name, *numbers) for name, numbers in held.items()), key=lambda row: -sum(row[1:]))
     return Counted(
         ready,
@@ -113,7 +124,9 @@ async def counts(store: Store) -> Counted:
         dead,
         rows,
         not any(reply.cursor for reply in (*replies, *jobs)),
-        TaskStats(*(sum(column) for column in zip(*stats, strict=True))),
+        stats,
+        fired,
+        max(reply.now_ms for reply in replies) / 1000,
     )
 
 

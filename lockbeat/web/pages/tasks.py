@@ -9,6 +9,7 @@ from lockbeat.store.keys import job_of_task
 from lockbeat.tasks.look import PLACES
 from lockbeat.tasks.values import STATES, TaskInfo
 from lockbeat.web.look import Look, Page
+from lockbeat.web.pages.dead import called
 from lockbeat.web.pages.overview import counts
 
 SHOWN = 50
@@ -47,8 +48,17 @@ async def task(look: Look) -> Page:
     task_id = look.text("id", 1100) or ""
     info, now, may = await asyncio.gather(look.lb.tasks.get(task_id), look.now(), look.may("retry", "cancel", target=task_id))
     job = job_of_task(task_id)
+    by_call = await called(look, task_id) if info.state == "dead" else ()
     slot = task_id.rpartition("@")[2] if job and task_id.startswith(f"{job}@") else ""
     return Page(
         "task.html",
-        {"info": info, "now": now, "may": may, "job": job, "slot": slot, "show_params": look.show_params},
+        {
+            "info": info,
+            "now": now,
+            "may": may,
+            "called": bool(by_call),
+            "job": job,
+            "slot": slot,
+            "show_params": look.show_params,
+        },
     )

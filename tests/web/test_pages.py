@@ -1,0 +1,157 @@
+"""What single pages say: how much happens in a second, what calendars exclude, who fired, and what can't be tried again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from html import unescape
+from typing import Any
+
+import pytest
+
+from lockbeat import Cron, Every, Lockbeat
+from lockbeat.calendars import Calendar, CalendarEntry, Closed
+from lockbeat.jobs import Job
+from lockbeat.jobs.calling import EXEC, begin
+from lockbeat.triggers import Called
+from lockbeat.web.load import MINUTE, MINUTES, counted, stretches
+from tests.beats import fired
+from tests.conftest import only
+from tests.tasks import died
+from tests.web.asking import Ask
+
+both = only("memory", "valkey")
+
+
+def words(text: str) -> str:
+    """What a page says, without its tags."""
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", text)).split())
+
+
+def live(text: str) -> str:
+    """The part of a page that changes."""
+    return text.partition('<div id="live">')[2]
+
+
+def rest(zone: str) -> Closed:
+    """One day off, by the clocks of that zone."""
+    return Closed([Calendar("holidays", (CalendarEntry.of("2030-01-02 Rest"),), date(2031, 1, 1))], zone)
+
+
+@both
+async def test_rates_are_told_at_the_second_look_by_what_the_store_counts(
+    lb: Lockbeat, ask: Callable[..., Ask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lockbeat.web.rates.LEAST", 0.001)
+    page = ask()
+    assert "Known at the second look" in words(await page.page("/"))
+    for _ in range(3):
+        await lb.tasks.spawn("mail")
+    await died(lb, queue="other")
+    text = words(await page.page("/"))
+    assert "Known at the second look" not in text
+    found = dict(re.findall(r"(Slots fired|Tasks made|Attempts begun|Done|Failed or lost) (1 in [\d.]+ \w+|[\d.,]+)", text))
+    assert found["Slots fired"] == found["Done"] == "0"
+    assert "0" not in (found["Tasks made"], found["Attempts begun"], found["Failed or lost"])
+    assert "4 tasks made, 0 done, 0 tried again, 1 failed" in text
+    assert "Known at the second look" in words(await ask().page("/")), "another server has not looked before"
+
+
+@both
+async def test_slots_that_were_fired_are_counted_apart_and_among_the_tasks(
+    lb: Lockbeat, raw: Any, ask: Callable[..., Ask]
+) -> None:
+    await lb.tasks.spawn("mail")
+    await fired(lb, raw)
+    stats = raw.hgetall(lb.store.keys.key(0, "task:stats"))
+    assert (stats[b"spawned"], stats[b"fired"]) == (b"1", b"1")
+    assert "2 tasks made" in words(await ask().page("/"))
+
+
+@both
+async def test_the_next_day_shows_excluded_slots_with_calendar_and_entry_and_fires_the_others(
+    lb: Lockbeat, ask: Callable[..., Ask]
+) -> None:
+    today = datetime.now(UTC).date()
+    await lb.calendars.put("holidays", [f"{today + timedelta(days=days)} Carnival" for days in (-1, 0, 1, 2)])
+    await lb.calendars.put("some-day", ["1999-12-31 Long ago"])
+    for name, exclude in (("open", []), ("closed", ["holidays"]), ("both", ["some-day", "holidays"]), ("past", ["some-day"])):
+        await lb.jobs.put(name, Cron("*/10 * * * *"), exclude=exclude)
+    await lb.jobs.put("lost", Cron("*/10 * * * *"), exclude=["no-such"])
+    await lb.jobs.put("often", Cron("* * * * *"), exclude=["holidays"])
+    text = await ask().page("/day")
+    said = words(live(text))
+    assert re.search(r"holidays Carnival 1,7\d\d ", said), said
+    assert "calendar 'no-such' is missing: it excludes nothing there." in said
+    assert "1 a minute, but where it is excluded" in said
+    assert re.search(r"4[23]\d slots of 6 jobs. 1,7\d\d slots more are excluded by calendars", said), said
+    assert "<title>excluded by holidays: Carnival</title>" in text
+    for name in ("closed", "both", "often"):
+        assert f'name={name}"' in text.partition("Excluded by calendars")[2].partition("By schedule")[0]
+
+
+def test_excluded_stretches_of_a_day_begin_and_end_at_midnight_of_the_zone() -> None:
+    days = Closed(
+        [Calendar("holidays", (CalendarEntry(date(2030, 1, 2), date(2030, 1, 2), "Rest"),), date(2031, 1, 1))], "Asia/Kolkata"
+    )
+    start_ms = round(datetime(2030, 1, 1, 12, 7, tzinfo=UTC).timestamp() * 1000)
+    begins = round(datetime(2030, 1, 1, 18, 30, tzinfo=UTC).timestamp() * 1000 - start_ms) // MINUTE
+    assert stretches(days, start_ms) == [(0, begins, None), (begins, MINUTES, ("holidays", "Rest"))]
+    assert stretches(None, start_ms) == [(0, MINUTES, None)]
+
+
+@both
+async def test_a_day_of_a_job_that_excludes_has_the_slots_of_the_other_days(lb: Lockbeat) -> None:
+    """By the minute and by the stretch: half of the day is excluded."""
+    start_ms = round(datetime(2030, 1, 1, 12, tzinfo=UTC).timestamp() * 1000)
+    days = rest("UTC")
+    for name, trigger in (("seldom", Every(3600)), ("often", Every(60))):
+        await lb.jobs.put(name, trigger)
+    found = await counted([*(await lb.jobs.get_many(["seldom", "often"])).values()], start_ms, {"seldom": days, "often": days})
+    assert (sum(found.at), round(sum(found.steady))) == (12, 720)
+    [(said, excluded)] = found.excluded.items()
+    assert said == ("holidays", "Rest")
+    assert (round(excluded.count), {*excluded.jobs}) == (12 + 720, {"seldom", "often"})
+    assert excluded.first_ms == start_ms + 12 * 3_600_000
+
+
+@both
+async def test_what_lockbeat_exec_ran_has_no_button_and_is_refused(lb: Lockbeat, ask: Callable[..., Ask]) -> None:
+    """No worker has its command line."""
+    job = Job.declare("dump", Called(None, 1), queue="exec", origin=EXEC)
+    await lb.jobs.put(job)
+    called = await begin(lb.store, lb.jobs, lb.tasks, job, None, lease_ms=30_000)
+    assert called.task is not None
+    await lb.tasks.fail(called.task, "exit code 1: disk full")
+    page = ask()
+    for path in (f"/job?name=dump&slot={called.of.rpartition('@')[2]}", f"/task?id={called.of}", "/dead", "/dead?queue=exec"):
+        text = await page.page(path)
+        assert "call the command again" in words(text), path
+        assert "retry" not in text, path
+        assert "dead/redrive" not in text, path
+    token = await page.token("/dead")
+    refused = {
+        "/task/retry": ({"id": called.of}, "can't be tried again: job 'dump' is run by those who call for its slots"),
+        "/dead/redrive": ({"queue": "exec"}, "none of queue 'exec' can be tried again"),
+    }
+    for path, (form, why) in refused.items():
+        found = await page.post(path, form | {"token": token})
+        assert found.status_code == 409
+        assert why in words(found.text)
+    await died(lb, queue="exec")
+    assert (await page.post("/dead/redrive", {"queue": "exec", "token": token})).status_code == 303
+    assert "1 are tried again; 1 stay dead, which lockbeat exec ran" in words(await page.page("/dead"))
+
+
+@both
+async def test_who_fired_a_slot_is_named_or_said_not_to_be_kept(lb: Lockbeat, raw: Any, ask: Callable[..., Ask]) -> None:
+    task = await fired(lb, raw)
+    page = ask()
+    row = r'data-label="Fired by" class="who">\s*(?:<span[^>]*>)?([^<]*)'
+    path = f"/job?name={task.job}"
+    [who] = re.findall(row, await page.page(path))
+    assert who not in ("", "not kept", "nobody")
+    await lb.tasks.complete(task)
+    [kept] = re.findall(row, await page.page(path))
+    assert kept in (who, "not kept")
