@@ -38,6 +38,11 @@ GREENLETS = (
 MOMENT = 0.01
 """Seconds without a call, or two times that, after which its thread turns the loop again."""
 
+WITHIN = (
+    "this call blocks, and was made in the very event loop that is to answer it: make it in another thread, "
+    "or await the asynchronous client's"
+)
+
 
 class Portal:
     """Runs calls of any thread as tasks of one loop, so that those of one turn share a write.
@@ -61,7 +66,7 @@ class Portal:
         self._posted: deque[Call] = deque()
         self._begun: set[Call] = set()
         self._closed = self._roused = False
-        self._turning = threading.Lock()
+        self._turning: Any = threading.RLock()  # it knows whose it is, which no name could be told in the same instant
         """Held by whoever turns the loop."""
         self._turner: int | None = None
         """In which thread it is turned."""
@@ -77,6 +82,7 @@ class Portal:
         self._main = threading.main_thread().ident
         self._thread = threading.Thread(target=self._turn, name="lockbeat sync", daemon=True)
         self._thread.start()
+        self._own = self._thread.ident
 
     def call(self, ask: Callable[[], Awaitable[T]], undo: Callable[[], Awaitable[Any]] | None = None) -> T:
         """Run `ask()` in the loop; wait for what it returns, or raise what it raises.
@@ -89,12 +95,11 @@ class Portal:
         if self._generation != forks.generation:
             raise forks.foreign(self._generation)
         if asyncio._get_running_loop() is self.loop:
-            if threading.get_ident() != self._turner:
-                raise LockbeatError(GREENLETS)
+            raise LockbeatError(GREENLETS if threading.get_ident() != self._turner else WITHIN)
+        if self._turning._is_owned() or (threading.get_ident() == self._own and not self._closed):
             raise LockbeatError(
-                "this call blocks, and was made in the very event loop that is to answer it: make it in another thread, "
-                "or await the asynchronous client's"
-            )
+                WITHIN
+            )  # a `__del__`, which runs wherever garbage is collected: just before the loop turns, as well
         call = Call(ask, undo)
         if self.events is not None and self.events.spans is not None:
             call.context = contextvars.copy_context()  # the span that is current
@@ -135,12 +140,17 @@ class Portal:
 
     def _lead(self, call: Call) -> bool:
         """Turn the loop in this thread, until the call is over or another is to begin. False: the call was not begun."""
-        if self._posted or asyncio._get_running_loop() is not None or not self._turning.acquire(blocking=False):
+        if self._posted or asyncio._get_running_loop() is not None or not self._calm.begin():
             return False
-        waiting, self._strayed = self._waiting, None
-        begun = calm = False
+        try:  # calm from here on: a handler that calls us must not find the lock held by the thread that it runs in
+            return self._turning.acquire(blocking=False) and self._turn_for(call)
+        finally:
+            self._calm.end()
+
+    def _turn_for(self, call: Call) -> bool:
+        waiting, self._strayed, begun = self._waiting, None, False
         try:
-            if self._lent and not self._closed and (calm := self._calm.begin()):
+            if self._lent and not self._closed:
                 self._used = begun = True
                 waiting.leader, waiting.busy = call, False
                 self._start(call)
@@ -160,8 +170,6 @@ class Portal:
             self._turning.release()
             if begun and (not call.over or self._begun or self._posted or waiting.busy):
                 self._call_back()
-            if calm:
-                self._calm.end()
         return begun
 
     def _suspect(self) -> None:

@@ -12,8 +12,10 @@ from functools import partial
 
 import pytest
 
+from lockbeat.errors import LockbeatError
 from lockbeat.sync import Lockbeat
 from lockbeat.sync.portal import Portal
+from lockbeat.sync.turning import Call
 from tests.conftest import PATIENCE, only
 from tests.sync.conftest import Blocking, in_thread, until
 
@@ -220,3 +222,39 @@ def test_a_caller_that_is_stopped_within_the_loop_leaves_a_client_that_works(blo
         lb.close()
     until(lambda: looking.locks.list() == [], "nothing is held")
     assert hits == 15
+
+
+def test_a_call_from_where_the_loop_is_turned_is_refused_and_hangs_nobody(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a `__del__`, which runs wherever garbage is collected: just before the loop turns, as well."""
+    refused: list[LockbeatError] = []
+    start = portal._start
+
+    def collected(call: Call) -> None:
+        with monkeypatch.context() as before, pytest.raises(LockbeatError, match="the very event loop") as problem:
+            before.setattr(portal, "_start", start)
+            portal.call(here)
+        refused.append(problem.value)
+        start(call)
+
+    lend(portal)
+    monkeypatch.setattr(portal, "_start", collected)
+    portal.call(here)
+    assert refused
+    monkeypatch.undo()
+    lend(portal)
+
+
+def test_a_signal_handler_may_call_just_before_the_loop_is_turned(portal: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin, answers = portal._calm.begin, list[int]()
+
+    def interrupted() -> bool:
+        with monkeypatch.context() as before:
+            before.setattr(portal._calm, "begin", begin)
+            answers.append(portal.call(here))
+        return begin()
+
+    lend(portal)
+    monkeypatch.setattr(portal._calm, "begin", interrupted)
+    until(lambda: portal.call(here) and answers, "it is called while the loop is lent")
