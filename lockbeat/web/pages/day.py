@@ -62,7 +62,7 @@ async def day(look: Look) -> Page:
             "peaks": _peaks(load, start_ms),
             "lanes": sorted(load.lanes, key=lambda lane: (not lane.minutes, -len(lane.jobs), lane.english))[:LANES],
             "lanes_more": max(len(load.lanes) - LANES, 0),
-            "excluded": [(said, round(each.count), instant(each.first_ms), [*each.jobs]) for said, each in excluded[:EXCLUDED]],
+            "closed": [(said, round(each.count), instant(each.first_ms), [*each.jobs]) for said, each in excluded[:EXCLUDED]],
             "excluded_count": round(sum(each.count for _, each in excluded)),
             "excluded_more": max(len(excluded) - EXCLUDED, 0),
             "problems": problems,
