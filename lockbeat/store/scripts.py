@@ -159,11 +159,11 @@ def _reached(included: str, text: str, rarely: set[str]) -> str:
             return ""
         made.append(body)
         asked.append(f"{name} = {name}")
-        return f"local function {name}(...)\n  if not rare then rarely() end\n  return rare.{name}(...)\nend\n"
+        return f"local function {name}(...)\n  if not _rare then rarely() end\n  return _rare.{name}(...)\nend\n"
 
     placed = _FUNCTION.sub(place, included)
-    rare = f"rarely = function()\n{''.join(made)}rare = {{{', '.join(asked)}}}\nend\n"
-    return f"local rare, rarely\n{placed}{rare}" if made else placed
+    rare = f"rarely = function()\n{''.join(made)}_rare = {{{', '.join(asked)}}}\nend\n"
+    return f"local _rare, rarely\n{placed}{rare}" if made else placed
 
 
 def parse(name: str, text: str, libraries: dict[str, str]) -> Script:

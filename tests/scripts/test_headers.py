@@ -175,7 +175,7 @@ def test_what_a_script_rarely_calls_is_made_when_it_does(name: str) -> None:
     rare = [word for line in header(text_of(name)) if line.startswith("-- Rarely: ") for word in line.split()[2:]]
     often, _, rarely = source.partition("\nrarely = function()\n")
     for function in rare:
-        assert f"local function {function}(...)\n  if not rare then rarely() end\n" in often, f"{name} does not call {function}"
+        assert f"local function {function}(...)\n  if not _rare then rarely() end\n" in often, f"{name} does not call {function}"
         assert f"\nlocal function {function}(" in f"\n{rarely}"
     assert bool(rarely) is bool(rare)
 
