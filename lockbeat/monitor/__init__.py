@@ -1,7 +1,16 @@
 """Looks at a store from outside: what it is at, which instances live, whether the server is fit. Changes nothing."""
 
 from lockbeat.monitor._doctor import examine
-from lockbeat.monitor._instances import HEARTBEAT, HEARTBEAT_TTL_MS, MOST_FUNCTIONS, SILENT, Instance, engine, instances
+from lockbeat.monitor._instances import (
+    HEARTBEAT,
+    HEARTBEAT_TTL_MS,
+    MOST_FUNCTIONS,
+    SILENT,
+    Instance,
+    engine,
+    instances,
+    nobody_runs,
+)
 from lockbeat.monitor._measures import Measures, measure
 from lockbeat.monitor._overview import Overview, QueueLoad, TaskStats, overview, stats_of
 from lockbeat.monitor._pages import Mark, Names, Overdue, Strip, each_task, named, overdue, soonest, strips, tasks, triggered
@@ -31,6 +40,7 @@ __all__ = [
     "instances",
     "measure",
     "named",
+    "nobody_runs",
     "overdue",
     "overview",
     "soonest",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from lockbeat.store import Store
 from lockbeat.store.calls import Calls
@@ -86,3 +88,24 @@ def fields(text: bytes) -> dict[str, str]:
     """The `name:value` lines of INFO."""
     pairs = (line.partition(":") for line in text.decode(errors="replace").splitlines() if line and line[0] != "#")
     return {name: value for name, _, value in pairs}
+
+
+class Wants(Protocol):
+    """A job, as far as it matters who can run it."""
+
+    @property
+    def queue(self) -> str: ...
+    @property
+    def function(self) -> str: ...
+
+
+async def nobody_runs(store: Calls, jobs: Sequence[Wants]) -> str:
+    """That no living instance can run one of these jobs, if none can."""
+    living = await instances(store) if jobs else []
+    for job in jobs:
+        serving = [instance for instance in living if job.queue in instance.queues]
+        if not serving:
+            return f"no instance serves queue {job.queue!r}"
+        if not any(job.function in instance.tasks or len(instance.tasks) >= MOST_FUNCTIONS for instance in serving):
+            return f"no instance that serves queue {job.queue!r} has a function {job.function!r}"
+    return ""

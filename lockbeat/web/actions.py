@@ -18,6 +18,7 @@ from lockbeat.web.guard import ACTIONS
 from lockbeat.web.look import Look, number
 from lockbeat.web.pages.backfill import check_many, when
 from lockbeat.web.pages.dead import groups
+from lockbeat.web.render import plural
 
 Form = Mapping[str, str]
 
@@ -105,7 +106,7 @@ async def backfill(look: Look, form: Form) -> Done:
     begun = await look.lb.jobs.backfill(
         name, start, end, rate=rate, confirm=True, unknown=form.get("unknown") == "yes", by=look.asked.user, **_words(form)
     )
-    return Done(f"a backfill of {name} has begun: {begun.total} slots", _job(look, form))
+    return Done(f"a backfill of {name} has begun: {plural(begun.total, 'slot')}", _job(look, form))
 
 
 async def pause_backfill(look: Look, form: Form) -> Done:

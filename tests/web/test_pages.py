@@ -1,22 +1,25 @@
-"""What single pages say: how much happens in a second, what calendars exclude, who fired, and what can't be tried again."""
+"""What single pages say: how much happens in a second, what calendars exclude, who fired, and what can be run after all."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from html import unescape
 from typing import Any
 
 import pytest
 
-from lockbeat import Cron, Every, Lockbeat
+from lockbeat import Beat, Cron, Every, Lockbeat
 from lockbeat.calendars import Calendar, CalendarEntry, Closed
-from lockbeat.jobs import Job
+from lockbeat.jobs import Job, LedgerEntry
 from lockbeat.jobs.calling import EXEC, begin
+from lockbeat.store import reasons
 from lockbeat.triggers import Called
 from lockbeat.web.load import MINUTE, MINUTES, counted, stretches
-from tests.beats import fired
+from lockbeat.web.pages.job import again
+from tests.beats import eventually, fired, minutely, overdue, scheduler
 from tests.conftest import only
 from tests.tasks import died
 from tests.web.asking import Ask
@@ -155,3 +158,67 @@ async def test_who_fired_a_slot_is_named_or_said_not_to_be_kept(lb: Lockbeat, ra
     await lb.tasks.complete(task)
     [kept] = re.findall(row, await page.page(path))
     assert kept in (who, "not kept")
+
+
+@both
+async def test_that_nobody_can_run_a_job_is_said_until_somebody_can(lb: Lockbeat, ask: Callable[..., Ask]) -> None:
+    """A function that the deployed version does not have."""
+    await lb.jobs.put("report", Every(3600))
+    page, nobody = ask(), "Nobody can run it now: "
+
+    async def said(what: str) -> bool:
+        return what in words(await page.page("/job?name=report"))
+
+    assert await said(f"{nobody}no instance serves queue 'default'")
+    older, newer = Beat(lb), Beat(lb)
+
+    @older.task
+    async def other(run: Any) -> None: ...
+
+    @newer.task
+    async def report(run: Any) -> None: ...
+
+    lacks = f"{nobody}no instance that serves queue 'default' has a function 'report'"
+    async with older.lifespan():
+        await eventually(lambda: said(lacks), "the page says what is lacking", step=0.1)
+    async with newer.lifespan():
+
+        async def can() -> bool:
+            return not await said(nobody)
+
+        await eventually(can, "the page says no more that nobody can", step=0.1)
+
+
+@both
+async def test_slots_that_did_not_run_can_be_run_after_all(lb: Lockbeat, raw: Any, ask: Callable[..., Ask]) -> None:
+    job = minutely(catchup="skip")
+    first = await overdue(lb, raw, job, 2)
+    await scheduler(lb, job).tick(lb.jobs.shard_of(job.name))
+    page = ask()
+    told = await page.page(f"/job?name=report&slot={first}")
+    assert "Its task" not in told  # they were never fired
+    [(link, said)] = re.findall(r'<a class="button" href="([^"]*)">([^<]*)', told)
+    plan = words(await page.page(unescape(link)))
+    entry = (await lb.jobs.ledger("report"))[-1]
+    assert (entry.state, entry.count) == ("missed", 2)
+    assert said == "Run these slots after all"
+    assert "Slots 2 Would be fired 2 " in plan
+    assert "Run these slots" not in await ask(allow=lambda *_: False).page(f"/job?name=report&slot={first}")
+
+
+def test_what_ran_or_is_excluded_is_not_run_by_a_backfill() -> None:
+    entry = LedgerEntry("report", 1_893_456_000_000, "skipped", code="overlap")
+    assert again(entry) == ("2030-01-01T00:00:00.000", "2030-01-01T00:00:00.001")
+    for other in (None, replace(entry, code=reasons.EXCLUDED), replace(entry, state="done"), replace(entry, run="report!1")):
+        assert again(other) is None
+
+
+@both
+async def test_an_attempt_of_milliseconds_did_not_take_no_time(lb: Lockbeat, raw: Any, ask: Callable[..., Ask]) -> None:
+    task = await fired(lb, raw)
+    await lb.tasks.complete(task)
+    page = ask()
+    for path in (f"/job?name={task.job}", f"/task?id={task.id}"):
+        took = re.findall(r'data-label="Took">([^<]*)', await page.page(path))
+        assert took, path
+        assert "0 s" not in took, path

@@ -14,11 +14,11 @@ from lockbeat.cli._errors import Problem, Usage
 from lockbeat.cli._jobfile import job_of, read_jobs
 from lockbeat.cli._output import Answer, clock, fields, several
 from lockbeat.cli._store import Where
-from lockbeat.cli.commands.jobs import nobody_runs
 from lockbeat.cli.commands.tasks import params_of
 from lockbeat.client import Lockbeat
 from lockbeat.errors import Conflict
 from lockbeat.jobs import API, Applied
+from lockbeat.monitor import nobody_runs
 from lockbeat.values.visible import visible
 
 SHOWN = 20
@@ -68,7 +68,7 @@ def put(
         state = await lb.jobs.get(name)
         coming = f"; next is {clock(state.next_slot)}" if state.next_slot else ""
         document = {"job": name, "outcome": done.outcome, "rev": done.rev, "origin": origin, **fields(state, "next_slot")}
-        return Answer(document, f"{done.outcome} {name}, rev {done.rev}{coming}", await nobody_runs(lb, [job]))
+        return Answer(document, f"{done.outcome} {name}, rev {done.rev}{coming}", await nobody_runs(lb.store, [job]))
 
     return where.ask(question)
 
@@ -105,7 +105,7 @@ def apply(
     async def question_of(lb: Lockbeat) -> Answer:
         with _of_another(take_over):
             done = await lb.jobs.apply(jobs, origin=origin, prune=prune, dry_run=dry_run, take_over=take_over)
-        remark = "" if dry_run else await nobody_runs(lb, jobs)
+        remark = "" if dry_run else await nobody_runs(lb.store, jobs)
         return Answer(fields(done), [*_lines(done), _summary(done)], remark)
 
     return where.ask(question_of)

@@ -16,13 +16,12 @@ from lockbeat.cli._errors import Problem, Usage, until_signalled
 from lockbeat.cli._output import Answer, Cell, Table, clock, fields, is_terminal, several, styled
 from lockbeat.cli._store import Where
 from lockbeat.cli.commands.control import Reason
-from lockbeat.cli.commands.jobs import nobody_runs
 from lockbeat.client import Lockbeat
 from lockbeat.errors import UnknownJob
 from lockbeat.jobs import UNCONFIRMED, Backfill
 from lockbeat.jobs.backfills import Going
 from lockbeat.leases.lease import monotonic
-from lockbeat.monitor import instances
+from lockbeat.monitor import instances, nobody_runs
 from lockbeat.values.visible import visible
 
 COUNTS = "done failed cancelled missed running known excluded unknown left"
@@ -153,7 +152,7 @@ async def _nobody(lb: Lockbeat, found: Backfill) -> str:
     if not any(one.schedules for one in await instances(lb.store)):
         return "no instance schedules, so nothing goes on"
     try:
-        return await nobody_runs(lb, [(await lb.jobs.get(found.job)).job])
+        return await nobody_runs(lb.store, [(await lb.jobs.get(found.job)).job])
     except UnknownJob:  # it was deleted meanwhile, and its backfill with it
         return ""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from typing import Annotated, get_args
 
 import typer
@@ -17,7 +16,7 @@ from lockbeat.cli._store import each
 from lockbeat.client import Lockbeat
 from lockbeat.jobs import CODE, Job, JobState, LedgerEntry, Slot, State
 from lockbeat.jobs.why import TOLERANCE, pause, retired, state_of
-from lockbeat.monitor import MOST_FUNCTIONS, instances
+from lockbeat.monitor import instances
 from lockbeat.store import reasons
 from lockbeat.triggers import At, ByHand, Called, Trigger
 from lockbeat.values.durations import span
@@ -250,15 +249,3 @@ async def next_slots(
         text, _ = _until(state.due_at if slot.slot == state.next_slot else slot.slot.timestamp(), now)
         lines.append(f"{clock(slot.slot)}  {slot.why or 'in ' * text[0].isdigit() + text}")
     return Answer([fields(slot, "slot calendar entry why") for slot in slots], lines or f"{job} {none}")
-
-
-async def nobody_runs(lb: Lockbeat, jobs: Sequence[Job]) -> str:
-    """That no living instance can run one of these jobs, if none can."""
-    living = await instances(lb.store) if jobs else []
-    for job in jobs:
-        serving = [instance for instance in living if job.queue in instance.queues]
-        if not serving:
-            return f"no instance serves queue {job.queue!r}"
-        if not any(job.function in instance.tasks or len(instance.tasks) >= MOST_FUNCTIONS for instance in serving):
-            return f"no instance that serves queue {job.queue!r} has a function {job.function!r}"
-    return ""

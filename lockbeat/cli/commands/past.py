@@ -11,13 +11,13 @@ from lockbeat.cli._command import LOOK, JobName, command
 from lockbeat.cli._entries import ENTRY, ago_or_at, counted, instant_at, instant_of, late, remark, who
 from lockbeat.cli._errors import Usage
 from lockbeat.cli._output import Answer, Cell, Table, clock, fields, is_terminal, iso, styled
-from lockbeat.cli.commands.jobs import nobody_runs
 from lockbeat.cli.commands.tasks import attempt_lines
 from lockbeat.client import Lockbeat
 from lockbeat.errors import UnknownTask
 from lockbeat.jobs import Explanation, Job
 from lockbeat.jobs.past import State
 from lockbeat.jobs.why import pause, state_of, took
+from lockbeat.monitor import nobody_runs
 from lockbeat.triggers import ByHand, Called
 from lockbeat.values.durations import instant
 
@@ -131,7 +131,7 @@ async def why(lb: Lockbeat, job: JobName, slot: SlotTime = None) -> Answer:
     if told.entry is not None:
         state = await lb.jobs.get(told.job) if not told.entry.run else None
         job_of = state.job if state else None
-        nobody = await nobody_runs(lb, [job_of]) if job_of and told.situation == "waiting" else ""
+        nobody = await nobody_runs(lb.store, [job_of]) if job_of and told.situation == "waiting" else ""
         lines += [f"  {line}" for line in (nobody, *attempt_lines(told.entry.attempts_made)) if line]
         lines += _runs(job_of) if job_of else []
         if slot is None and state and state.paused:  # the newest slot is from before

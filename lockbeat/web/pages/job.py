@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 from lockbeat.jobs import Job, LedgerEntry, Upcoming
 from lockbeat.jobs.why import TOLERANCE
-from lockbeat.monitor import Mark, triggered
+from lockbeat.monitor import Mark, nobody_runs, triggered
 from lockbeat.store import reasons
 from lockbeat.triggers import ByHand, Called
 from lockbeat.triggers.english import in_english
@@ -46,12 +46,14 @@ async def job(look: Look) -> Page:
     told, entries, coming = await asyncio.gather(
         lb.jobs.why(name, slot, run=run, clock=clock), lb.jobs.ledger(name, SLOTS), lb.jobs.upcoming(name, NEXT)
     )
-    changes, backfill, now, may, runs = await asyncio.gather(
+    called = isinstance(state.job.trigger, Called)
+    changes, backfill, now, may, runs, nobody = await asyncio.gather(
         lb.jobs.changes(name),
         lb.jobs.get_backfill(name),
         look.now(),
         look.may(*JOB_ACTIONS, target=name),
         triggered(lb.store, lb.jobs.shard_of(name), name, RUNS),
+        nobody_runs(lb.store, [] if called else [state.job]),
     )
     due = state.due_at
     return Page(
@@ -73,7 +75,9 @@ async def job(look: Look) -> Page:
             "overdue": now - due if due is not None and due < now - TOLERANCE else 0.0,
             "may": may,
             "by_hand": isinstance(state.job.trigger, ByHand),
-            "called": isinstance(state.job.trigger, Called),
+            "called": called,
+            "nobody": nobody,
+            "again": None if isinstance(state.job.trigger, ByHand) else again(told.entry),
             "options": options(state.job),
             "fired_by": fired_by,
         },
@@ -84,6 +88,15 @@ JOB_ACTIONS = (
     *("pause", "resume", "trigger", "skip_next", "backfill"),
     *("pause_backfill", "resume_backfill", "cancel_backfill", "retry", "cancel"),
 )
+
+
+def again(entry: LedgerEntry | None) -> tuple[str, str] | None:
+    """From when and to when a backfill has the slots of an entry that did not run; None: they ran, or none would be fired."""
+    if entry is None or entry.run or entry.state not in ("skipped", "missed") or entry.code == reasons.EXCLUDED:
+        return None
+    end = (entry.last_slot or entry.slot) + timedelta(milliseconds=1)
+    first, last = (at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") for at in (entry.slot, end))
+    return first, last
 
 
 def fired_by(entry: LedgerEntry) -> str | None:
