@@ -32,6 +32,9 @@ class _Globals:
             return [*_lua.LuaRuntime.globals(self._runtime).keys()]
         return self._names
 
+    def __setitem__(self, name: Any, value: Any) -> None:
+        _lua.LuaRuntime.globals(self._runtime)[name] = value
+
 
 class _Runtime(_lua.LuaRuntime):  # type: ignore[misc]
     """Keeps what it has compiled, and knows whether a global was added."""

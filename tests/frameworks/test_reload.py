@@ -32,16 +32,20 @@ from lockbeat import Beat, Run
 app = FastAPI(lifespan=beat.lifespan)
 """
 FLASK = f"""
+import sys
 import anyio
 from flask import Flask
 from lockbeat.sync import Beat, Run
 {FOREVER}
 beat.start()
 app = Flask(__name__)
+if __name__ == "__main__":
+    app.run(port=int(sys.argv[1]), debug=True, reloader_type="stat")
 """
+"""As `flask run --debug`, but for the reloader: where watchdog is installed that would watch all that other tests write."""
 SITES = {
     "uvicorn --reload": (FASTAPI, "uvicorn --port PORT --reload app:app", 1),
-    "flask run --debug": (FLASK, "flask --app app run --debug --port PORT", 2),  # it loads the application in both processes
+    "app.run(debug=True)": (FLASK, "app PORT", 2),  # it loads the application in both processes
 }
 
 
