@@ -214,6 +214,8 @@ class Portal:
         finally:
             self._begun.discard(call)
             self._waiting.ended.append(call)
+            if self._waiting.leader is call and not self.loop.more:
+                self._stop()  # a turn sooner than when it looks for news
 
     def _refuse(self) -> None:
         while True:

@@ -158,6 +158,11 @@ class Loop(asyncio.SelectorEventLoop):
     stray: Callable[[BaseException], bool] | None = None
     """Asked about what a callback has raised, before the log is told: whether that is somebody else's affair."""
 
+    @property
+    def more(self) -> bool:
+        """Whether something is to be done in the next turn, or still in this one."""
+        return bool(self._ready)  # type: ignore[attr-defined]
+
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         problem = context.get("exception")
         if problem is None or self.stray is None or not self.stray(problem):
