@@ -52,11 +52,11 @@ class Failed(Exception):
 class Child:
     """A contender: a script that answers one line of JSON to each line of JSON."""
 
-    def __init__(self, script: str, python: str = sys.executable, **options: Any) -> None:
+    def __init__(self, script: str, python: str = sys.executable, under: Sequence[str] = (), **options: Any) -> None:
         self.name = f"{script} {options.get('contender', '')}".strip()
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]), "PYTHONWARNINGS": "ignore"}
         self.process = subprocess.Popen(
-            [python, str(HERE / "contenders" / f"{script}.py"), json.dumps(options)],
+            [*under, python, str(HERE / "contenders" / f"{script}.py"), json.dumps(options)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

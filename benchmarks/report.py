@@ -13,7 +13,7 @@ from tables import cell, emphasised, number, table
 
 ORDER = (
     *("locks", "blocking", "waiting", "renew", "fire", "lateness", "idle", "control", "registry", "scale"),
-    *("sizing", "tasks", "celery", "signals"),
+    *("sizing", "tasks", "celery", "signals", "web"),
 )
 
 
@@ -353,7 +353,7 @@ def scripts(results: dict[str, Any]) -> str:
     calls = over = 0
     p999 = 0.0
     for result in results.values():
-        found = result["scripts"]
+        found = result.get("scripts", [])
         for one in found if isinstance(found, list) else [found]:
             calls, over, p999 = calls + one["calls"], over + one["over_5_ms"], max(p999, one["p999_ms"])
             for name, ms in one["slowest_ms"].items():
@@ -367,12 +367,30 @@ def scripts(results: dict[str, Any]) -> str:
 
 
 def signals(result: dict[str, Any]) -> str:
-    rows = [(name, result["added_us"][name], result["ratios"][name]) for name in result["ratios"]]
+    rows = [(name, result["added"][name], result["ratios"][name]) for name in result["ratios"]]
     said = (
-        f"{result['jobs']:,} jobs, each due every second, one instance that is watched and not watched by turns of two seconds. "
-        f"A slot that is fired, run and ended costs it {cell(result['alone_us'])} µs of processor time when nobody watches."
+        f"Instructions, counted by callgrind: processor time varies by more than what is looked for. {result['jobs']:,} jobs "
+        "that are due at once, in one instance that is watched and not watched by turns. A slot that is fired, run and ended "
+        f"takes {cell(result['alone'])} of them when nobody watches."
     )
-    return f"{said}\n\n{table(('watched by', 'more a slot, µs', 'times as much'), rows)}"
+    return f"{said}\n\n{table(('watched by', 'more a slot', 'times as many'), rows)}"
+
+
+def web(result: dict[str, Any]) -> str:
+    said = (
+        f"Over {result['jobs']:,} jobs and {result['tasks']:,} tasks that wait, each page {result['times']} times, after once to "
+        "load the scripts. Commands: those inside of scripts, too. No page reads all keys: neither SCAN nor KEYS is called."
+    )
+    keys = ("p50_ms", "max_ms", "scripts", "commands", "server_ms", "kb")
+    asked = table(
+        ("page", "ms, p50", "max", "script calls", "commands", "server, ms", "kB"),
+        [(f"`{path}`", *(row[key] for key in keys)) for path, row in result["pages"].items()],
+    )
+    browser = (
+        f"In Chromium, `/jobs` over {result['jobs']:,} jobs opens in {number(result['browser_ms']['median'])} ms, "
+        f"{number(result['browser_ms']['max'])} at most, with an empty cache."
+    )
+    return "\n\n".join([said, asked, browser])
 
 
 def goals(results: dict[str, Any]) -> str:
@@ -404,6 +422,7 @@ TITLES = {
     "tasks": "Tasks",
     "celery": "Celery",
     "signals": "Being watched",
+    "web": "The page",
 }
 
 

@@ -27,6 +27,7 @@ SUITES = (
     "tasks",
     "celery",
     "signals",
+    "web",
 )
 
 

@@ -1,13 +1,25 @@
-"""Signals: what it costs an instance to be watched, by turns in one process: metrics, hooks, logs as JSON."""
+"""Signals: what it costs an instance to be watched, by turns in one process: metrics, hooks, logs as JSON.
+
+It counts instructions, by callgrind (Debian's package valgrind): processor time varies by more than the few per cent in question.
+"""
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
-from harness import Bench, Child, server, spread
+from harness import Bench, Child, Failed, server, spread
 
-JOBS = 1000
+JOBS = 500
+PERIOD = 20
+"""Seconds from burst to burst; under callgrind an instance is some 50 times slower."""
+SETTLED = 3.0
+"""Seconds without a further run: what ran has been ended."""
 WAYS: dict[str, list[str]] = {
     "metrics": ["metrics"],
     "JSON logs": ["JSON logs"],
@@ -19,37 +31,54 @@ WAYS: dict[str, list[str]] = {
 
 
 def run(bench: Bench) -> dict[str, Any]:
-    rounds, seconds = bench.pick(30, 4), 2
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in WAYS}
+    if not shutil.which("valgrind"):
+        raise Failed("signals: needs valgrind (apt install valgrind)")
+    alone: list[float] = []
+    watched: dict[str, list[float]] = {name: [] for name in WAYS}
+    with tempfile.TemporaryDirectory() as kept, server() as it:
+        callgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={kept}/dump"]
+        with Child("signals", under=callgrind, url=it.url, jobs=JOBS, period=PERIOD) as child:
+            child.answer()
+            dumps = 0
 
-    with server() as it, Child("signals", url=it.url, jobs=JOBS) as child:
-        anchor = child.answer()["anchor"]
+            def counted() -> int:
+                """Instructions since the last time."""
+                nonlocal dumps
+                dumps += 1
+                subprocess.run(["callgrind_control", "-d", str(child.process.pid)], check=True, capture_output=True)
+                found = re.search(r"^(?:totals|summary): (\d+)", Path(f"{kept}/dump.{dumps}").read_text(), re.MULTILINE)
+                assert found is not None
+                return int(found[1])
 
-        def between() -> None:
-            """Wait for the middle between two bursts."""
-            time.sleep((anchor - time.time() - 0.4) % 1)
+            def quiet() -> int:
+                """Wait until what was due has run and been ended; how many slots have run so far."""
+                seen, since = -1, time.monotonic()
+                while time.monotonic() - since < SETTLED:
+                    if (now := child.ask("ran")) != seen:
+                        seen, since = now, time.monotonic()
+                    time.sleep(0.2)
+                return seen
 
-        def cost(ways: list[str]) -> float:
-            """µs of processor time a slot, watched in these ways."""
-            child.ask("watch", ways=ways)
-            before = child.ask("stat")
-            time.sleep(seconds - 0.1)
-            between()
-            after = child.ask("stat")
-            return float((after["cpu"] - before["cpu"]) / max(after["fired"] - before["fired"], 1) * 1e6)
+            def cost(ways: list[str]) -> float:
+                """Instructions a slot, watched in these ways, from quiet to quiet."""
+                child.ask("watch", ways=ways)
+                before = quiet()
+                counted()
+                while child.ask("ran") == before:
+                    time.sleep(0.2)
+                ran = quiet() - before
+                return counted() / ran
 
-        time.sleep(2)
-        between()
-        for number in range(rounds):
-            bench.log(f"signals: round {number + 1}")
-            for name, ways in WAYS.items():
-                # Whichever comes first: what else the machine does at the time is in both.
-                order = [ways, []] if number % 2 else [[], ways]
-                costs = {bool(each): cost(each) for each in order}
-                found[name].append({"alone": costs[False], "watched": costs[True]})
+            for ways in ([], WAYS["and hooks on each slot"]):  # what is imported or remembered at first
+                cost(ways)
+            for number in range(bench.pick(5, 1)):
+                bench.log(f"signals: round {number + 1}")
+                alone.append(cost([]))
+                for name, ways in WAYS.items():
+                    watched[name].append(cost(ways))
     return {
         "jobs": JOBS,
-        "alone_us": spread([one["alone"] for several in found.values() for one in several]),
-        "added_us": {name: spread([one["watched"] - one["alone"] for one in several]) for name, several in found.items()},
-        "ratios": {name: spread([one["watched"] / one["alone"] for one in several]) for name, several in found.items()},
+        "alone": spread(alone),
+        "added": {name: spread([b - a for a, b in zip(alone, each, strict=True)]) for name, each in watched.items()},
+        "ratios": {name: spread([b / a for a, b in zip(alone, each, strict=True)]) for name, each in watched.items()},
     }
