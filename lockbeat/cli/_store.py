@@ -96,11 +96,11 @@ class Where:
 
         return self.run(asking)
 
-    def run(self, asking: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run what asks the store, which an error then names."""
+    def run(self, asking: Callable[[], Coroutine[Any, Any, T]], *, log: bool = False) -> T:
+        """Run what asks the store, which an error then names. log: what is logged meanwhile is said."""
         address = self.address()
         try:
-            with quiet():
+            with contextlib.nullcontext() if log else quiet():
                 return asyncio.run(asking())
         except StoreUnavailable as problem:
             raise unreachable(address, problem) from problem

@@ -192,7 +192,7 @@ def test_to_look_for_an_embedded_store_makes_none(lockbeat: Lockbeat, tmp_path: 
 def test_serving_a_missing_store_is_one_line_and_exit_code_1(
     lockbeat: Lockbeat, module: Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lockbeat.cli.commands.serve._log_to_stderr", lambda verbose, log_format: None)
+    monkeypatch.setattr("lockbeat.cli.commands.serve.log_to_stderr", lambda verbose, log_format: None)
     path = module("""
         from lockbeat import Beat
         beat = Beat(timeout=0.5)

@@ -45,6 +45,17 @@ def test_it_serves_until_a_signal_though_somebody_looks_on(store: str, start: St
     assert process.err == ""
 
 
+def test_the_log_says_who_changed_what(store: str, start: Start) -> None:
+    task_id = using(store, lambda lb: lb.tasks.spawn("send", queue="mail")).task_id
+    process = start("web", "--port", "0", LOCKBEAT_URL=store)
+    with httpx.Client(base_url=where(process), timeout=30, headers={"sec-fetch-site": "same-origin"}) as browser:
+        token = re.search(r'name="token" value="([0-9a-f]+)"', browser.get("task", params={"id": task_id}).text)
+        assert token is not None
+        assert browser.post("task/cancel", data={"id": task_id, "token": token[1]}).status_code == 303
+    assert process.end(signal.SIGTERM) == 0
+    assert f"cancel {task_id!r} by " in process.err
+
+
 def test_on_the_loopback_it_goes_by_no_other_name(store: str, start: Start) -> None:
     """Its page could be another site's, whose name was made to lead here."""
     url = where(start("web", "--port", "0", "--allow-host", "box.internal", LOCKBEAT_URL=store))

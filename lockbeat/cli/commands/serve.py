@@ -72,7 +72,7 @@ def _declare(name: str, says: str, *, schedule: bool, work: bool) -> None:
     ) -> None:
         beat = load_beat(target, factory=factory)
         beat.narrow(queues=queue or None, concurrency=concurrency)
-        _log_to_stderr(verbose, log_format)
+        log_to_stderr(verbose, log_format)
         if url is not None or namespace is not None:
             beat.move(url, namespace=namespace)
         if not beat.declared and not (work and beat.task_names):
@@ -144,7 +144,7 @@ def _has_handler(logger: logging.Logger) -> bool:
     return any(not isinstance(handler, logging.NullHandler) for handler in logger.handlers)
 
 
-def _log_to_stderr(verbose: int, log_format: str | None = None) -> None:
+def log_to_stderr(verbose: int, log_format: str | None = None) -> None:
     """A user's own logging, set up on import, stays as it is; what it would show is not shown twice."""
     root, log = logging.getLogger(), logging.getLogger("lockbeat")
     if _has_handler(root):

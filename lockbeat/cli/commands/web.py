@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import Annotated
@@ -11,7 +12,8 @@ import typer
 from lockbeat.cli._command import LOOK, app
 from lockbeat.cli._errors import Usage, until_signalled
 from lockbeat.cli._output import say
-from lockbeat.cli._store import TIMEOUT, Where
+from lockbeat.cli._store import TIMEOUT, Where, quiet
+from lockbeat.cli.commands.serve import log_to_stderr
 from lockbeat.client import Lockbeat
 from lockbeat.settings import variable
 
@@ -57,7 +59,9 @@ def web(
     where.address()
 
     async def serving() -> None:
-        async with Lockbeat(url, namespace=namespace, timeout=TIMEOUT) as lb:
+        async with contextlib.AsyncExitStack() as stack:
+            with quiet():
+                lb = await stack.enter_async_context(Lockbeat(url, namespace=namespace, timeout=TIMEOUT))
             board = dashboard(
                 lb,
                 basic=basic,
@@ -69,9 +73,10 @@ def web(
                 title=title,
             )
             with until_signalled() as ended, listening(host, port) as bound:
+                log_to_stderr(0)
                 await serve(board, bound, ended, lambda at: _announce(at, lb.store.connector.location))
 
-    where.run(serving)
+    where.run(serving, log=True)
 
 
 def _me() -> str:
