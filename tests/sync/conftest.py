@@ -12,7 +12,20 @@ from typing import Any, Protocol
 import pytest
 
 from lockbeat.sync import Lockbeat
+from lockbeat.sync.portal import Portal
 from tests.conftest import PATIENCE
+
+
+async def nothing() -> None:
+    pass
+
+
+@pytest.fixture
+def portal() -> Iterator[Portal]:
+    """One without a client."""
+    portal = Portal()
+    yield portal
+    portal.close(nothing, 1)
 
 
 class Blocking(Protocol):

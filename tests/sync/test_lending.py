@@ -7,7 +7,6 @@ import ctypes
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -17,18 +16,7 @@ from lockbeat.sync import Lockbeat
 from lockbeat.sync.portal import Portal
 from lockbeat.sync.turning import Call
 from tests.conftest import PATIENCE, only
-from tests.sync.conftest import Blocking, in_thread, until
-
-
-@pytest.fixture
-def portal() -> Iterator[Portal]:
-    portal = Portal()
-    yield portal
-    portal.close(nothing, 1)
-
-
-async def nothing() -> None:
-    pass
+from tests.sync.conftest import Blocking, in_thread, nothing, until
 
 
 async def here() -> int:

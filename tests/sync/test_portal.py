@@ -13,18 +13,7 @@ from lockbeat.errors import LockbeatError, StoreError
 from lockbeat.sync.portal import Portal
 from lockbeat.sync.turning import Call
 from tests.conftest import PATIENCE
-from tests.sync.conftest import in_thread, until
-
-
-@pytest.fixture
-def portal() -> Iterator[Portal]:
-    portal = Portal()
-    yield portal
-    portal.close(nothing, 1)
-
-
-async def nothing() -> None:
-    pass
+from tests.sync.conftest import in_thread, nothing, until
 
 
 async def spin(ended: threading.Event) -> None:
