@@ -181,10 +181,6 @@ def more_than(limit: int, found: Sequence[object]) -> str:
     return f"there are more than {limit}; --limit N shows up to N" if len(found) > limit else ""
 
 
-def first_line(text: str | None) -> str:
-    return next(iter((text or "").strip().splitlines()), "")
-
-
 def clock(at: datetime | float | None, now: float | None = None) -> str:
     """An instant for people: in the zone of this machine, or UTC by --utc; milliseconds only where there are some.
 

@@ -6,6 +6,7 @@ from lockbeat.jobs.ledger import LedgerEntry
 from lockbeat.jobs.why import Clock, iso, state_of, told_of
 from lockbeat.store import reasons
 from lockbeat.values.durations import brief
+from lockbeat.values.visible import first_line
 
 
 def remark(entry: LedgerEntry, clock: Clock = iso, most: int | None = None) -> str:
@@ -30,7 +31,7 @@ def _note(entry: LedgerEntry, clock: Clock, most: int | None) -> str:
     if entry.code is not None:
         note = reasons.sentence(entry.code, entry.detail, task=task, ms=brief)
     else:
-        note = next(iter((entry.reason or "").strip().splitlines()), "")[:most]
+        note = first_line(entry.reason)[:most]
     if entry.state in ("missed", "skipped") and entry.count is not None and entry.count != 1:
         some = f"{entry.count} slots" if entry.count > 0 else "all slots"
         last_ms = entry.slot_ms if entry.last_ms is None else entry.last_ms

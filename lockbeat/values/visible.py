@@ -28,6 +28,11 @@ def visible_json(document: Any, *, indent: int | None = None, ascii_only: bool =
     return "".join(json.dumps(char)[1:-1] if char != "\n" and _is_unseen(char) else char for char in text) if _odd(text) else text
 
 
+def first_line(text: str | None) -> str:
+    """Of what somebody said; empty: nothing."""
+    return next(iter((text or "").strip().splitlines()), "")
+
+
 def _odd(text: str) -> bool:
     return not text.replace("\n", "").isprintable()
 

@@ -8,10 +8,10 @@ import typer
 
 from lockbeat.claims import Claim, ClaimStats
 from lockbeat.cli._command import TASKS, Queue, command
-from lockbeat.cli._output import Answer, Cell, Table, ago, fields, first_line, more_than, styled
+from lockbeat.cli._output import Answer, Cell, Table, ago, fields, more_than, styled
 from lockbeat.client import Lockbeat
 from lockbeat.values.durations import span
-from lockbeat.values.visible import visible_json
+from lockbeat.values.visible import first_line, visible_json
 
 CLAIM = "key queue owner fence attempt expires_at previous_owner last_error"
 MOST_EXPIRED = 1_000

@@ -12,7 +12,7 @@ import typer
 
 from lockbeat.cli._command import TASKS, DryRun, Limit, OnlyQueue, Queue, TaskId, Yes, command, make_sure
 from lockbeat.cli._errors import Problem, Usage
-from lockbeat.cli._output import Answer, Cell, Table, ago, clock, fields, first_line, more_than, several, styled
+from lockbeat.cli._output import Answer, Cell, Table, ago, clock, fields, more_than, several, styled
 from lockbeat.cli._store import Where
 from lockbeat.client import Lockbeat
 from lockbeat.monitor import MOST_FUNCTIONS, QueueLoad, instances, overview
@@ -20,7 +20,7 @@ from lockbeat.store.records import Attempt
 from lockbeat.tasks import NewTask, TaskInfo
 from lockbeat.tasks.values import EndState, State
 from lockbeat.values.durations import brief, span
-from lockbeat.values.visible import visible, visible_json
+from lockbeat.values.visible import first_line, visible, visible_json
 
 TASK = (
     "task_id name queue state priority attempts max_attempts attempts_made spawned_at due_at started_at ended_at "

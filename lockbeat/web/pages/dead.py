@@ -10,6 +10,7 @@ from lockbeat.monitor import tasks as read
 from lockbeat.store.keys import job_of_task
 from lockbeat.tasks.values import TaskInfo
 from lockbeat.triggers import Called
+from lockbeat.values.visible import first_line
 from lockbeat.web.hidden import without_secrets
 from lockbeat.web.look import Look, Page
 from lockbeat.web.pages.overview import counts
@@ -39,7 +40,7 @@ def error_of(info: TaskInfo) -> str:
     """What it failed by, less the numbers that differ from task to task."""
     if info.failure is None:
         return "unknown"
-    line = next(iter(info.failure.message.strip().splitlines()), "")
+    line = first_line(info.failure.message)
     return re.sub(r"\d+", "N", without_secrets(f"{info.failure.type}: {line}"))[:160]
 
 
