@@ -17,7 +17,7 @@ from lockbeat.errors import InvalidArgument, LockbeatError, StoreError, StoreUna
 from lockbeat.values.checks import of_type
 from lockbeat.web import actions, pages
 from lockbeat.web.asked import Asked, Refused, check_prefix, form_of
-from lockbeat.web.guard import COOKIE, Allow, Basic, Guard, User, host_of
+from lockbeat.web.guard import COOKIE, Allow, Basic, Guard, User, named_host
 from lockbeat.web.look import Look, Page
 from lockbeat.web.rates import Looks
 from lockbeat.web.render import ASSETS, addressed, render
@@ -74,7 +74,7 @@ def dashboard(
     of_type("lb", lb, Lockbeat, "a Lockbeat")
     if user is not None and basic is not None:
         raise InvalidArgument("basic", "is in the place of user: give one of them")
-    guard = Guard(user, basic, allow, read_only, tuple(host_of(f"[{h}]" if ":" in h else h) for h in hosts))
+    guard = Guard(user, basic, allow, read_only, tuple(named_host("hosts", host) for host in hosts))
     return Dashboard(lb, guard, check_prefix(prefix, pages.PATHS), show_params, title)
 
 

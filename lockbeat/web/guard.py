@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import hmac
 import inspect
+import ipaddress
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -34,6 +37,7 @@ ACTIONS = (
 """What the page can change; the first two lines name a job, and the last a task or a queue."""
 COOKIE = "lockbeat_page"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?")
 CHALLENGE = {"www-authenticate": 'Basic realm="lockbeat", charset="UTF-8"'}
 
 
@@ -62,10 +66,18 @@ class Basic:
         except (binascii.Error, ValueError):
             given = b""
         # Both are compared as a whole, so that it takes as long to refuse a wrong user as a wrong password.
-        same = hmac.compare_digest(
-            hashlib.sha256(given).digest(), hashlib.sha256(f"{self.user}:{self.password}".encode()).digest()
-        )
-        return self.user if same else None
+        digest = hashlib.sha256(given).digest()
+        same = [hmac.compare_digest(digest, hashlib.sha256(right).digest()) for right in self._spelled()]
+        return self.user if any(same) else None
+
+    def _spelled(self) -> list[bytes]:
+        """User and password as they may come: browsers send UTF-8, as they are asked to; requests and older tools Latin-1."""
+        pair = f"{self.user}:{self.password}"
+        # What is no UTF-8 came from the environment, and is compared byte by byte.
+        spelled = [pair.encode("utf-8", "surrogateescape")]
+        with contextlib.suppress(UnicodeEncodeError):
+            spelled.append(pair.encode("latin-1"))
+        return spelled
 
 
 @dataclass(frozen=True)
@@ -140,6 +152,18 @@ def check_same_site(asked: Asked) -> None:
     origin = asked.headers.get("origin")  # where there is no TLS, browsers leave the other out
     if origin is not None and (origin == "null" or urlsplit(origin).netloc.lower() != asked.headers.get("host", "").lower()):
         raise Refused(403, "another site sent this, or a proxy changes the Host header: have it pass the one of the browser")
+
+
+def named_host(argument: str, host: str) -> str:
+    """A name or address as browsers send it in the Host header. Raises InvalidArgument for what no Host header holds."""
+    text = host.strip().removesuffix(".").removeprefix("[").removesuffix("]").lower()
+    with contextlib.suppress(ValueError):
+        return str(ipaddress.ip_address(text))
+    with contextlib.suppress(UnicodeError):
+        text = text.encode("idna").decode()
+    if not _NAME.fullmatch(text):
+        raise InvalidArgument(argument, f"{host!r} must be a name or an address alone, without scheme, port or path")
+    return text
 
 
 def host_of(header: str) -> str:

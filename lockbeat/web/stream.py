@@ -16,7 +16,10 @@ from typing import Any
 
 import anyio
 
+from lockbeat.errors import LockbeatError, StoreUnavailable
 from lockbeat.leases.lease import monotonic
+from lockbeat.process import chance
+from lockbeat.values.visible import visible
 from lockbeat.web.asked import Asked, Refused
 from lockbeat.web.render import addressed
 
@@ -32,6 +35,9 @@ LASTS = 600.0
 """Then the browser connects again, and is asked again who it is."""
 SEND_WITHIN = 20.0
 """Seconds for which a reader may leave what was sent to it in the pipe."""
+
+FAILED = b"failed"
+"""In the place of what was sent last."""
 
 Make = Callable[[], Awaitable[str]]
 
@@ -77,18 +83,24 @@ class Streams:
         key = (asked.base, asked.path, asked.raw_query, asked.user)
         shared = self._shared.setdefault(key, _Shared(make))
         shared.readers += 1
-        every, sent, until = EVERY.get(asked.path, SECONDS), b"", monotonic() + LASTS
+        every, sent, until = EVERY.get(asked.path, SECONDS), b"", monotonic() + LASTS * chance.between(0.9, 1.1)
         try:
-            await put("retry: 5000\n\n")
+            # Not the same for all, nor does it last as long: they lose a server that is restarted at the same moment.
+            await put(f"retry: {chance.between(4000, 8000):.0f}\n\n")
             while monotonic() < until and not self._ended.is_set():
                 try:
                     text = await shared.now(every / 2)
                     digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
                     event = ": the same\n\n" if digest == sent else _event("page", addressed(text, token))
                     sent = digest
-                except Exception as problem:  # noqa: BLE001 - it is told, and may be over at the next look
-                    log.info("a live page can't be made: %s", problem)
+                except (TimeoutError, StoreUnavailable):  # whose outage the log has
                     event, sent = _event("away", "the store does not answer"), b""
+                except LockbeatError as problem:  # such as a job that somebody has deleted
+                    event, sent = _event("away", visible(str(problem))), b""
+                except Exception:
+                    if sent != FAILED:  # once, and not at each look
+                        log.exception("a live page can't be made")
+                    event, sent = _event("away", "this page has failed: the log says why"), FAILED
                 await put(event)
                 with anyio.move_on_after(every):
                     await self._ended.wait()

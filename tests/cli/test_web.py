@@ -97,6 +97,7 @@ def test_where_others_can_reach_it_it_does_not_start_without_a_user(store: str, 
         (("--host", "127.0.0.1.nowhere.invalid"), {}, 2, "can be reached by others"),
         (("--host", "a..b", "--user", "alice"), {"LOCKBEAT_WEB_PASSWORD": "pass"}, 2, "no address of this machine"),
         (("--port", "70000"), {}, 2, "--port"),
+        (("--allow-host", "https://ops.test/"), {}, 2, "--allow-host: 'https://ops.test/' must be a name"),
     ],
 )
 def test_what_is_wrong_is_one_line(

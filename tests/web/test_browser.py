@@ -262,6 +262,35 @@ async def test_it_is_kept_up_to_date_and_what_is_open_or_being_written_stays(
         await expect(page.locator("[data-live]")).to_have_text("live")
 
 
+REFUSED = """
+window.tries = 0;
+window.away = false;
+window.EventSource = class {
+  static CLOSED = 2;
+  readyState = 2;
+  constructor() { window.tries += 1; }
+  addEventListener(name, heard) { if (name === "error") queueMicrotask(heard); }
+  close() {}
+};
+Object.defineProperty(document, "hidden", { get: () => window.away });
+"""
+"""Each stream is refused, as when too many look on; and the page may be one that nobody sees."""
+
+
+async def test_a_page_that_is_hidden_does_not_ask_again_and_one_that_is_seen_does(site: Site, browser: Browser) -> None:
+    async with opened(browser) as page:
+        await page.clock.install()
+        await page.add_init_script(REFUSED)
+        await page.goto(f"{site.at}jobs")
+        seen = "document.dispatchEvent(new Event('visibilitychange')); tries"
+        before = await page.evaluate(f"window.away = true; {seen}")
+        await page.clock.fast_forward(120_000)
+        assert await page.evaluate("tries") == before
+        assert await page.evaluate(f"window.away = false; {seen}") == before + 1
+        await page.clock.fast_forward(30_000)
+        assert await page.evaluate("tries") > before + 1
+
+
 async def test_times_are_in_the_readers_zone_and_keys_lead_everywhere(site: Site, browser: Browser) -> None:
     await site.lb.jobs.put("noon", Every(86_400, datetime(2000, 1, 1, 12, tzinfo=UTC)))
     await site.lb.jobs.put("report", Every(3600))

@@ -201,6 +201,39 @@ async def test_a_password_is_asked_for(lb: Lockbeat, ask: Callable[..., Ask]) ->
 
 
 @only("memory")
+@pytest.mark.parametrize(
+    ("password", "sent"),
+    [
+        ("pä:ss", "pä:ss".encode()),  # browsers, curl
+        ("pä:ss", "pä:ss".encode("latin-1")),  # requests, older tools (influxdata/ui#6856)
+        ("日本", "日本".encode()),
+        ("p\udce4ss", b"p\xe4ss"),  # what the environment holds need not be UTF-8
+    ],
+)
+async def test_a_password_that_is_not_ascii_is_known_however_it_is_spelled(
+    lb: Lockbeat, ask: Callable[..., Ask], password: str, sent: bytes
+) -> None:
+    page = ask(basic=Basic("alice", password))
+    assert (await page.get("/", auth=("alice", sent))).status_code == 200
+    for wrong in (b"", sent + b"x", b"p\xc3ss"):
+        assert (await page.get("/", auth=("alice", wrong))).status_code == 401, wrong
+
+
+@only("memory")
+async def test_hosts_may_be_spelled_as_people_do(lb: Lockbeat, ask: Callable[..., Ask]) -> None:
+    page = ask(hosts=("Ops.example.com.", "müller.test", "[::1]", "FE80:0::1"))
+    for host in ("ops.example.com:8443", "xn--mller-kva.test", "[::1]:7330", "[fe80::1]"):
+        assert (await page.get("/", headers={"host": host})).status_code == 200, host
+
+
+@pytest.mark.parametrize("host", ["https://ops.example.com", "ops.example.com:8080", "ops/x", "*", "", "a b", "-x", "1::2::3"])
+def test_what_no_host_header_holds_is_refused(host: str) -> None:
+    """Else it would refuse each request, and say to name what was named."""
+    with pytest.raises(InvalidArgument, match=r"hosts: .* must be a name or an address"):
+        dashboard(Lockbeat("memory://"), hosts=(host,))
+
+
+@only("memory")
 @pytest.mark.parametrize("prefix", ["/lockbeat", "/a/b", ""])
 @pytest.mark.parametrize("stripped", [True, False])
 async def test_links_begin_with_the_prefix_whether_or_not_the_proxy_takes_it_off(

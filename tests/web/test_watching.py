@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lockbeat import Every, Lockbeat
-from lockbeat.web import dashboard, stream
+from lockbeat.web import dashboard, pages, stream
 from lockbeat.web.board import Dashboard
 from lockbeat.web.guard import COOKIE
 from tests.conftest import PATIENCE, only, wait_until
@@ -155,6 +155,44 @@ async def test_a_page_that_can_not_be_made_now_says_so_and_goes_on(lb: Lockbeat)
         await wait_until(lambda: "event: away" in reader.text, "there is no such job")
         await lb.jobs.put("later", Every(365 * 86_400))
         await wait_until(lambda: "event: page" in reader.text, "now there is")
+
+
+@only("memory")
+async def test_a_job_that_was_deleted_is_said_to_be_gone_and_not_the_store(lb: Lockbeat) -> None:
+    await lb.jobs.put("report", Every(365 * 86_400))
+    async with looking(dashboard(lb), "/job", "name=report") as reader:
+        await wait_until(lambda: "event: page" in reader.text, "it is there")
+        await lb.jobs.delete("report")
+        await wait_until(lambda: "event: away" in reader.text, "it is gone")
+    away = reader.text.partition("event: away")[2]
+    assert "no job" in away
+    assert "store" not in away
+
+
+@only("memory")
+async def test_a_page_of_ours_that_fails_is_logged_once_and_not_at_each_look(
+    lb: Lockbeat, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fails(look: Any) -> Any:
+        raise KeyError("a fault of ours")
+
+    monkeypatch.setitem(pages.PAGES, "/leases", fails)
+    async with looking(dashboard(lb), "/leases") as reader:
+        await wait_until(lambda: reader.text.count("event: away") >= 3, "three looks")
+    assert "this page has failed" in reader.text
+    assert [bool(record.exc_info) for record in caplog.records] == [True]
+
+
+@only("memory")
+async def test_those_who_look_on_are_told_to_come_again_at_different_moments(lb: Lockbeat) -> None:
+    """All lose a server that is restarted at the same moment (hermes-webui#2661)."""
+    board = dashboard(lb)
+    async with contextlib.AsyncExitStack() as stack:
+        readers = [await stack.enter_async_context(looking(board, "/leases")) for _ in range(8)]
+        await wait_until(lambda: all("retry: " in reader.text for reader in readers), "each is told when")
+    told = {int(reader.text.partition("retry: ")[2].partition("\n")[0]) for reader in readers}
+    assert len(told) > 1
+    assert all(4000 <= one <= 8000 for one in told)
 
 
 @only("memory")

@@ -45,6 +45,7 @@ def web(
     It listens on 127.0.0.1. Elsewhere it refuses to start unless a user and a password are asked for.
     """
     from lockbeat.web import Basic, dashboard
+    from lockbeat.web.guard import named_host
     from lockbeat.web.serve import is_loopback, listening, serve
 
     password = os.environ.get(PASSWORD, "")
@@ -54,7 +55,8 @@ def web(
     alone = is_loopback(host)
     if not alone and basic is None:
         raise Usage(f"{host} can be reached by others: say --user and ${PASSWORD} first, or leave --host out")
-    hosts = (*(("localhost", "127.0.0.1", "::1", host) if alone else ()), *(allow_host or ()))
+    allowed = [named_host("--allow-host", name) for name in allow_host or ()]
+    hosts = (*(("localhost", "127.0.0.1", "::1", host) if alone else ()), *allowed)
     where = Where(url, namespace)
     where.address()
 

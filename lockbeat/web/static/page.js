@@ -88,14 +88,15 @@ function morph(from, to) {
 }
 
 // What is new, as the server says it; nothing while nobody sees the page.
-let source = null;
+let source = null, later = 0;
 function say(text, away) {
   told.hidden = false;
   told.textContent = text;
   told.classList.toggle("away", away);
 }
 function listen() {
-  if (source || !live || !window.EventSource) return;
+  clearTimeout(later);
+  if (source || !live || document.hidden || !window.EventSource) return;
   source = new EventSource(location.href.split("#")[0]);
   source.addEventListener("page", (event) => {
     const parsed = new DOMParser().parseFromString("<div id=\"live\">" + event.data + "</div>", "text/html").getElementById("live");
@@ -106,16 +107,18 @@ function listen() {
   source.addEventListener("away", (event) => say(event.data, true));
   source.addEventListener("error", () => {
     say("not up to date", true);
-    if (source && source.readyState === EventSource.CLOSED) { source = null; setTimeout(listen, 15000); }
+    // Refused, as when too many look on. Not all pages at the same moment, nor one that nobody sees.
+    if (source && source.readyState === EventSource.CLOSED) { source = null; later = setTimeout(listen, 10000 + Math.random() * 10000); }
   });
 }
 function hush() {
   if (source) source.close();
   source = null;
+  clearTimeout(later);
 }
 document.addEventListener("visibilitychange", () => (document.hidden ? hush() : listen()));
 addEventListener("pagehide", hush);
-addEventListener("pageshow", () => { if (!document.hidden) listen(); });
+addEventListener("pageshow", listen);
 
 // Keys.
 const keys = document.getElementById("keys");
@@ -147,4 +150,4 @@ for (const [name, act] of [["help", open], ["themeToggle", toggleTheme], ["zone"
   for (const button of document.querySelectorAll("button")) if (name in button.dataset) { button.hidden = false; button.addEventListener("click", act); }
 }
 showZone();
-if (!document.hidden) listen();
+listen();
