@@ -126,17 +126,17 @@ async def test_each_thing_that_is_done_to_a_job_is_done(site: Site, browser: Bro
             change = (await site.lb.jobs.changes(name))[0]
             return change.what, change.by, change.reason
 
-        await do("Pause", "Pause", Why="the bank is closed", For="2h")
+        await do("Pause", "Pause the job", Why="the bank is closed", For="2h")
         assert await last() == ("pause", "alice", "the bank is closed")
-        await do("Resume", "Resume")
+        await do("Resume", "Resume the job")
         assert (await last())[:2] == ("resume", "alice")
         await do("Skip next", "Skip", How_many="2", Why="no need")
         assert await last() == ("skip_next", "alice", "no need")
-        await do("Resume", "Resume")
+        await do("Resume", "Resume the job")
         await do("Run it now", "Trigger", Why="a customer asked")
         assert await last() == ("trigger", "alice", "a customer asked")
         await expect(page.locator(".told")).to_contain_text("no worker has begun it")
-        await hand.press(page.get_by_role("button", name="Cancel it"))
+        await hand.press(page.get_by_role("button", name="Cancel this run"))
         await expect(page.locator(".said")).to_have_text("it is cancelled")
 
         start = datetime.now(UTC) - timedelta(hours=5)
@@ -145,12 +145,12 @@ async def test_each_thing_that_is_done_to_a_job_is_done(site: Site, browser: Bro
         await hand.press(page.get_by_role("button", name="Begin the backfill"))
         await expect(page.locator(".said")).to_contain_text("a backfill of report has begun")
         steps = (
-            ("Pause it", "is paused", "paused"),
-            ("Let it go on", "goes on", "running"),
-            ("Cancel it", "is cancelled", "cancelled"),
+            ("Pause the backfill", "is paused", "paused"),
+            ("Resume the backfill", "goes on", "running"),
+            ("Cancel the backfill", "is cancelled", "cancelled"),
         )
         for button, said, state in steps:
-            await hand.press(page.get_by_role("button", name=button).first)
+            await hand.press(page.get_by_role("button", name=button))
             await expect(page.locator(".said")).to_have_text(f"the backfill {said}")
             found = await site.lb.jobs.get_backfill(name)
             assert found is not None
@@ -171,10 +171,10 @@ async def test_each_thing_that_is_done_to_dead_tasks_is_done(site: Site, browser
         hand = Hand(page, how)
         [task_id] = await dead(1)
         await hand.go(f"{site.at}task?id={task_id}")
-        await hand.press(page.get_by_role("button", name="Try it again"))
+        await hand.press(page.get_by_role("button", name="Try this task again"))
         await expect(page.locator(".said")).to_have_text("it is tried again")
         assert (await site.lb.tasks.get(task_id)).state == "waiting"
-        await hand.press(page.get_by_role("button", name="Cancel it"))
+        await hand.press(page.get_by_role("button", name="Cancel this task"))
         await expect(page.locator(".said")).to_have_text("it is cancelled")
 
         await dead(3)
@@ -291,6 +291,83 @@ async def test_a_page_that_is_hidden_does_not_ask_again_and_one_that_is_seen_doe
         assert await page.evaluate("tries") > before + 1
 
 
+async def test_nothing_moves_under_a_hand_until_it_rests(site: Site, browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are in the order of their next slots: each new one has moved those below it, and a click hit another."""
+    monkeypatch.setattr("lockbeat.web.stream.SECONDS", 0.2)
+    soon, names = datetime.now(UTC) + timedelta(days=2), iter("hgfedcba")
+
+    async def put(name: str, hours: int) -> None:
+        await site.lb.jobs.put(name, Every(timedelta(days=3650), soon - timedelta(hours=hours)))
+
+    await put("job", 1)
+    async with opened(browser) as page:
+        await page.clock.install()
+        await page.goto(f"{site.at}jobs?sort=next")
+        said, rows = page.locator("[data-live]"), page.locator("tbody tr")
+        await expect(said).to_have_text("live")
+        await page.clock.pause_at(datetime.now(UTC) + timedelta(days=1))
+
+        async def put_above(shown: int) -> None:
+            await put(next(names), 2)
+            await expect(said).to_have_text("live, held")
+            await expect(rows).to_have_count(shown)
+
+        async def shows(count: int) -> None:
+            await expect(rows).to_have_count(count)
+            await expect(said).to_have_text("live")
+
+        # The mouse lies on a row: for so long, and while it moves for longer.
+        await rows.last.get_by_role("link", name="job").hover()
+        await put_above(1)
+        await page.clock.run_for(9_000)
+        await expect(rows).to_have_count(1)
+        await page.clock.run_for(1_250)
+        await shows(2)
+        await rows.last.hover()
+        await put_above(2)
+        for aside in range(9):
+            await rows.last.hover(position={"x": 20 + aside, "y": 10})
+            await page.clock.run_for(6_000)
+            await expect(rows).to_have_count(2)
+        await rows.last.hover()
+        await page.clock.run_for(6_250)
+        await shows(3)
+        # It goes away.
+        await rows.last.hover()
+        await put_above(3)
+        await page.mouse.move(5, 5)
+        await page.clock.run_for(250)
+        await shows(4)
+        # Text is marked, and then no more.
+        await rows.last.locator("td").first.dblclick()
+        await page.mouse.move(5, 5)
+        await page.clock.run_for(11_000)
+        await put_above(4)
+        await page.locator("h1").click()
+        await page.clock.run_for(250)
+        await shows(5)
+        # The keyboard stands in a row, and stays in it when that goes elsewhere.
+        link = page.locator("tbody tr").get_by_role("link", name="job")
+        await link.focus()
+        await page.keyboard.press("Shift")
+        await put_above(5)
+        await put("job", 3)
+        await page.clock.run_for(11_000)
+        await shows(6)
+        await expect(rows.first).to_contain_text("job")
+        await expect(link).to_be_focused()
+        await put("job", 1)
+        await expect(rows.last).to_contain_text("job")
+        # What is pressed is what was seen.
+        await link.hover()
+        box = await link.bounding_box()
+        await put_above(6)
+        assert await link.bounding_box() == box
+        await page.mouse.down()
+        await page.mouse.up()
+        await expect(page.locator("h1")).to_have_text("job")
+
+
 async def test_times_are_in_the_readers_zone_and_keys_lead_everywhere(site: Site, browser: Browser) -> None:
     await site.lb.jobs.put("noon", Every(86_400, datetime(2000, 1, 1, 12, tzinfo=UTC)))
     await site.lb.jobs.put("report", Every(3600))
@@ -330,7 +407,7 @@ async def test_without_scripts_everything_can_be_read_and_done(filled: Site, bro
             await expect(page.locator("time").first).to_contain_text("UTC") if path in ("jobs", "tasks") else None
         await page.goto(f"{filled.at}job?name=invoices")
         await page.locator(".bar summary", has_text="Pause").click()
-        await page.get_by_role("button", name="Pause", exact=True).click()
+        await page.get_by_role("button", name="Pause the job").click()
         await expect(page.locator(".said")).to_have_text("invoices is paused")
     assert (await filled.lb.jobs.get("invoices")).paused is not None
 
@@ -342,7 +419,7 @@ async def test_a_job_whose_name_has_a_line_end_is_changed_as_any_other(site: Sit
     async with opened(browser) as page:
         await page.goto(f"{site.at}job?name={quote(name)}")
         await page.locator(".bar summary", has_text="Pause").click()
-        await page.get_by_role("button", name="Pause", exact=True).click()
+        await page.get_by_role("button", name="Pause the job").click()
         await expect(page.locator(".said")).to_contain_text("is paused")
     assert (await site.lb.jobs.get(name)).paused is not None
 

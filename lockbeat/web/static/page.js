@@ -87,25 +87,47 @@ function morph(from, to) {
   return undefined;
 }
 
+// Nothing moves under a hand: what is new waits while the reader is at a row or a button, or has marked text. Not for ever: one who
+// has not stirred for a while, or has been there for long, sees it all the same.
+const still = 10000, longest = 60000;
+let news = null, waits = 0, since = 0, stirred = 0;
+for (const kind of ["pointermove", "pointerdown", "keydown"]) addEventListener(kind, () => { stirred = Date.now(); }, { passive: true });
+function isBusy() {
+  const marked = getSelection(), at = ["tr", "a", "button", "summary"].flatMap((one) => [one + ":hover", one + ":active", one + ":focus-within"]);
+  if (!marked.isCollapsed && live.contains(marked.anchorNode)) return true;
+  return Date.now() - stirred < still && live.querySelector(at.join()) !== null;
+}
+function show() {
+  clearTimeout(waits);
+  since = since || Date.now();
+  if (isBusy() && Date.now() - since < longest) {
+    waits = setTimeout(show, 250);
+    say("live, held", false);
+    return;
+  }
+  const parsed = new DOMParser().parseFromString("<div id=\"live\">" + news + "</div>", "text/html").getElementById("live"), focus = document.activeElement;
+  since = 0;
+  localise(parsed);
+  morph(live, parsed);
+  if (focus !== document.activeElement && live.contains(focus)) focus.focus({ preventScroll: true });
+  say("live", false);
+}
+
 // What is new, as the server says it; nothing while nobody sees the page.
 let source = null, later = 0;
 function say(text, away) {
   told.hidden = false;
-  told.textContent = text;
+  if (told.textContent !== text) told.textContent = text;
   told.classList.toggle("away", away);
 }
 function listen() {
   clearTimeout(later);
   if (source || !live || document.hidden || !window.EventSource) return;
   source = new EventSource(location.href.split("#")[0]);
-  source.addEventListener("page", (event) => {
-    const parsed = new DOMParser().parseFromString("<div id=\"live\">" + event.data + "</div>", "text/html").getElementById("live");
-    localise(parsed);
-    morph(live, parsed);
-    say("live", false);
-  });
-  source.addEventListener("away", (event) => say(event.data, true));
+  source.addEventListener("page", (event) => { news = event.data; show(); });
+  source.addEventListener("away", (event) => { clearTimeout(waits); say(event.data, true); });
   source.addEventListener("error", () => {
+    clearTimeout(waits);
     say("not up to date", true);
     // Refused, as when too many look on. Not all pages at the same moment, nor one that nobody sees.
     if (source && source.readyState === EventSource.CLOSED) { source = null; later = setTimeout(listen, 10000 + Math.random() * 10000); }
