@@ -76,6 +76,11 @@ class Lockbeat:
         self._store: Store | None = None
         self._keeper: Keeper | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        if self.is_open:
+            raise TypeError("a Lockbeat that is open can't be copied, nor sent to another process: open one there")
+        return self.__dict__
+
     def __getattr__(self, name: str) -> Any:
         if name in ("calendars", "claims", "fenced", "jobs", "locks", "tasks"):
             raise LockbeatError("not connected: use `async with Lockbeat(...) as lb:`")

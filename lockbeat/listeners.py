@@ -89,6 +89,10 @@ class Listening:
         self.thread = 0
         self._said: dict[object, float] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """As a process that is not forked has it, which is given a beat to run."""
+        return {**self.__dict__, "dropped": 0, "loop": None, "thread": 0, "_said": {}}
+
     def drop(self, name: str, function: Callable[..., Any], why: str) -> None:
         """An event is not told."""
         self.dropped += 1
@@ -127,6 +131,13 @@ class Listener:
 
     def __init__(self, hooks: Listening, name: str, function: Callable[[Any], Any]) -> None:
         self._hooks, self.name, self.function = hooks, name, function
+        self.reset()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_hooks": self._hooks, "name": self.name, "function": self.function}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
         self.reset()
 
     @property

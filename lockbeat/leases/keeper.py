@@ -7,6 +7,7 @@ that the server no longer knows, or that could not be renewed by `trusted_until`
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -21,6 +22,7 @@ from lockbeat.errors import LockbeatError, StoreUnavailable, Unreadable
 from lockbeat.events import Hooks, LostLease
 from lockbeat.leases.lease import NOBODY, Held
 from lockbeat.leases.stall import Stall
+from lockbeat.process.lasting import Lasting
 from lockbeat.store import results
 from lockbeat.store.calls import Calls
 from lockbeat.store.keys import Keys
@@ -57,6 +59,8 @@ class Keeper:
         self._wakes_at = 0.0
         self._busy = False  # something was held since the last tick
         self._closed = False
+        self._on_end: Callable[[], object] = lambda: None
+        """Tells `aclose` that the thread ends."""
         self._stall = Stall(asyncio.get_running_loop(), stall)
         self._calls: Calls | None = None
         self.events: Hooks | None = None
@@ -115,13 +119,18 @@ class Keeper:
 
     async def aclose(self) -> None:
         """End the thread, within the timeout. Leases that are still held are no longer renewed."""
+        ended = asyncio.Event()
+        self._on_end = partial(asyncio.get_running_loop().call_soon_threadsafe, ended.set)  # before it may end
         with self._lock:
             self._closed = True
             thread, self._thread = self._thread, None
         self._held.clear()
         if thread is not None:
             self._rouse()
-            await asyncio.to_thread(thread.join, self._timeout)
+            # Not by `asyncio.to_thread`, which does nothing any more in a function of `atexit`.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), self._timeout)
+                thread.join(self._timeout)  # at its last line
 
     def _rouse(self) -> None:
         loop, wake = self._loop, self._wake
@@ -135,11 +144,14 @@ class Keeper:
         pace = Pace()
         while not self._closed:
             try:
-                asyncio.run(self._keep())
+                with asyncio.Runner(loop_factory=Lasting) as runner:
+                    runner.run(self._keep())
             except Exception:  # no file can be opened, or one of its own was closed by the program
                 log.exception("the keeper's event loop failed, and another takes its place")
                 pace.failed()
                 time.sleep(pace.wait())
+        with contextlib.suppress(RuntimeError):  # the loop of `aclose` has ended
+            self._on_end()
 
     async def _keep(self) -> None:
         self._loop, self._wake = asyncio.get_running_loop(), Wakeup()

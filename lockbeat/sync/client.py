@@ -91,6 +91,10 @@ class Lockbeat:
         self.tasks = Tasks(self._part("tasks"))
         self.jobs = Jobs(self._part("jobs"))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, as a process has it that is not forked: closed, and under a name of its own unless `owner` says one."""
+        return partial(type(self), *self._make.args, **self._make.keywords), ()
+
     def _part(self, name: str) -> Callable[[], tuple[Portal, Any]]:
         return lambda: self.reach().part(name)
 

@@ -11,17 +11,18 @@ import asyncio
 import contextlib
 import contextvars
 import logging
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from lockbeat.errors import LockbeatError
+from lockbeat.errors import LockbeatError, StoreError
 from lockbeat.events import Hooks
 from lockbeat.process import forks
 from lockbeat.sync.calm import Calm
-from lockbeat.sync.turning import Call, Loop, Waiting
+from lockbeat.sync.turning import OVER, Call, Loop, Waiting
 
 log = logging.getLogger("lockbeat")
 T = TypeVar("T")
@@ -42,6 +43,12 @@ WITHIN = (
     "this call blocks, and was made in the very event loop that is to answer it: make it in another thread, "
     "or await the asynchronous client's"
 )
+
+
+def check_lives() -> None:
+    """Raises StoreError when Python has ended, as in a `__del__` that runs then: the loop's thread stands still for ever."""
+    if sys.is_finalizing():
+        raise StoreError(OVER)
 
 
 class Portal:
@@ -80,8 +87,12 @@ class Portal:
         self._strayed: BaseException | None = None
         self._generation = forks.generation
         self._main = threading.main_thread().ident
+        check_lives()
         self._thread = threading.Thread(target=self._turn, name="lockbeat sync", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as problem:  # Python 3.12 starts none in a function of `atexit`
+            raise StoreError(OVER) from problem
         self._own = self._thread.ident
 
     def call(self, ask: Callable[[], Awaitable[T]], undo: Callable[[], Awaitable[Any]] | None = None) -> T:
@@ -89,11 +100,12 @@ class Portal:
 
         Interrupted, as by Ctrl-C, it cancels the call, or has it undone when that is too late, and waits for that.
 
-        Raises: LockbeatError in the loop's own thread, which would wait for itself. StoreError once the portal is closed, and in
-        a forked child, which has the loop but not its thread.
+        Raises: LockbeatError in the loop's own thread, which would wait for itself. StoreError once the portal is closed, once
+        Python has ended, and in a forked child, which has the loop but not its thread.
         """
         if self._generation != forks.generation:
             raise forks.foreign(self._generation)
+        check_lives()
         if asyncio._get_running_loop() is self.loop:
             raise LockbeatError(GREENLETS if threading.get_ident() != self._turner else WITHIN)
         if self._turning._is_owned() or (threading.get_ident() == self._own and not self._closed):
@@ -295,7 +307,7 @@ class Portal:
                 self._closed = True
                 self.loop.call_soon(self.loop.stop)
 
-        if self._closed:
+        if self._closed or sys.is_finalizing():
             return
         call = Call(end)
         self.post(call)

@@ -12,12 +12,14 @@ from contextvars import Context
 from typing import Any
 
 from lockbeat.errors import StoreError
+from lockbeat.process.lasting import Lasting
 
 MOST_UNSEEN = 8
 """Turns of the loop in a row that look for nothing new, as long as there is something to do."""
 LEND_AFTER = 3
 """Calls in a row, each of them alone, after which the loop is lent."""
 CLOSED = "this client was closed"
+OVER = "Python has ended, and nothing can be asked of the store any more: do it sooner, as by `atexit.register`"
 
 
 class Cut(StoreError):
@@ -151,7 +153,7 @@ class Waiting(selectors.DefaultSelector):
         self._ear.close()
 
 
-class Loop(asyncio.SelectorEventLoop):
+class Loop(Lasting):
     """It may stand still while it is lent, and is turned at once for what other threads want of it."""
 
     roused: Callable[[], None] | None = None
