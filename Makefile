@@ -10,8 +10,10 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 # Most tests wait for leases to end: more of them at a time than there are cores. Each process has servers of its own.
 AT_A_TIME ?= 4
+# Tests start Python again and again: each would compile lockbeat anew.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test busy check cover explore bench chaos site clean
+.PHONY: help demo test busy check lint types layers collected checked cover explore bench chaos site clean
 
 help:
 	@echo 'make demo    three instances, one killed, one frozen: who fires what (half a minute)'
@@ -45,10 +47,24 @@ busy: $(VENV)/.dev
 	@$(BIN)/python -m tests.busy -q -m 'not chaos' -n $(AT_A_TIME) --dist worksteal
 
 check: $(VENV)/.dev
+	@$(MAKE) --no-print-directory -j2 lint types layers checked
+
+lint: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+types: $(VENV)/.dev
 	$(BIN)/mypy
+
+layers: $(VENV)/.dev
 	$(BIN)/lint-imports
+
+# Beside mypy. Without it each process of the tests would rewrite all of them at the same time.
+collected: $(VENV)/.dev
+	@mkdir -p build
+	@$(PYTEST) -q --collect-only >build/collected 2>&1 || { tail -n 100 build/collected; exit 1; }
+
+checked: collected
 	$(PYTEST) -q -m 'not chaos' -n $(AT_A_TIME) --dist worksteal --durations=10
 
 cover: $(VENV)/.dev
