@@ -65,7 +65,7 @@ collected: $(VENV)/.dev
 	@$(PYTEST) -q --collect-only >build/collected 2>&1 || { tail -n 100 build/collected; exit 1; }
 
 checked: collected
-	$(PYTEST) -q -m 'not chaos' -n $(AT_A_TIME) --dist worksteal --durations=10
+	$(PYTEST) -q -m 'not chaos' -n $(AT_A_TIME) --dist worksteal --max-worker-restart=4 --durations=10
 
 cover: $(VENV)/.dev
 	@$(PYTEST) -q -m 'not chaos' -n $(AT_A_TIME) --dist worksteal --cov --cov-report=term:skip-covered

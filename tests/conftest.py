@@ -28,7 +28,8 @@ from hypothesis import HealthCheck, settings
 from lockbeat import Lockbeat
 from lockbeat.connection._memory import memory_server
 from lockbeat.store.keys import KEYS
-from tests import quick_lua, servers
+from tests import endless, quick_lua, servers
+from tests.endless import pytest_runtest_call, pytest_runtest_setup, pytest_runtest_teardown, pytest_unconfigure
 from tests.servers import Server
 
 PATIENCE = 30.0
@@ -114,11 +115,15 @@ async def wait_until(condition: Callable[[], object], description: str, timeout:
         await asyncio.sleep(step)
 
 
-def pytest_configure() -> None:
+__all__ = ["pytest_runtest_call", "pytest_runtest_setup", "pytest_runtest_teardown", "pytest_unconfigure"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Ctrl-C and Ctrl-\\ are heard, by what tests start as well: both are ignored where pytest runs in a shell's background."""
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
+    endless.pytest_configure(config)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -86,6 +86,12 @@ def in_thread(target: Callable[[], object]) -> threading.Thread:
     return thread
 
 
+def ended(thread: threading.Thread) -> None:
+    """Wait for its end; AssertionError when it never came."""
+    thread.join(PATIENCE)
+    assert not thread.is_alive(), f"{thread.name} still runs"
+
+
 @pytest.fixture(autouse=True)
 def ends_its_threads(no_thread_stays: None) -> None:
     """Each test."""

@@ -16,7 +16,7 @@ from lockbeat.sync import Lockbeat
 from lockbeat.sync.portal import Portal
 from lockbeat.sync.turning import Call
 from tests.conftest import PATIENCE, only
-from tests.sync.conftest import Blocking, in_thread, nothing, until
+from tests.sync.conftest import Blocking, ended, in_thread, nothing, until
 
 
 async def here() -> int:
@@ -32,7 +32,7 @@ def lend(portal: Portal) -> None:
 def test_who_calls_again_and_again_turns_the_loop_itself(portal: Portal) -> None:
     assert portal.call(here) == portal._thread.ident
     lend(portal)
-    in_thread(partial(lend, portal)).join()  # another's turn is as good
+    ended(in_thread(partial(lend, portal)))  # another's turn is as good
 
 
 def test_its_own_thread_turns_it_again_when_nobody_calls(portal: Portal) -> None:
@@ -45,7 +45,7 @@ def test_its_own_thread_turns_it_again_when_nobody_calls(portal: Portal) -> None
     lend(portal)
     while portal.call(later) != threading.get_ident():
         pass
-    rung.wait()
+    assert rung.wait(PATIENCE)
     until(lambda: not portal._lent, "the thread has it again")
 
 
@@ -55,7 +55,7 @@ def test_other_threads_are_heard_at_once_while_nobody_calls(portal: Portal) -> N
         heard = threading.Event()
         portal.call(nothing)
         portal.loop.call_soon_threadsafe(heard.set)
-        heard.wait()
+        assert heard.wait(PATIENCE)
 
 
 def test_what_a_call_leaves_to_be_done_is_done(portal: Portal) -> None:
@@ -74,7 +74,7 @@ def test_what_a_call_leaves_to_be_done_is_done(portal: Portal) -> None:
     for _ in range(20):
         done.clear()
         portal.call(leave)
-        done.wait()
+        assert done.wait(PATIENCE)
 
 
 def test_a_call_that_waits_holds_up_nobody(portal: Portal) -> None:
@@ -86,7 +86,7 @@ def test_a_call_that_waits_holds_up_nobody(portal: Portal) -> None:
         until(lambda: portal._begun, "it waits")
         assert portal.call(here) != waiting.ident
         portal.loop.call_soon_threadsafe(gate.set)
-        waiting.join()
+        ended(waiting)
         lend(portal)
 
 
@@ -102,7 +102,7 @@ def test_many_threads_at_once_are_all_answered(portal: Portal) -> None:
 
     threads = [in_thread(partial(ask, 100 * at)) for at in range(8)]
     for thread in threads:
-        thread.join()
+        ended(thread)
     assert sorted(answers) == [*range(800)]
 
 
@@ -206,7 +206,7 @@ def test_a_caller_that_is_stopped_within_the_loop_leaves_a_client_that_works(blo
         over.wait(0.0001 * (number % 20))
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(worker.ident or 0), ctypes.py_object(Stopped))
         assert over.wait(PATIENCE)
-        worker.join()
+        ended(worker)
         lb.close()
     until(lambda: looking.locks.list() == [], "nothing is held")
     assert hits == 15
