@@ -62,7 +62,7 @@ class LedgerEntry:
     code: str | None = None
     """The CODE of `reason`, see `lockbeat.store.reasons`; None: it has none, or an attempt's error is the reason."""
     detail: str = ""
-    """What the reason names: a task, an owner, milliseconds."""
+    """What the reason names: a task, an owner, milliseconds; of one that names nothing, see `fired_by`."""
     attempts_made: tuple[Attempt, ...] = ()
     """The last ten attempts, the oldest first."""
     max_attempts: int | None = None
@@ -105,6 +105,17 @@ class LedgerEntry:
     def retry_at(self) -> float | None:
         """retrying: when the next attempt may begin."""
         return None if self.retry_ms is None else self.retry_ms / 1000
+
+    @property
+    def fired_by(self) -> str | None:
+        """The instance that fired it; None: nobody has, or it is not kept: of one that is cancelled, or tried again by hand."""
+        if self.run or (self.lateness is None and self.backfill is None) or self.state == "unknown":
+            return None
+        if self.detail and (self.code is None or self.code in reasons.FIRED_BY):
+            return self.detail
+        first = self.attempts_made[0] if self.attempts_made else None
+        at_once = self.lateness is not None and self.lateness.queue_ms == 0 and not self.lateness.overlap_ms
+        return first.owner if first is not None and first.number == 1 and at_once else None
 
     @property
     def task_id(self) -> str:

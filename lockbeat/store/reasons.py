@@ -110,6 +110,11 @@ TOOK_PLACE: Final = "took_place"
 CLOCK_SET_BACK: Final = "clock_set_back"
 RULES_CHANGED: Final = "rules_changed"
 UNREADABLE: Final = "unreadable"
+FIRED_BY = (
+    *("fired", "took_place", "buffered", "backfilled", "expired", "released", "lease_deleted", "shutdown"),
+    *("not_begun", "max_delay", "max_duration", "retry_too_late", "job_deleted"),
+)
+"""Of these, and of no reason, the detail is who fired it; empty: who began it did so at once, or an older version wrote it."""
 RETRY_TOO_LATE: Final = "retry_too_late"
 
 

@@ -5,7 +5,8 @@
 --             missed, anchored
 --   ATTEMPTS  begun so far, MAX: of so many. SEQ: its place among those of one priority and time; 0: it is in no queue
 --   UNTIL     cancelled then, if it has not begun (ended) by then. BEGAN: of the latest attempt. ENDED: when the task ended
---   CODE      why it is as it is, see _lib/reasons; "-": no reason. DETAIL: what the sentence names, to the end
+--   CODE      why it is as it is, see _lib/reasons; "-": no reason. DETAIL: what the sentence names, to the end; where it names nothing, who
+--             fired the slot, if that did not begin it at once
 --   Behind DETAIL a slot's task may have \31 and "FIRE TURN FORGET": when it was to be fired, its jitter included; when the one before it in
 --   line had ended; when its ledger forgets it. 0: with its slot; it waited for none; when there are too many. And before that, if a backfill
 --   has fired it, \30 BY \30 WHY: who began that, and why
@@ -94,9 +95,17 @@ local function record_turn(record)
   record.detail = (detail or record.detail) .. '\31' .. (fire or '0') .. ' ' .. int(now) .. ' ' .. (forget or '0')
 end
 
+-- By the CODE of one that waits, runs or was done: its DETAIL names who fired it, and stays under a reason that names nothing.
+local FIRED_BY = {
+  ['-'] = true, [REASON.FIRED] = true, [REASON.TOOK_PLACE] = true, [REASON.BUFFERED] = true, [REASON.BACKFILLED] = true,
+  [REASON.EXPIRED] = true, [REASON.RELEASED] = true, [REASON.LEASE_DELETED] = true, [REASON.SHUTDOWN] = true,
+}
+
 -- Why it is as it is. That its job was deleted stays: what becomes of it is nothing to a job that is declared by that name since.
 local function record_says(record, code, detail)
-  if record.code ~= REASON.JOB_DELETED then record.code, record.detail = code or '-', (detail or '') .. record_times(record) end
+  if record.code == REASON.JOB_DELETED then return end
+  if detail or not FIRED_BY[record.code] then record.detail = (detail or '') .. record_times(record) end
+  record.code = code or '-'
 end
 
 local function task_write(id, record)

@@ -100,14 +100,9 @@ def again(entry: LedgerEntry | None) -> tuple[str, str] | None:
 
 
 def fired_by(entry: LedgerEntry) -> str | None:
-    """The instance that fired it; None: the ledger does not say so any more; empty: nobody has fired it."""
-    fired = (reasons.FIRED, reasons.TOOK_PLACE, reasons.BUFFERED, reasons.BACKFILLED)
-    if entry.code in fired:
-        return entry.detail
-    if entry.lateness is None and not entry.attempts_made:
-        return ""
-    begun_at_once = entry.lateness is not None and entry.lateness.queue_ms == 0 and not entry.lateness.overlap_ms
-    return entry.attempts_made[0].owner if begun_at_once and entry.attempts_made else None
+    """The instance that fired it; None: that is not kept; empty: nobody has fired it."""
+    fired = entry.lateness is not None or entry.attempts_made or entry.backfill is not None
+    return entry.fired_by if fired else ""
 
 
 def upcoming(job: Job, found: list[Upcoming]) -> list[Coming]:
