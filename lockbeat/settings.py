@@ -147,14 +147,23 @@ def configured() -> tuple[Path | None, Mapping[str, Any]]:
     return path.absolute(), _table(path.absolute(), state.st_mtime_ns, state.st_size, bool(named))
 
 
+def _is_meant(path: Path) -> bool:
+    """Whether a file that can't be read has a table of ours: to go by the defaults might be to serve another store."""
+    try:
+        return b"tool.lockbeat" in path.read_bytes()
+    except OSError:
+        return False
+
+
 @cache
 def _table(path: Path, _changed: int, _size: int, named: bool) -> Mapping[str, Any]:
     try:
-        table = tomllib.loads(path.read_text()).get("tool", {}).get("lockbeat", {})
+        # As editors write it: on Windows some put a mark before it.
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig")).get("tool", {}).get("lockbeat", {})
     except (OSError, ValueError, AttributeError) as problem:
-        if not named:
+        if not named and not _is_meant(path):
             return {}  # whoever owns the file will be told by what reads it first
-        raise InvalidArgument("LOCKBEAT_CONFIG", f"{path} can't be read: {problem}") from None
+        raise InvalidArgument("LOCKBEAT_CONFIG" if named else FILE, f"{path} can't be read: {problem}") from None
     if not isinstance(table, dict):
         raise InvalidArgument("tool.lockbeat", f"must be a table in {path}")
     for name, value in table.items():

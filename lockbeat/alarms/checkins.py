@@ -100,10 +100,10 @@ class CheckIn:
     @property
     def slug(self) -> str:
         """The job's name in the letters that services take; no two jobs share one."""
-        plain = re.sub(r"[^a-z0-9_-]+", "-", self.job.name.lower()).strip("-")[:50]
-        if plain == self.job.name:
+        plain = re.sub(r"[^a-z0-9_-]+", "-", self.job.name.lower()).strip("-_")[:50]  # Sentry strips both off a slug,
+        if plain == self.job.name and not plain.isdigit():  # and takes none of digits alone
             return plain
-        return f"{plain[:41]}-{hashlib.blake2b(self.job.name.encode(), digest_size=4).hexdigest()}".lstrip("-")
+        return f"{plain[:41] or 'job'}-{hashlib.blake2b(self.job.name.encode(), digest_size=4).hexdigest()}"
 
 
 def check_ins(event: Event, job: Job, schedule: Schedule) -> list[CheckIn]:

@@ -92,6 +92,8 @@ def main(args: Sequence[str] | None = None) -> int:
             problem.param_hint = f"'{said}'"  # type: ignore[attr-defined] # nobody typed the option that it would name
         path = context.command_path if context is not None else "lockbeat"
         message = problem.format_message().replace("Value error, ", "")  # type: ignore[attr-defined]
+        if type(problem).__name__ == "NoSuchOption" and not getattr(problem, "option_name", "--").startswith("--"):
+            message = f"{message.rstrip('.')}; a name that begins with a dash stands after --"
         complain(f"{message.rstrip('.')} (see {path} --help)")
         return 2
     except BrokenPipeError:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
-import sys
 import tomllib
 from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from lockbeat.cli._errors import Usage
-from lockbeat.errors import InvalidArgument, InvalidType
+from lockbeat.cli._input import text_of
+from lockbeat.errors import InvalidArgument, InvalidTrigger, InvalidType
 from lockbeat.jobs import Job, JobOptions
 from lockbeat.retry import retry_from_json
 from lockbeat.triggers import AnyOf, At, ByHand, Cron, Every, Solar, Trigger
@@ -26,6 +25,8 @@ TRIGGERS = {
     "any_of": (),
 }
 """What says when a job's slots are, and what goes with each."""
+CALLED = {"expression": "cron", "period": "every", "when": "at"}
+"""What a trigger calls its first argument, and a file the trigger itself."""
 OPTIONS = {
     "name",
     "function",
@@ -40,14 +41,23 @@ def read_jobs(file: str) -> list[Job]:
     """The jobs of a file, a list or what its `jobs` has; `-`: JSON from stdin. Raises Usage."""
     where = "stdin" if file == "-" else file
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-        data = tomllib.loads(text) if file.endswith(".toml") else json.loads(text)
+        text = text_of(file)
+        data = tomllib.loads(text) if file.endswith(".toml") else json.loads(text, object_pairs_hook=_once)
     except (OSError, ValueError, RecursionError) as problem:
         raise Usage(f"{where} can't be read: {problem}") from None
     found = data.get("jobs") if isinstance(data, Mapping) and data.keys() == {"jobs"} else data
     if not isinstance(found, list):
         raise Usage(f'{where} has no list of jobs: write [[jobs]] in TOML, {{"jobs": [...]}} or [...] in JSON')
     return [_named(where, number, said) for number, said in enumerate(found, 1)]
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, which would let the last of two win: a second list of jobs would have the first pruned."""
+    said = dict(pairs)
+    if len(said) < len(pairs):
+        twice = next(name for at, (name, _) in enumerate(pairs) if name in dict(pairs[:at]))
+        raise ValueError(f"{twice!r} stands twice in one object")
+    return said
 
 
 def _named(where: str, number: int, said: Any) -> Job:
@@ -72,7 +82,10 @@ def job_of(said: Mapping[str, Any]) -> Job:
         raise InvalidArgument(unknown, f"no such option of a job{f'; did you mean {near[0]!r}?' if near else ''}")
     if (name := options.pop("name", None)) is None:
         raise InvalidArgument("name", "the job has none")
-    trigger = _trigger(options)
+    try:
+        trigger = _trigger(options)
+    except InvalidTrigger as problem:
+        raise InvalidTrigger(CALLED.get(problem.argument, problem.argument), problem.problem) from None
     for instant in options.keys() & {"start", "end"}:
         options[instant] = _time(instant, options[instant])
     if isinstance(options.get("retry"), Mapping):
@@ -115,9 +128,11 @@ def _one_of_several(said: Mapping[str, Any]) -> Trigger:
 
 def _time(argument: str, said: Any) -> Any:
     """An instant as ISO 8601, or as TOML has it."""
-    if not isinstance(said, str):
-        return said
+    as_it_goes = "write it as 2030-01-31T12:00:00+01:00"
     try:
-        return datetime.fromisoformat(said)
+        when = datetime.fromisoformat(said) if isinstance(said, str) else said
     except ValueError:
-        raise InvalidArgument(argument, f"{said!r} is no time; write it as 2030-01-31T12:00:00+01:00") from None
+        raise InvalidArgument(argument, f"{said!r} is no time; {as_it_goes}") from None
+    if isinstance(when, datetime) and when.tzinfo is None:
+        raise InvalidArgument(argument, f"{when.isoformat()} has no time zone; {as_it_goes}")
+    return when

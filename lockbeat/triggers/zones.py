@@ -57,7 +57,8 @@ def zone_name(zone: str | tzinfo) -> str:
         return zone
     if (offset := _fixed(zone)) is not None:
         return _spell(offset)
-    folded = {name.casefold(): name for name in sorted(_names())}
+    # Of names alike: none of `EST` and its like, for CEST is not nearly that.
+    folded = {name.casefold(): name for name in sorted(_names()) if "/" in name or name == "UTC"}
     near = difflib.get_close_matches(zone.casefold(), folded, n=1, cutoff=0.75)
     hint = f"; did you mean {folded[near[0]]!r}?" if near else " (an IANA name such as 'Europe/Berlin')"
     raise InvalidTrigger("timezone", f"unknown time zone {zone[:80]!r}{hint}")

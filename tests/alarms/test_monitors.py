@@ -224,11 +224,13 @@ def test_no_two_jobs_share_a_slug() -> None:
         assert made is not None
         return CheckIn(job, datetime.now(UTC), "ok", made).slug
 
-    names = ["report", "Report", "re port", "re-port", "é", "x" * 60, "x" * 61]
+    # Sentry takes none of digits alone, and strips _ off a slug's ends (sentry#79337, PR121456).
+    names = ["report", "Report", "re port", "re-port", "é", "日本語", "x" * 60, "x" * 61, "1234", "report_", "_report", "-", "_"]
     slugs = [slug(name) for name in names]
     assert len({*slugs}) == len(names)
     assert slugs[0] == "report"
     assert all(len(one) <= 50 for one in slugs)
+    assert all(one.strip("-_") == one and not one.isdigit() for one in slugs)
 
 
 def test_bad_arguments_are_named_and_no_key_is_shown() -> None:

@@ -135,14 +135,20 @@ def test_long_lists_are_cut_for_people_only(lockbeat: Lockbeat, store: str, writ
         ('{"job": []}', "has no list of jobs"),
         ('["report"]', "job 1: job: must be a table of its options, not 'report'"),
         ('[{"every": 60}]', "job 1: name: the job has none"),
-        ('[{"name": "a", "every": 60}, {"name": "b", "every": 0}]', "job 2, b: period"),
-        ('[{"name": "b", "cron": "61 * * * *"}]', "job 1, b: expression"),
+        ('[{"name": "a", "every": 60}, {"name": "b", "every": 0}]', "job 2, b: every: must be 0.001 s"),
+        ('[{"name": "b", "cron": "61 * * * *"}]', "job 1, b: cron: "),
         ('[{"name": "b", "cron": "* * * * *", "every": 60}]', "job 1, b: every: can't go with cron"),
         ('[{"name": "b", "every": 60, "timezone": "UTC"}]', "job 1, b: timezone: can't go with every"),
         ('[{"name": "b", "timezone": "UTC"}]', "job 1, b: timezone: goes with a trigger"),
         ('[{"name": "b", "any_of": [{"name": "x"}]}]', "job 1, b: any_of: has what is no trigger"),
         ('[{"name": "b", "any_of": 7}]', "job 1, b: any_of: must be a list of triggers"),
         ('[{"name": "b", "at": "soon"}]', "job 1, b: at: 'soon' is no time"),
+        (
+            '[{"name": "b", "at": "2030-01-31T12:00:00"}]',
+            "job 1, b: at: 2030-01-31T12:00:00 has no time zone; write it as 2030-01-31",
+        ),
+        ('[{"name": "b", "cron": "* * * * *", "cron": "0 9 * * *"}]', "'cron' stands twice in one object"),
+        ('{"jobs": [{"name": "b", "every": 60}], "jobs": []}', "'jobs' stands twice in one object"),
         ('[{"name": "b", "evry": 60}]', "job 1, b: evry: no such option of a job; did you mean 'every'?"),
         ('[{"name": "b", "every": 60, "parms": 7}]', "job 1, b: parms: no such option of a job; did you mean 'params'?"),
         ('[{"name": "b", "every": 60, "retry": {"type": "moon"}}]', "job 1, b: retry: can't be read"),
@@ -155,6 +161,17 @@ def test_what_is_wrong_with_a_file_is_said_in_one_line(
 ) -> None:
     lockbeat("apply", written(text, "jobs.json"), "--origin", "billing", "--url", store).refuses(2, said)
     assert not [key for key in left(raw) if ":job" in key]
+
+
+@pytest.mark.parametrize(
+    ("file", "text"), [("jobs.json", '[{"name": "b", "every": 60}]'), ("jobs.toml", '[[jobs]]\nname = "b"\nevery = 60\n')]
+)
+def test_a_mark_that_editors_on_windows_put_first_is_none_of_the_file(
+    lockbeat: Lockbeat, store: str, written: Written, file: str, text: str
+) -> None:
+    """hermes-agent#66607, BurntSushi/toml#233."""
+    lockbeat("apply", written("\ufeff" + text, file), "--origin", "billing", "--url", store)
+    assert names(lockbeat, store) == ["b"]
 
 
 def test_why_says_what_a_job_runs_and_that_nobody_can(lockbeat: Lockbeat, store: str, raw: Any) -> None:

@@ -217,6 +217,17 @@ def test_a_file_that_is_none_of_ours_stops_nobody(lockbeat: Lockbeat, write: Wri
     lockbeat("config").refuses(2, "can't be read")
 
 
+def test_a_file_of_ours_that_can_not_be_read_is_no_reason_to_go_by_the_defaults(lockbeat: Lockbeat, write: Write) -> None:
+    """herdr#3678: who goes by them serves another store, and says nothing."""
+    write("[tool.lockbeat]\nurl = 'redis://store'\nnamespace = \n")
+    lockbeat("config").refuses(2, "pyproject.toml: ")
+
+
+def test_a_mark_that_editors_on_windows_put_first_is_none_of_the_file(lockbeat: Lockbeat, write: Write) -> None:
+    write("\ufeff[tool.lockbeat]\nnamespace = 'shop'\n")
+    assert "shop" in lockbeat("config").out
+
+
 def test_only_the_working_directorys_file_is_read(write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = write("[tool.lockbeat]\nconcurrency = 2\n")
     inner = tmp_path / "inner"

@@ -85,6 +85,12 @@ def test_names(command: str, name: str) -> None:
     assert line.name == name
 
 
+def test_a_mark_that_editors_on_windows_put_first_takes_no_line_away(lockbeat: Lockbeat, tmp_path: Path) -> None:
+    (tmp_path / "tab").write_text("\ufeff*/5 * * * * /opt/first\n*/5 * * * * /opt/second\n")
+    said = lockbeat("import", "crontab", tmp_path / "tab", "--dry-run").out
+    assert said.count("lockbeat exec") == 2
+
+
 def test_what_is_no_crontab_is_one_line(lockbeat: Lockbeat, tmp_path: Path) -> None:
     (tmp_path / "tab").write_text("hello\n")
     lockbeat("import", "crontab", tmp_path / "tab", "--dry-run").refuses(2, "has no line that calls a command")

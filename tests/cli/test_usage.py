@@ -29,6 +29,7 @@ COMMANDS = (*SERVING, *LOOKING, *CONTROL, *TENDING, "server", "doctor")
     [
         (["bogus"], "bogus"),
         (["ls", "--bogus"], "--bogus"),
+        (["pause", "-report"], "a name that begins with a dash stands after --"),
         (["next"], "JOB"),
         (["next", "job", "-n", "0"], "-n"),
         (["next", "job", "-n", "many"], "-n"),
@@ -48,7 +49,7 @@ COMMANDS = (*SERVING, *LOOKING, *CONTROL, *TENDING, "server", "doctor")
         (["trigger", "job", "{foreign"], "lockbeat trigger job '{"),
         (["put"], "JOB"),
         (["put", "job", "{foreign"], "PARAMS: {foreign is not JSON"),
-        (["put", "job", "--every", "0"], "period"),
+        (["put", "job", "--every", "0"], "every: must be 0.001 s"),
         (["put", "job", "--cron", "61 * * * *"], "61"),
         (["put", "job", "--cron", "* * * * *", "--every", "60"], "every: can't go with cron"),
         (["put", "job", "--timezone", "UTC"], "timezone: goes with a trigger"),

@@ -6,7 +6,6 @@ A crontab is printed with `lockbeat exec` in front of its commands. Entries of C
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +15,7 @@ import typer
 from lockbeat.cli import _crontab
 from lockbeat.cli._command import LOOK, app, command
 from lockbeat.cli._errors import Problem, Usage
+from lockbeat.cli._input import text_of
 from lockbeat.cli._load import own_error
 from lockbeat.cli._output import Answer, Table, complain
 from lockbeat.cli._store import Where, each
@@ -89,10 +89,7 @@ async def _put(lines: Sequence[_crontab.Line], lb: Lockbeat) -> None:
 
 def _text(file: str) -> str:
     try:
-        if file == "-":
-            return sys.stdin.read()
-        with open(file) as opened:
-            return opened.read()
+        return text_of(file)
     except (OSError, UnicodeDecodeError) as problem:
         reason = problem.strerror if isinstance(problem, OSError) else "it is no text"
         raise Usage(f"{file} can't be read: {reason}") from None

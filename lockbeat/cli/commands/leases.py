@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -62,7 +63,7 @@ def unlock(
             raise Problem(f"nobody holds {name!r}")
         for task in await lb.tasks.list(state="running", limit=MOST_RUNNING) if job is not None else ():
             if (task.job, task.fence) == (job, lease.fence):
-                raise _of_an_attempt(lease, f"lockbeat cancel {task.id} ends it")
+                raise _of_an_attempt(lease, f"lockbeat cancel {shlex.quote(task.id)} ends it")
         return lease, await lb.store.server_time()
 
     lease, now = where.ask(look)
@@ -84,7 +85,7 @@ def unlock(
 
 def _of_an_attempt(lease: Lease, ends: str) -> Problem:
     """Such a lease is no lock to give back: the attempt would go on, and its task with it."""
-    gone = f"if that instance is gone, lockbeat release-all {lease.owner} takes it back"
+    gone = f"if that instance is gone, lockbeat release-all {shlex.quote(lease.owner)} takes it back"
     return Problem(f"{lease.key!r} is held by {lease.owner} for an attempt of its job: {ends}; {gone}")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ import typer
 
 from lockbeat.cli._command import TASKS, DryRun, Limit, OnlyQueue, Queue, TaskId, Yes, command, make_sure
 from lockbeat.cli._errors import Problem, Usage
+from lockbeat.cli._input import text_of
 from lockbeat.cli._output import Answer, Cell, Table, ago, clock, fields, more_than, several, styled
 from lockbeat.cli._store import Where
 from lockbeat.client import Lockbeat
@@ -230,7 +230,7 @@ def params_of(command: str, name: str, words: Sequence[str]) -> Any:
     """The params as JSON. The shell takes text apart that is not quoted: several words are that mistake."""
     if not words:
         return None
-    text = sys.stdin.read() if list(words) == ["-"] else " ".join(words)
+    text = text_of("-") if list(words) == ["-"] else " ".join(words)
     try:
         if len(words) > 1:
             raise ValueError("several arguments")
