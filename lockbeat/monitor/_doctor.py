@@ -6,6 +6,8 @@ import json
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
+import anyio
+
 from lockbeat.connection import Connector
 from lockbeat.errors import ScriptError, StoreError, StoreFormatError
 from lockbeat.monitor._instances import MOST_FUNCTIONS, fields, instances
@@ -26,43 +28,57 @@ OVERDUE_MS = 10_000
 """So late a job is when nobody fires it; others are a busy moment."""
 
 
-async def examine(connector: Connector, namespace: str, timeout: float) -> list[Finding]:
-    """Every check, on every server of the store. Raises StoreUnavailable, and StoreError when the server refuses us."""
-    keys = Keys(namespace)
+async def examine(connector: Connector, namespace: str, timeout: float, *, within: float | None = None) -> list[Finding]:
+    """Every check, on every server of the store.
+
+    timeout: seconds that the server has for one answer.
+    within: seconds for all; then it tells what it found so far. None: as long as it takes.
+
+    Raises: StoreUnavailable, and StoreError when the server refuses us.
+    """
+    keys, findings = Keys(namespace), list[Finding]()
     calls = Calls(connector, keys, timeout)
     try:
-        # Reach the server; that it forbids PING is none of its faults here.
-        if isinstance(problem := await told(calls.wire(0).command("PING")), StoreError) and not denied(problem):
-            raise problem
-        first = await Server(connector, keys, 0, calls.wire(0)).read_info()
-        findings = await first.identify()
-        if "fail" in [finding.state for finding in findings]:
-            return findings  # the rest would only tell of a server that can't be the store
-        counted = await first.ask("GET", keys.key(0, "shards"))
-        # That we may not read it is for the check of rights to say.
-        shards = 1 if isinstance(counted, StoreError) else int(counted or 1)
-        servers: dict[str, Server] = {}
-        for shard in range(min(shards, MOST_SERVERS)):
-            server = await Server(connector, keys, shard, calls.wire(shard)).read_info()
-            servers.setdefault(server.info.get("run_id", ""), server)
-        findings = [] if connector.embedded is None else [_embedded(connector.embedded.directory)]
-        for server in servers.values():
-            found = await server.examine()
-            if len(servers) > 1:
-                where = f"port {server.info.get('tcp_port', '?')}"
-                found = [replace(finding, says=f"{where}: {finding.says}") for finding in found]
-            findings += found
-        findings += [
-            await checked("shards", _spread(calls.wire(0), connector.kind, shards)),
-            format_ := await checked("format", _format(calls, keys, shards)),
-        ]
-        if format_.state != "fail":
-            findings.append(await checked("jobs", _overdue(calls, shards)))
-            findings.append(await checked("functions", _functions(calls, shards)))
-            findings.append(await checked("calendars", _calendars(calls, shards)))
-        return findings
+        with anyio.move_on_after(within) as scope:
+            await _examine(connector, keys, calls, findings)
+        if scope.cancelled_caught:
+            says = f"the store was looked at for {within:g} s, and not all of it was seen"
+            findings.append(Finding("time", "unknown", says, "lockbeat doctor takes as long as it needs"))
     finally:
-        await calls.aclose()
+        with anyio.CancelScope(shield=True):  # it ends within the timeout; else the connection would stay open
+            await calls.aclose()
+    return findings
+
+
+async def _examine(connector: Connector, keys: Keys, calls: Calls, findings: list[Finding]) -> None:
+    """Enter each finding as it is made."""
+    # Reach the server; that it forbids PING is none of its faults here.
+    if isinstance(problem := await told(calls.wire(0).command("PING")), StoreError) and not denied(problem):
+        raise problem
+    first = await Server(connector, keys, 0, calls.wire(0)).read_info()
+    identified = await first.identify()
+    if "fail" in [finding.state for finding in identified]:
+        findings += identified
+        return  # the rest would only tell of a server that can't be the store
+    counted = await first.ask("GET", keys.key(0, "shards"))
+    # That we may not read it is for the check of rights to say.
+    shards = 1 if isinstance(counted, StoreError) else int(counted or 1)
+    servers: dict[str, Server] = {}
+    for shard in range(min(shards, MOST_SERVERS)):
+        server = await Server(connector, keys, shard, calls.wire(shard)).read_info()
+        servers.setdefault(server.info.get("run_id", ""), server)
+    if connector.embedded is not None:
+        findings.append(_embedded(connector.embedded.directory))
+    for server in servers.values():
+        where = f"port {server.info.get('tcp_port', '?')}: " if len(servers) > 1 else ""
+        async for finding in server.examine():
+            findings.append(replace(finding, says=where + finding.says))
+    findings.append(await checked("shards", _spread(calls.wire(0), connector.kind, shards)))
+    findings.append(format_ := await checked("format", _format(calls, keys, shards)))
+    if format_.state != "fail":
+        findings.append(await checked("jobs", _overdue(calls, shards)))
+        findings.append(await checked("functions", _functions(calls, shards)))
+        findings.append(await checked("calendars", _calendars(calls, shards)))
 
 
 async def _format(calls: Calls, keys: Keys, shards: int) -> Said:

@@ -6,7 +6,7 @@ import json
 import re
 import statistics
 import time
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeVar
 
@@ -87,17 +87,16 @@ class Server:
     async def identify(self) -> list[Finding]:
         return [await checked("server", self._version()), await checked("role", self._role())]
 
-    async def examine(self) -> list[Finding]:
-        return [
-            *await self.identify(),
-            await checked("rights", self._rights()),
-            await checked("scripts", self._scripts()),
-            await checked("eviction", self._eviction()),
-            await checked("persistence", self._persistence()),
-            await checked("replication", self._replication()),
-            await checked("clock", self._clock()),
-            await checked("latency", self._latency()),
-        ]
+    async def examine(self) -> AsyncIterator[Finding]:
+        for finding in await self.identify():
+            yield finding
+        yield await checked("rights", self._rights())
+        yield await checked("scripts", self._scripts())
+        yield await checked("eviction", self._eviction())
+        yield await checked("persistence", self._persistence())
+        yield await checked("replication", self._replication())
+        yield await checked("clock", self._clock())
+        yield await checked("latency", self._latency())
 
     async def _setting(self, name: str) -> str | None:
         """A setting; None where the server does not tell it: managed ones forbid CONFIG."""

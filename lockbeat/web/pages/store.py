@@ -13,6 +13,8 @@ from lockbeat.web.look import Look, Page
 
 KEPT = 60.0
 """Seconds for which the findings of a doctor are shown again: it sends some hundred commands."""
+EXAMINED = 8.0
+"""Seconds that a doctor has for the page: a server that is slow is told of, and not waited for."""
 COUNTED = {"zset": "ZCARD", "hash": "HLEN"}
 KEYS_SHOWN = (
     *("job", "job:due", "job:open", "job:paused", "ledger:order", "task", "task:ready", "task:delayed", "task:live", "task:dead"),
@@ -35,7 +37,7 @@ async def store(look: Look) -> Page:
     place = opened.connector.location, opened.keys.namespace
     at, findings = _findings.get(place, (-1e9, []))
     if opened.connector.kind != "memory" and monotonic() - at > KEPT:  # a store in memory has no server to examine
-        findings = await examine(opened.connector, opened.keys.namespace, opened.timeout)
+        findings = await examine(opened.connector, opened.keys.namespace, opened.timeout, within=EXAMINED)
         _findings.clear()
         _findings[place] = monotonic(), findings
     info: dict[str, str] = {}
