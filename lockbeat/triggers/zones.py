@@ -97,6 +97,15 @@ def _fixed(name: str) -> timedelta | None:
     return -offset if found[1] == "-" else offset
 
 
+@lru_cache(maxsize=1024)
+def clocks_of(name: str) -> tzinfo | None:
+    """What shows an instant as the clocks of a zone do, or of an offset; None: this host has no such zone."""
+    try:
+        return zoneinfo.ZoneInfo(name) if (fixed := _fixed(name)) is None else timezone(fixed)
+    except (KeyError, ValueError, OSError):
+        return None
+
+
 def stretch_at(name: str, instant: int) -> Stretch:
     """The stretch of zone `name` that holds `instant` (seconds, 0 <= instant < LAST).
 

@@ -12,7 +12,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
-from zoneinfo import ZoneInfo
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -22,6 +21,7 @@ from lockbeat.jobs import LedgerEntry
 from lockbeat.jobs.remarks import remark as remarked
 from lockbeat.jobs.why import state_of, took
 from lockbeat.monitor import Mark
+from lockbeat.triggers.zones import clocks_of
 from lockbeat.values.durations import brief, instant, span
 from lockbeat.values.visible import visible
 from lockbeat.web.asked import Asked
@@ -63,20 +63,12 @@ def at(when: float | datetime | None, zone: str = "") -> Markup:
         return Markup('<span class="none">-</span>')
     moment = instant(round(when * 1000)) if not isinstance(when, datetime) else when
     text = f"{moment:%Y-%m-%d %H:%M:%S}"
-    own = f"{moment.astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M:%S} {zone}" if zone and zone != "UTC" and _is_zone(zone) else ""
+    clocks = clocks_of(zone) if zone not in ("", "UTC") else None
+    own = "" if clocks is None else f"{moment.astimezone(clocks):%Y-%m-%d %H:%M:%S} {zone}"
     title = f"{text} UTC" + (f"\n{own}" if own else "")
     return Markup('<time datetime="{}" title="{}">{}</time>').format(
         moment.isoformat(timespec="milliseconds"), title, f"{text} UTC"
     )
-
-
-@cache
-def _is_zone(zone: str) -> bool:
-    try:
-        ZoneInfo(zone)
-    except (KeyError, ValueError, OSError):
-        return False
-    return True
 
 
 def clock(when: float) -> str:

@@ -200,6 +200,17 @@ async def test_that_nobody_can_run_a_job_is_said_until_somebody_can(lb: Lockbeat
 
 
 @both
+async def test_what_comes_is_shown_by_the_clocks_that_the_column_names(lb: Lockbeat, ask: Callable[..., Ask]) -> None:
+    """Hangfire#1407, RecurringJobAdmin#31."""
+    for name, zone in (("india", "+05:30"), ("tokyo", "Asia/Tokyo"), ("here", "UTC")):
+        await lb.jobs.put(name, Cron("30 9 * * *", timezone=zone))
+        coming = (await ask().page(f"/job?name={name}")).partition('id="next"')[2].partition("</section>")[0]
+        assert f'<th scope="col">{zone}</th>' in coming
+        assert re.findall(rf'<td data-label="{re.escape(zone)}">[^<]*(\d\d:\d\d:\d\d)</td>', coming) == ["09:30:00"] * 10
+        assert zone == "UTC" or coming.count(f"09:30:00 {zone}") == 10  # in the titles
+
+
+@both
 async def test_slots_that_did_not_run_can_be_run_after_all(lb: Lockbeat, raw: Any, ask: Callable[..., Ask]) -> None:
     job = minutely(catchup="skip")
     first = await overdue(lb, raw, job, 2)

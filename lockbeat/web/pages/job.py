@@ -6,7 +6,6 @@ import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from zoneinfo import ZoneInfo
 
 from lockbeat.jobs import Job, LedgerEntry, Upcoming
 from lockbeat.jobs.why import TOLERANCE
@@ -14,6 +13,7 @@ from lockbeat.monitor import Mark, nobody_runs, triggered
 from lockbeat.store import reasons
 from lockbeat.triggers import ByHand, Called
 from lockbeat.triggers.english import in_english
+from lockbeat.triggers.zones import clocks_of
 from lockbeat.values.durations import instant, span
 from lockbeat.web.look import Look, Page
 from lockbeat.web.render import clock
@@ -62,7 +62,7 @@ async def job(look: Look) -> Page:
             "state": state,
             "job": state.job,
             "english": in_english(state.job.trigger),
-            "zone": state.job.trigger.timezone,
+            "zone": state.job.trigger.timezone if clocks_of(state.job.trigger.timezone) else "UTC",
             "told": told,
             "picked": told.at_ms if told.at_ms is not None else -1,
             "entries": entries,
@@ -107,7 +107,7 @@ def fired_by(entry: LedgerEntry) -> str | None:
 
 def upcoming(job: Job, found: list[Upcoming]) -> list[Coming]:
     """What comes, as the clocks of the job's zone show it, and where these are changed."""
-    zone = _zone(job.trigger.timezone)
+    zone = clocks_of(job.trigger.timezone) or UTC
     local = [one.slot.astimezone(zone) for one in found]
     notes = [""] + [_change(before, after) for before, after in pairwise(local)]
     return [
@@ -121,13 +121,6 @@ def _change(before: datetime, after: datetime) -> str:
     if not moved:
         return ""
     return f"clocks go {'forward' if moved.total_seconds() > 0 else 'back'} by {span(abs(moved.total_seconds()))} before this"
-
-
-def _zone(name: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):  # an offset such as +05:30
-        return ZoneInfo("UTC")
 
 
 def options(job: Job) -> list[tuple[str, str]]:
