@@ -208,3 +208,26 @@ def test_each_page_opens_in_a_browser_its_console_says_nothing_and_no_other_host
         page.locator(".md-search-result__item").first.wait_for()
         browser.close()
     assert (complaints, foreign) == ([], [])
+
+
+@needs("chromium")
+def test_the_button_copies_what_is_to_be_typed_and_neither_prompt_nor_output(at: str) -> None:
+    """openfaas/docs#44, chaostoolkit-documentation#120."""
+    copied = list[str]()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"], timeout=10 * PATIENCE * 1000
+        )
+        page = browser.new_page()
+        page.set_default_timeout(10 * PATIENCE * 1000)
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        page.goto(f"{at}sync.html")
+        for said in ("python block.py", "import LeaseLost, Lockbeat, LockTimeout"):
+            block = page.locator(".highlight", has_text=said)
+            block.hover()
+            block.get_by_title("Copy to clipboard").click()
+            page.wait_for_function("async said => (await navigator.clipboard.readText()).includes(said)", arg=said)
+            copied.append(page.evaluate("navigator.clipboard.readText()"))
+        browser.close()
+    assert copied[0] == "python block.py"
+    assert copied[1].startswith("# block.py\nimport threading\n\nfrom lockbeat.sync import LeaseLost")
