@@ -52,8 +52,7 @@ class RunFilter(logging.Filter):
         said = record.__dict__
         if "task_id" not in said:
             task = running.get()
-            for name, value in (_NONE if task is None else fields(task)).items():
-                said.setdefault(name, value)
+            said.update(_NONE if task is None else fields(task))
         return True
 
 

@@ -257,7 +257,7 @@ class Model:
         self.enqueue(task, self.now + delay if delay else task.due_ms)  # it keeps its place
         return self.answer(call, results.WAITING)
 
-    def cancel(self, task_id: str, call: str) -> int:
+    def cancel(self, task_id: str, call: str, _: str = "") -> int:
         task = self.tasks.get(task_id)
         if self.answered(call):
             return results.DONE
@@ -268,13 +268,15 @@ class Model:
         self.cancelled(task)
         return self.answer(call, results.DONE)
 
-    def retry(self, task_id: str, call: str, more: int, delay: int) -> int:
+    def retry(self, task_id: str, call: str, more: int, delay: int, _: str = "", cancelled: int = 0) -> int:
         task = self.tasks.get(task_id)
         if self.answered(call):
             return results.DONE
         if task is None:
             return results.UNKNOWN
-        if task.state != "dead":
+        if cancelled and task.state == "cancelled" and task_id in self.leases:
+            return results.BUSY
+        if task.state != "dead" and not (cancelled and task.state == "cancelled"):
             return results.NO
         if more:
             task.max_attempts = task.attempts + more

@@ -128,6 +128,12 @@ async def at_work(lb: Lockbeat, **options: Any) -> Any:
     return await begun(lb, **{"retry": None, **options})
 
 
+async def was_cancelled(lb: Lockbeat) -> str:
+    task_id, *_ = await spawned(lb)
+    assert await lb.tasks.cancel(task_id, by="bob")
+    return task_id
+
+
 async def several_dead(lb: Lockbeat) -> list[str]:
     return [await died(lb) for _ in range(3)]
 
@@ -260,6 +266,9 @@ VERBS = {
     "tasks.cancel what runs": Verb(lambda lb, task: lb.tasks.cancel(task.id), True, at_work),
     "tasks.cancel what has ended": Verb(lambda lb, task_id: lb.tasks.cancel(task_id), False, died),
     "tasks.retry": Verb(lambda lb, task_id: lb.tasks.retry(task_id), True, died),
+    "tasks.retry what was cancelled": Verb(
+        lambda lb, task_id: lb.tasks.retry(task_id, cancelled=True, by="ann"), True, was_cancelled
+    ),
     "tasks.redrive": Verb(lambda lb, _: lb.tasks.redrive(), 3, several_dead),
     "tasks.redrive some": Verb(lambda lb, _: lb.tasks.redrive(limit=2), 2, several_dead),
     "tasks.purge": Verb(lambda lb, _: lb.tasks.purge(), 3, several_dead),

@@ -16,7 +16,7 @@ from lockbeat.values.durations import brief, instant
 
 ENTRY = (
     "job slot task_id state reason code fired_by by fence attempt max_attempts at started_at ended_at retry_at last_slot count "
-    "lateness attempts_made backfill"
+    "lateness attempts_made backfill retried"
 )
 """What JSON says of one."""
 MOST_MS = 253_402_300_800_000  # the year 10000

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from lockbeat.jobs.definition import task_id
 from lockbeat.store import reasons
-from lockbeat.store.records import Attempt, TaskRecord
+from lockbeat.store.records import Attempt, Retried, TaskRecord
 from lockbeat.tasks import Failure
 from lockbeat.values.durations import instant
 
@@ -76,6 +76,8 @@ class LedgerEntry:
     """Of a slot that a backfill fired: which; None: it was fired when it came due, or not at all."""
     in_line: bool = False
     """Whether it waits for the one before it to end."""
+    retried: Retried | None = None
+    """Who had it tried again, the latest time; None: nobody."""
 
     @property
     def slot(self) -> datetime:
@@ -108,7 +110,7 @@ class LedgerEntry:
 
     @property
     def fired_by(self) -> str | None:
-        """The instance that fired it; None: nobody has, or it is not kept: of one that is cancelled, or tried again by hand."""
+        """The instance that fired it; None: nobody has, or it is not kept: of one that was cancelled."""
         if self.run or (self.lateness is None and self.backfill is None) or self.state == "unknown":
             return None
         if self.detail and (self.code is None or self.code in reasons.FIRED_BY):
@@ -157,6 +159,7 @@ class LedgerEntry:
             run=run,
             backfill=found.backfill and Backfilled(*(said or None for said in found.backfill)),
             in_line=_in_line(found),
+            retried=found.retried,
         )
 
 
@@ -170,6 +173,8 @@ def _lateness(slot_ms: int, record: TaskRecord) -> Lateness:
     turn_ms = record.turn_ms or record.spawned_ms
     first = record.made[0] if record.made and record.made[0].number == 1 else None
     began_ms = None if first is None else round(first.started_at * 1000)
+    if began_ms is not None and record.retried and began_ms >= record.retried.at * 1000:
+        began_ms = None  # it had been cancelled before anybody began it: that says nothing of its queue
     return Lateness(
         fire_ms - slot_ms,
         max(record.spawned_ms - fire_ms, 0),

@@ -14,7 +14,10 @@ def remark(entry: LedgerEntry, clock: Clock = iso, most: int | None = None) -> s
     remarks = [f"in attempt {entry.attempt}"] if (entry.attempt or 0) > 1 else []
     if state_of(entry) == "waiting":
         remarks.append(f"no worker has begun it{f'; fired by {entry.by}' if entry.by else ''}")
-    note = _note(entry, clock, most)
+    note = "" if entry.code == reasons.RETRIED else _note(entry, clock, most)
+    if entry.retried:
+        again = f"tried again by {entry.retried.by or 'somebody'}"
+        note = f"{note}; {again}" if note else again
     if entry.backfill:
         said = f"backfilled by {told_of(entry.backfill)}"
         note = said if note in ("", reasons.SENTENCES[reasons.BACKFILLED]) else f"{note}; {said}"

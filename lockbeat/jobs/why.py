@@ -16,7 +16,7 @@ from lockbeat.jobs.definition import Job
 from lockbeat.jobs.ledger import Backfilled, Lateness, LedgerEntry
 from lockbeat.jobs.plan import Slot
 from lockbeat.store import reasons
-from lockbeat.store.records import Attempt
+from lockbeat.store.records import Attempt, Retried
 from lockbeat.triggers import ByHand, Called, isoformat
 from lockbeat.triggers.no_slot import no_slot
 from lockbeat.values.durations import brief, instant, span
@@ -138,10 +138,13 @@ def of_entry(entry: LedgerEntry, at_ms: int, clock: Clock = iso) -> Explanation:
     now, code = situation(entry), entry.code
     head = f"{entry.run}, triggered at {clock(at_ms / 1000)}" if entry.run else f"{entry.job} at {clock(at_ms / 1000)}"
     sentences = [f"{head}: {now.replace('_', ' ')}.", _ran(entry, now, clock)]
-    if code is not None and not (code == reasons.BACKFILLED and entry.backfill):
-        sentences.append(because(entry.job, code, entry.detail, clock))
+    if code is not None and not (code == reasons.BACKFILLED and entry.backfill) and code != reasons.RETRIED:
+        at = f" at {clock(entry.ended_at)}" if code == reasons.CANCELLED and entry.ended_at else ""
+        sentences.append(because(entry.job, code, entry.detail, clock).removesuffix(".") + at + ".")
     if entry.backfill:
         sentences.append(_backfilled(entry.backfill, entry.at, clock))
+    if entry.retried:
+        sentences.append(_retried(entry, entry.retried, clock))
     sentences.append(_late(entry.lateness, entry))
     return Explanation(entry.job, at_ms, now, " ".join(filter(None, sentences)), code, entry)
 
@@ -149,6 +152,8 @@ def of_entry(entry: LedgerEntry, at_ms: int, clock: Clock = iso) -> Explanation:
 def _ran(entry: LedgerEntry, now: str, clock: Clock) -> str:
     """What was done with it."""
     made, by = entry.attempts_made, f" by {entry.by}" if entry.by else ""
+    if now == "waiting" and entry.code == reasons.RETRIED:
+        return "No worker has begun it."
     if now == "waiting":
         return f"It was fired{by}, and no worker has begun it."
     if now == "in_line":
@@ -189,6 +194,14 @@ def _several(entry: LedgerEntry, now: str, clock: Clock) -> str:
 def _backfilled(backfill: Backfilled, at: float | None, clock: Clock) -> str:
     when = f" at {clock(at)}" if at else ""
     return f"A backfill fired it{when}, for it had not run at its time: begun by {told_of(backfill)}."
+
+
+def _retried(entry: LedgerEntry, retried: Retried, clock: Clock) -> str:
+    """Who had it tried again; and what had become of it before, where its attempts do not say so."""
+    before = ""
+    if retried.code == reasons.CANCELLED:
+        before = f" It had been cancelled{f' by {retried.detail}' if retried.detail else ''}."
+    return f"{retried.by or 'Somebody'} had it tried again at {clock(retried.at)}.{before}"
 
 
 def told_of(backfill: Backfilled) -> str:

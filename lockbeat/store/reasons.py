@@ -41,7 +41,8 @@ SENTENCES: dict[str, str] = {
     "released": "all leases of its owner were released",
     "lease_deleted": "its lease was deleted",
     "shutdown": "cut short: the instance was shut down",
-    "cancelled": "it was cancelled",
+    "cancelled": "it was cancelled{by}",
+    "retried": "somebody wants it tried again",
     "max_delay": "max_delay: nobody began it in time",
     "max_duration": "max_duration: it had not ended in time",
     "retry_too_late": "max_duration: a retry would come too late",
@@ -80,7 +81,8 @@ BECAUSE: dict[str, str] = {
     "released": "All leases of its instance were released, as by `lockbeat release-all`.",
     "lease_deleted": "Its lease was evicted from the store, or deleted by hand.",
     "shutdown": "Its instance was shut down before the function had ended.",
-    "cancelled": "Somebody cancelled it.",
+    "cancelled": "It was cancelled{by}.",
+    "retried": "Somebody wants it tried again.",
     "max_delay": "Nobody began it within its max_delay.",
     "max_duration": "It had not ended within its max_duration.",
     "retry_too_late": "Another attempt would have come after its max_duration.",
@@ -107,15 +109,18 @@ PAUSED: Final = "paused"
 RETIRED: Final = "retired"
 SKIP_NEXT: Final = "skip_next"
 TOOK_PLACE: Final = "took_place"
+CANCELLED: Final = "cancelled"
 CLOCK_SET_BACK: Final = "clock_set_back"
 RULES_CHANGED: Final = "rules_changed"
 UNREADABLE: Final = "unreadable"
+JOB_DELETED: Final = "job_deleted"
+RETRIED: Final = "retried"
+RETRY_TOO_LATE: Final = "retry_too_late"
 FIRED_BY = (
-    *("fired", "took_place", "buffered", "backfilled", "expired", "released", "lease_deleted", "shutdown"),
+    *("fired", "took_place", "buffered", "backfilled", "expired", "released", "lease_deleted", "shutdown", "retried"),
     *("not_begun", "max_delay", "max_duration", "retry_too_late", "job_deleted"),
 )
 """Of these, and of no reason, the detail is who fired it; empty: who began it did so at once, or an older version wrote it."""
-RETRY_TOO_LATE: Final = "retry_too_late"
 
 
 def sentence(
@@ -137,6 +142,7 @@ def named(detail: str, *, task: Callable[[str], str] = str, ms: Callable[[int], 
     return {
         "task": task(detail),
         "owner": detail,
+        "by": f" by {detail}" if detail else "",
         "number": detail,
         "ms": ms(int(detail)) if detail.isdecimal() else detail,
         "calendar": f"{slot}: {rules}" if rules else slot,

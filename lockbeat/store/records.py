@@ -38,7 +38,7 @@ class Attempt:
 
     @classmethod
     def of(cls, text: bytes) -> Attempt:
-        """From "N FENCE BEGAN ENDED HOW OWNER" and, after a byte 253, an error or (lost, cut) a reason's CODE."""
+        """From "N FENCE BEGAN ENDED HOW OWNER" and, after a byte 253, an error or (lost, cut, cancelled) a CODE and DETAIL."""
         head, _, told = text.partition(b"\xfd")
         number, fence, began, ended, how, owner = head.decode().split(" ", 5)
         if how != "-" and how not in get_args(How):
@@ -51,8 +51,30 @@ class Attempt:
             int(began) / 1000,
             seconds_of(ended),
             "running" if how == "-" else how,  # type: ignore[arg-type]
-            (error if how == "failed" else reasons.sentence(error)) or None,
+            (error if how == "failed" else reasons.sentence(*error.split(" ", 1))) or None,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """That somebody had a task tried again which had ended: the latest time."""
+
+    by: str | None
+    """Who; None: they did not say."""
+    at: float
+    """Seconds since the Unix epoch, by the server's clock."""
+    code: str = ""
+    """Why it had ended, see `reasons`; empty: its last attempt failed."""
+    detail: str = ""
+    """What that reason names."""
+
+    @classmethod
+    def of(cls, text: str) -> Retried:
+        """From "AT BY", a \x1d, CODE and DETAIL."""
+        head, _, was = text.partition("\x1d")
+        at, _, by = head.partition(" ")
+        code, _, detail = was.partition(" ")
+        return cls(by or None, int(at) / 1000, code, detail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +108,8 @@ class TaskRecord:
     """When the ledger forgets it; 0: when there are too many."""
     backfill: tuple[str, str] | None = None
     """Of a slot that a backfill fired: who began that, and why. None: it was fired when it came due."""
+    retried: Retried | None = None
+    """Who had it tried again; None: nobody."""
 
     @classmethod
     def of(cls, text: bytes) -> TaskRecord:
@@ -93,6 +117,7 @@ class TaskRecord:
         head, attempts, policies = text.split(b"\xff")
         state, begun, most, spawned, due, _seq, until, began, ended, code, detail = head.decode().split(" ", 10)
         detail, fire, turn, forget, backfill = _times(detail)
+        again = _AGAIN.search(detail) if "\x1d" in detail else None
         if state not in STATES or policies[:1] not in (b"", b"{"):
             raise ValueError(text)
         return cls(
@@ -105,13 +130,14 @@ class TaskRecord:
             int(began),
             int(ended),
             "" if code == "-" else code,
-            detail,
+            detail if again is None else detail[: again.start()],
             tuple(map(Attempt.of, attempts.split(b"\xfe"))) if attempts else (),
             json.loads(policies or "{}"),
             fire,
             turn,
             forget,
             backfill,
+            None if again is None else Retried.of(again[1]),
         )
 
     @property
@@ -134,12 +160,13 @@ def as_slot(state: str, how: str) -> str:
     if state not in STATES:
         raise ValueError(state)
     if state == "waiting":
-        return "retrying" if how in ("failed", "lost", "cut") else "fired"
+        return "retrying" if how in ("failed", "lost", "cut", "cancelled") else "fired"
     if state == "dead":
         return "lost" if how == "lost" else "failed"
     return {"running": "fired", "stopping": "cancelled"}.get(state, state)
 
 
+_AGAIN = re.compile(r"\x1d(\d+ [^\x1d]*\x1d[^\x1d]*)\Z")
 _TIMES = re.compile(r"(?:\x1e([^\x1e\x1f]*)\x1e([^\x1e\x1f]*))?\x1f(\d+) (\d+) (\d+)\Z")
 
 

@@ -15,7 +15,7 @@ from lockbeat.store.keys import job_of_task, shard_of_task
 from lockbeat.store.replies import sifted
 from lockbeat.store.wakeup import Wakeup
 from lockbeat.tasks.values import STATES, Counts, EndState, State, TaskInfo
-from lockbeat.values.checks import one_of, whole
+from lockbeat.values.checks import of_type, one_of, whole
 from lockbeat.values.durations import Seconds, milliseconds, seconds
 from lockbeat.values.names import MAX_NAME_BYTES, check_name
 
@@ -33,6 +33,10 @@ PLACES = {
     "cancelled": ("ended",),
     None: ("running", "jobs", "ready", "delayed", "ended"),
 }
+
+
+def _said(by: str | None) -> str:
+    return "" if by is None else check_name("by", by)
 
 
 def none_again(queue: str, called: int) -> str:
@@ -58,6 +62,8 @@ class Look:
             raise self._unknown(task_id)
         if reply == results.CALLED:
             raise TaskError(f"{task_id} can't be tried again: job {job_of_task(task_id)!r} {CALLED}")
+        if reply == results.BUSY:
+            raise TaskError(f"{task_id} can't be tried again yet: it was cancelled, and its function has yet to stop")
         return reply == results.DONE
 
     def _unknown(self, task_id: str) -> UnknownTask:
@@ -117,48 +123,61 @@ class Look:
         for wakeup in self._awaited.get(task_id, ()):
             wakeup.ring()
 
-    async def cancel(self, task_id: str) -> bool:
+    async def cancel(self, task_id: str, *, by: str | None = None) -> bool:
         """End a task that has not ended; False: it had (`task/cancel`).
 
         A task that waits leaves its queue at once. A task that runs has ended in the store at once. Its worker is told, and
         cancels the body; whatever the attempt still reports is refused. Nothing else runs under its lease until the body has
-        stopped.
+        stopped. It does not run again, unless somebody wants that by `retry(..., cancelled=True)`.
+
+        by: who did it, which is kept; None: nobody in particular.
 
         Raises: UnknownTask when there is none of that id.
         """
-        return await self._by_id("task/cancel", task_id, call=self._store.new_call())
+        return await self._by_id("task/cancel", task_id, call=self._store.new_call(), by=_said(by))
 
-    async def retry(self, task_id: str, *, attempts: int = 1, delay: Seconds = 0) -> bool:
-        """Try a dead task again; False: it is not dead (`task/retry`).
+    async def retry(
+        self, task_id: str, *, attempts: int = 1, delay: Seconds = 0, cancelled: bool = False, by: str | None = None
+    ) -> bool:
+        """Try a dead task again, or one that was cancelled (`task/retry`). False: it is neither, or too old.
 
-        The task of a slot can be tried again, too, while it is listed among the dead: for a week, and no longer than the ledger
-        keeps its entry.
+        A spawned task can be tried again while it is known. The task of a slot runs under its own slot again: for a week after it
+        has ended, and no longer than the ledger keeps its entry.
         attempts: how many more, 1 to 1,000.
         delay: seconds before which nobody may claim it.
+        cancelled: also if it was cancelled; else that is final.
+        by: who did it, which is kept; None: nobody in particular.
 
-        Raises: UnknownTask when there is none of that id. TaskError for what `lockbeat exec` ran: only a call can run it.
+        Raises: UnknownTask when there is none of that id. TaskError for what `lockbeat exec` ran, as only a call can run it; and
+        for a cancelled task whose function has yet to stop.
         """
+        of_type("cancelled", cancelled, bool, "a bool")
         whole("attempts", attempts, 1, 1000)
         delay_ms = milliseconds("delay", delay, least=0)
         call = self._store.new_call()
-        return await self._by_id("task/retry", task_id, call=call, attempts=attempts, delay_ms=delay_ms)
+        return await self._by_id(
+            "task/retry", task_id, call=call, attempts=attempts, delay_ms=delay_ms, by=_said(by), cancelled=int(cancelled)
+        )
 
-    async def redrive(self, queue: str = "default", limit: int | None = None) -> int:
+    async def redrive(self, queue: str = "default", limit: int | None = None, *, by: str | None = None) -> int:
         """Let the dead tasks of a queue be tried again, each with all its attempts anew, the oldest first; how many.
 
-        What `lockbeat exec` ran stays dead: only a call can run it.
+        What `lockbeat exec` ran stays dead: only a call can run it. What was cancelled stays so.
+        by: as for `retry`.
 
         Raises: TaskError when that is all there is.
         """
         check_name("queue", queue)
         left = 1 << 53 if limit is None else whole("limit", limit, 1, 1 << 53)
-        count = called = 0
+        count, called, told_by = 0, 0, _said(by)
         for shard in range(self._store.shards):
             async for ids in self._pages(shard, "dead", queue):
                 while ids and count < left:
                     some, ids = ids[: left - count], ids[left - count :]
                     rows = [
-                        self._store.row["task/retry"](id=task_id, call=self._store.new_call(), attempts=0, delay_ms=0)
+                        self._store.row["task/retry"](
+                            id=task_id, call=self._store.new_call(), attempts=0, delay_ms=0, by=told_by, cancelled=0
+                        )
                         for task_id in some
                     ]
                     replies = sifted(await self._store.call_many(rows, shard))

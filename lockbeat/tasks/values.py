@@ -14,7 +14,7 @@ from lockbeat.errors import InvalidArgument, InvalidType, Unreadable
 from lockbeat.retry import MOST_ATTEMPTS, Exponential, Fixed, Retry
 from lockbeat.store import reasons
 from lockbeat.store.keys import job_lock, job_of_task
-from lockbeat.store.records import Attempt, LeaseLine, TaskRecord, seconds_of
+from lockbeat.store.records import Attempt, LeaseLine, Retried, TaskRecord, seconds_of
 from lockbeat.tasks.failure import Failure
 from lockbeat.values.checks import of_type, whole
 from lockbeat.values.durations import Seconds, milliseconds
@@ -296,6 +296,10 @@ class TaskInfo:
     """Of the latest attempt that failed; also while the task waits for another."""
     attempts_made: tuple[Attempt, ...] = ()
     """The last ten attempts, the oldest first."""
+    cancelled_by: str | None = None
+    """cancelled: who did it; None: nobody, its time was over."""
+    retried: Retried | None = None
+    """Who had it tried again, the latest time; None: nobody."""
 
     @property
     def task_id(self) -> str:
@@ -354,6 +358,8 @@ class TaskInfo:
             result=returned,
             failure=_failure(record, failed),
             attempts_made=record.made,
+            cancelled_by=(record.detail or None) if record.code == reasons.CANCELLED else None,
+            retried=record.retried,
         )
 
 

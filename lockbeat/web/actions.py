@@ -126,14 +126,16 @@ async def cancel_backfill(look: Look, form: Form) -> Done:
 
 async def retry(look: Look, form: Form) -> Done:
     task_id = _name(form, "id")
-    done = await look.lb.tasks.retry(task_id)
-    return Done("it is tried again" if done else "it is not dead: nothing was done", _task(look, task_id))
+    done = await look.lb.tasks.retry(task_id, cancelled=True, by=look.asked.user)
+    said = "it is tried again" if done else "it can't be tried again: it runs, is done, or ended too long ago"
+    return Done(said, _task(look, task_id))
 
 
 async def cancel(look: Look, form: Form) -> Done:
     task_id = _name(form, "id")
-    done = await look.lb.tasks.cancel(task_id)
-    return Done("it is cancelled" if done else "it had ended", _task(look, task_id))
+    done = await look.lb.tasks.cancel(task_id, by=look.asked.user)
+    said = "it is cancelled, and runs no more unless somebody tries it again" if done else "it had ended"
+    return Done(said, _task(look, task_id))
 
 
 def _task(look: Look, task_id: str) -> str:
@@ -145,7 +147,7 @@ def _task(look: Look, task_id: str) -> str:
 
 async def redrive(look: Look, form: Form) -> Done:
     ids, more = await _dead(look, form)
-    said = await each_task(look.lb.store, "task/retry", ids, attempts=0, delay_ms=0)
+    said = await each_task(look.lb.store, "task/retry", ids, attempts=0, delay_ms=0, by=look.asked.user, cancelled=0)
     done, called = said[results.DONE], said[results.CALLED]
     if called and not done:
         raise TaskError(none_again(form["queue"], called))

@@ -18,14 +18,15 @@ local function ending_gather(ids)
   gather(q.counts, jobs)
 end
 
--- The last that is written of a slot: what its job's ledger has forgotten goes with its end.
+-- The last that is written of a slot: what its job's ledger has forgotten goes with its end. One that was cancelled can be tried again for a week.
 local function slot_write(id, job, slot, record)
   if not read(q.order, ledger_member(job, slot)) then
     if read(q.counts, job) then ledger_lacks(job, slot, slot, 0) end  -- else the job is gone
     return task_forget(id, record)
   end
-  if record.state ~= 'dead' then record.json = '' end
-  ledger_until(id, record)
+  local again = record.state == 'cancelled' and record.code ~= REASON.JOB_DELETED
+  if not again then record.json = '' end
+  ledger_until(id, record, again and now + DEAD_MS or nil)
   task_write(id, record)
 end
 
@@ -87,14 +88,19 @@ local function task_over(id, record)
   return record.ended + (record.state == 'dead' and DEAD_MS or policies(id, record).retention_ms) <= now
 end
 
--- A dead task waits again.
-local function task_reopen(id, record, due)
-  leave(q.dead, dead_member(id, record))
+-- A task that is dead or was cancelled waits again. `by`: who wants that.
+local function task_reopen(id, record, due, by)
+  local was = record.state
+  if was == 'dead' then
+    leave(q.dead, dead_member(id, record))
+    was = task_dead_by(record)
+  end
   leave(q.ended, id)
-  record.ended, record.code, record.detail = 0, '-', record_times(record)
+  record.ended = 0
+  record_again(record, by)
   local job = job_of(id)
   if job then
-    counted(job, task_dead_by(record), -1)
+    counted(job, was, -1)
   end
   local guard = guard_of(id)
   if guard and policies(id, record).overlap ~= 'allow' and not read(q.open, guard) then write(q.open, guard, id) end
@@ -114,7 +120,7 @@ end
 -- Its body has stopped, whose task was cancelled before.
 local function task_stopped(id, record)
   local job, slot = job_of(id)
-  try_end(record, 'cancelled')
+  try_end(record, 'cancelled', record_why(record))
   record.state = 'cancelled'
   local guard = guard_of(id)
   if guard then line_leave(guard, id) end

@@ -58,7 +58,7 @@ local function queue_begin(id, record, owner, call, lease_ms)
     return nil
   end
   local said, _, slot = policies(id, record), job_of(id)
-  local window, fresh = said.window_ms or -1, record.tries == '' and record.code ~= REASON.BUFFERED and not said.backfill
+  local window, fresh = said.window_ms or -1, record.tries == '' and record.code ~= REASON.BUFFERED and not said.backfill and not record_is_again(record)
   record.seq = 0
   if fresh and window >= 0 and slot and now - slot > window then
     task_end(id, record, 'missed', REASON.NOT_BEGUN_WITHIN, int(window))

@@ -9,9 +9,10 @@
 --             fired the slot, if that did not begin it at once
 --   Behind DETAIL a slot's task may have \31 and "FIRE TURN FORGET": when it was to be fired, its jitter included; when the one before it in
 --   line had ended; when its ledger forgets it. 0: with its slot; it waited for none; when there are too many. And before that, if a backfill
---   has fired it, \30 BY \30 WHY: who began that, and why
+--   has fired it, \30 BY \30 WHY: who began that, and why. Before all that, if somebody had the task tried again: \29 AT BY \29 and the CODE
+--   and DETAIL that it had ended with
 -- ATTEMPTS  the last ten, separated by \254: "N FENCE BEGAN ENDED HOW OWNER" and, after \253, why it failed (at most 500 bytes) or the
---           CODE by which it was taken back. HOW: done, failed, lost, cut, cancelled; "-": it runs
+--           CODE by which it was taken back, or CODE and DETAIL of who cancelled it. HOW: done, failed, lost, cut, cancelled; "-": it runs
 -- JSON      name, queue, policies: what is not decided by every time; empty: a slot that has ended, and can't be retried
 --
 -- The newest attempt says who may end the task: its lease says only until when it is trusted.
@@ -73,8 +74,17 @@ end
 
 -- What stands behind DETAIL.
 local function record_times(record)
-  local at = string.find(record.detail, '\31%d+ %d+ %d+$')
-  return at and (string.match(record.detail, '\30[^\30\31]*\30[^\30\31]*\31[%d ]+$') or string.sub(record.detail, at)) or ''
+  local detail = record.detail
+  if not string.find(detail, '[\29\31]') then return '' end
+  local at = string.find(detail, '\31%d+ %d+ %d+$')
+  local times = at and (string.match(detail, '\30[^\30\31]*\30[^\30\31]*\31[%d ]+$') or string.sub(detail, at)) or ''
+  local again = string.match(string.sub(detail, 1, #detail - #times), '\29%d+ [^\29]*\29[^\29]*$')
+  return (again or '') .. times
+end
+
+-- Whether somebody had it tried again: such a one is not skipped or missed, though no worker has begun it.
+local function record_is_again(record)
+  return string.find(record.detail, '\29', 1, true) ~= nil
 end
 
 -- When its ledger forgets it; 0: when there are too many.
@@ -98,7 +108,7 @@ end
 -- By the CODE of one that waits, runs or was done: its DETAIL names who fired it, and stays under a reason that names nothing.
 local FIRED_BY = {
   ['-'] = true, [REASON.FIRED] = true, [REASON.TOOK_PLACE] = true, [REASON.BUFFERED] = true, [REASON.BACKFILLED] = true,
-  [REASON.EXPIRED] = true, [REASON.RELEASED] = true, [REASON.LEASE_DELETED] = true, [REASON.SHUTDOWN] = true,
+  [REASON.EXPIRED] = true, [REASON.RELEASED] = true, [REASON.LEASE_DELETED] = true, [REASON.SHUTDOWN] = true, [REASON.RETRIED] = true,
 }
 
 -- Why it is as it is. That its job was deleted stays: what becomes of it is nothing to a job that is declared by that name since.
@@ -106,6 +116,26 @@ local function record_says(record, code, detail)
   if record.code == REASON.JOB_DELETED then return end
   if detail or not FIRED_BY[record.code] then record.detail = (detail or '') .. record_times(record) end
   record.code = code or '-'
+end
+
+-- DETAIL without what stands behind it.
+local function record_detail(record)
+  return string.sub(record.detail, 1, #record.detail - #record_times(record))
+end
+
+-- CODE and what it names, as text; nil: it has no reason.
+local function record_why(record)
+  if record.code == '-' then return nil end
+  local named = FIRED_BY[record.code] and '' or record_detail(record)
+  return named == '' and record.code or record.code .. ' ' .. named
+end
+
+-- Somebody has it tried again. Only the latest time is kept.
+local function record_again(record, by)
+  local times = string.match(record_times(record), '[\30\31].*$') or ''
+  local was = string.gsub(record_why(record) or '', '[\29-\31]', ' ')
+  local fired = FIRED_BY[record.code] and record_detail(record) or ''
+  record.code, record.detail = REASON.RETRIED, fired .. '\29' .. int(now) .. ' ' .. by .. '\29' .. was .. times
 end
 
 local function task_write(id, record)

@@ -3,7 +3,8 @@
 -- KEYS[1..27] of _lib/task
 -- ARGV[1]  id            str
 -- ARGV[2]  call          id      of this call; the same again is the same call, repeated
--- Batch: ARGV[1..2] repeat, one group a call, at most 64 a run.
+-- ARGV[3]  by            str     who wants that
+-- Batch: ARGV[1..3] repeat, one group a call, at most 64 a run.
 --
 -- Returns  DONE      cancelled by this call
 --          FINISHED  it had ended
@@ -11,13 +12,13 @@
 -- Under OOM: runs.
 -- include: _lib/ending
 
-gather(q.tasks, column(2, 1))
-return each(2, function(i)
-  local id, call = ARGV[i], ARGV[i + 1]
+gather(q.tasks, column(3, 1))
+return each(3, function(i)
+  local id, call, by = ARGV[i], ARGV[i + 1], string.gsub(ARGV[i + 2], '[\29-\31]', ' ')
   local record, said = task_read(id), reply_of(q.replies, call)
   if said then return tonumber(said) end
   if record and (record.state == 'waiting' or record.state == 'running') then
-    task_cancel(id, record, REASON.CANCELLED)
+    task_cancel(id, record, REASON.CANCELLED, by)
     write(q.replies, call, int(RESULT.DONE))
     return RESULT.DONE
   end

@@ -39,9 +39,9 @@ local function mend(id)
   elseif job and record_forget(record) > 0 and not read(q.ended, id) then
     ledger_until(id, record)
     mended = mended + 1
-  elseif record.state == 'dead' and record.json ~= '' then
+  elseif (record.state == 'dead' or job and record.state == 'cancelled') and record.json ~= '' then
     stands(q.ended, id, now + DEAD_MS)
-    stands(q.dead, dead_member(id, record), 0)
+    if record.state == 'dead' then stands(q.dead, dead_member(id, record), 0) end
   elseif not job then
     stands(q.ended, id, now + policies(id, record).retention_ms)
   end

@@ -1,4 +1,4 @@
--- task/retry: let each dead task be tried again, for some more attempts.
+-- task/retry: let each dead task, or one that was cancelled, be tried again, for some more attempts.
 --
 -- KEYS[1..27] of _lib/task
 -- KEYS[28] job           hash    job -> "REV JSON"
@@ -6,10 +6,13 @@
 -- ARGV[2]  call          id      of this call; the same again is the same call, repeated
 -- ARGV[3]  attempts      int     how many more; 0: as many as it had, counted anew
 -- ARGV[4]  delay_ms      int     nobody may claim it before
--- Batch: ARGV[1..4] repeat, one group a call, at most 64 a run.
+-- ARGV[5]  by            str     who wants that
+-- ARGV[6]  cancelled     int     1: also if it was cancelled
+-- Batch: ARGV[1..6] repeat, one group a call, at most 64 a run.
 --
 -- Returns  DONE     it waits again, by this call
---          NO       it is not dead
+--          NO       it has not ended so, its job was deleted, or only the ledger still knows of it
+--          BUSY     it was cancelled, and its body has yet to stop
 --          UNKNOWN  no such task
 --          CALLED   of a slot that is called: no worker would begin it, and no call comes for that slot again
 -- include: _lib/ending
@@ -22,17 +25,20 @@ local function is_called(id)
   return job and string.find(read(defs, job) or '', '"type":"called"', 1, true)
 end
 
-gather(q.tasks, column(4, 1))
-return each(4, function(i)
+gather(q.tasks, column(6, 1))
+return each(6, function(i)
   local id, call, more = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
   local record, said = task_read(id), reply_of(q.replies, call)
   if said then return tonumber(said) end
   counter_read(q.fence)
   if not record then return RESULT.UNKNOWN end
-  if record.state ~= 'dead' or record.json == '' then return RESULT.NO end
+  local dead = record.state == 'dead'
+  if not dead and ARGV[i + 5] == '0' then return RESULT.NO end
+  if record.state == 'stopping' then return RESULT.BUSY end
+  if not (dead or record.state == 'cancelled') or record.json == '' or record.code == REASON.JOB_DELETED then return RESULT.NO end
   if is_called(id) then return RESULT.CALLED end
   if more == 0 then record.attempts = 0 else record.max = record.attempts + more end
-  task_reopen(id, record, now + tonumber(ARGV[i + 3]))
+  task_reopen(id, record, now + tonumber(ARGV[i + 3]), (string.gsub(ARGV[i + 4], '[\29-\31]', ' ')))
   write(q.replies, call, int(RESULT.DONE))
   return RESULT.DONE
 end)

@@ -458,8 +458,8 @@ def test_the_task_of_a_slot_shows_the_slot(lockbeat: Lockbeat, late: tuple[str, 
     [task] = lockbeat("tasks", "--url", store, "--json").json["tasks"]
     at = datetime.fromtimestamp(int(task["task_id"].removeprefix("tick@")) / 1000, UTC)
     assert f"slot      {at:%Y-%m-%d %H:%M:%S}Z, " in lockbeat("task", task["task_id"], "--utc", "--url", store).out
-    lockbeat("cancel", task["task_id"], "--url", store)
-    assert lockbeat("tasks", "--url", store).out.endswith("  it was cancelled\n")
+    lockbeat("cancel", task["task_id"], "--by", "ann", "--url", store)
+    assert lockbeat("tasks", "--url", store).out.endswith("  it was cancelled by ann\n")
 
 
 def test_on_a_narrow_terminal_columns_are_left_out_and_no_word_is_cut(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import io
 import json
+import re
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -16,6 +18,7 @@ from lockbeat import Lockbeat as Client
 from lockbeat.jobs import Job, Scheduler
 from lockbeat.triggers import Every
 from lockbeat.values.visible import visible
+from tests.beats import Hands, backdate, scheduler
 
 from .conftest import Lockbeat, Start, left, using, wait_until
 from .terminal import Terminal
@@ -332,7 +335,41 @@ def test_retry_gives_a_dead_task_more_attempts(lockbeat: Lockbeat, store: str) -
     told = lockbeat("task", task_id, "--url", store, "--json").json
     assert (told["state"], told["attempts"], told["max_attempts"]) == ("waiting", 1, 4)
     answer = lockbeat("retry", task_id, "--url", store)
-    assert (answer.code, answer.err) == (1, f"lockbeat: {task_id} is not dead but waiting\n")
+    assert (answer.code, answer.err) == (1, f"lockbeat: {task_id} is neither dead nor cancelled but waiting\n")
+
+
+def test_retry_takes_a_cancelled_task_too_and_tells_who_did_what(lockbeat: Lockbeat, store: str) -> None:
+    async def spawn(lb: Client) -> str:
+        return (await lb.tasks.spawn("job")).task_id
+
+    task_id = using(store, spawn)
+    said = lockbeat("cancel", task_id, "--by", "ann", "--url", store, "--json").json
+    assert said == {"task_id": task_id, "by": "ann"}
+    assert lockbeat("task", task_id, "--url", store, "--json").json["cancelled_by"] == "ann"
+    assert lockbeat("retry", task_id, "--url", store, "--json").json == {
+        "task_id": task_id,
+        "attempts": 1,
+        "by": getpass.getuser(),
+    }
+    answer = lockbeat("task", task_id, "--url", store)
+    assert re.search(rf"retried   by {getpass.getuser()} at .*; before, it was cancelled by ann\n", answer.out)
+    assert lockbeat("task", task_id, "--url", store, "--json").json["retried"]["detail"] == "ann"
+
+
+def test_what_was_never_fired_is_left_to_a_backfill(lockbeat: Lockbeat, store: str, raw: Any) -> None:
+    async def skip(lb: Client) -> str:
+        job = Job.declare("tick", Every(3600))
+        await lb.jobs.put(job)
+        slot = job.trigger.prev(round(await lb.store.server_time() * 1000))
+        assert slot is not None
+        await backdate(lb, raw, "tick", slot)
+        assert await lb.locks.try_acquire("job:tick", "a deploy", 60)
+        await scheduler(lb, job, runner=Hands("tick")).tick(lb.jobs.shard_of("tick"))
+        return f"tick@{slot}"
+
+    task_id = using(store, skip)
+    answer = lockbeat("retry", task_id, "--url", store)
+    assert answer.err == f"lockbeat: {task_id} can't be tried again: that slot was skipped, and lockbeat backfill runs it\n"
 
 
 def test_a_failed_slot_is_shown_as_dead_and_retried_until_only_the_ledger_knows(lockbeat: Lockbeat, store: str, raw: Any) -> None:

@@ -101,11 +101,13 @@ class Line(Stepped):
     @rule(which=st.integers(0, 5), retry=st.booleans())
     def meddle(self, which: int, retry: bool) -> None:
         found = [
-            task for task, record in self.records().items() if record.state in (("dead",) if retry else ("waiting", "running"))
+            task
+            for task, record in self.records().items()
+            if record.state in (("dead", "cancelled") if retry else ("waiting", "running"))
         ]
         assume(found)
         one = found[which % len(found)]
-        self.run(self.lb.tasks.retry(one) if retry else self.lb.tasks.cancel(one))
+        self.run(self.lb.tasks.retry(one, cancelled=True) if retry else self.lb.tasks.cancel(one))
 
     def records(self) -> dict[str, TaskRecord]:
         found: dict[bytes, bytes] = self.raw.hgetall(self.lb.store.keys.key(0, "task"))

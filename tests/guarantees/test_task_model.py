@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from lockbeat import Exponential, Fixed
-from lockbeat.errors import UnknownTask
+from lockbeat.errors import TaskError, UnknownTask
 from lockbeat.store.rows import Row
 from lockbeat.store.scripts import Script
 from lockbeat.tasks import NewTask, Task, TaskInfo
@@ -265,6 +265,17 @@ class TasksFollowTheModel(Stepped):
             if self.run(self.lb.tasks.retry(task_id, attempts=attempts, delay=delay)):
                 task = self.model.tasks[task_id]
                 assert task.max_attempts - task.attempts == attempts
+
+    @precondition(lambda self: any(task.state == "cancelled" for task in self.model.tasks.values()))
+    @rule(which=st.integers(0, 5), attempts=st.integers(1, 2), delay=st.sampled_from([0, 0.5]), twice=TWICE)
+    def retry_what_was_cancelled(self, which: int, attempts: int, delay: float, twice: bool) -> None:
+        """It waits for its body to stop, and is tried again then."""
+        cancelled = [task.id for task in self.model.tasks.values() if task.state == "cancelled"]
+        task_id = cancelled[-1 - which % len(cancelled)]
+        stopping, self.twice = task_id in self.model.leases, twice
+        with pytest.raises(TaskError) if stopping else contextlib.nullcontext():
+            assert self.run(self.lb.tasks.retry(task_id, attempts=attempts, delay=delay, cancelled=True))
+            assert self.model.tasks[task_id].max_attempts - self.model.tasks[task_id].attempts == attempts
 
     def unknown_only(self, task_id: str) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext() if task_id in self.model.tasks else pytest.raises(UnknownTask)

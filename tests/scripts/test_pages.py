@@ -107,7 +107,7 @@ def test_a_reason_has_the_same_code_in_both_languages_and_a_sentence() -> None:
 def test_a_reason_is_spelled_nowhere_else() -> None:
     """But for codes that are words of other things, too, such as a state or an option."""
     others = {"max_delay", "max_duration", "shutdown", "late", "overlap"}  # options, and words of the demo
-    others |= {"cancelled", "expired", "fired", "released", "unreadable"}  # states, and what is counted
+    others |= {"cancelled", "expired", "fired", "released", "retried", "unreadable"}  # states, and what is counted
     others |= {"paused", "skip_next", "retired"}  # a field of a job, a verb, and a state
     codes = "|".join(reasons.SENTENCES.keys() - others)
     words = [word for said in reasons.SENTENCES.values() for word in re.split(r"\{\w+\}", said) if len(word) > 20]
@@ -131,6 +131,7 @@ def test_a_sentence_names_what_its_page_says_and_nothing_else() -> None:
         fields = {
             "ID": "{task}",
             "OWNER": "{owner}",
+            "BY": "{by}",
             "MS": "{ms}",
             "NUMBER": "{number}",
             "SLOT": "{slot}",

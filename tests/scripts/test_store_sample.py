@@ -79,6 +79,9 @@ async def use_tasks(alice: Lockbeat, bob: Lockbeat) -> None:
     await tasks.complete(await begun(alice, max_attempts=2), "a result")
     await tasks.fail(await begun(alice, max_attempts=1), "broken")
     await tasks.cancel((await begun(alice)).id)
+    again = (await tasks.spawn("job")).task_id
+    assert await tasks.cancel(again, by="carol")
+    assert await tasks.retry(again, delay=60, cancelled=True, by="dave")
     await begun(alice, params={"running": True}, max_duration=60)
     await tasks.spawn("job", {"delayed": True}, delay=60, max_delay=90, priority=7, idempotency_key="k")
     waiting = await tasks.spawn("job", {"ready": True}, headers={"trace": "1"})
@@ -86,17 +89,19 @@ async def use_tasks(alice: Lockbeat, bob: Lockbeat) -> None:
 
 
 async def use_jobs(alice: Lockbeat, raw: Any, go_to: Any) -> None:
-    """One whose slot is done, and others of it are backfilled, one that runs, one tried again, one that waits; two paused; one
-    triggered; two of an origin, with a tag."""
-    jobs = [Job.declare(name, Every(10), max_attempts=2) for name in ("done", "running", "retried", "waiting")]
+    """One whose slot is done, and others of it are backfilled, one that runs, one tried again, one that waits, one cancelled; two
+    paused; one triggered; two of an origin, with a tag."""
+    jobs = [Job.declare(name, Every(10), max_attempts=2) for name in ("done", "running", "retried", "waiting", "cancelled")]
     await alice.jobs.put(*jobs)
     go_to(NOON + 10)
-    hands = Hands("done", "running", "retried")
-    await scheduler(alice, *jobs[:3], runner=hands).tick(0)
+    hands = Hands("done", "running", "retried", "cancelled")
+    await scheduler(alice, *jobs[:3], jobs[4], runner=hands).tick(0)
     by_job: dict[str, Task] = {task.job: task for task in hands.tasks}
     assert set(by_job) == hands.names
     await alice.tasks.complete(by_job["done"])
     await alice.tasks.fail(by_job["retried"], "broken", NOON + 40)
+    await alice.tasks.cancel(by_job["cancelled"].id, by="carol")
+    await alice.tasks.release(by_job["cancelled"], begun=True)
     await alice.jobs.put(*(Job.declare(name, Every(10)) for name in ("paused", "skipping")))
     assert await alice.jobs.pause("paused", "the printer burns", by="bob")
     await alice.jobs.skip_next("skipping", by="bob")

@@ -154,7 +154,7 @@ async def test_an_attempt_that_is_given_back_twice_in_one_run_is_given_back_once
 @here_and_there
 async def test_a_task_that_is_cancelled_or_retried_twice_in_one_run_is_so_once(lb: Lockbeat) -> None:
     task, dead = await begun(lb), await died(lb)
-    rows: list[dict[str, Any]] = [{"id": task.id, "call": call} for call in ("a", "b", "a")]
+    rows: list[dict[str, Any]] = [{"id": task.id, "call": call, "by": "ann"} for call in ("a", "b", "a")]
     assert await run(lb, "task/cancel", *rows) == [results.DONE, results.FINISHED, results.DONE]
-    rows = [{"id": dead, "call": call, "attempts": 1, "delay_ms": 0} for call in ("c", "d", "c")]
+    rows = [{"id": dead, "call": call, "attempts": 1, "delay_ms": 0, "by": "ann", "cancelled": 0} for call in ("c", "d", "c")]
     assert await run(lb, "task/retry", *rows) == [results.DONE, results.NO, results.DONE]

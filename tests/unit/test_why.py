@@ -17,7 +17,7 @@ from lockbeat.jobs import Backfilled, Change, Job, Lateness, LedgerEntry, Slot, 
 from lockbeat.jobs.past import RECORDED, State
 from lockbeat.jobs.why import KNOWN, UNTOLD, Facts, of_entry, of_instant, situation
 from lockbeat.store import reasons
-from lockbeat.store.records import STATES, Attempt, TaskRecord
+from lockbeat.store.records import STATES, Attempt, Retried, TaskRecord
 from lockbeat.triggers import ByHand, Called
 
 NINE = round(datetime(2030, 1, 30, 9, tzinfo=UTC).timestamp() * 1000)
@@ -128,10 +128,25 @@ ENTRIES: list[tuple[str, LedgerEntry, list[str]]] = [
     ),
     (
         "cancelled",
-        entry("cancelled", attempt("cancelled"), code="cancelled"),
-        ["was stopped after 4 s", "Somebody cancelled it."],
+        entry("cancelled", attempt("cancelled"), code="cancelled", detail="ann", ended_ms=NINE + HOUR),
+        ["was stopped after 4 s", "It was cancelled by ann at 2030-01-30T10:00:00+00:00."],
     ),
-    ("cancelled", entry("cancelled", code="cancelled"), ["It had not begun. Somebody cancelled it."]),
+    ("cancelled", entry("cancelled", code="cancelled"), ["It had not begun. It was cancelled."]),
+    (
+        "retrying",
+        entry("retrying", attempt("cancelled"), code="retried", retried=Retried("bob", NINE / 1000 + 9, "cancelled", "ann")),
+        ["was stopped after 4 s.", "bob had it tried again at 2030-01-30T09:00:09+00:00. It had been cancelled by ann."],
+    ),
+    (
+        "waiting",
+        entry("fired", code="retried", retried=Retried(None, NINE / 1000 + 9, "cancelled")),
+        ["No worker has begun it. Somebody had it tried again at 2030-01-30T09:00:09+00:00. It had been cancelled."],
+    ),
+    (
+        "failed",
+        entry("failed", attempt("failed", "no"), reason="no", retried=Retried("bob", NINE / 1000 + 9)),
+        ["failed after 4 s: no. bob had it tried again at 2030-01-30T09:00:09+00:00."],
+    ),
     (
         "skipped",
         entry("skipped", max_attempts=None, code="overlap", detail=f"report@{NINE - HOUR}"),

@@ -9,22 +9,24 @@ from typing import Annotated, Any
 
 import typer
 
-from lockbeat.cli._command import TASKS, DryRun, Limit, OnlyQueue, Queue, TaskId, Yes, command, make_sure
+from lockbeat.cli._command import TASKS, By, DryRun, Limit, OnlyQueue, Queue, TaskId, Yes, command, make_sure
 from lockbeat.cli._errors import Problem, Usage
 from lockbeat.cli._input import text_of
 from lockbeat.cli._output import Answer, Cell, Table, ago, clock, fields, more_than, several, styled
 from lockbeat.cli._store import Where
 from lockbeat.client import Lockbeat
+from lockbeat.jobs.control import who
 from lockbeat.monitor import MOST_FUNCTIONS, QueueLoad, instances, overview
+from lockbeat.store import reasons
 from lockbeat.store.records import Attempt
 from lockbeat.tasks import NewTask, TaskInfo
 from lockbeat.tasks.values import EndState, State
-from lockbeat.values.durations import brief, span
+from lockbeat.values.durations import brief, instant, span
 from lockbeat.values.visible import first_line, visible, visible_json
 
 TASK = (
     "task_id name queue state priority attempts max_attempts attempts_made spawned_at due_at started_at ended_at "
-    "owner fence expires_at params headers result failure"
+    "owner fence expires_at params headers result failure cancelled_by retried"
 )
 LONG = 100
 """Characters of JSON that are shown in one line."""
@@ -150,6 +152,7 @@ async def task(lb: Lockbeat, task_id: TaskId) -> Answer:
         "headers": _payload(info.headers) if info.headers else None,
         "attempts": "\n".join(attempt_lines(info.attempts_made)),
         "result": _payload(info.result) if info.result is not None else None,
+        "retried": _retried(info, now),
         "failure": f"{info.failure.type}: {info.failure.message}" if info.failure else None,
         "traceback": info.failure.traceback if info.failure else None,
     }
@@ -158,6 +161,15 @@ async def task(lb: Lockbeat, task_id: TaskId) -> Answer:
         for at_line, line in enumerate(text.strip().expandtabs(4).split("\n") if text else ()):
             lines.append(f"{'' if at_line else label:<10}{line}".rstrip())
     return Answer(_json([info])[0], lines)
+
+
+def _retried(info: TaskInfo, now: float) -> str | None:
+    """Who had it tried again."""
+    if info.retried is None:
+        return None
+    before = reasons.sentence(info.retried.code, info.retried.detail)
+    when = f"{clock(info.retried.at)}, {ago(info.retried.at, now)}"
+    return f"by {info.retried.by or 'somebody'} at {when}{f'; before, {before}' if before else ''}"
 
 
 def _instant(when: float | None, now: float, coming: str = "", gone: str = "") -> str | None:
@@ -250,11 +262,15 @@ def _header(text: str) -> tuple[str, str]:
 
 
 @command(TASKS)
-async def cancel(lb: Lockbeat, task_id: TaskId) -> Answer:
-    """End a task that waits or runs."""
-    if not await lb.tasks.cancel(task_id):
+async def cancel(lb: Lockbeat, task_id: TaskId, by: By = None) -> Answer:
+    """End a task that waits or runs.
+
+    It runs no more, unless somebody retries it.
+    """
+    by = who(by)
+    if not await lb.tasks.cancel(task_id, by=by):
         raise Problem(f"{task_id} had ended: {(await lb.tasks.get(task_id)).state}")
-    return Answer({"task_id": task_id}, f"cancelled {task_id}")
+    return Answer({"task_id": task_id, "by": by}, f"cancelled {task_id}")
 
 
 @command(TASKS)
@@ -262,15 +278,31 @@ async def retry(
     lb: Lockbeat,
     task_id: TaskId,
     attempts: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="How many more.")] = 1,
+    by: By = None,
 ) -> Answer:
-    """Let one dead task be tried again."""
-    if not await lb.tasks.retry(task_id, attempts=attempts):
-        state = (await lb.tasks.get(task_id)).state
-        if state == "dead":  # of a slot, and purged, or of longer ago than a week
-            raise Problem(f"{task_id} can't be tried again: only the ledger still knows of it")
-        raise Problem(f"{task_id} is not dead but {state}")
+    """Let one task be tried again that is dead or was cancelled.
+
+    That of a slot runs under its own slot.
+    """
+    by = who(by)
+    if not await lb.tasks.retry(task_id, attempts=attempts, cancelled=True, by=by):
+        info = await lb.tasks.get(task_id)
+        if info.state in ("dead", "cancelled"):
+            raise Problem(f"{task_id} can't be tried again: {await _why_not(lb, info)}")
+        raise Problem(f"{task_id} is neither dead nor cancelled but {info.state}")
     told = f"{task_id} waits again, for up to {several(attempts, 'attempt')}"
-    return Answer({"task_id": task_id, "attempts": attempts}, told)
+    return Answer({"task_id": task_id, "attempts": attempts, "by": by}, told)
+
+
+async def _why_not(lb: Lockbeat, info: TaskInfo) -> str:
+    """Why a task that has ended can't be tried again."""
+    job, at, slot = info.id.rpartition("@")
+    entry = (await lb.jobs.why(job, instant(int(slot)))).entry if at else None
+    if entry is not None and entry.state in ("skipped", "missed"):
+        return f"that slot was {entry.state}, and lockbeat backfill runs it"
+    if info.failure is not None and info.failure.message == reasons.SENTENCES[reasons.JOB_DELETED]:
+        return info.failure.message
+    return "only the ledger still knows of it"  # it was purged, or is of longer ago than a week
 
 
 @command(TASKS)
@@ -278,6 +310,7 @@ async def redrive(
     lb: Lockbeat,
     queue: Queue = "default",
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="How many; else all.")] = None,
+    by: By = None,
     dry_run: DryRun = False,
 ) -> Answer:
     """Let a queue's dead tasks be tried again.
@@ -289,7 +322,7 @@ async def redrive(
         count = there if limit is None else min(there, limit)
         told = f"{several(count, 'dead task')} of queue {queue} would wait again, with all attempts"
     else:
-        count = await lb.tasks.redrive(queue, limit)
+        count = await lb.tasks.redrive(queue, limit, by=who(by))
         told = f"{several(count, 'dead task')} of queue {queue} wait{'s' * (count == 1)} again, with all attempts"
     if not count:
         others = [f"{load.queue} has {load.dead}" for load in (await overview(lb.store)).queues if load.dead]

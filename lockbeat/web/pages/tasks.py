@@ -48,7 +48,7 @@ async def task(look: Look) -> Page:
     task_id = look.text("id", 1100) or ""
     info, now, may = await asyncio.gather(look.lb.tasks.get(task_id), look.now(), look.may("retry", "cancel", target=task_id))
     job = job_of_task(task_id)
-    by_call = await called(look, task_id) if info.state == "dead" else ()
+    by_call = await called(look, task_id) if job and info.state != "done" else ()
     slot = task_id.rpartition("@")[2] if job and task_id.startswith(f"{job}@") else ""
     return Page(
         "task.html",
@@ -57,6 +57,7 @@ async def task(look: Look) -> Page:
             "now": now,
             "may": may,
             "called": bool(by_call),
+            "stopping": info.state == "cancelled" and bool(info.attempts_made) and info.attempts_made[-1].how == "running",
             "job": job,
             "slot": slot,
             "show_params": look.show_params,
