@@ -52,7 +52,8 @@ class RunFilter(logging.Filter):
         said = record.__dict__
         if "task_id" not in said:
             task = running.get()
-            said.update(_NONE if task is None else fields(task))
+            for name, value in (_NONE if task is None else fields(task)).items():
+                said.setdefault(name, value)
         return True
 
 

@@ -61,6 +61,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tls]:
         ca(files, name)
     signed(files, "server", "DNS:localhost,IP:127.0.0.1")
     signed(files, "elsewhere", "DNS:elsewhere.example")
+    signed(files, "named", "DNS:localhost")
     signed(files, "client", "DNS:client")
     (files / "text.pem").write_text("no certificate")
     binary = servers.redis_binary() or ""
@@ -91,6 +92,21 @@ async def test_a_store_is_reached_over_tls(tls: Tls, url: str) -> None:
     async with Lockbeat(tls.url(url), namespace="tls") as lb:
         assert await lb.locks.try_acquire("k", "me", 5)
         assert await lb.locks.release("k", "me")
+
+
+async def test_a_name_that_is_looked_up_without_the_event_loop_is_the_one_that_the_certificate_is_for(
+    tls: Tls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a thread that outlives the main one (apscheduler#632): by then asyncio looks no name up."""
+    monkeypatch.setattr("lockbeat.connection._connector.has_executors", lambda: False)
+    with pytest.raises(StoreUnavailable, match=r"nowhere\.invalid"):
+        async with Lockbeat(tls.url("rediss://nowhere.invalid:SECURE?ssl_ca_certs=FILES/ca.pem"), timeout=1):
+            pass
+    files, port = tls.files, servers.free_port()
+    named = [f"tls-cert-file {files}/named.pem", f"tls-key-file {files}/named.key", f"tls-ca-cert-file {files}/ca.pem"]
+    with servers.standalone(servers.redis_binary() or "", extra=[f"tls-port {port}", *named, "tls-auth-clients no"]):
+        async with Lockbeat(f"rediss://localhost:{port}?ssl_ca_certs={files}/ca.pem") as lb:
+            assert await lb.store.server_time() > 0
 
 
 MISTAKES = [

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +18,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.crc import key_slot
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from lockbeat.connection import _discovery, _memory, _tls
 from lockbeat.connection._credentials import Credentials, check_provider
@@ -22,6 +26,7 @@ from lockbeat.connection._url import Address, Kind, parse_url
 from lockbeat.connection.outage import Outage
 from lockbeat.counting import Counting
 from lockbeat.errors import InvalidArgument, MissingExtra
+from lockbeat.process.lasting import has_executors, in_own_thread
 
 if TYPE_CHECKING:
     from fakeredis import FakeAsyncRedis, FakeServer
@@ -46,6 +51,50 @@ class _EmbeddedConnection(redis.asyncio.UnixDomainSocketConnection):
         except RedisConnectionError:
             await anyio.to_thread.run_sync(self._server.ensure_running, abandon_on_cancel=True)
             await super().connect()  # type: ignore[no-untyped-call]
+
+
+class _ByName:
+    """Looks its host up by itself where the program's event loop can't any more, as its main thread has ended."""
+
+    host: str
+    port: int
+
+    def __init__(self, **settings: Any) -> None:
+        self._found: dict[str, Any] = {}
+        super().__init__(**settings)
+
+    async def connect(self) -> None:
+        link: Any = super()
+        if has_executors():
+            await link.connect()
+            return
+        look_up = partial(socket.getaddrinfo, self.host, self.port, type=socket.SOCK_STREAM)
+        try:
+            found = await in_own_thread(asyncio.get_running_loop(), look_up)
+        except OSError as problem:
+            raise RedisConnectionError(f"{self.host}: {problem}") from problem
+        addresses = list(dict.fromkeys(address[0] for *_, address in found))
+        for address in addresses:
+            self._found = {"host": address}
+            try:
+                await link.connect()
+            except (RedisConnectionError, RedisTimeoutError):
+                if address == addresses[-1]:
+                    raise
+            else:
+                return
+
+    def _connection_arguments(self) -> Mapping[str, Any]:
+        said = {**super()._connection_arguments(), **self._found}  # type: ignore[misc]
+        return said | {"server_hostname": self.host} if self._found and "ssl" in said else said
+
+
+class _Tcp(_ByName, redis.asyncio.Connection):
+    pass
+
+
+class _Tls(_ByName, redis.asyncio.SSLConnection):
+    pass
 
 
 class Primary:
@@ -287,7 +336,7 @@ class Connector:
         }
 
     def _dial(self, settings: dict[str, Any]) -> _discovery.Dial:
-        tcp_class = redis.asyncio.SSLConnection if self.address.tls else redis.asyncio.Connection
+        tcp_class = _Tls if self.address.tls else _Tcp
         return lambda node: tcp_class(host=node[0], port=node[1], **settings)
 
     def _connection(self, settings: dict[str, Any]) -> AbstractConnection:

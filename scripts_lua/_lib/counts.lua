@@ -1,7 +1,7 @@
 -- _lib/counts: how often what became of a job's slots, since it was declared. The ledger forgets, these don't.
 --
 --   counts  hash  JOB -> "FIRED DONE FAILED LOST SKIPPED MISSED CANCELLED"; JOB \255 -> see _lib/past; \255 and
---                \255\255 -> see _lib/events
+--                \255\255 -> see _lib/events; '' -> nothing that anybody reads, see firing_hash
 --   stats   hash  "missed CODE", "skipped CODE" -> how often that was so in this shard, see _lib/reasons
 -- needs: _lib/task _lib/past
 

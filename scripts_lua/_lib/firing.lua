@@ -1,6 +1,8 @@
 -- _lib/firing: what becomes of a slot that has come due: it moves on, and is fired, skipped or missed.
 -- needs: _lib/sweep _lib/schedule _lib/events
 
+local MANY = 8  -- jobs of one run, or more: there are enough of them for their hashes to be searched for long
+
 -- What a job says of how it is fired, read once a run: many say the same.
 -- OVERLAP: skip, allow, buffer_one, buffer_all or cancel_other. WINDOW: fire only within so many ms of the slot; -1:
 -- however late. LIMIT: after so many slots that were fired it has ended; 0: never. BUFFER, CAP: so many slots may wait in line under overlap
@@ -16,6 +18,12 @@ local function policies_of(text)
   return said
 end
 
+-- A hash of up to 512 short values is searched by the server from end to end: of some hundred jobs that costs a slot more than what is done
+-- about it. One value of more than 64 bytes has it hashed; it stands under a field that is no job's name.
+local function firing_hash(part)
+  if not read(part, '') then write(part, '', 'so long that the server hashes the fields of this hash, and finds each of them at once') end
+end
+
 -- Read all that a batch needs. `slots`, `overlaps`: of each of these jobs.
 local function firing_gather(jobs, slots, overlaps)
   local ids, guarded, locks, counted_of = {}, {}, {}, {'\255'}  -- that is for what somebody listens
@@ -26,8 +34,17 @@ local function firing_gather(jobs, slots, overlaps)
       locks[#locks + 1] = 'job:' .. job
     end
   end
+  local opens, many = guarded, #jobs >= MANY
+  if many then
+    opens = {'', unpack(guarded)}
+    counted_of[#counted_of + 1] = ''
+  end
   gather(q.counts, counted_of)
-  gather(q.open, guarded)
+  gather(q.open, opens)
+  if many then
+    firing_hash(q.counts)
+    if guarded[1] then firing_hash(q.open) end
+  end
   lease_gather(q.locks, locks)
   for _, job in ipairs(guarded) do
     if read(q.open, job) then ids[#ids + 1] = line_of(job) end

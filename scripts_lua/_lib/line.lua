@@ -2,7 +2,7 @@
 -- and under catch-up all.
 --
 --   open  hash  JOB -> ID of its unfinished task, and behind it the SLOTs in line, the oldest first, each after a byte 255; behind one that a
---               backfill has put there a b
+--               backfill has put there a b. '' -> nothing that anybody reads, see firing_hash
 -- The task of a slot in line waits in no queue; it is put there when the job's unfinished task has ended, and its lease is gone.
 -- needs: _lib/ledger
 

@@ -21,8 +21,10 @@
 
 -- With room from the start: a table that grows is made anew at each doubling.
 local parts, closes, messages = {nil, nil, nil, nil, nil, nil, nil, nil}, {nil, nil, nil, nil}, {}
-local undo, depth = {nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil}, 0
--- undo: four entries a change: part, id, what was known of it, the list of changes that it stands in
+-- What the attempt at hand has changed, to undo it: part, id, what was known of it (`unknown`: nothing), and the list of changes it stands in.
+local unknown, depth, trying = {}, 0, false
+local undo_part, undo_id, undo_known, undo_list = {nil, nil, nil, nil, nil, nil, nil, nil}, {nil, nil, nil, nil, nil, nil, nil, nil},
+  {nil, nil, nil, nil, nil, nil, nil, nil}, {nil, nil, nil, nil, nil, nil, nil, nil}
 
 -- Have `close(part)` called at the end of the run, before the pages and indexes are written.
 local function join(part, close)
@@ -71,10 +73,14 @@ local function change(part, id)
 end
 
 local function write(part, id, value)
-  local at, known = depth, part[id]
-  if known == nil then known = undo end  -- a list with holes is a slow one
-  undo[at + 1], undo[at + 2], undo[at + 3], undo[at + 4] = part, id, known, change(part, id) or false
-  part[id], depth = value, at + 4
+  local at, known, changed = depth + 1, part[id], part[CHANGED]
+  if changed then changed[#changed + 1] = id else changed = change(part, id) or false end
+  if known == nil then known = unknown end  -- a list with holes is a slow one
+  undo_part[at] = part
+  undo_id[at] = id
+  undo_known[at] = known
+  undo_list[at] = changed
+  part[id], depth = value, at
 end
 
 local function erase(part, id) write(part, id, false) end
@@ -159,22 +165,24 @@ end
 
 -- What `call` returns, the second value as the third; or nil, and which entry it could not read: then it has changed nothing.
 local function attempt_undone(call, ...)
-  local mark, said_before = depth, #messages
+  local mark, said_before, outermost = depth, #messages, not trying
+  trying = true
   local said, problem, more = attempt_bare(call, ...)
   if problem then
     while depth > mark do
-      local part, id, old, list = undo[depth - 3], undo[depth - 2], undo[depth - 1], undo[depth]
-      if old == undo then old = nil end
+      local part, id, old, list = undo_part[depth], undo_id[depth], undo_known[depth], undo_list[depth]
+      if old == unknown then old = nil end
       if list and list ~= part[CHANGED] then  -- it was written meanwhile
         old = old or false
         change(part, id)
       elseif list then
         list[#list] = nil
       end
-      part[id], depth = old, depth - 4
+      part[id], depth = old, depth - 1
     end
     for i = #messages, said_before + 1, -1 do messages[i] = nil end
   end
+  if outermost then trying, depth = false, mark end  -- it stands, so a long run keeps no more than the longest of its calls
   return said, problem, more
 end
 attempt = attempt_undone  -- which `answer` and `each` of _lib/clock go by

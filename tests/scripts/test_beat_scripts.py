@@ -13,6 +13,7 @@ from lockbeat.jobs.definition import READS
 from lockbeat.store import results
 from lockbeat.triggers import Every
 from tests.beats import backdate, eventually, held_by, ledger, minutely, now_ms, shot, states, tasks_of
+from tests.conftest import only
 
 MINUTE = 60_000
 NOT_YOURS = results.NOT_YOURS
@@ -171,6 +172,18 @@ async def test_a_batch_decides_each_job_by_itself(lb: Lockbeat, raw: Any) -> Non
     fences = [reply[1] for reply in replies if reply[0]]
     assert fences == sorted(set(fences))
     assert tasks_of(raw, lb) == sorted(made.id for made in benches[::2])
+
+
+@only("valkey", "redis", "cluster")
+async def test_the_fields_of_many_jobs_are_found_by_hashing(lb: Lockbeat, raw: Any) -> None:
+    names = [name for name in (f"job-{number}" for number in range(90)) if lb.jobs.shard_of(name) == 0][:8]
+    benches = [Bench(lb, raw, minutely(name)) for name in names]
+    for made in benches:
+        await made.due()
+    replies = await lb.store.call_many([shot(lb, made.job, made.slot) for made in benches], 0)
+    assert [reply.fired for reply in replies] == [results.WAITING] * 8
+    for name in ("job:slot", "job:open", "job:counts"):
+        assert raw.object("encoding", lb.store.keys.key(0, name)) == b"hashtable", name
 
 
 # task/claim, complete, fail, release, renew

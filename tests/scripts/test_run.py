@@ -104,6 +104,30 @@ def test_a_call_that_meets_what_cannot_be_read_has_changed_nothing(toy: Toy, flu
         assert not toy.raw.hexists(toy.key(key), "call of broken")
 
 
+def test_what_an_attempt_within_another_did_is_undone_with_that_one_and_no_more(toy: Toy) -> None:
+    toy.raw.hset(toy.key("task:lease"), mapping={"broken": "scribble", "before": "as it was", "within": "as it was"})
+    body = """
+    local function say_so(id, text) write(t.records, id, text) end
+    local said = {}
+    write(t.records, 'before', 'outside of all')
+    for _, ends in ipairs({'well', 'badly', 'well'}) do
+      local _, problem = attempt(function()
+        write(t.records, 'outer', (read(t.records, 'outer') or '') .. ends)
+        attempt(say_so, 'within', ends)
+        attempt(function()
+          write(t.records, 'within', 'not for long')
+          lease_read(t, 'broken')
+        end)
+        if ends == 'badly' then lease_read(t, 'broken') end
+      end)
+      said[#said + 1] = {problem and 1 or 0, read(t.records, 'outer'), read(t.records, 'within')}
+    end
+    return said"""
+    assert toy(body) == [[0, b"well", b"well"], [1, b"well", b"well"], [0, b"wellwell", b"well"]]
+    found = toy.raw.hgetall(toy.key("task:lease"))
+    assert found == {b"broken": b"scribble", b"before": b"outside of all", b"outer": b"wellwell", b"within": b"well"}
+
+
 def test_the_same_message_is_said_once_a_run(toy: Toy) -> None:
     with toy.raw.pubsub() as pubsub:
         pubsub.subscribe(toy.key("bell"))

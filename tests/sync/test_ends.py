@@ -55,6 +55,16 @@ def waits():
         pass
 threading.Thread(target=late).start()
 """
+AWAITS = """
+import asyncio
+from lockbeat import Lockbeat as Asynchronous
+async def main():
+    threading.main_thread().join()
+    async with Asynchronous(url, namespace=namespace) as lb, lb.lock("k", ttl=60):
+        pass
+    print("closed")
+threading.Thread(target=lambda: asyncio.run(main())).start()
+"""
 DESTROYED = """
 lb.locks.owner("k")
 class Last:
@@ -86,9 +96,10 @@ def test_it_is_used_and_closed_by_functions_of_atexit(url: str, namespace: str, 
 
 
 @only("valkey")
-def test_threads_that_outlive_the_main_one_connect_wait_and_keep_their_leases(url: str, namespace: str) -> None:
+@pytest.mark.parametrize("how", [OUTLIVES, AWAITS], ids=["blocks", "awaits"])
+def test_threads_that_outlive_the_main_one_connect_wait_and_keep_their_leases(url: str, namespace: str, how: str) -> None:
     """apscheduler#632, #918."""
-    assert ran(url, namespace, OUTLIVES) == "closed\n"
+    assert ran(url, namespace, how) == "closed\n"
 
 
 @only("valkey")

@@ -104,6 +104,19 @@ def test_whatever_is_given_as_extra_it_is_one_line_that_any_reader_of_json_takes
     assert len(out.getvalue()) < 2 * MOST
 
 
+@pytest.mark.parametrize("within", [True, False])
+def test_extra_of_the_names_that_a_run_has_is_the_records_own(
+    written: Callable[[logging.Formatter], io.StringIO], within: bool
+) -> None:
+    out, log = written(JsonFormatter()), logging.getLogger("app.orders")
+    token = running.set(Ran() if within else None)
+    log.warning("try again", extra={"attempt": 17, "job": "of a printer"})
+    running.reset(token)
+    line = json.loads(out.getvalue())
+    assert (line["attempt"], line["job"]) == (17, "of a printer")
+    assert ("fence" in line) == within
+
+
 def test_extra_that_has_the_name_of_a_field_is_not_lost(written: Callable[[logging.Formatter], io.StringIO]) -> None:
     out, log = written(JsonFormatter()), logging.getLogger("app.orders")
     try:

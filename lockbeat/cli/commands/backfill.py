@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lockbeat.cli._command import LOOK, By, DryRun, JobName, Yes, command, make_sure
 from lockbeat.cli._entries import ago_or_at, instant_at
 from lockbeat.cli._errors import Problem, Usage, until_signalled
-from lockbeat.cli._output import Answer, Cell, Table, clock, fields, is_terminal, several, styled
+from lockbeat.cli._output import Answer, Cell, Table, clock, fields, is_terminal, iso, several, styled
 from lockbeat.cli._store import Where
 from lockbeat.cli.commands.control import Reason
 from lockbeat.client import Lockbeat
@@ -86,10 +86,12 @@ def backfill(
 
     async def begin(lb: Lockbeat, *, plan: bool, confirm: bool) -> Backfill:
         now = await lb.store.server_time()
-        since = instant_at(start, now)
+        since, before = instant_at(start, now), instant_at(end, now)
         assert since is not None
+        if before is not None and since >= before:
+            raise Usage(f"--from must lie before --to, which is not included: {iso(since)} is not before {iso(before)}")
         return await lb.jobs.backfill(
-            job, since, instant_at(end, now), rate=rate, confirm=confirm, unknown=unknown, dry_run=plan, reason=reason, by=by
+            job, since, before, rate=rate, confirm=confirm, unknown=unknown, dry_run=plan, reason=reason, by=by
         )
 
     async def do(lb: Lockbeat) -> tuple[Backfill, str, bool]:
