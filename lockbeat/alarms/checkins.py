@@ -65,9 +65,21 @@ class Schedule:
             fields = trigger.expression.split()
             if len(fields) == 6 and (named or fields[0].isdecimal()):
                 fields = fields[1:]
-            if len(fields) == 5 and all(re.fullmatch(r"[0-9a-z*,/-]+", field, re.IGNORECASE) for field in fields):
-                return cls(" ".join(fields), None, trigger.timezone, margin_ms, job.timeout_ms)
+            zone = iana(trigger.timezone)
+            plain = len(fields) == 5 and all(re.fullmatch(r"[0-9a-z*,/-]+", field, re.IGNORECASE) for field in fields)
+            if plain and zone is not None:
+                return cls(" ".join(fields), None, zone, margin_ms, job.timeout_ms)
         return None
+
+
+def iana(zone: str) -> str | None:
+    """A zone by a name that services know: of offsets the whole hours have one, whose sign is turned. None: it has none."""
+    found = re.fullmatch(r"([+-])(\d\d):(\d\d)(:\d\d)?", zone)
+    if found is None:
+        return zone
+    hours = int(found[2])
+    east = found[1] == "+"
+    return None if found[3] != "00" or found[4] or hours > (14 if east else 12) else f"Etc/GMT{'-' if east else '+'}{hours}"
 
 
 def _crontab(trigger: Every) -> str | None:

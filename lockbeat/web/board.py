@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import secrets
 from collections.abc import Mapping
@@ -147,7 +148,8 @@ class Dashboard:
             return self.streams.answer(asked, lambda: self._live(look), self.guard.token(asked), HEADERS)
         fresh = not asked.cookie(COOKIE)
         key = asked.cookie(COOKIE) or secrets.token_urlsafe(24)
-        said = unquote(asked.cookie(SAID))[:600]
+        about, _, told = unquote(asked.cookie(SAID))[:600].partition(" ")
+        said = told if about == self._which(asked) else ""
         if fresh:
             asked.headers = {**asked.headers, "cookie": f"{asked.headers.get('cookie', '')}; {COOKIE}={key}".lstrip("; ")}
         page = await pages.PAGES[asked.path](look)
@@ -193,7 +195,13 @@ class Dashboard:
         done = await self._pressed.once(asked, lambda: self._do(action, look, target))
         response = RedirectResponse(done.where, 303, HEADERS)
         response.set_cookie(
-            SAID, quote(done.said[:200]), max_age=60, path=asked.base or "/", httponly=True, samesite="lax", secure=asked.secure
+            SAID,
+            quote(f"{self._which(asked)} {done.said[:200]}"),
+            max_age=60,
+            path=asked.base or "/",
+            httponly=True,
+            samesite="lax",
+            secure=asked.secure,
         )
         return response
 
@@ -201,6 +209,10 @@ class Dashboard:
         done = await action.do(look, look.asked.form)
         log.info("%s: %s %r by %s", look.asked.path, action.name, target, look.asked.user)
         return done
+
+    def _which(self, asked: Asked) -> str:
+        """Tells this page from others that are served at the same host: browsers send cookies to each of its ports."""
+        return hashlib.blake2b(f"{asked.headers.get('host', '')} {self.lb.namespace}".encode(), digest_size=6).hexdigest()
 
     def _look(self, asked: Asked) -> Look:
         return Look(self.lb, asked, self.guard, self._show_params, self._looks)

@@ -189,6 +189,10 @@ async def test_several_beats_tell_each_slot_once(url: str, namespace: str, lb: L
         (Job.declare("a", Every(86_400, datetime(2030, 1, 1, 2, 30, tzinfo=UTC))), ("30 2 * * *", None, "UTC")),
         (Job.declare("a", Every(5400)), (None, 5_400_000, "UTC")),
         (Job.declare("a", Every(60, datetime(2030, 1, 1, 0, 0, 7, tzinfo=UTC))), (None, 60_000, "UTC")),
+        # Of an offset services know the whole hours, by names that turn the sign (relay#2718: else no monitor, and no word).
+        (Job.declare("a", Cron("0 9 * * *", "+05:00")), ("0 9 * * *", None, "Etc/GMT-5")),
+        (Job.declare("a", Cron("0 9 * * *", "-03:00")), ("0 9 * * *", None, "Etc/GMT+3")),
+        (Job.declare("a", Cron("0 9 * * *", "+05:30")), None),
         (Job.declare("a", Every(1)), None),
         (Job.declare("a", Cron("* * * * * *")), None),
         (Job.declare("a", Cron("0 9 * * 5#2")), None),

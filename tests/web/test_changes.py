@@ -15,6 +15,7 @@ import pytest
 from lockbeat import Every, Lockbeat
 from lockbeat.web import ACTIONS
 from lockbeat.web.actions import PATHS
+from lockbeat.web.board import SAID
 from lockbeat.web.guard import COOKIE, Basic
 from tests.conftest import Backend, only, wait_until
 from tests.tasks import dump
@@ -225,12 +226,30 @@ async def test_a_form_that_the_browser_sends_again_by_itself_is_done_once(
     await wait_until(lambda: begun, "it is begun")
     go_on.set()
     answers = [*await asyncio.gather(*asked), await page.post("/dead/purge", form)]
-    assert {(one.status_code, one.headers["set-cookie"].partition(";")[0]) for one in answers} == {
-        (303, "lockbeat_said=1%20are%20forgotten")
+    assert {(one.status_code, one.headers["set-cookie"].partition(";")[0].partition("%20")[2]) for one in answers} == {
+        (303, "1%20are%20forgotten")
     }
     assert len(begun) == 1
     again = await page.post("/dead/purge", form | {"once": "another page's"})
     assert "0%20are%20forgotten" in again.headers["set-cookie"]
+
+
+@only("memory")
+async def test_what_was_done_is_said_by_the_page_that_did_it_and_by_no_other_of_that_host(
+    lb: Lockbeat, ask: Callable[..., Ask]
+) -> None:
+    """Browsers send a cookie to each port of its host (OctoPrint#1479), as where two stores are forwarded to one machine."""
+    form, page = await a_job(lb), ask()
+    form |= {"token": await page.token("/job?name=report")}
+    done = await page.post("/job/pause", form, headers={"host": "localhost:7330"})
+    assert done.status_code == 303
+    cookie = f"{page.client.cookies[COOKIE]}; {SAID}={done.headers['set-cookie'].partition(';')[0].partition('=')[2]}"
+    asked = {"cookie": f"{COOKIE}={cookie}"}
+    there = await page.get("/job?name=report", headers=asked | {"host": "localhost:7331"})
+    here = await page.get("/job?name=report", headers=asked | {"host": "localhost:7330"})
+    said = '<p class="said" role="status">report is paused</p>'
+    assert (said in there.text, said in here.text) == (False, True)
+    assert ("set-cookie" in there.headers, "set-cookie" in here.headers) == (False, True)  # forgotten once it is said
 
 
 @only("memory")
