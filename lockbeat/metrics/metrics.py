@@ -50,9 +50,9 @@ class Metrics:
         """Of those who ask at once, one asks the store. Made for each client: a lock belongs to its event loop."""
         if isinstance(beat, Beat):
             beat.health.lagged = self._counting.lag.add
-        self.process = Collector(self._of_process)
+        self.process = Collector(self._of_process, self._of_process)
         """A collector of what this process has counted, for a registry of prometheus_client's."""
-        self.store = Collector(self._of_store)
+        self.store = Collector(self._of_store, lambda: of_store(None, self._named()))
         """A collector of what the store says, for another registry. Not to be collected in the event loop of the beat."""
 
     @property
@@ -138,12 +138,12 @@ class Metrics:
 class Collector:
     """What prometheus_client takes for a collector."""
 
-    def __init__(self, families: Callable[[], Iterable[Metric]]) -> None:
-        self._families = families
+    def __init__(self, families: Callable[[], Iterable[Metric]], described: Callable[[], Iterable[Metric]]) -> None:
+        self._families, self._described = families, described
 
     def collect(self) -> Iterable[Metric]:
         return self._families()
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: a registry that asks would have to wait for the store."""
-        return ()
+        """For their names, without waiting for the store: a registry refuses a second of the same, whose series it had twice."""
+        return self._described()

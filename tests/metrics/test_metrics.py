@@ -279,6 +279,18 @@ async def test_a_registry_of_ones_own_has_them(beats: Beats) -> None:
     assert value(generate_latest(store), "lockbeat_store_up") == 0
 
 
+async def test_a_registry_takes_those_of_one_beat_for_its_labels_tell_no_other_apart(beats: Beats) -> None:
+    """client_python#818: where two are taken, each series comes twice, and what scrapes it keeps one of them."""
+    metrics, registry = Metrics(declared(beats())), CollectorRegistry()
+    registry.register(metrics.process)
+    registry.register(metrics.store)  # of other names
+    for again in (Metrics(declared(beats())).process, Metrics(declared(beats())).store):
+        with pytest.raises(ValueError, match="Duplicated timeseries"):
+            registry.register(again)
+    registry.unregister(metrics.process)
+    registry.register(Metrics(declared(beats())).process)
+
+
 async def test_an_asgi_application_answers_where_it_is_mounted(beats: Beats) -> None:
     beat = declared(beats())
     metrics = Metrics(beat)
