@@ -16,11 +16,17 @@ from lockbeat.store import Store
 from lockbeat.store.keys import shard_of_task
 from lockbeat.store.records import as_slot
 from lockbeat.store.replies import sifted
+from lockbeat.tasks.look import PLACES, asked
+from lockbeat.tasks.values import State as TaskState
 from lockbeat.tasks.values import TaskInfo
 from lockbeat.triggers.base import FAR_MS
 
 RUNS = 12
 """Of a script that looks for something, that one page takes of a shard."""
+AT_ONCE = 2000
+"""As many as a run of `job/list` looks at."""
+LOOKED = 4000
+"""Tasks that one page looks at, and up to a run more."""
 SECOND = 1000
 
 
@@ -100,16 +106,14 @@ async def named(
     A page may have fewer than `limit`, and say `more`: it looks at so many jobs and no more.
     """
     wanted = Wanted.of(tag, None, state)
-    args: dict[str, Any] = {"texts": [], "tag": as_indexed(wanted.tag)}
+    args: dict[str, Any] = {"texts": [], "tag": as_indexed(wanted.tag), "state": state or "", "origin": ""}
     first, start = begins.encode(), max(after, begins).encode()
     cursors, found = dict.fromkeys(range(store.shards), start), set[bytes]()
     known: list[bytes] = []
-    for _ in range(RUNS):
+    for run in range(RUNS):
+        many = AT_ONCE if run else limit + 1  # few are like that
         replies = await asyncio.gather(
-            *(
-                store.call("job/list", shard, after=cursor, limit=limit + 1, state=state or "", origin="", **args)
-                for shard, cursor in cursors.items()
-            )
+            *(store.call("job/list", shard, after=cursor, limit=many, **args) for shard, cursor in cursors.items())
         )
         for (shard, _), reply in zip([*cursors.items()], replies, strict=True):
             found.update(reply.jobs)
@@ -189,36 +193,36 @@ class Tasks:
 
 async def tasks(
     store: Store,
-    places: Sequence[str],
-    takes: Callable[[TaskInfo], bool],
+    state: TaskState | None = None,
     *,
-    queue: str = "",
+    queue: str | None = None,
+    function: str | None = None,
     limit: int = 50,
     after: str | None = None,
 ) -> Tasks:
-    """Tasks of these places (see `task/list`) of which `takes` is true, a hundred looked at in a run, up to RUNS runs.
+    """Tasks of a state, a queue and a function, in the order of `PLACES` (`task/list`); None: of any.
 
-    after: `more` of the page before, "PLACE SHARD CURSOR". A page ends with a run: it may have more than `limit`, by some.
+    after: `more` of the page before, "PLACE SHARD CURSOR".
     """
-    steps = [(place, shard) for place in places for shard in range(store.shards)]
+    steps = [(place, shard) for place in PLACES[state] for shard in range(store.shards)]
     at, cursor = _step(after, steps)
     found, looked = dict[str, TaskInfo](), 0
-    for _ in range(RUNS):
-        if at == len(steps) or len(found) >= limit:
+    for _ in range(max(RUNS, len(steps))):
+        if at == len(steps) or len(found) >= limit or looked >= LOOKED:
             break
         place, shard = steps[at]
         page = await store.call(
             "task/list",
             shard,
             place=place,
-            queue=queue,
+            queue=queue or "",
             after=cursor.encode("latin-1", "replace"),
-            limit=min(100, max(limit - len(found), 20)),
+            limit=min(100, limit - len(found)),
+            **asked(place, state, queue, function),
         )
-        ids = [task_id.decode(errors="replace") for task_id in page.ids]
-        looked += len(ids)
-        for info in await infos(store, shard, ids):
-            if takes(info):
+        looked += page.looked
+        for info in await infos(store, shard, [task_id.decode(errors="replace") for task_id in page.ids]):
+            if state in (None, info.state) and queue in (None, info.queue) and function in (None, info.name):
                 found.setdefault(info.id, info)
         cursor = page.cursor.decode("latin-1")
         if not cursor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import json
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
@@ -33,6 +34,19 @@ PLACES = {
     "cancelled": ("ended",),
     None: ("running", "jobs", "ready", "delayed", "ended"),
 }
+RECORDED = {"cancelled": ("cancelled", "stopping", "skipped", "missed", "anchored")}
+"""By the state of a task in which states its record may be; others are recorded by their own name."""
+
+
+def asked(place: str, state: str | None = None, queue: str | None = None, function: str | None = None) -> dict[str, Any]:
+    """What `task/list` is asked for of a place. It finds what may be so: the caller looks again."""
+    in_queue = queue if place in ("running", "jobs", "ended") else None  # elsewhere the order is by queue, and each has the state
+    said = {"queue": in_queue, "name": function}
+    return {
+        "texts": [f'"{name}":{json.dumps(text)}' for name, text in said.items() if text is not None],
+        "job": function if function is not None and in_queue is None else "",
+        "states": [] if state is None or place != "ended" else list(RECORDED.get(state, (state,))),
+    }
 
 
 def _said(by: str | None) -> str:
@@ -171,7 +185,7 @@ class Look:
         left = 1 << 53 if limit is None else whole("limit", limit, 1, 1 << 53)
         count, called, told_by = 0, 0, _said(by)
         for shard in range(self._store.shards):
-            async for ids in self._pages(shard, "dead", queue):
+            async for ids in self._pages(shard, "dead", queue, None):
                 while ids and count < left:
                     some, ids = ids[: left - count], ids[left - count :]
                     rows = [
@@ -254,13 +268,14 @@ class Look:
     async def _running(self, shard: int, queue: str = "") -> builtins.list[TaskInfo]:
         return [info for place in PLACES["running"] async for info in self._infos(shard, place, queue, "running")]
 
-    async def _pages(self, shard: int, place: str, queue: str) -> AsyncIterator[builtins.list[str]]:
-        async for page in self._store.pages("task/list", shard, place=place, queue=queue, limit=PAGE):
+    async def _pages(self, shard: int, place: str, queue: str, state: str | None) -> AsyncIterator[builtins.list[str]]:
+        asks = asked(place, state, queue or None)
+        async for page in self._store.pages("task/list", shard, place=place, queue=queue, limit=PAGE, **asks):
             yield [task_id.decode(errors="replace") for task_id in page.ids]
 
     async def _infos(self, shard: int, place: str, queue: str, state: str | None) -> AsyncIterator[TaskInfo]:
         """Tasks of a queue, or of all (""), in a state, or in any. Some places are of all queues."""
-        async for ids in self._pages(shard, place, queue):
+        async for ids in self._pages(shard, place, queue, state):
             replies = await self._store.call_many([self._store.row["task/get"](id=task_id) for task_id in ids], shard)
             for task_id, reply in zip(ids, replies, strict=True):
                 try:

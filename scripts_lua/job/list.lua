@@ -79,5 +79,5 @@ while true do
     end
   end
   if #names < most then return out end
-  most = 2 * most  -- few are what is asked for
+  most = 10 * most  -- few are what is asked for
 end

@@ -18,31 +18,39 @@ local stats = redis.call('HMGET', KEYS[5], 'spawned', 'begun', 'done', 'retried'
 stats[1] = (tonumber(stats[1] or '0') or 0) + (tonumber(stats[8] or '0') or 0)
 local out = {now, redis.call('ZCARD', KEYS[4]), stats, ''}
 
-local function add(queue)
+local PLACES = {KEYS[1], KEYS[2], KEYS[3]}
+
+-- `known`: by place the queue that comes next there; nil: nobody has looked. Where that is another this one has none.
+local function add(queue, known)
   local low, high = '[' .. queue .. '\255', '(' .. queue .. '\255\255'
-  local due = redis.call('ZLEXCOUNT', KEYS[2], low, '(' .. queue .. '\255' .. string.format('%015.0f', now + 1))
-  local delayed = redis.call('ZLEXCOUNT', KEYS[2], low, high) - due
-  out[#out + 1] = {queue, redis.call('ZLEXCOUNT', KEYS[1], low, high) + due, delayed, redis.call('ZLEXCOUNT', KEYS[3], low, high)}
+  local function has(place, to)
+    if known and known[place] ~= queue then return 0 end
+    return redis.call('ZLEXCOUNT', PLACES[place], low, to or high)
+  end
+  local delayed = has(2)
+  local due = delayed > 0 and has(2, '(' .. queue .. '\255' .. string.format('%015.0f', now + 1)) or 0
+  out[#out + 1] = {queue, has(1) + due, delayed - due, has(3)}
 end
 
 local function first(key, after)
   local member = redis.call('ZRANGEBYLEX', key, after == '' and '-' or '(' .. after .. '\255\255', '+', 'LIMIT', 0, 1)[1]
-  return member and string.match(member, '^([^\255]+)')
+  return member and string.match(member, '^([^\255]+)') or false
 end
 
 if ARGV[1] ~= '' then
   add(ARGV[1])
 else
-  local after = ARGV[2]
+  local after, known = ARGV[2], {}
   for _ = 1, tonumber(ARGV[3]) do
     local soonest
-    for _, key in ipairs({KEYS[1], KEYS[2], KEYS[3]}) do
-      local queue = first(key, after)
+    for place = 1, 3 do
+      if known[place] == nil or known[place] == after then known[place] = first(PLACES[place], after) end
+      local queue = known[place]
       -- As members are ordered: q\255 comes after any longer name that begins with q.
       if queue and (not soonest or queue .. '\255' < soonest .. '\255') then soonest = queue end
     end
     if not soonest then break end
-    add(soonest)
+    add(soonest, known)
     after = soonest
     if #out - 4 == tonumber(ARGV[3]) then out[4] = soonest end
   end

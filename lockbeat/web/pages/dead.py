@@ -46,7 +46,7 @@ def error_of(info: TaskInfo) -> str:
 
 async def groups(look: Look, queue: str | None) -> tuple[list[Group], int, bool]:
     """The groups, the largest first; how many tasks were looked at; and whether that was all."""
-    page = await read(look.lb.store, ("dead",), lambda info: info.state == "dead", queue=queue or "", limit=LOOKED)
+    page = await read(look.lb.store, "dead", queue=queue, limit=LOOKED)
     found: dict[tuple[str, str, str], Group] = {}
     for info in page.tasks:
         key = info.queue, info.name, error_of(info)

@@ -7,7 +7,6 @@ from collections import Counter
 
 from lockbeat.monitor import SILENT, tasks
 from lockbeat.monitor import instances as living
-from lockbeat.tasks.look import PLACES
 from lockbeat.web.look import Look, Page
 
 SHOWN = 100
@@ -16,9 +15,7 @@ RUNNING = 500
 
 async def instances(look: Look) -> Page:
     store = look.lb.store
-    found, running, now = await asyncio.gather(
-        living(store), tasks(store, PLACES["running"], lambda info: info.state == "running", limit=RUNNING), look.now()
-    )
+    found, running, now = await asyncio.gather(living(store), tasks(store, "running", limit=RUNNING), look.now())
     only = look.text("owner")
     shown = [one for one in found if only in (None, one.owner)]
     return Page(

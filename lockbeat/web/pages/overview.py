@@ -12,6 +12,7 @@ from lockbeat.jobs.past import State
 from lockbeat.jobs.why import TOLERANCE, state_of
 from lockbeat.monitor import SILENT, TaskStats, instances, overdue, stats_of
 from lockbeat.store import Store
+from lockbeat.tasks.look import asked
 from lockbeat.values.durations import instant
 from lockbeat.web.look import Look, Page
 from lockbeat.web.rates import Seen
@@ -113,7 +114,7 @@ async def counts(store: Store) -> Counted:
             held[name.decode(errors="replace")] = [a + b for a, b in zip(before, numbers, strict=True)]
     ready, delayed, dead = (sum(numbers[place] for numbers in held.values()) for place in range(3))
     jobs = await store.on_every_shard(
-        lambda shard: store.call("task/list", shard, place="jobs", queue="", after="", limit=LEASED)
+        lambda shard: store.call("task/list", shard, place="jobs", queue="", after="", limit=LEASED, **asked("jobs"))
     )
     stats, fired = stats_of(reply.stats for reply in replies)
     rows: list[Any] = sorted(((name, *numbers) for name, numbers in held.items()), key=lambda row: -sum(row[1:]))

@@ -6,8 +6,7 @@ import asyncio
 
 from lockbeat.monitor import tasks as read
 from lockbeat.store.keys import job_of_task
-from lockbeat.tasks.look import PLACES
-from lockbeat.tasks.values import STATES, TaskInfo
+from lockbeat.tasks.values import STATES, State
 from lockbeat.web.look import Look, Page
 from lockbeat.web.pages.dead import called
 from lockbeat.web.pages.overview import counts
@@ -20,11 +19,9 @@ async def tasks(look: Look) -> Page:
     state, queue, function = look.one_of("state", *STATES), look.text("queue"), look.text("function")
     after = look.text("after", 2500)
 
-    def takes(info: TaskInfo) -> bool:
-        return queue in (None, info.queue) and state in (None, info.state) and function in (None, info.name)
-
+    wanted: State | None = state  # type: ignore[assignment]
     page, counted, now = await asyncio.gather(
-        read(store, PLACES[state], takes, queue=queue or "", limit=SHOWN, after=after), counts(store), look.now()
+        read(store, wanted, queue=queue, function=function, limit=SHOWN, after=after), counts(store), look.now()
     )
     return Page(
         "tasks.html",
