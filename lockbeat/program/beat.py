@@ -262,7 +262,7 @@ class Beat(Declared):
         functions would not end; the log names them. LockbeatError inside of an event loop, for it makes one of its own, and in
         another thread than the main one, for no other gets signals.
         """
-        signals.check_alone()
+        signals.check_alone("`await beat.serve()` or `async with beat.lifespan():`", "`asyncio.run(beat.serve())`")
         serve = partial(self.serve, schedule=schedule, work=work)
         gc.freeze()  # what is declared stays: to look at 100,000 jobs takes Python's collector 80 ms, in which nothing begins
         signals.run(serve, patience=self.patience, abandoned=lambda: self._abandoned)

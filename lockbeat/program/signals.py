@@ -32,20 +32,19 @@ WIND_UP = 1.0
 """Seconds that tasks which nobody waits for, and asynchronous generators, get to end once nothing is served any more."""
 
 
-def check_alone() -> None:
-    """Raises LockbeatError where a program can't have an event loop and the signals to itself."""
+def check_alone(inside: str, elsewhere: str) -> None:
+    """Raises LockbeatError where a program can't have an event loop and the signals to itself.
+
+    inside: what to use inside of an event loop, and elsewhere: in another thread than the main one.
+    """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         pass
     else:
-        raise LockbeatError(
-            "beat.run() makes an event loop, and blocks: inside of one, use `await beat.serve()` or `async with beat.lifespan():`"
-        )
+        raise LockbeatError(f"beat.run() makes an event loop, and blocks: inside of one, use {inside}")
     if threading.current_thread() is not threading.main_thread():
-        raise LockbeatError(
-            "beat.run() waits for signals, which reach the main thread only: in another, use `asyncio.run(beat.serve())`"
-        )
+        raise LockbeatError(f"beat.run() waits for signals, which reach the main thread only: in another, use {elsewhere}")
 
 
 def run(serve: Callable[[], Coroutine[Any, Any, None]], *, patience: float, abandoned: Callable[[], list[str]]) -> None:

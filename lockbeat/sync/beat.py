@@ -221,7 +221,7 @@ class Beat(Declared):
 
     def run(self, *, schedule: bool = True, work: bool = True) -> None:
         """Serve until SIGTERM, SIGINT or SIGHUP; blocks. See `lockbeat.Beat.run`."""
-        signals.check_alone()
+        signals.check_alone("`beat.start()`", "`beat.start()`, or `beat.serve()`, which blocks")
         serving = self._begin()
         gc.freeze()  # see lockbeat.Beat.run
         try:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -35,6 +36,21 @@ def beats(url: str, namespace: str, shards: int) -> Iterator[Beats]:
     yield make
     for beat in made:
         beat.stop()
+
+
+def test_run_where_it_can_not_says_what_a_program_that_blocks_is_to_use(threads: ThreadPoolExecutor) -> None:
+    """Not to await `serve`, which blocks."""
+
+    async def in_a_notebook() -> None:
+        Beat("memory://").run()
+
+    calls: list[Callable[[], object]] = [
+        lambda: asyncio.run(in_a_notebook()),
+        lambda: threads.submit(Beat("memory://").run).result(),
+    ]
+    for call in calls:
+        with pytest.raises(LockbeatError, match=r"use `beat.start\(\)`"):
+            call()
 
 
 def test_it_serves_in_a_thread_from_start_to_stop(slb: Lockbeat, beats: Beats) -> None:
