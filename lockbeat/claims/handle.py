@@ -73,7 +73,7 @@ class ClaimHandle(Handle):
     def claim(self) -> Claim:
         """The claim, as it was acquired. Raises LockbeatError before there is one."""
         if self._claim is None:
-            raise LockbeatError(f"{self.key!r} is not claimed yet: use `async with`")
+            raise LockbeatError(f"{self.key!r} is not claimed yet: the `with` that begins its block does that")
         return self._claim
 
     _holding: ClaimHolding | None = None

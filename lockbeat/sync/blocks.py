@@ -230,6 +230,15 @@ class ClaimHandle(Block[claims.ClaimHandle]):
     def _fence(self) -> int:
         return self.fence
 
+    def check(self) -> None:
+        """Raise LeaseLost once the claim is lost, can't be trusted any more, or its block is over. Costs nothing.
+
+        Raises: LockbeatError before its block has begun: it is nobody's yet.
+        """
+        if not self._inside:
+            raise self._error(ENDED)
+        super().check()
+
     def __enter__(self) -> Self:
         self._portal.call(self._enter, self._undo)
         return self

@@ -179,6 +179,20 @@ def test_a_claim_is_finished_by_a_verb_and_then_there_is_nothing_to_lose(slb: Lo
     assert isinstance(slb.claims.acquire("order", "other"), Done)
 
 
+def test_a_claim_is_checked_within_its_block_alone(slb: Lockbeat) -> None:
+    """Who forgets the `with` holds nothing, and is told so."""
+    claim = slb.claims.hold("k")
+    for call in (claim.check, claim.complete):
+        with pytest.raises(LockbeatError, match="is not claimed yet"):
+            call()
+    with claim:
+        claim.check()
+        claim.complete()
+        claim.check()  # there is nothing to lose any more
+    with pytest.raises(LeaseLost):
+        claim.check()
+
+
 def test_a_lost_claim_that_its_block_stopped_for_has_not_failed(slb: Lockbeat) -> None:
     """As with a block that is cancelled: whoever acquires it next is told of no error."""
     handle = slb.claims.hold("order")
