@@ -10,7 +10,7 @@ import typer
 from lockbeat.cli._output import clock, zone_of
 from lockbeat.jobs import LedgerEntry
 from lockbeat.jobs.remarks import remark as remarked
-from lockbeat.jobs.why import state_of
+from lockbeat.jobs.why import became, state_of
 from lockbeat.store.records import JobCounts
 from lockbeat.values.durations import brief, instant
 
@@ -41,8 +41,8 @@ def remark(entry: LedgerEntry) -> str:
 
 
 def counted(counts: JobCounts) -> str:
-    """How often what became of a job's slots."""
-    return ", ".join(f"{number} {what}" for what, number in counts._asdict().items() if number or what == "fired")
+    """How often what became of a job's slots. What a backfill has fired since was skipped or missed when it came due."""
+    return ", ".join(f"{number} {became(what)}" for what, number in counts._asdict().items() if number or what == "fired")
 
 
 def instant_of(text: str) -> int:

@@ -101,7 +101,7 @@ class Declaring(Applying):
         """
         epochs, refused = await self._put_all([job.with_origin(CODE) for job in jobs], since_ms, None, version)
         for name, origin in refused.items():
-            log.error("job %r of this program is left out: the name belongs to origin %r; lockbeat delete frees it", name, origin)
+            log.error(LEFT_OUT, name, origin)
         return epochs
 
     async def _put_all(
@@ -152,7 +152,7 @@ class Declaring(Applying):
             # Overtaken by the clock on the way: others may have fired that slot meanwhile. Aim a little further ahead.
             jobs, ahead_ms = overtaken, ahead_ms * 2 or 20
         if older:
-            log.info("%d of this program's jobs stay as a newer version of its code has them, while that lives", older)
+            log.info(STAY, older)
         return epoch
 
     async def _not_there(
@@ -261,6 +261,14 @@ def _first(job: Job, after_ms: int, known: Slot | None = None) -> Slot:
     return plan.first(job, after_ms) or plan.none(job)
 
 
+LEFT_OUT = (
+    "job %r of this program is left out: the name belongs to origin %r. Give one of them another name; or delete that one"
+    " (lockbeat delete), by which its ledger is forgotten, and start this program again"
+)
+STAY = (
+    "%d of this program's jobs stay as another version of its code has declared them, which counts as the newer (its version= is"
+    " greater, or it was first declared later): until no instance of that lives any more"
+)
 _MISSING = object()
 
 

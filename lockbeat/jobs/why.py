@@ -214,6 +214,11 @@ def state_of(entry: LedgerEntry) -> str:
     return entry.state if entry.state != "fired" else "waiting" if entry.started_ms is None else "running"
 
 
+def became(what: str) -> str:
+    """What a count of a job's slots says. Those that a backfill has fired since stay counted as skipped or missed."""
+    return f"{what} when due" if what in ("skipped", "missed") else what
+
+
 def took(entry: LedgerEntry) -> str:
     """How long it ran, `-` if that is not known."""
     if entry.started_ms is None or entry.ended_ms is None or entry.state == "lost":  # when it ended, nobody saw

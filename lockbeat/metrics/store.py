@@ -14,7 +14,7 @@ from lockbeat.store.reasons import OF_MISSED, OF_SKIPPED
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
-TASKS = ("spawned", "begun", "done", "retried", "failed", "lost", "cancelled")
+TASKS = ("spawned", "begun", "done", "retried", "failed", "lost", "cancelled", "left")
 
 
 def of_store(found: Measures | None, named: Sequence[str]) -> Iterator[Metric]:

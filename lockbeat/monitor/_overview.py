@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from typing import NamedTuple
 
 from lockbeat.monitor._instances import SILENT, Instance, instances
@@ -27,7 +27,7 @@ class TaskStats:
 
     spawned: int
     begun: int
-    """Attempts."""
+    """Attempts, less those that were left to others."""
     done: int
     retried: int
     """An attempt failed or was lost, and another follows."""
@@ -36,6 +36,8 @@ class TaskStats:
     lost: int
     """The last attempt was lost; the task is dead."""
     cancelled: int
+    left: int = 0
+    """An attempt was given back before its function ran: its instance had no room or no such function, or was shut down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +84,11 @@ class Overview:
         """What happened to tasks in between, a second; None: no time has passed, or the store was emptied."""
         elapsed = self.at - earlier.at
         changes = [now - then for now, then in zip(astuple(self.stats), astuple(earlier.stats), strict=True)]
-        if elapsed <= 0 or min(changes) < 0:
+        change = {field.name: by for field, by in zip(fields(TaskStats), changes, strict=True)}
+        change["begun"] = max(change["begun"], 0 if change["left"] > 0 else -1)  # what was begun before may have been left since
+        if elapsed <= 0 or min(change.values()) < 0:
             return None
-        return {field.name: change / elapsed for field, change in zip(fields(TaskStats), changes, strict=True)}
+        return {name: by / elapsed for name, by in change.items()}
 
 
 async def overview(store: Store) -> Overview:
@@ -130,7 +134,8 @@ async def overview(store: Store) -> Overview:
 def stats_of(counts: Iterable[Sequence[bytes | int | None]]) -> tuple[TaskStats, int]:
     """What `task/counts` says of these shards, added up; and how many of the tasks were fired for a slot."""
     *stats, fired = (sum(int(count or 0) for count in column) for column in zip(*counts, strict=True))
-    return TaskStats(*stats), fired
+    found = TaskStats(*stats)
+    return replace(found, begun=max(found.begun - found.left, 0)), fired
 
 
 class _Counts(NamedTuple):

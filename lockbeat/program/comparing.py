@@ -189,7 +189,7 @@ async def _declared(lb: Lockbeat, job: Job, state: JobState | None, known: bool,
         return None
     remarks = list[str]()
     if state.job.origin not in (None, CODE):
-        remarks.append(f"stays as it is: it belongs to origin {state.job.origin!r}")
+        remarks.append(f"stays as it is: it belongs to origin {state.job.origin!r}; to have it, delete that one, with its ledger")
         return Difference(job.name, "changed", str(job.trigger), _differing(state.job, job), remarks=tuple(remarks))
     keeps = state.job.rev.partition(".")[0] == job.rev.partition(".")[0]
     before = await _next_slots(lb, state.job, state.next, state.counts.fired)

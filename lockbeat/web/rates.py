@@ -19,7 +19,7 @@ class Rates:
     made: float
     """Tasks: fired, spawned and triggered."""
     begun: float
-    """Attempts."""
+    """Attempts, less those that were left to others."""
     done: float
     bad: float
     """Attempts that failed or were lost, the last of a task or not."""
@@ -40,6 +40,11 @@ class Seen:
     def counts(self) -> tuple[int, ...]:
         return self.fired, self.made, self.begun, self.done, self.bad
 
+    def is_less_than(self, before: Seen) -> bool:
+        """The store was emptied since. That fewer were begun says nothing: some may have been left to others."""
+        least = before.fired, before.made, before.done, before.bad
+        return any(new < old for new, old in zip((self.fired, self.made, self.done, self.bad), least, strict=True))
+
 
 class Looks:
     """What was seen in the last minute, and once before."""
@@ -50,13 +55,13 @@ class Looks:
     def rates(self, now: Seen) -> Rates | None:
         """Since a minute ago, or since the last look before; None: this is the first look, or the store was emptied since."""
         seen = self._seen
-        if seen and (now.at < seen[-1].at or any(new < old for new, old in zip(now.counts, seen[-1].counts, strict=True))):
+        if seen and (now.at < seen[-1].at or now.is_less_than(seen[-1])):
             seen.clear()
         while len(seen) > 1 and (now.at - seen[1].at >= WINDOW or now.at - seen[0].at > OLD):
             seen.popleft()
         found = None
         if seen and (elapsed := now.at - seen[0].at) >= LEAST:
-            found = Rates(elapsed, *((new - old) / elapsed for new, old in zip(now.counts, seen[0].counts, strict=True)))
+            found = Rates(elapsed, *(max(new - old, 0) / elapsed for new, old in zip(now.counts, seen[0].counts, strict=True)))
         if not seen or now.at - seen[-1].at >= LEAST:
             seen.append(now)
         return found

@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from lockbeat.jobs import LedgerEntry
 from lockbeat.jobs.remarks import remark as remarked
-from lockbeat.jobs.why import state_of, took
+from lockbeat.jobs.why import became, state_of, took
 from lockbeat.monitor import Mark
 from lockbeat.triggers.zones import clocks_of
 from lockbeat.values.durations import brief, instant, span
@@ -171,7 +171,14 @@ def _environment() -> Environment:
         "plural": plural,
         "rate": rate,
     }
-    made.filters |= {"state_of": state_of, "took": took, "remark": remark, "bare": without_secrets, "as_json": shown_json}
+    made.filters |= {
+        "state_of": state_of,
+        "took": took,
+        "became": became,
+        "remark": remark,
+        "bare": without_secrets,
+        "as_json": shown_json,
+    }
     made.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
     made.filters["quoted"] = lambda text: quote(text, safe="")
     made.tests["frail"] = lambda text: re.search(r"[\x00-\x1f]", text) is not None

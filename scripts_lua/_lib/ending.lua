@@ -108,8 +108,9 @@ local function task_reopen(id, record, due, by)
   task_queue(id, record, due)
 end
 
--- The newest attempt does not count, for its body never ran.
+-- The newest attempt does not count, for its body never ran: it is left to others.
 local function task_undo(id, record)
+  tally(q.stats, 'left')
   try_drop(record)
   record.attempts, record.began = record.attempts - 1, tonumber((last_tried(record))) or 0
   if record.attempts > 0 then return end

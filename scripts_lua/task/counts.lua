@@ -10,12 +10,12 @@
 -- ARGV[3]  limit         int
 --
 -- Returns  {now_ms, running, stats, cursor, *queues}  running: of all queues, but those leased as a job's lock. stats: how often a task was made, begun, done,
---          retried, failed, lost, cancelled since the shard was first used; and how many of those that were made were fired for a slot. An empty cursor: this was the last page.
+--          retried, failed, lost, cancelled, and left to others before its function ran, since the shard was first used; and how many of those that were made were fired for a slot. An empty cursor: this was the last page.
 --          queues: each {queue, ready, delayed, dead}
 -- include: _lib/clock
 
-local stats = redis.call('HMGET', KEYS[5], 'spawned', 'begun', 'done', 'retried', 'failed', 'lost', 'cancelled', 'fired')
-stats[1] = (tonumber(stats[1] or '0') or 0) + (tonumber(stats[8] or '0') or 0)
+local stats = redis.call('HMGET', KEYS[5], 'spawned', 'begun', 'done', 'retried', 'failed', 'lost', 'cancelled', 'left', 'fired')
+stats[1] = (tonumber(stats[1] or '0') or 0) + (tonumber(stats[9] or '0') or 0)
 local out = {now, redis.call('ZCARD', KEYS[4]), stats, ''}
 
 local PLACES = {KEYS[1], KEYS[2], KEYS[3]}

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from lockbeat import Lockbeat as Client
+from lockbeat.cli._entries import counted
 from lockbeat.jobs import Job
+from lockbeat.store.records import JobCounts
 from lockbeat.triggers import Every
 from tests.beats import Hands, backdate, scheduler
 
@@ -114,3 +116,8 @@ def test_why_tells_of_a_triggered_run(lockbeat: Lockbeat, past: str) -> None:
     assert "no worker has begun it" in told.out
     gone = lockbeat("why", "other!000000000000", "--url", past)
     assert (gone.code, "a triggered run is known for a week" in gone.out) == (1, True)
+
+
+def test_what_was_skipped_or_missed_is_counted_as_that_when_due() -> None:
+    """A backfill may have fired it since."""
+    assert counted(JobCounts(fired=3, done=3, skipped=2, missed=1)) == "3 fired, 3 done, 2 skipped when due, 1 missed when due"

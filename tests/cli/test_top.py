@@ -54,8 +54,8 @@ def test_top_is_one_snapshot_where_no_terminal_watches(lockbeat: Lockbeat, busy:
     title, stats, queues, instances = answer.out.split("\n\n")
     assert title.endswith(f"Z  {busy}  1 instance; held: 1 task, 2 locks, 1 claim")
     assert [line.split() for line in stats.splitlines()] == [
-        ["TASKS", "SPAWNED", "BEGUN", "DONE", "RETRIED", "FAILED", "LOST", "CANCELLED"],
-        ["in", "all", "4", "1", "0", "0", "0", "0", "0"],
+        ["TASKS", "SPAWNED", "BEGUN", "DONE", "RETRIED", "FAILED", "LOST", "CANCELLED", "LEFT"],
+        ["in", "all", "4", "1", "0", "0", "0", "0", "0", "0"],
     ]
     assert [line.split() for line in queues.splitlines()] == [
         ["QUEUE", "READY", "DELAYED", "RUNNING", "DEAD", "WORKERS"],
@@ -196,6 +196,20 @@ def test_an_overview_adds_up_the_shards(store: str) -> None:
     assert found.locks_by == {"host-1": 30}
 
 
+def test_what_was_left_to_others_was_not_begun(store: str) -> None:
+    async def hand_over(lb: Client) -> None:
+        for _ in range(3):
+            await lb.tasks.spawn("resize")
+        kept, left, put_off = await lb.tasks.claim("default", "host-1", 3)
+        assert await lb.tasks.release(left)
+        assert await lb.tasks.defer(put_off, 60)
+        assert await lb.tasks.release(kept, begun=True)
+
+    using(store, hand_over)
+    found = seen(store).stats
+    assert (found.begun, found.left, found.retried) == (1, 2, 1)
+
+
 def test_an_overview_pages_through_queues(store: str) -> None:
     async def crowd(lb: Client) -> None:
         for number in range(205):
@@ -236,5 +250,9 @@ def test_rates_are_differences_over_the_servers_time(store: str) -> None:
     assert rates is not None
     assert (rates["spawned"], rates["begun"], rates["done"]) == (2.0, 2.0, 0.0)
     assert before.rates_since(before) is None
+    left = replace(after, at=105.0, stats=TaskStats(15, 3, 0, 0, 0, 0, 0, 2))
+    rates = left.rates_since(after)
+    assert rates is not None, "fewer were begun, as two were left to others"
+    assert (rates["spawned"], rates["begun"], rates["left"]) == (0.0, 0.0, 0.8)
     emptied = replace(after, stats=TaskStats(0, 0, 0, 0, 0, 0, 0))
     assert emptied.rates_since(before) is None

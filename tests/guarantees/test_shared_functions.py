@@ -206,6 +206,7 @@ async def test_what_the_api_declared_is_not_taken_by_code_of_that_name(lb: Lockb
     assert (state.job.origin, state.job.function, state.job.priority) == ("api", "send", 0)
     assert await origin(lb, "other") == "code"
     assert "job 'report' of this program is left out: the name belongs to origin 'api'" in caplog.text
+    assert "delete that one (lockbeat delete), by which its ledger is forgotten" in caplog.text
 
 
 async def test_what_code_declared_is_not_taken_by_the_api(lb: Lockbeat) -> None:

@@ -72,7 +72,8 @@ def _told(target: str, found: Comparison) -> list[str | Table]:
     others = f"; left alone, as others': {several(found.others, 'job')}" if found.others else ""
     lines.append(f"{same}{others}" if found.differences else f"nothing to do; {same}{others}")
     if found.newer:
-        lines.append(f"newer: version {', '.join(found.newer)} lives; jobs that it declares stay as they are while it does")
+        lives = f"newer: version {', '.join(found.newer)} lives, newer by its version= or since it was declared later"
+        lines.append(f"{lives}; jobs that it declares stay as they are while it does")
     lost, doubled = found.lost, found.doubled
     lines.append(
         f"lost: {'; '.join(f'{job} at {clock(slot)}' for job, slot in lost)}; the ledger will say so"
