@@ -24,7 +24,9 @@
 -- One script, so no crash can lose the slot or fire it twice: RedBeat sends first and moves on second, others the reverse.
 -- Losing the comparison is the normal lot of all instances but one.
 -- A slot that the ledger knows is not fired again, and one that may have run before the store lost its last writes is not either.
--- Rarely: event_keep firing_repeated firing_ended firing_excluded sweep_settle sweep_attempts sweep_untils sweep_ended task_unfinished line_leave firing_overtaken ledger_missed firing_skipped task_queue attempt_hand_over
+-- Rarely: event_keep firing_repeated firing_ended firing_excluded sweep_settle sweep_attempts sweep_untils sweep_ended task_unfinished
+-- Rarely: line_leave firing_overtaken ledger_missed firing_skipped task_queue attempt_hand_over task_end ledger_forget task_read
+-- Rarely: task_cancel task_give_way task_queue_again counts_begin line_join
 -- include: _lib/firing _lib/calendar
 
 -- A slot must not be skipped for a task whose instance is dead; what this one has begun it takes back when it claims.

@@ -15,6 +15,7 @@
 --          CANCELLED    a retry would come too late
 --          NOT_YOURS
 -- Under OOM: runs.
+-- Rarely: attempt_hand_over task_end task_stopped record_set_back unreadable
 -- include: _lib/ending
 
 ending_gather(column(7, 1))

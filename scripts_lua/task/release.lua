@@ -15,6 +15,7 @@
 --
 -- With max_attempts 1 a body that began is not begun again, whatever ends it.
 -- Under OOM: runs.
+-- Rarely: task_failed task_stopped attempt_hand_over record_set_back unreadable
 -- include: _lib/ending
 
 ending_gather(column(6, 1))

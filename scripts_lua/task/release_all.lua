@@ -9,6 +9,7 @@
 --
 -- O(owned), by the owner's own index.
 -- Under OOM: runs.
+-- Rarely: attempt_hand_over task_failed task_stopped record_set_back event_keep unreadable
 -- include: _lib/sweep
 
 local owner, call, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])

@@ -13,6 +13,7 @@
 --          CANCELLED      stop the body; its lease stays until it has stopped, so that no other attempt starts beside it
 --          NOT_YOURS      another attempt's, or another owner's
 -- Under OOM: runs.
+-- Rarely: task_cancel record_set_back unreadable
 -- include: _lib/ending
 
 local ids, keys, alone, locks = column(5, 1), column(5, 5), {}, {}

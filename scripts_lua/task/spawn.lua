@@ -13,7 +13,7 @@
 --
 -- Returns  {created, attempt}  created: DONE, by this call; NO: it was there, in or after this attempt; ADOPTED: it was there, unconfirmed
 --                              until its durability is known, and is now this call's to confirm or withdraw
--- Rarely: sweep_settle sweep_attempts sweep_untils task_announce
+-- Rarely: sweep_settle sweep_attempts sweep_untils sweep_ended task_forget record_set_back
 -- include: _lib/sweep
 
 gather(q.tasks, column(8, 1))
