@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -37,6 +38,8 @@ _PAGE_LINE = re.compile(r"^  ([A-Z_]+) = ([^,\n]+),", re.MULTILINE)
 _CONSTANTS = re.compile(r"^local ([A-Z_]+(?:, [A-Z_]+)*) = ([\d *.]+(?:, [\d *.]+)*?|'\w+')(?: *--.*)?$\n", re.MULTILINE)
 _PROSE = r"--.*|'(?:\\.|[^'\\])*'"  # comments and strings
 _RARELY = re.compile(r"-- Rarely: (.+)")
+_LOCAL = re.compile(r"^local (?:function (?P<function>\w+)|(?P<names>\w+(?:, \w+)*)(?: = |$\n?))", re.MULTILINE)
+_MANY = 5
 
 
 def _root() -> Path:
@@ -131,9 +134,28 @@ def _words(text: str) -> set[str]:
     return set(re.findall(r"\w+", re.sub(_PROSE, "", text)))
 
 
-def _reached(included: str, text: str, rarely: set[str]) -> str:
+def _ordered(name: str, libraries: str, text: str) -> str:
+    """The libraries with all their locals declared at the top, in the order in which the server finds them soonest.
+
+    It looks for each that a closure uses, from the one declared last on, among those that others use: so they are declared as
+    they are first used, and behind all these those of many functions. It saves a run of one call up to a twentieth.
+    """
+    declared = [word for match in _LOCAL.finditer(libraries) for word in (match["function"] or match["names"]).split(", ")]
+    uses, first = Counter[str](), dict[str, int]()
+    for body in (*(match[0] for match in _FUNCTION.finditer(libraries)), text):
+        for word in dict.fromkeys(re.findall(r"\w+", re.sub(_PROSE, "", body))):
+            uses[word] += 1
+            first.setdefault(word, len(first))
+    order = sorted(set(declared), key=lambda word: (uses[word] if uses[word] >= _MANY else 0, first.get(word, 0), word))
+    if len(order) < len(declared):
+        raise HeaderError(f"{name}: its libraries declare {(Counter(declared) - Counter(order)).popitem()[0]} twice")
+    assigned = _LOCAL.sub(lambda match: "" if match[0].endswith("\n") else match[0].removeprefix("local "), libraries)
+    return f"local {', '.join(order)}\n{assigned}" if order else libraries
+
+
+def _reached(included: str, text: str, rarely: set[str]) -> tuple[str, str]:
     """The libraries as the script needs them, for each function costs the server a closure in every run: less those that it does
-    not reach; and what it reaches by way of `rarely` alone is made when one of these is first called.
+    not reach. And what stands behind them: it makes those that are reached by way of `rarely` alone, when one is first called.
     """
     functions: dict[str, str] = {}
     for match in _FUNCTION.finditer(included):
@@ -163,7 +185,7 @@ def _reached(included: str, text: str, rarely: set[str]) -> str:
 
     placed = _FUNCTION.sub(place, included)
     rare = f"rarely = function()\n{''.join(made)}_rare = {{{', '.join(asked)}}}\nend\n"
-    return f"local _rare, rarely\n{placed}{rare}" if made else placed
+    return (f"local _rare, rarely\n{placed}", rare) if made else (placed, "")
 
 
 def parse(name: str, text: str, libraries: dict[str, str]) -> Script:
@@ -208,7 +230,9 @@ def parse(name: str, text: str, libraries: dict[str, str]) -> Script:
         raise HeaderError(f"{name}: {finishes} of its libraries define finish()")
     if finishes:  # on every way out, which no script can forget then
         text = f"local reply = (function()\n{text}\nend)()\nfinish()\nreturn reply\n"
-    source = (_SHEBANG if under_oom else "") + _inlined(_reached(_uncommented(included), text, rarely) + text)
+    often, rare = _reached(_uncommented(included), text, rarely)
+    often, text = _inlined(f"{often}\f{rare}{text}").split("\f")
+    source = (_SHEBANG if under_oom else "") + _ordered(name, often, text) + text
     row, encode = encoder(name, [*zip(named["ARGV"], types, strict=True)])
     return Script(
         name=name,

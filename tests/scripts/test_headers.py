@@ -133,7 +133,7 @@ def test_a_script_whose_library_defines_a_finish_ends_in_it(name: str) -> None:
         library for library in _with_needs(name, included, libraries()) if "local function finish()\n" in libraries()[library]
     ]
     assert script.source.endswith("end)()\nfinish()\nreturn reply\n") == bool(finishing)
-    assert script.source.count("local function finish()\n") == len(finishing)
+    assert len(re.findall(r"^function finish\(\)$", script.source, re.MULTILINE)) == len(finishing)
 
 
 def test_a_finish_runs_on_every_way_out() -> None:
@@ -163,10 +163,29 @@ def test_what_a_script_calls_is_loaded_before_it_and_what_it_does_not_reach_is_l
     calls = {*re.findall(r"(?<![.:\w])(\w+)\(", source)}
     known = {*re.findall(r"^local function (\w+)\(", "".join(libraries().values()), re.MULTILINE)}
     for function in calls & known:
-        defined = source.find(f"local function {function}(") + len("local function ")
-        assert next(call.start() for call in re.finditer(rf"(?<![.:\w]){function}\(", source)) == defined, function
-    for function in re.findall(r"^local function (\w+)\(", source, re.MULTILINE):
-        assert len(re.findall(rf"\b{function}\b", source)) > 1, f"{function} is not used"
+        defined = re.search(rf"^(?:local )?function (?={function}\()", source, re.MULTILINE)
+        assert defined, function
+        assert next(call.start() for call in re.finditer(rf"(?<![.:\w]){function}\(", source)) == defined.end(), function
+    for function in re.findall(r"^(?:local )?function (\w+)\(", source, re.MULTILINE):
+        at_top = source.startswith("local ") and function in re.findall(r"\w+", source.partition("\n")[0])
+        assert len(re.findall(rf"\b{function}\b", source)) > 1 + at_top, f"{function} is not used"
+
+
+@every_script
+def test_locals_of_libraries_are_declared_at_the_top_and_nowhere_else(name: str) -> None:
+    """One that is set before it is declared there would be a global."""
+    libraries, _, _ = load(name).bare().source.partition(header(text_of(name))[0])
+    often, _, _ = libraries.partition("\nrarely = function()\n")
+    at_top = [
+        at for at, line in enumerate(often.splitlines()) if line.startswith("local ") and line != "local reply = (function()"
+    ]
+    assert at_top in ([0], [])
+
+
+def test_libraries_that_declare_the_same_local_are_refused() -> None:
+    shared = {"_lib/x": "local a, b = 1, 2\n", "_lib/y": "local function b()\nend\n"}
+    with pytest.raises(HeaderError, match="a/b: its libraries declare b twice"):
+        parse("a/b", "-- a/b: it.\n-- include: _lib/x _lib/y\nreturn a + b()\n", shared)
 
 
 @every_script
@@ -175,7 +194,7 @@ def test_what_a_script_rarely_calls_is_made_when_it_does(name: str) -> None:
     rare = [word for line in header(text_of(name)) if line.startswith("-- Rarely: ") for word in line.split()[2:]]
     often, _, rarely = source.partition("\nrarely = function()\n")
     for function in rare:
-        assert f"local function {function}(...)\n  if not _rare then rarely() end\n" in often, f"{name} does not call {function}"
+        assert f"\nfunction {function}(...)\n  if not _rare then rarely() end\n" in often, f"{name} does not call {function}"
         assert f"\nlocal function {function}(" in f"\n{rarely}"
     assert bool(rarely) is bool(rare)
 
