@@ -15,6 +15,7 @@ import inspect
 import ipaddress
 import re
 import secrets
+import unicodedata
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,8 @@ class Basic:
             raise InvalidArgument("user", "must not hold a colon: basic authentication ends the name there")
         if not self.password:
             raise InvalidArgument("password", "must not be empty")
+        if any(unicodedata.category(char) == "Cc" for char in self.password):
+            raise InvalidArgument("password", "must not hold control characters, as no browser sends them")  # RFC 7617, 2
 
     def __repr__(self) -> str:
         return f"Basic({self.user!r}, ...)"

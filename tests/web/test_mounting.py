@@ -92,6 +92,12 @@ def test_other_than_a_client_is_refused() -> None:
         dashboard("redis://127.0.0.1")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("password", ["", "secret\n", "a\tb", "a\x7f"])
+def test_a_password_that_no_browser_sends_is_refused(password: str) -> None:
+    with pytest.raises(InvalidArgument, match="password: must not"):
+        Basic("alice", password)
+
+
 def test_a_password_is_not_in_its_repr() -> None:
     assert "hunter2" not in repr(Basic("alice", "hunter2"))
     with pytest.raises(InvalidArgument):

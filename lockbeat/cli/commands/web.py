@@ -48,7 +48,7 @@ def web(
     from lockbeat.web.guard import named_host
     from lockbeat.web.serve import is_loopback, listening, serve
 
-    password = os.environ.get(PASSWORD, "")
+    password = os.environ.get(PASSWORD, "").rstrip("\r\n")  # which secrets made by `echo` end in
     if bool(user) != bool(password):
         raise Usage(f"to ask for a user, say both --user (or ${variable('web', 'user')}) and ${PASSWORD}")
     basic = Basic(user, password) if user else None
