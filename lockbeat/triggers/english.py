@@ -68,7 +68,7 @@ def _times(fields: Fields) -> str:
     seconds, minutes, hours = fields.seconds, fields.minutes, fields.hours
     if len(seconds) > 1:
         every = _every(seconds, 60, "second")
-        where = every or f"at seconds {_numbers(seconds)}"
+        where = (f"{every} from second {seconds[0]}" if seconds[0] else every) if every else f"at seconds {_numbers(seconds)}"
         if len(minutes) < 60:
             where += f" of minutes {_numbers(minutes)}"
         return f"{where}{_within(hours)}"
@@ -77,8 +77,11 @@ def _times(fields: Fields) -> str:
     if len(minutes) * len(hours) <= FEW and len(minutes) < 60:
         tail = f":{second:02}" if second else ""
         return f"at {_and([f'{hour:02}:{minute:02}{tail}' for hour in hours for minute in minutes])}"
-    if len(minutes) == 1 and (step := _every(hours, 24, "hour")):
+    if len(minutes) == 1 and (step := _every(hours, 24, "hour")) and not hours[0]:
         return f"{step} at :{minutes[0]:02}{past}" if minutes[0] or second else step
+    if len(minutes) == 1 and (step or [*hours] == [*range(hours[0], hours[-1] + 1)]):
+        until = "" if step else f" to {hours[-1]:02}:{minutes[0]:02}"
+        return f"{step or 'every hour'} from {hours[0]:02}:{minutes[0]:02}{until}{past}"
     if step := _every(minutes, 60, "minute"):
         begin = f" from :{minutes[0]:02}" if minutes[0] else ""
         return f"{step}{begin}{past}{_within(hours)}"
