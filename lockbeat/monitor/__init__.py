@@ -1,5 +1,6 @@
 """Looks at a store from outside: what it is at, which instances live, whether the server is fit. Changes nothing."""
 
+from lockbeat.monitor._counted import called_jobs, purgeable, redrivable
 from lockbeat.monitor._doctor import examine
 from lockbeat.monitor._instances import (
     HEARTBEAT,
@@ -33,6 +34,7 @@ __all__ = [
     "State",
     "Strip",
     "TaskStats",
+    "called_jobs",
     "commands",
     "each_task",
     "engine",
@@ -43,6 +45,8 @@ __all__ = [
     "nobody_runs",
     "overdue",
     "overview",
+    "purgeable",
+    "redrivable",
     "soonest",
     "stats_of",
     "strips",

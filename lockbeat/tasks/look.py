@@ -39,7 +39,7 @@ RECORDED = {"cancelled": ("cancelled", "stopping", "skipped", "missed", "anchore
 
 
 def asked(place: str, state: str | None = None, queue: str | None = None, function: str | None = None) -> dict[str, Any]:
-    """What `task/list` is asked for of a place. It finds what may be so: the caller looks again."""
+    """What `task/list` is asked for of a place. What ends meanwhile may be found all the same: whoever reads it looks again."""
     in_queue = queue if place in ("running", "jobs", "ended") else None  # elsewhere the order is by queue, and each has the state
     said = {"queue": in_queue, "name": function}
     return {

@@ -19,7 +19,7 @@
 --
 -- Returns  {cursor, looked, *ids}  an empty cursor: this was the last page. looked: at so many. There may be fewer than `limit`
 --
--- A record may hold a text elsewhere than where it counts: the caller looks again.
+-- Texts are looked for in a record's JSON, which holds each only where it counts.
 -- include: _lib/clock _lib/lease
 
 local LOOKS = 500
@@ -34,9 +34,10 @@ local most, out = filters and LOOKS or limit, {'', 0}
 
 local function holds(text, id)
   if states and not states[string.match(text, '^%l+')] then return false end
-  if #texts > 0 and string.sub(text, -1) == '\255' then return #job > 1 and string.sub(id, 1, #job) == job end
+  local json = #texts > 0 and string.find(text, '\255{', 1, true)
+  if #texts > 0 and not json then return #job > 1 and string.sub(id, 1, #job) == job end
   for _, one in ipairs(texts) do
-    if not string.find(text, one, 1, true) then return false end
+    if not string.find(text, one, json, true) then return false end
   end
   return true
 end

@@ -437,8 +437,10 @@ def test_redrive_lets_the_dead_of_one_queue_be_tried_again(lockbeat: Lockbeat, s
 
 
 def test_purge_forgets_what_has_ended(lockbeat: Lockbeat, busy: str) -> None:
-    dry = lockbeat("purge", "--queue", "mail", "--dry-run", "--url", busy, "--json").json
-    assert dry == {"queue": "mail", "state": None, "purged": 2, "dry_run": True}
+    for state, many in ((None, 2), ("done", 1), ("dead", 1), ("cancelled", 0)):
+        which = ("--state", state) if state else ()
+        dry = lockbeat("purge", "--queue", "mail", *which, "--dry-run", "--url", busy, "--json").json
+        assert dry == {"queue": "mail", "state": state, "purged": many, "dry_run": True}
     only = lockbeat("purge", "--queue", "mail", "--state", "done", "--yes", "--url", busy)
     assert only.out == "forgot 1 done task of queue mail\n"
     assert lockbeat("purge", "--yes", "--url", busy).out == "forgot 0 ended tasks of queue default\n"

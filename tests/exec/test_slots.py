@@ -75,9 +75,10 @@ def test_a_failed_command_stands_in_the_ledger_with_the_end_of_its_output(execut
     again = lockbeat("retry", entry["task_id"], "--url", store)
     assert (again.code, again.out) == (1, "")
     assert "job 'report' is run by those who call for its slots" in again.err
-    again = lockbeat("redrive", "--queue", "exec", "--url", store)
-    assert (again.code, again.out) == (1, "")
-    assert "none of queue 'exec' can be tried again" in again.err
+    for dry_run in ((), ("--dry-run",)):
+        again = lockbeat("redrive", "--queue", "exec", *dry_run, "--url", store)
+        assert (again.code, again.out) == (1, "")
+        assert "none of queue 'exec' can be tried again" in again.err
     assert lockbeat("ledger", "report", "--url", store, "--json").json == [entry]
 
 

@@ -15,11 +15,13 @@ from lockbeat.cli._input import text_of
 from lockbeat.cli._output import Answer, Cell, Table, ago, clock, fields, more_than, several, styled
 from lockbeat.cli._store import Where
 from lockbeat.client import Lockbeat
+from lockbeat.errors import TaskError
 from lockbeat.jobs.control import who
-from lockbeat.monitor import MOST_FUNCTIONS, QueueLoad, instances, overview
+from lockbeat.monitor import MOST_FUNCTIONS, QueueLoad, instances, overview, purgeable, redrivable
 from lockbeat.store import reasons
 from lockbeat.store.records import Attempt
 from lockbeat.tasks import NewTask, TaskInfo
+from lockbeat.tasks.look import none_again
 from lockbeat.tasks.values import EndState, State
 from lockbeat.values.durations import brief, instant, span
 from lockbeat.values.visible import first_line, visible, visible_json
@@ -30,8 +32,6 @@ TASK = (
 )
 LONG = 100
 """Characters of JSON that are shown in one line."""
-MOST_COUNTED = 1_000_000
-"""Ended tasks that `purge --dry-run` counts."""
 
 
 def queue_rows(queues: Sequence[QueueLoad]) -> list[dict[str, Cell]]:
@@ -318,9 +318,13 @@ async def redrive(
     The oldest first, each with all its attempts anew.
     """
     if dry_run:
-        there = (await lb.tasks.counts(queue)).dead
+        there, called = await redrivable(lb.store, lb.jobs, queue)
+        if called and not there:
+            raise TaskError(none_again(queue, called))
         count = there if limit is None else min(there, limit)
         told = f"{several(count, 'dead task')} of queue {queue} would wait again, with all attempts"
+        if called:
+            told += f"; {several(called, 'dead task')} that lockbeat exec ran would stay so"
     else:
         count = await lb.tasks.redrive(queue, limit, by=who(by))
         told = f"{several(count, 'dead task')} of queue {queue} wait{'s' * (count == 1)} again, with all attempts"
@@ -342,13 +346,8 @@ def purge(
 
     Asks first, unless --yes.
     """
-    states: list[EndState] = [state] if state else ["done", "dead", "cancelled"]
-
-    async def ended(lb: Lockbeat) -> int:
-        return sum([len(await lb.tasks.list(queue, state=one, limit=MOST_COUNTED)) for one in states])
-
     if dry_run:
-        count = where.ask(ended)
+        count = where.ask(lambda lb: purgeable(lb.store, queue, state))
         told = f"would forget {several(count, (state or 'ended') + ' task')} of queue {queue}"
         return Answer({"queue": queue, "state": state, "purged": count, "dry_run": True}, told)
     question = f"Forget the tasks of queue {queue} that are {state or 'done, dead or cancelled'}?"

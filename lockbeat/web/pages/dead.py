@@ -6,10 +6,10 @@ import asyncio
 import re
 from dataclasses import dataclass, field
 
+from lockbeat.monitor import called_jobs
 from lockbeat.monitor import tasks as read
 from lockbeat.store.keys import job_of_task
 from lockbeat.tasks.values import TaskInfo
-from lockbeat.triggers import Called
 from lockbeat.values.visible import first_line
 from lockbeat.web.hidden import without_secrets
 from lockbeat.web.look import Look, Page
@@ -56,9 +56,8 @@ async def groups(look: Look, queue: str | None) -> tuple[list[Group], int, bool]
 
 async def called(look: Look, *task_ids: str) -> set[str]:
     """Those of these tasks that are slots which are called: no worker can run them."""
-    jobs = {one: job for one in task_ids if (job := job_of_task(one))}
-    states = await look.lb.jobs.get_many(dict.fromkeys(jobs.values()))
-    return {one for one, job in jobs.items() if job in states and isinstance(states[job].job.trigger, Called)}
+    jobs = await called_jobs(look.lb.jobs, map(job_of_task, task_ids))
+    return {one for one in task_ids if job_of_task(one) in jobs}
 
 
 async def dead(look: Look) -> Page:
