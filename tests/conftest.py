@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import os
 import secrets
@@ -55,9 +56,18 @@ settings.register_profile("explore", settings.get_profile("same"), derandomize=F
 settings.load_profile("same")
 
 quick_lua.install()
+# redis-py reads the text of its own metadata at each connection.
+redis.utils.get_lib_version = functools.cache(redis.utils.get_lib_version)
 
 _numbers = itertools.count(1)
 _run = secrets.token_hex(2)
+
+
+class _Shared(redis.RedisCluster):
+    """Made once, as it asks for all commands then. Closed by one test, it connects anew for the next."""
+
+    def close(self) -> None:
+        self.disconnect_connection_pools()  # type: ignore[no-untyped-call]
 
 
 @dataclass
@@ -75,14 +85,27 @@ class Backend:
         if self.name == "memory":
             return fakeredis.FakeRedis(server=memory_server(self.url.removeprefix("memory://")), protocol=2)
         if self.name == "cluster":
-            return redis.RedisCluster(host="127.0.0.1", port=self.servers[0].port, protocol=2)
+            return self._cluster
         return redis.Redis(port=self.servers[0].port, protocol=2, socket_timeout=5)
+
+    @functools.cached_property
+    def _cluster(self) -> Any:
+        return _Shared(host="127.0.0.1", port=self.servers[0].port, protocol=2)
 
     def nodes(self) -> list[Any]:
         """A blocking client of each server."""
         if self.name == "cluster":
             return [redis.Redis(port=server.port, protocol=2, socket_timeout=5) for server in self.servers]
         return [self.client()]
+
+    @functools.cached_property
+    def looked_at(self) -> list[Any]:
+        """As `nodes()`, for what looks after each test."""
+        return self.nodes()
+
+    def close(self) -> None:
+        for client in self.looked_at:
+            client.close()
 
     def calls(self, *commands: str) -> dict[str, int]:
         """How often each of the commands was called since the server started; without any, every command."""
@@ -163,9 +186,12 @@ class _Running:
     def _start(self, name: str) -> Backend:
         if name == "cluster":
             cluster = self._stack.enter_context(servers.cluster(servers.valkey_binary()))
-            return Backend("cluster", cluster.url, 3, cluster.nodes)
-        server = self._stack.enter_context(servers.standalone(servers.binary(name)))
-        return Backend(name, server.url, 1, [server])
+            backend = Backend("cluster", cluster.url, 3, cluster.nodes)
+        else:
+            server = self._stack.enter_context(servers.standalone(servers.binary(name)))
+            backend = Backend(name, server.url, 1, [server])
+        self._stack.callback(backend.close)
+        return backend
 
 
 valkey_or_skip = servers.valkey_binary
@@ -214,16 +240,21 @@ def nothing_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     backend, namespace = used
     complaints: list[str] = []
-    for client in backend.nodes():
-        with contextlib.closing(client):
-            complaints += leaks(client, namespace)
-            client.flushall()
+    for client in backend.looked_at:
+        complaints += leaks(client, namespace)
+        client.flushall()
+    if backend.name == "memory":
+        backend.close()
     assert not complaints, "\n".join(complaints)
 
 
 def leaks(client: Any, namespace: str) -> Iterator[str]:
     """What is wrong with the keys that a test left behind."""
-    for key in client.scan_iter(count=1000):
+    keys = [*client.scan_iter(count=1000)]
+    asking = client.pipeline(transaction=False)
+    for key in keys:
+        asking.pttl(key)
+    for key, ttl in zip(keys, asking.execute(), strict=True):
         text = key.decode(errors="replace")
         tag, brace, name = text.partition("}:")
         if not tag.startswith("{" + namespace) or not brace:
@@ -233,7 +264,7 @@ def leaks(client: Any, namespace: str) -> Iterator[str]:
         if family not in KEYS:
             yield f"{text!r} is not in keys.py"
         # -2: it expired after it was listed.
-        elif client.pttl(key) == -1 and (
+        elif ttl == -1 and (
             (family.startswith(("lock", "claim", "reply")) and family != "claim:stats") or any(map(str.isupper, family))
         ):
             yield f"{text!r} has no TTL"

@@ -67,7 +67,7 @@ class User:
         self.end()
 
     def end(self) -> None:
-        self.process.communicate(timeout=30)
+        self.process.communicate(timeout=90)
 
 
 @contextlib.contextmanager
@@ -403,7 +403,7 @@ def test_a_foreground_server_restarts_what_dies_and_ends_on_sigterm(directory: P
         assert connection.ping()
     with EmbeddedServer.open(directory) as server:
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=90)
         assert process.returncode == 0
         assert server.pid == second, "another user keeps it"
         with pytest.raises(ConnectionRefusedError):

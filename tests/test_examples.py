@@ -38,7 +38,7 @@ def test_hello_fires_until_it_is_told_to_stop(tmp_path: Path) -> None:
     assert process.stdout is not None
     first = process.stdout.readline()
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=90)
     assert process.returncode == 0, errors
     assert first.strip(), errors
 

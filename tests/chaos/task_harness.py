@@ -167,7 +167,7 @@ class Lossy:
         self._up = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(port)), daemon=True)
         self._thread.start()
-        assert self._up.wait(10), "the proxy does not start"
+        assert self._up.wait(60), "the proxy does not start"
 
     async def _serve(self, port: int) -> None:
         async with proxy(port) as self.proxy:

@@ -40,7 +40,7 @@ def rolling_restart(field: Arena) -> None:
         replacement = field.launch()
         field.ready(replacement)
         victim.terminate()
-        victim.process.wait(20)
+        victim.process.wait(90)
         field.sleep(0.3)
 
 
@@ -56,7 +56,7 @@ def rolling_deploy(field: Arena) -> None:
             victim.kill()
         else:
             victim.terminate()
-            victim.process.wait(20)
+            victim.process.wait(90)
         field.sleep(0.3)
 
 

@@ -222,7 +222,7 @@ def test_a_terminal_that_lacks_a_character_ends_no_command(
 ) -> None:
     for args in (["tasks"], ["tasks", "--json"], ["next", "Käse"]):
         process = start(*args, "--url", store, PYTHONIOENCODING=encoding, PYTHONUTF8="0")
-        process.popen.wait(30)
+        process.popen.wait(90)
         assert b"Traceback" not in process.err_file.read_bytes()
         assert process.popen.returncode == (1 if args[0] == "next" else 0)
         if "--json" in args:

@@ -124,7 +124,7 @@ def test_a_lifespan_that_fails_is_one_line_and_exit_code_1(start: Start, module:
     path = module(LIFESPAN.format(broken=True))
     for command in ("run", "worker"):
         process = start(command, f"{path}:beat", "--url", store)
-        assert process.popen.wait(15) == 1
+        assert process.popen.wait(90) == 1
         [line] = [line for line in process.err.splitlines() if line.startswith("lockbeat: ")]
         assert f"can't serve {path}:beat, the beat's lifespan did not start: {path}:9: RuntimeError: no configuration" in line
         assert "lockbeat/" not in process.err.replace(path, "")  # of the traceback, only the user's own frames

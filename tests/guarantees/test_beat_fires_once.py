@@ -72,7 +72,7 @@ async def test_an_instance_that_dies_between_asking_and_firing_loses_nothing(lb:
             await asyncio.sleep(again)
         return bool(other.fired)
 
-    await eventually(fires, "the other fires it", timeout=2)
+    await eventually(fires, "the other fires it")
     assert tasks_of(raw, lb) == [f"report@{slot}"]
 
 

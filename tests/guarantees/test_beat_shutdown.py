@@ -246,7 +246,7 @@ def program(server: Server, namespace: str, seconds: float) -> subprocess.Popen[
 def test_a_signal_lets_the_work_finish_and_ends_the_process_well(server: Server, namespace: str, number: signal.Signals) -> None:
     process = program(server, namespace, 0.5)
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=90)
     assert process.returncode == 0, err
     assert out == "ended\nreturned\n"
     assert err == ""
@@ -261,6 +261,6 @@ def test_a_second_signal_ends_it_at_once(server: Server, namespace: str) -> None
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.7)
     process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=90)
     assert process.returncode == 128 + signal.SIGTERM
     assert out == ""

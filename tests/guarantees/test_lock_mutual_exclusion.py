@@ -85,7 +85,7 @@ def test_processes_that_share_a_file_lose_no_increment(backend: Backend, namespa
     place.write_text("0")
     arguments = [backend.url, namespace, str(backend.shards), str(place), "40"]
     running = [subprocess.Popen([sys.executable, "-c", COUNTER, *arguments]) for _ in range(3)]
-    assert [process.wait(30) for process in running] == [0, 0, 0]
+    assert [process.wait(120) for process in running] == [0, 0, 0]
     assert place.read_text() == "120"
 
 

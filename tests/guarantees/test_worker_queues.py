@@ -131,7 +131,7 @@ async def test_no_more_run_at_once_than_concurrency_allows(lb: Lockbeat, beats: 
 
     def plain(run: Run) -> None:
         enter(run)
-        full.wait(10)
+        full.wait(60)
         time.sleep(0.01)
         with lock:
             running.discard(run.task_id)
@@ -346,7 +346,7 @@ def watched(server: Server) -> Iterator[Watch]:
     reader = threading.Thread(target=read)
     reader.start()
     try:
-        assert watch.ready.wait(10)
+        assert watch.ready.wait(60)
         yield watch
     finally:
         server.call("ECHO", over.decode())

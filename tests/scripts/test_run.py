@@ -85,9 +85,9 @@ def test_a_call_that_meets_what_cannot_be_read_has_changed_nothing(toy: Toy, flu
     end)"""
     with toy.raw.pubsub() as pubsub:
         pubsub.subscribe(toy.key("bell"))
-        assert pubsub.get_message(timeout=2)["type"] == "subscribe"
+        assert pubsub.get_message(timeout=30)["type"] == "subscribe"
         first, broken, last = toy(body, "a", "broken", "b")
-        assert [pubsub.get_message(timeout=2)["data"] for _ in "ab"] == [b"a", b"b"]
+        assert [pubsub.get_message(timeout=30)["data"] for _ in "ab"] == [b"a", b"b"]
     assert (first, last) == ([b"a"], [b"b"])
     assert broken == f"LOCKBEAT_UNREADABLE {toy.key('task:lease')}".encode() + b"\xffbroken"
     assert toy.raw.hgetall(toy.key("task:lease")) == {
@@ -131,9 +131,9 @@ def test_what_an_attempt_within_another_did_is_undone_with_that_one_and_no_more(
 def test_the_same_message_is_said_once_a_run(toy: Toy) -> None:
     with toy.raw.pubsub() as pubsub:
         pubsub.subscribe(toy.key("bell"))
-        assert pubsub.get_message(timeout=2)["type"] == "subscribe"
+        assert pubsub.get_message(timeout=30)["type"] == "subscribe"
         toy("for _, text in ipairs({'task', 'b', 'task', 'c'}) do say(KEYS[9], text) end return 1")
-        assert [pubsub.get_message(timeout=2)["data"] for _ in "tbc"] == [b"task", b"b", b"c"]
+        assert [pubsub.get_message(timeout=30)["data"] for _ in "tbc"] == [b"task", b"b", b"c"]
 
 
 LEASES = """

@@ -191,13 +191,13 @@ def child():
             said.append(str(problem))
     beat.start()
     spawned = beat.spawn(who)
-    result = lb.tasks.wait(spawned.task_id, timeout=30).result
+    result = lb.tasks.wait(spawned.task_id, timeout=90).result
     beat.stop()
     return said, result in (os.getpid(), os.getppid())
 beat.start()
 said, served = in_child(child)
 spawned = beat.spawn(who)
-mine = lb.tasks.wait(spawned.task_id, timeout=30).result == os.getpid()
+mine = lb.tasks.wait(spawned.task_id, timeout=90).result == os.getpid()
 beat.stop()
 print(json.dumps([said, served, mine]))
 """,
