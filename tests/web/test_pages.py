@@ -19,7 +19,7 @@ from lockbeat.store import reasons
 from lockbeat.triggers import Called
 from lockbeat.web.load import MINUTE, MINUTES, counted, stretches
 from lockbeat.web.pages.job import again
-from tests.beats import eventually, fired, minutely, overdue, scheduler
+from tests.beats import Hands, eventually, fired, minutely, overdue, scheduler
 from tests.conftest import only
 from tests.tasks import died
 from tests.web.asking import Ask
@@ -243,3 +243,30 @@ async def test_an_attempt_of_milliseconds_did_not_take_no_time(lb: Lockbeat, raw
         took = re.findall(r'data-label="Took">([^<]*)', await page.page(path))
         assert took, path
         assert "0 s" not in took, path
+
+
+@both
+async def test_a_slot_is_cancelled_and_tried_again_from_its_page_which_says_who_did_it(
+    lb: Lockbeat, raw: Any, ask: Callable[..., Ask]
+) -> None:
+    await overdue(lb, raw, job := minutely())
+    await scheduler(lb, job, runner=(hands := Hands("report"))).tick(lb.jobs.shard_of(job.name))
+    [task] = hands.tasks
+    page, path = ask(), f"/job?name=report&slot={task.slot_ms}"
+    assert "It ends, and its function is told to stop. It can be tried again." in words(await page.page(path))
+    form = {"id": task.id, "token": await page.token(path)}
+    assert (await page.post("/task/cancel", form)).status_code == 303
+    for shown in (path, f"/task?id={task.id}"):
+        text = await page.page(shown)
+        assert "its function has yet to do so" in words(text) or "Its function is told to stop." in words(text)
+        assert 'action="/task/retry"' not in text
+    assert (await page.post("/task/retry", form)).status_code == 409, "its function has yet to stop"
+    assert not await lb.tasks.release(task, begun=True)
+    text = await page.page(path)
+    assert "It was cancelled by alice at" in words(text)
+    assert "Try this slot again" in words(text)
+    assert "Try this task again" in words(await page.page(f"/task?id={task.id}"))
+    assert (await page.post("/task/retry", form)).status_code == 303
+    assert "alice had it tried again at" in words(await page.page(path))
+    assert "tried again by alice" in words(await page.page(f"/task?id={task.id}"))
+    assert (await lb.tasks.get(task.id)).state == "waiting"
