@@ -35,7 +35,8 @@ return each(6, function(i)
   local dead = record.state == 'dead'
   if not dead and ARGV[i + 5] == '0' then return RESULT.NO end
   if record.state == 'stopping' then return RESULT.BUSY end
-  if not (dead or record.state == 'cancelled') or record.json == '' or record.code == REASON.JOB_DELETED then return RESULT.NO end
+  local cancelled = record.state == 'cancelled' and record.code ~= REASON.JOB_DELETED
+  if not (dead or cancelled) or record.json == '' then return RESULT.NO end
   if is_called(id) then return RESULT.CALLED end
   if more == 0 then record.attempts = 0 else record.max = record.attempts + more end
   task_reopen(id, record, now + tonumber(ARGV[i + 3]), (string.gsub(ARGV[i + 4], '[\29-\31]', ' ')))
