@@ -11,6 +11,7 @@ from lockbeat import Lockbeat
 from lockbeat.errors import TaskError
 from lockbeat.jobs import Backfiller
 from lockbeat.store import results
+from lockbeat.store.records import TaskRecord
 from lockbeat.tasks import Task
 from tests.beats import Hands, backdate, ledger, minutely, overdue, scheduler, states
 from tests.conftest import only
@@ -99,6 +100,20 @@ async def test_who_cancelled_it_and_who_retried_it_is_kept_to_the_end(lb: Lockbe
     assert "cid had it tried again at 20" in told
     assert "cancelled" not in told, "the latest time"
     assert [one.error for one in (await lb.tasks.get(task.id)).attempts_made][:1] == ["it was cancelled by ann"]
+
+
+@here_and_there
+async def test_that_it_was_tried_again_is_kept_when_it_is_cancelled_once_more(lb: Lockbeat, raw: Any) -> None:
+    task_id = await waiting(lb, raw, keep_for=3600)
+    assert await lb.tasks.cancel(task_id, by="ann")
+    assert await lb.tasks.retry(task_id, cancelled=True, by="bob")
+    assert await lb.tasks.cancel(task_id, by="eve \x1d\x1f1 2 3")
+    info = await lb.tasks.get(task_id)
+    assert info.cancelled_by == "eve   1 2 3"
+    assert info.retried is not None
+    assert info.retried.by == "bob"
+    record = TaskRecord.of(raw.hget(lb.store.keys.key(lb.tasks.shard_of(task_id), "task"), task_id))
+    assert record.forget_ms > 0, "nor is forgotten when it is to be forgotten"
 
 
 @here_and_there
@@ -270,6 +285,18 @@ async def test_one_that_its_ledger_keeps_for_less_goes_in_time(lb: Lockbeat, raw
         await lb.tasks.claim("other", "alice")
         assert await states(lb, "report") == []
         assert await lb.tasks.list(state="cancelled") == []
+
+
+@only("memory", "valkey")
+async def test_where_it_stands_is_put_right_if_that_was_lost(lb: Lockbeat, raw: Any) -> None:
+    """Else what it needs to run again would be kept for as long as its ledger keeps it."""
+    task = await cancelled(lb, raw)
+    shard = lb.tasks.shard_of(task.id)
+    key = lb.store.keys.key(shard, "task:ended")
+    assert raw.zrem(key, task.id) == 1
+    assert await lb.store.call("task/mend", shard, limit=100) == 1
+    assert raw.zscore(key, task.id) is not None
+    assert await lb.store.call("task/mend", shard, limit=100) == 0
 
 
 @here_and_there
