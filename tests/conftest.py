@@ -149,12 +149,29 @@ def pytest_configure(config: pytest.Config) -> None:
     endless.pytest_configure(config)
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what needs a backend that was not chosen or can't be had: no line for each of a thousand tests."""
 
     left_out = [item for item in items if _lacks_a_server(item)]
     config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in set(left_out)]
+    out = {*left_out}
+    items[:] = [item for item in items if item not in out]
+    if processes := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+        items[:] = _long_first(items, int(processes))
+
+
+def _long_first(items: list[pytest.Item], processes: int) -> list[pytest.Item]:
+    """Each process begins with an equal part of them, and its share of the long ones is the first of it."""
+    long = [item for item in items if item.get_closest_marker("long")]
+    others = (item for item in items if not item.get_closest_marker("long"))
+    ordered = list[pytest.Item]()
+    for number in range(processes):
+        part = (len(items) - len(ordered)) // (processes - number)
+        first = long[number::processes]
+        ordered += [*first, *itertools.islice(others, max(0, part - len(first)))]
+    assert len(ordered) == len(items)
+    return ordered
 
 
 def _lacks_a_server(item: pytest.Item) -> bool:

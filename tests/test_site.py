@@ -180,6 +180,7 @@ def at(site: Path) -> Iterator[str]:
         serving.join()
 
 
+@pytest.mark.long
 @needs("chromium")
 def test_each_page_opens_in_a_browser_its_console_says_nothing_and_no_other_host_is_asked(site: Path, at: str) -> None:
     complaints, foreign = list[str](), list[str]()

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from lockbeat import Lockbeat
 from tests.alarms.services import Services
 from tests.alarms.test_monitors import ends, expected, settled
@@ -64,6 +66,7 @@ def fleet(url: str, namespace: str, port: int, log: Path) -> Iterator[Fleet]:
         made.kill(len(made.running))
 
 
+@pytest.mark.long
 @only("valkey")
 async def test_each_slot_is_told_once_by_five_instances_that_are_killed(
     url: str, namespace: str, lb: Lockbeat, told: Services, tmp_path: Path

@@ -20,6 +20,7 @@ from tests.conftest import needs
 pytestmark = needs("valkey")
 
 
+@pytest.mark.long
 async def test_each_slot_is_run_once_though_beats_are_killed_and_the_broker_is_away(field: Arena) -> None:
     first, last = await storm(field, entries=5, seconds=12, kill_every=3, away=3)
     verdict = await settled(field, 5, first, last)

@@ -30,6 +30,7 @@ def test_every_setting_is_on_the_page() -> None:
         assert f"`lockbeat_{name}`" in PAGE or name == "timeout"
 
 
+@pytest.mark.long
 @needs("valkey")
 def test_the_page_works_as_it_stands(field: Arena, tmp_path: Path) -> None:
     """A worker and two beats, of which one is killed."""

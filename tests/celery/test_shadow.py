@@ -7,6 +7,8 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
+
 from lockbeat.celery.shadow import EARLY_MS, LATE_MS, SETTLE_MS, Disagreement, compare
 from lockbeat.jobs import LedgerEntry
 from lockbeat.sync import Lockbeat
@@ -84,6 +86,7 @@ def shadow(field: Arena, *args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.long
 @needs("valkey")
 def test_a_shadow_beside_a_beat_sends_nothing_and_compares(field: Arena) -> None:
     field.env |= {"ENTRIES": "2", "WITNESS": "1"}

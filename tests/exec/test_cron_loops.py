@@ -19,6 +19,7 @@ SKEWS = (-1.5, -0.4, 0.0, 1.5)
 """Seconds by which a host's cron calls before or after the slot: of half a minute and a period of eighty seconds, a twentieth."""
 
 
+@pytest.mark.long
 def test_each_slot_is_run_once_or_stands_in_the_ledger(execute: Exec, lockbeat: Lockbeat, store: str, tmp_path: Path) -> None:
     async def server_time(lb: object) -> float:
         return await lb.store.server_time()  # type: ignore[attr-defined, no-any-return]

@@ -288,6 +288,7 @@ def by_walking(
     return sorted(slot * 1000 for slot in found if start <= slot < start + 71 * 3600)
 
 
+@pytest.mark.long
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(
     change=st.sampled_from(CHANGES),
