@@ -382,6 +382,9 @@ async def test_times_are_in_the_readers_zone_and_keys_lead_everywhere(site: Site
         await expect(slot).to_contain_text("12:00:00")
         await page.keyboard.press("e")
         await expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+        cyrillic = "new KeyboardEvent('keydown', {key: 'у', code: 'KeyE', bubbles: true})"  # noqa: RUF001 - bulwarkmail PR541
+        await page.evaluate(f"document.body.dispatchEvent({cyrillic})")
+        await expect(page.locator("html")).to_have_attribute("data-theme", "light")
         await page.keyboard.press("?")
         await expect(page.get_by_role("dialog")).to_be_visible()
         await page.keyboard.press("Escape")

@@ -159,14 +159,17 @@ const heard = {
   "?": open, e: toggleTheme, u: toggleZone, j: () => step(1), k: () => step(-1), g: () => { going = Date.now(); },
   "/": () => { const box = document.querySelector("[data-filter]"); if (box) { box.focus(); box.select(); } },
 };
+// Where the layout has other letters than Latin ones, the key counts by its place.
+const pressed = (event) => (/^Key[A-Z]$/.test(event.code) && event.key > "\x7f" ? event.code[3].toLowerCase() : event.key);
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, dialog[open]")) return;
+  const key = pressed(event);
   if (Date.now() - going < 1500) {
-    const link = [...document.querySelectorAll(".top nav a")].find((one) => one.dataset.key === event.key);
+    const link = [...document.querySelectorAll(".top nav a")].find((one) => one.dataset.key === key);
     going = 0;
     if (link) { event.preventDefault(); location.assign(link.href); return; }
   }
-  if (Object.hasOwn(heard, event.key)) { event.preventDefault(); heard[event.key](); }
+  if (Object.hasOwn(heard, key)) { event.preventDefault(); heard[key](); }
 });
 for (const [name, act] of [["help", open], ["themeToggle", toggleTheme], ["zone", toggleZone]]) {
   for (const button of document.querySelectorAll("button")) if (name in button.dataset) { button.hidden = false; button.addEventListener("click", act); }
