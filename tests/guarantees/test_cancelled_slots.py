@@ -83,6 +83,9 @@ async def test_who_cancelled_it_and_who_retried_it_is_kept_to_the_end(lb: Lockbe
     assert (info.state, info.cancelled_by, info.retried) == ("cancelled", "ann", None)
     assert info.failure is not None
     assert info.failure.message == info.attempts_made[0].error == "it was cancelled by ann"
+    assert not await lb.tasks.cancel(task.id, by="eve")
+    assert not await lb.tasks.retry(task.id, by="eve")
+    assert await lb.tasks.get(task.id) == info, "a call that changed nothing is nobody's"
     assert "It was cancelled by ann at 20" in await why(lb)
     assert await lb.tasks.retry(task.id, cancelled=True, by="bob \x1d of \x1f1 2 3")
     told = await why(lb)
