@@ -69,9 +69,9 @@ async def test_a_repeated_cancel_of_a_jobs_task_is_answered_as_the_first_time(lb
     task = await fired(lb, raw)
     if not leased:
         assert await lb.tasks.release(task)
-    args: dict[str, Any] = {"id": task.id, "call": lb.store.new_call()}
+    args: dict[str, Any] = {"id": task.id, "call": lb.store.new_call(), "by": "ann"}
     assert [await lb.store.call("task/cancel", 0, **args) for _ in range(3)] == [results.DONE] * 3
-    said = await lb.store.call("task/cancel", 0, id=task.id, call=lb.store.new_call())
+    said = await lb.store.call("task/cancel", 0, **args | {"call": lb.store.new_call()})
     assert said == results.FINISHED, "another call finds it ended"
     assert await states(lb, "report") == ["cancelled"]
 
