@@ -53,6 +53,18 @@ VERBS = {
     "lb.fenced": "lockbeat.fences.Fenced",
 }
 """What the verbs of a client are."""
+ORDER = {
+    "lb.jobs": "put put_one get get_many list all trigger pause resume skip_next delete upcoming next ledger history why changes "
+    "apply backfill get_backfill backfills pause_backfill resume_backfill cancel_backfill",
+    "lb.calendars": "put get list users delete",
+    "lb.tasks": "spawn spawn_many wait get list counts queues cancel retry dead redrive purge "
+    "claim heartbeat complete fail defer release release_all",
+    "lb.claims": "acquire renew complete fail release release_all hold handle owns is_claimed get list active expired cleanup "
+    "stats",
+    "lb.locks": "lock try_acquire renew release is_locked owner holder list unlock release_all",
+    "lb.fenced": "set get check delete",
+}
+"""What programs call comes first, and what only our own parts call is left out: see tests/unit/test_sync_surface.py, WITHIN."""
 MODULES = ("triggers", "tasks", "errors", "events", "sync", "web", "celery", "testing", "metrics", "otel", "logs", "alarms")
 """Pages of modules to import from."""
 OF_OTEL = ("instrument", "uninstrument")
@@ -112,6 +124,7 @@ def _page(module: Any, paths: list[str], same: Any = ()) -> str:
         options = dict[str, Any]()
         if path in of:  # nobody makes one: a client has it
             options = {"heading": of[path], "toc_label": of[path], "show_bases": False, "merge_init_into_class": False}
+            options["members"] = ORDER[of[path]].split()
         elif same:  # the blocking verbs differ from the others by `await` alone
             options = {"show_if_no_docstring": False}
         text += f"\n::: {path}\n    options: {json.dumps(options)}\n"

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import ConsoleMessage, Request, sync_playwright
@@ -27,8 +28,14 @@ import lockbeat.cli
 from lockbeat.cli._command import app
 from tests.conftest import PATIENCE, needs
 from tests.test_readme import ROOT
+from tests.unit.test_sync_surface import WITHIN, public
 
 MODULES = ("sync", "triggers", "tasks", "events", "metrics", "testing", "celery", "otel", "web", "errors", "logs", "alarms")
+HANDLES: tuple[type[Any], ...] = (
+    *(lockbeat.jobs.Jobs, lockbeat.tasks.Tasks, lockbeat.locks.Locks, lockbeat.claims.Claims),
+    *(lockbeat.calendars.Calendars, lockbeat.fences.Fenced),
+)
+"""What a client has its verbs in."""
 SHOWN = re.compile(r"(?m)^<!-- picture ([\w-]+): .+? -->$")
 
 
@@ -104,13 +111,21 @@ def test_each_public_name_and_command_is_in_the_reference(site: Path) -> None:
             assert re.search(rf'id="lockbeat\.({short}\.)?{name}"|href="lockbeat\.html#lockbeat\.{name}"', whole[short]) or (
                 short == "sync" and f"#lockbeat.{name}" in whole[short]
             ), f"{short}.{name}"
-    for verbs in (lockbeat.jobs.Jobs, lockbeat.tasks.Tasks, lockbeat.locks.Locks, lockbeat.claims.Claims):
+    for verbs in HANDLES:
         part = verbs.__module__.split(".")[1]
-        for name, _ in inspect.getmembers(verbs, inspect.isfunction):
-            assert name.startswith("_") or f"lockbeat.{part}.{verbs.__name__}.{name}" in named, name
+        for name in public(verbs):
+            shown = f"lockbeat.{part}.{verbs.__name__}.{name}" in named
+            assert shown is (name not in WITHIN.get(verbs, ())), f"{verbs.__name__}.{name}: what programs call, and nothing else"
     for command in app.registered_commands:
         name = command.name or (command.callback.__name__ if command.callback else "")
         assert f"<code>lockbeat {name.replace('_', '-')}</code>" in whole["commands"], name
+
+
+@pytest.mark.parametrize(("page", "first"), [("jobs", "put"), ("tasks", "spawn"), ("claims", "acquire"), ("locks", "lock")])
+def test_the_reference_of_a_handle_begins_with_what_programs_call_first(site: Path, page: str, first: str) -> None:
+    handle = {"jobs": "Jobs", "tasks": "Tasks", "claims": "Claims", "locks": "Locks"}[page]
+    names = re.findall(rf'id="lockbeat\.{page}\.{handle}\.(\w+)"', text(site, f"reference/{page}.html"))
+    assert names[0] == first
 
 
 class Loaded(HTMLParser):
