@@ -72,3 +72,7 @@ class Filler:
             if found.is_over or not tasks:
                 return found
         raise AssertionError(f"it never ended: {found}")
+
+
+async def claimed_in_order(lb: Lockbeat) -> list[Task]:
+    return sorted(await claimed(lb), key=lambda task: task.slot_ms)
