@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -40,6 +40,8 @@ _PROSE = r"--.*|'(?:\\.|[^'\\])*'"  # comments and strings
 _RARELY = re.compile(r"-- Rarely: (.+)")
 _LOCAL = re.compile(r"^local (?:function (?P<function>\w+)|(?P<names>\w+(?:, \w+)*)(?: = |$\n?))", re.MULTILINE)
 _MANY = 5
+_PARTS = re.compile(r"^local q = \{\n(?P<entries>(?:  .*\n)+)\}\n", re.MULTILINE)
+_PART = re.compile(r"(\w+) = (\w+\((?:[^()]|\([^()]*\))*\)|\{[^{}]*\}|KEYS\[\d+\]),")
 
 
 def _root() -> Path:
@@ -123,15 +125,28 @@ def _inlined(source: str) -> str:
     return re.sub(rf"{_PROSE}|\b(?:[A-Z]+\.)?[A-Z_]+\b", lambda match: values.get(match[0], match[0]), source)
 
 
+@cache
 def _uncommented(text: str) -> str:
     """Without comments, which are half of a library: each connection sends its scripts once."""
     code = re.sub(_PROSE, lambda match: "" if match[0].startswith("--") else match[0], text)
     return re.sub(r"[ \n]*\n", "\n", code).lstrip("\n")
 
 
-def _words(text: str) -> set[str]:
-    """Its names: the words outside of comments and strings."""
-    return set(re.findall(r"\w+", re.sub(_PROSE, "", text)))
+@cache
+def _names(text: str) -> tuple[str, ...]:
+    """Its names, each once: the words outside of comments and strings. Scripts share most of their functions."""
+    return (*dict.fromkeys(re.findall(r"\w+", re.sub(_PROSE, "", text))),)
+
+
+@cache
+def _words(text: str) -> frozenset[str]:
+    return frozenset(_names(text))
+
+
+@cache
+def _fields(text: str) -> frozenset[str]:
+    """Those that it finds in a table by name."""
+    return frozenset(re.findall(r"\.(\w+)", re.sub(_PROSE, "", text)))
 
 
 def _ordered(name: str, libraries: str, text: str) -> str:
@@ -143,7 +158,7 @@ def _ordered(name: str, libraries: str, text: str) -> str:
     declared = [word for match in _LOCAL.finditer(libraries) for word in (match["function"] or match["names"]).split(", ")]
     uses, first = Counter[str](), dict[str, int]()
     for body in (*(match[0] for match in _FUNCTION.finditer(libraries)), text):
-        for word in dict.fromkeys(re.findall(r"\w+", re.sub(_PROSE, "", body))):
+        for word in _names(body):
             uses[word] += 1
             first.setdefault(word, len(first))
     order = sorted(set(declared), key=lambda word: (uses[word] if uses[word] >= _MANY else 0, first.get(word, 0), word))
@@ -156,20 +171,33 @@ def _ordered(name: str, libraries: str, text: str) -> str:
 def _reached(included: str, text: str, rarely: set[str]) -> tuple[str, str]:
     """The libraries as the script needs them, for each function costs the server a closure in every run: less those that it does
     not reach. And what stands behind them: it makes those that are reached by way of `rarely` alone, when one is first called.
+
+    It is the same with the parts that `q` names: a tenth of what a run of one call costs is to make them all.
     """
+    listed = _PARTS.search(included)
+    parts = dict(_PART.findall(listed["entries"])) if listed else {}
+    included = _PARTS.sub("\f", included)
     functions: dict[str, str] = {}
     for match in _FUNCTION.finditer(included):
         functions[match[1]] = functions.get(match[1], "") + match[0]
     statements = _words(_FUNCTION.sub("", included)) | _words(text)
 
-    def reach(words: set[str], stop: set[str]) -> set[str]:
+    def reach(words: Set[str], stop: set[str]) -> set[str]:
         reached: set[str] = set()
         while words := (words & functions.keys()) - reached:
             reached |= words
-            words = set().union(*(_words(functions[word]) for word in words - stop))
+            words = set[str]().union(*(_words(functions[word]) for word in words - stop))
         return reached
 
+    def read(reached: set[str]) -> dict[str, str]:
+        fields = _fields(_FUNCTION.sub("", included)).union(_fields(text), *(_fields(functions[word]) for word in reached))
+        return {part: said for part, said in parts.items() if part in fields}
+
     everything, often = reach(statements, set()), reach(statements, rarely)
+    at_once = read(often - rarely)
+    later = {part: said for part, said in read(everything).items() if part not in at_once}
+    often |= reach(_words(" ".join(at_once.values())), rarely)
+    everything |= often | reach(_words(" ".join(later.values())), set())
     made, asked = [], []
 
     def place(match: re.Match[str]) -> str:
@@ -184,6 +212,9 @@ def _reached(included: str, text: str, rarely: set[str]) -> tuple[str, str]:
         return f"local function {name}(...)\n  if not _rare then rarely() end\n  return _rare.{name}(...)\nend\n"
 
     placed = _FUNCTION.sub(place, included)
+    if listed:
+        placed = placed.replace("\f", f"local q = {{{', '.join(f'{part} = {said}' for part, said in at_once.items())}}}\n")
+    made += [f"q.{part} = {said}\n" for part, said in later.items()]
     rare = f"rarely = function()\n{''.join(made)}_rare = {{{', '.join(asked)}}}\nend\n"
     return (f"local _rare, rarely\n{placed}", rare) if made else (placed, "")
 
@@ -221,7 +252,8 @@ def parse(name: str, text: str, libraries: dict[str, str]) -> Script:
         elif match := _RARELY.match(line):
             rarely |= set(match[1].split())
         elif match := _INCLUDE.match(line):
-            included += "".join(libraries[library] + "\n" for library in _with_needs(name, match[1].split(), libraries))
+            needed = _with_needs(name, match[1].split(), libraries)
+            included += "".join(_uncommented(libraries[library] + "\n") for library in needed)
     if batch is not None and batch != len(named["ARGV"]):
         raise HeaderError(f"{name}: a batch of {batch}, but {len(named['ARGV'])} arguments")
     under_oom = _OOM in lines
@@ -230,7 +262,7 @@ def parse(name: str, text: str, libraries: dict[str, str]) -> Script:
         raise HeaderError(f"{name}: {finishes} of its libraries define finish()")
     if finishes:  # on every way out, which no script can forget then
         text = f"local reply = (function()\n{text}\nend)()\nfinish()\nreturn reply\n"
-    often, rare = _reached(_uncommented(included), text, rarely)
+    often, rare = _reached(included, text, rarely)
     often, text = _inlined(f"{often}\f{rare}{text}").split("\f")
     source = (_SHEBANG if under_oom else "") + _ordered(name, often, text) + text
     row, encode = encoder(name, [*zip(named["ARGV"], types, strict=True)])

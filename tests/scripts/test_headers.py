@@ -46,10 +46,32 @@ def test_a_header_can_be_read_and_says_what_is_guaranteed_and_returned(name: str
 def test_the_keys_that_a_body_uses_are_the_keys_its_header_declares(name: str) -> None:
     script = load(name)
     used = {int(index) for index in re.findall(r"KEYS\[(\d+)\]", code(script.source))}
-    assert used == set(range(1, len(script.keys) + 1))
+    parts = range(1, 28) if "-- KEYS[1..27] of _lib/task\n" in text_of(name) else ()
+    assert used | set(parts) == set(range(1, len(script.keys) + 1))
     assert not re.findall(r"KEYS\[[^\d]", code(script.source)), "a key is chosen at run time"
     assert set(script.keys) <= set(KEYS)
     assert len(set(script.keys)) == len(script.keys)
+
+
+@every_script
+def test_the_parts_that_a_script_reads_are_made_before_it_reads_them(name: str) -> None:
+    """Those that only what is rarely called reads, with that."""
+    source = code(load(name).source)
+    before, _, behind = source.partition("\nrarely = function()\n")
+    rarely, _, text = behind.partition("\n_rare = {")
+    made = re.search(r"^q = \{(.*)\}$", before, re.MULTILINE)
+    at_once = {*re.findall(r"(\w+) = (?=\w+\(|KEYS|\{)", made[1])} if made else set()
+    later = {*re.findall(r"^q\.(\w+) = ", rarely, re.MULTILINE)}
+    assert {*re.findall(r"\bq\.(\w+)", before + text)} <= at_once
+    assert {*re.findall(r"\bq\.(\w+)", rarely)} <= at_once | later
+    assert not at_once & later
+
+
+def test_each_key_of_tasks_is_used_by_a_script() -> None:
+    with_tasks = [name for name in names() if "-- KEYS[1..27] of _lib/task\n" in text_of(name)]
+    assert {
+        index for name in with_tasks for index in re.findall(r"KEYS\[(\d+)\]", code(load(name).source)) if int(index) < 28
+    } == {str(index) for index in range(1, 28)}
 
 
 @every_script
