@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from dataclasses import replace
 from typing import Any
@@ -203,8 +204,8 @@ async def test_history_of_a_tag_looks_past_many_entries_of_others(lb: Lockbeat, 
     await fire(lb, raw, *mine, here=False)
     for _ in range(3):
         await fire(lb, raw, *others, here=False)
-        for job in others:
-            await backdate(lb, raw, job.name, await now_ms(lb))
+        now = await now_ms(lb)
+        await asyncio.gather(*(backdate(lb, raw, job.name, now - n) for n, job in enumerate(others)))
     found = await lb.jobs.history(tag="eu", limit=100)
     assert sorted(one.job for one in found.entries) == [job.name for job in mine]
     assert found.more is None
