@@ -137,7 +137,7 @@ async def test_each_thing_that_is_done_to_a_job_is_done(site: Site, browser: Bro
         assert await last() == ("trigger", "alice", "a customer asked")
         await expect(page.locator(".told")).to_contain_text("no worker has begun it")
         await hand.press(page.get_by_role("button", name="Cancel this run"))
-        await expect(page.locator(".said")).to_have_text("it is cancelled")
+        await expect(page.locator(".said")).to_contain_text("it is cancelled")
 
         start = datetime.now(UTC) - timedelta(hours=5)
         await hand.go(f"{site.at}backfill?name={name}&start={start:%Y-%m-%dT%H:%M}")
@@ -175,7 +175,7 @@ async def test_each_thing_that_is_done_to_dead_tasks_is_done(site: Site, browser
         await expect(page.locator(".said")).to_have_text("it is tried again")
         assert (await site.lb.tasks.get(task_id)).state == "waiting"
         await hand.press(page.get_by_role("button", name="Cancel this task"))
-        await expect(page.locator(".said")).to_have_text("it is cancelled")
+        await expect(page.locator(".said")).to_contain_text("it is cancelled")
 
         await dead(3)
         await hand.go(f"{site.at}dead")
