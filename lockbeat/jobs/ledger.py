@@ -9,9 +9,16 @@ from typing import NamedTuple
 
 from lockbeat.jobs.definition import task_id
 from lockbeat.store import reasons
+from lockbeat.store.keys import job_of_task
 from lockbeat.store.records import Attempt, Retried, TaskRecord
 from lockbeat.tasks import Failure
 from lockbeat.values.durations import instant
+
+KNOWN = (
+    *("waiting", "in_line", "running", "retrying", "done", "failed", "lost", "cut", "stopping", "cancelled"),
+    *("skipped", "missed", "anchored", "unknown"),
+)
+"""Situations of a slot of which there is an entry."""
 
 
 class Lateness(NamedTuple):
@@ -161,6 +168,27 @@ class LedgerEntry:
             in_line=_in_line(found),
             retried=found.retried,
         )
+
+
+def situation(entry: LedgerEntry) -> str:
+    """One of KNOWN."""
+    last = entry.attempts_made[-1] if entry.attempts_made else None
+    if entry.state == "fired":
+        return "running" if entry.started_ms is not None else "in_line" if entry.in_line else "waiting"
+    if entry.state == "failed" and last is not None and last.how == "cut":
+        return "cut"
+    if entry.state == "cancelled" and last is not None and last.how == "running":
+        return "stopping"
+    return entry.state if entry.state in KNOWN else "unknown"
+
+
+def entry_of(task_id: str, record: bytes, failure: bytes = b"") -> LedgerEntry | None:
+    """Of the task of a slot, or of a triggered run; None: it is neither."""
+    job = job_of_task(task_id)
+    slot = task_id.rpartition("@")[2] if job and task_id.startswith(f"{job}@") else ""
+    if not job or (slot and not slot.isdecimal()):
+        return None
+    return LedgerEntry.of(job, int(slot or 0), record, failure, "" if slot else task_id)
 
 
 def _in_line(record: TaskRecord) -> bool:

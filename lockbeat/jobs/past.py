@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from lockbeat.calendars import read_view
 from lockbeat.errors import InvalidArgument
+from lockbeat.jobs.at_work import unfinished
 from lockbeat.jobs.control import Control
-from lockbeat.jobs.ledger import LedgerEntry
+from lockbeat.jobs.ledger import LedgerEntry, situation
 from lockbeat.jobs.listing import as_indexed
 from lockbeat.jobs.why import Clock, Explanation, Facts, iso, linked, of_entry, of_instant, of_none, of_unknown_run
+from lockbeat.store import reasons
+from lockbeat.store.keys import job_of_task
 from lockbeat.store.replies import sifted
 from lockbeat.triggers import Called
 from lockbeat.triggers.base import FAR_MS, instant_ms
@@ -193,14 +196,14 @@ class Past(Control):
         at_ms = _bound("slot", slot, 0) if slot is not None else await self._meant(state, now)
         is_overdue = state.next is not None and state.next.slot_ms <= now * 1000
         if slot is None and not is_overdue and (newest := await self._newest_run(name)):
-            return linked(of_entry(newest, newest.slot_ms, clock), self._store.log_url)
+            return linked(await self._of_entry(newest, newest.slot_ms, clock, state.open), self._store.log_url)
         if at_ms is None:
             return of_none(await self._facts(state, now), clock)
         trigger = state.job.trigger
         trigger = trigger.slots if isinstance(trigger, Called) and trigger.slots is not None else trigger
         entry, is_slot = next(iter(await self.ledger(name, 1, at_ms + 1)), None), trigger.prev(at_ms) == at_ms
         if entry is not None and (at_ms in (entry.slot_ms, entry.last_ms) or (is_slot and at_ms <= (entry.last_ms or 0))):
-            return linked(of_entry(entry, at_ms, clock), self._store.log_url)
+            return linked(await self._of_entry(entry, at_ms, clock, state.open), self._store.log_url)
         return of_instant(await self._facts(state, now), at_ms, clock)
 
     async def _meant(self, state: JobState, now: float) -> int | None:
@@ -231,7 +234,22 @@ class Past(Control):
         if not record:
             return of_unknown_run(name, run)
         entry = LedgerEntry.of(name, 0, record, failure, run)
-        return of_entry(entry, entry.slot_ms, clock)
+        return await self._of_entry(entry, entry.slot_ms, clock, (await self.get(name)).open if entry.in_line else None)
+
+    async def _of_entry(self, entry: LedgerEntry, at_ms: int, clock: Clock, opened: str | None) -> Explanation:
+        """With the run that has not ended of which it tells (`job/strips`). opened: the job's task that has not ended."""
+        stands, run = situation(entry), None
+        if stands in ("running", "stopping"):
+            run = entry.task_id
+        elif stands == "in_line":
+            run = opened
+        elif stands == "skipped" and entry.code in (reasons.OVERLAP, reasons.BUFFER_FULL):
+            run = entry.detail if entry.code == reasons.OVERLAP else opened
+        if not run or job_of_task(run) != entry.job:
+            return of_entry(entry, at_ms, clock)
+        shard = self.shard_of(entry.job)
+        found = await unfinished(self._store, shard, [run], await self._store.server_ms(shard))
+        return of_entry(entry, at_ms, clock, next(iter(found), None))
 
     async def _facts(self, state: JobState, now: float) -> Facts:
         """What is known of a job besides its ledger."""

@@ -13,8 +13,9 @@ from lockbeat.calendars import Closed
 from lockbeat.jobs import around, plan
 from lockbeat.jobs.control import PAUSE, Change
 from lockbeat.jobs.definition import Job
-from lockbeat.jobs.ledger import Backfilled, Lateness, LedgerEntry
+from lockbeat.jobs.ledger import Backfilled, Lateness, LedgerEntry, situation
 from lockbeat.jobs.plan import Slot
+from lockbeat.jobs.unfinished import Unfinished
 from lockbeat.store import reasons
 from lockbeat.store.records import Attempt, Retried
 from lockbeat.triggers import ByHand, Called, isoformat
@@ -28,11 +29,6 @@ Clock = Callable[[float], str]
 TOLERANCE = 5.0
 """Seconds, by the server's clock, within which a slot that has come due is not late: whoever fires it may be about to."""
 
-KNOWN = (
-    *("waiting", "in_line", "running", "retrying", "done", "failed", "lost", "cut", "stopping", "cancelled"),
-    *("skipped", "missed", "anchored", "unknown"),
-)
-"""Situations of a slot of which the ledger has an entry."""
 UNTOLD = (
     *("to_come", "to_be_skipped", reasons.EXCLUDED, "held_back", "due", "overdue", "beyond_limit"),
     *("no_slot", "no_slots", "ended", "forgotten", "uncalled", "not_declared"),
@@ -51,7 +47,7 @@ class Explanation:
     at_ms: int | None
     """The instant that was asked about; None: none was named, and there is none to tell of."""
     situation: str
-    """One of KNOWN or UNTOLD."""
+    """One of `ledger.KNOWN` or UNTOLD."""
     text: str
     """A paragraph for people."""
     code: str | None = None
@@ -62,6 +58,14 @@ class Explanation:
     after_ms: int | None = None
     log_url: str | None = None
     """Where the logs of its latest attempt are, by the client's `log_url`; None: it has none, or was not begun."""
+    unfinished: Unfinished | None = None
+    """The run of which it tells that has not ended: itself, or the one that it was skipped for or waits for; None: none has."""
+
+    @property
+    def behind(self) -> Unfinished | None:
+        """The run that it was skipped for, or waits for, if that has not ended."""
+        itself = self.entry is None or self.unfinished is None or self.unfinished.entry.task_id == self.entry.task_id
+        return None if itself else self.unfinished
 
     @property
     def slot(self) -> datetime | None:
@@ -107,34 +111,18 @@ def iso(at: float) -> str:
     return isoformat(round(at * 1000))
 
 
-def situation(entry: LedgerEntry) -> str:
-    """One of KNOWN."""
-    last = entry.attempts_made[-1] if entry.attempts_made else None
-    if entry.state == "fired":
-        return "running" if entry.started_ms is not None else "in_line" if entry.in_line else "waiting"
-    if entry.state == "failed" and last is not None and last.how == "cut":
-        return "cut"
-    if entry.state == "cancelled" and last is not None and last.how == "running":
-        return "stopping"
-    return entry.state if entry.state in KNOWN else "unknown"
-
-
 def because(job: str, code: str, detail: str, clock: Clock = iso) -> str:
     """What people are told of a reason. One that a newer instance wrote is given back as it is."""
 
-    def task(task_id: str) -> str:
-        of, at, slot = task_id.rpartition("@")
-        return f"the slot of {clock(int(slot) / 1000)}" if at and of == job and slot.isdecimal() else f"the run {task_id}"
-
     if code not in reasons.BECAUSE:
         return f"{reasons.sentence(code, detail)}."
-    said = reasons.named(detail, task=task, ms=brief) | {"job": job}
+    said = reasons.named(detail, task=lambda task_id: task_named(job, task_id, clock), ms=brief) | {"job": job}
     text = reasons.BECAUSE[code].format_map(said)
     return text[:1].upper() + text[1:]
 
 
-def of_entry(entry: LedgerEntry, at_ms: int, clock: Clock = iso) -> Explanation:
-    """Of a slot, or a triggered run, of which something is known."""
+def of_entry(entry: LedgerEntry, at_ms: int, clock: Clock = iso, unfinished: Unfinished | None = None) -> Explanation:
+    """Of a slot, or a triggered run, of which something is known. unfinished: as an explanation has it."""
     now, code = situation(entry), entry.code
     head = f"{entry.run}, triggered at {clock(at_ms / 1000)}" if entry.run else f"{entry.job} at {clock(at_ms / 1000)}"
     sentences = [f"{head}: {now.replace('_', ' ')}.", _ran(entry, now, clock)]
@@ -145,8 +133,25 @@ def of_entry(entry: LedgerEntry, at_ms: int, clock: Clock = iso) -> Explanation:
         sentences.append(_backfilled(entry.backfill, entry.at, clock))
     if entry.retried:
         sentences.append(_retried(entry, entry.retried, clock))
+    if unfinished is not None:
+        sentences.append(_unfinished(entry, unfinished, clock))
     sentences.append(_late(entry.lateness, entry))
-    return Explanation(entry.job, at_ms, now, " ".join(filter(None, sentences)), code, entry)
+    return Explanation(entry.job, at_ms, now, " ".join(filter(None, sentences)), code, entry, unfinished=unfinished)
+
+
+def _unfinished(entry: LedgerEntry, run: Unfinished, clock: Clock) -> str:
+    """For how long it runs, or the one in whose way it is not to be."""
+    if run.entry.task_id == entry.task_id:
+        usually = f"; {run.usually}" if run.usually else ""
+        return f"It has run for {span(run.seconds or 0)}{usually}.{' It hangs.' if run.hangs else ''}"
+    which = task_named(entry.job, run.entry.task_id, clock)
+    return f"{which[:1].upper() + which[1:]} has not ended: {run.text}.{' It hangs: end it first.' if run.hangs else ''}"
+
+
+def task_named(job: str, task_id: str, clock: Clock = iso) -> str:
+    """A task of a job, as people call it."""
+    of, at, slot = task_id.rpartition("@")
+    return f"the slot of {clock(int(slot) / 1000)}" if at and of == job and slot.isdecimal() else f"the run {task_id}"
 
 
 def _ran(entry: LedgerEntry, now: str, clock: Clock) -> str:

@@ -1,5 +1,6 @@
 """Looks at a store from outside: what it is at, which instances live, whether the server is fit. Changes nothing."""
 
+from lockbeat.jobs.marks import Mark
 from lockbeat.monitor._counted import called_jobs, purgeable, redrivable
 from lockbeat.monitor._doctor import examine
 from lockbeat.monitor._instances import (
@@ -14,8 +15,9 @@ from lockbeat.monitor._instances import (
 )
 from lockbeat.monitor._measures import Measures, measure
 from lockbeat.monitor._overview import Overview, QueueLoad, TaskStats, overview, stats_of
-from lockbeat.monitor._pages import Mark, Names, Overdue, Strip, each_task, named, overdue, soonest, strips, tasks, triggered
+from lockbeat.monitor._pages import Names, Overdue, Strip, each_task, named, overdue, soonest, strips, tasks, triggered
 from lockbeat.monitor._server import TRIALS, Finding, State, commands
+from lockbeat.monitor._wrong import Hanging, Lacking, Paused, by_itself, hanging, lacking, paused, unserved
 
 __all__ = [
     "HEARTBEAT",
@@ -24,27 +26,34 @@ __all__ = [
     "SILENT",
     "TRIALS",
     "Finding",
+    "Hanging",
     "Instance",
+    "Lacking",
     "Mark",
     "Measures",
     "Names",
     "Overdue",
     "Overview",
+    "Paused",
     "QueueLoad",
     "State",
     "Strip",
     "TaskStats",
+    "by_itself",
     "called_jobs",
     "commands",
     "each_task",
     "engine",
     "examine",
+    "hanging",
     "instances",
+    "lacking",
     "measure",
     "named",
     "nobody_runs",
     "overdue",
     "overview",
+    "paused",
     "purgeable",
     "redrivable",
     "soonest",
@@ -52,4 +61,5 @@ __all__ = [
     "strips",
     "tasks",
     "triggered",
+    "unserved",
 ]

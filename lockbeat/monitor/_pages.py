@@ -7,14 +7,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from lockbeat.errors import Unreadable
 from lockbeat.jobs import LedgerEntry
 from lockbeat.jobs.listing import State, Wanted, as_indexed
+from lockbeat.jobs.marks import Mark
 from lockbeat.store import Store
 from lockbeat.store.keys import shard_of_task
-from lockbeat.store.records import as_slot
 from lockbeat.store.replies import sifted
 from lockbeat.tasks.look import PLACES, asked
 from lockbeat.tasks.values import State as TaskState
@@ -28,14 +28,6 @@ AT_ONCE = 2000
 LOOKED = 4000
 """Tasks that one page looks at, and up to a run more."""
 SECOND = 1000
-
-
-class Mark(NamedTuple):
-    """A slot as one mark among many."""
-
-    slot_ms: int
-    state: str
-    """As `LedgerEntry.state`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +50,12 @@ async def strips(store: Store, shard_of: Callable[[str], int], names: Sequence[s
         for name, reply in zip(some, await store.call_many(rows, shard), strict=True):
             if isinstance(reply, Unreadable):
                 continue
-            told = tuple(map(_mark, reply.marks))
+            told = tuple(map(Mark.of, reply.marks))
             latest = LedgerEntry.of(name, told[0].slot_ms, reply.record, b"") if told else None
             found[name] = Strip(told, latest)
 
     await asyncio.gather(*(of_shard(shard, some) for shard, some in by_shard.items()))
     return found
-
-
-def _mark(text: bytes) -> Mark:
-    slot, state, how = text.decode().split(" ")
-    try:
-        return Mark(int(slot), as_slot(state, "" if how == "-" else how))
-    except ValueError:
-        return Mark(int(slot), "unknown")
 
 
 @dataclass(frozen=True, slots=True)

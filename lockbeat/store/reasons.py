@@ -103,8 +103,10 @@ OF_SKIPPED = (
 # Those that Python decides by.
 BACKFILLED: Final = "backfilled"
 BUFFERED: Final = "buffered"
+BUFFER_FULL: Final = "buffer_full"
 FIRED: Final = "fired"
 EXCLUDED: Final = "excluded"
+OVERLAP: Final = "overlap"
 PAUSED: Final = "paused"
 RETIRED: Final = "retired"
 SKIP_NEXT: Final = "skip_next"

@@ -39,6 +39,8 @@ class Action:
     names: str
     """The field of the form that says what is changed, as `allow` is told it."""
     do: Callable[[Look, Form], Awaitable[Done]]
+    also: tuple[tuple[str, str], ...] = ()
+    """What else it does: one of ACTIONS, and the field that says what to. `allow` is asked for each before anything is done."""
 
 
 def _words(form: Form) -> dict[str, Any]:
@@ -109,6 +111,22 @@ async def backfill(look: Look, form: Form) -> Done:
     return Done(f"a backfill of {name} has begun: {plural(begun.total, 'slot')}", _job(look, form))
 
 
+async def instead(look: Look, form: Form) -> Done:
+    """End a run, and backfill the slots that were skipped for it. The run is told to stop; these wait in line until it has.
+
+    What ends a run can't be undone, so the backfill is begun first: where that is refused, the run goes on.
+    """
+    name, task_id = _name(form, "name"), _name(form, "id")
+    if job_of_task(task_id) != name:
+        raise InvalidArgument("id", f"{task_id[:200]!r} is no run of {name!r}")
+    await look.lb.tasks.get(task_id)
+    await backfill(look, form)
+    ended = await look.lb.tasks.cancel(task_id)
+    start = when("start", dict(form))
+    where = look.asked.url("job", name=name, slot=None if start is None else round(start.timestamp() * 1000))
+    return Done("the run is told to stop, and this runs when it has" if ended else "the run had ended, and this runs next", where)
+
+
 async def pause_backfill(look: Look, form: Form) -> Done:
     await look.lb.jobs.pause_backfill(_name(form, "name"), by=look.asked.user, **_words(form))
     return Done("the backfill is paused", _job(look, form))
@@ -175,6 +193,7 @@ PATHS: dict[str, Action] = {
     "/job/trigger": Action("trigger", "name", trigger),
     "/job/skip": Action("skip_next", "name", skip_next),
     "/backfill/start": Action("backfill", "name", backfill),
+    "/backfill/instead": Action("cancel", "id", instead, also=(("backfill", "name"),)),
     "/backfill/pause": Action("pause_backfill", "name", pause_backfill),
     "/backfill/resume": Action("resume_backfill", "name", resume_backfill),
     "/backfill/cancel": Action("cancel_backfill", "name", cancel_backfill),

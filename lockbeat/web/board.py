@@ -191,6 +191,8 @@ class Dashboard:
         action = actions.PATHS[asked.path]
         target = asked.form.get(action.names, "")
         await self.guard.check_change(asked, action.name, target)
+        for name, field in action.also:
+            await self.guard.check_change(asked, name, asked.form.get(field, ""))
         look = self._look(asked)
         done = await self._pressed.once(asked, lambda: self._do(action, look, target))
         response = RedirectResponse(done.where, 303, HEADERS)

@@ -38,7 +38,7 @@ _AT = f"at-{secrets.token_hex(8)}:"
 KINDS = {
     **dict.fromkeys(("done", "ok", "alive"), "good"),
     **dict.fromkeys(("running", "retrying", "waiting", "fired", "claimed", "in_line"), "busy"),
-    **dict.fromkeys(("failed", "lost", "dead", "fail", "expired", "silent", "stuck", "overdue"), "bad"),
+    **dict.fromkeys(("failed", "lost", "dead", "fail", "expired", "silent", "stuck", "overdue", "hanging"), "bad"),
     **dict.fromkeys(("missed", "warn", "paused"), "warn"),
     **dict.fromkeys(("skipped", "cancelled", "anchored", "unknown", "retired", "ended"), "mute"),
 }

@@ -6,8 +6,9 @@
 -- ARGV[2] limit         int   how many slots
 -- Batch: ARGV[1..2] repeat, one group a call, at most 8 a run.
 --
--- Returns  {record, *marks}  record: of the newest, or empty. marks: "SLOT STATE HOW" each; HOW its last attempt ended, "-": it has none, or
---          runs; STATE "unread": what the ledger has of it can't be read
+-- Returns  {record, *marks}  record: of the newest, or empty. marks: "SLOT STATE HOW TOOK" each; HOW its last attempt ended, "-": it has none,
+--          or runs; of one that was skipped, the CODE of why. TOOK: ms from that attempt's begin to its end, "-": it has not ended, or nobody
+--          saw. STATE "unread": what the ledger has of it can't be read
 -- include: _lib/clock
 
 local ids, members = {}, {}
@@ -30,9 +31,12 @@ return each(2, function(i)
     local record = records[place] or ''
     local state, tries = string.match(record, '^(%l+) [^\255]*\255([^\255]*)\255')
     -- The last attempt: "N FENCE BEGAN ENDED HOW OWNER".
-    local how = tries and string.match(string.match(tries, '([^\254]*)$'), '^%d+ %d+ %d+ %d+ (%S+)')
+    local began, ended, how
+    if tries then began, ended, how = string.match(string.match(tries, '([^\254]*)$'), '^%d+ %d+ (%d+) (%d+) (%S+)') end
+    if state == 'skipped' then how = string.match(record, '^%l+ %d+ %d+ %d+ %d+ %d+ %d+ %d+ %d+ ([^ \255]+) ') end
+    local took = how ~= 'lost' and ended and ended ~= '0' and int(math.max(ended - began, 0)) or '-'
     if at == 1 then out[1] = record end
-    out[#out + 1] = slot .. ' ' .. (state or 'unread') .. ' ' .. (how or '-')
+    out[#out + 1] = slot .. ' ' .. (state or 'unread') .. ' ' .. (how or '-') .. ' ' .. took
   end
   return out
 end)

@@ -14,8 +14,9 @@ from lockbeat import At, Cron, Every
 from lockbeat.calendars import Closed
 from lockbeat.calendars.values import Calendar, CalendarEntry
 from lockbeat.jobs import Backfilled, Change, Job, Lateness, LedgerEntry, Slot, why
+from lockbeat.jobs.ledger import KNOWN, situation
 from lockbeat.jobs.past import RECORDED, State
-from lockbeat.jobs.why import KNOWN, UNTOLD, Facts, of_entry, of_instant, situation
+from lockbeat.jobs.why import UNTOLD, Facts, of_entry, of_instant
 from lockbeat.store import reasons
 from lockbeat.store.records import STATES, Attempt, Retried, TaskRecord
 from lockbeat.triggers import ByHand, Called

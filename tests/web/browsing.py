@@ -117,6 +117,8 @@ class Hand:
         self.page, self.how = page, how
         self.posted: set[str] = set()
         """The paths of what was sent."""
+        self.pressed = 0
+        """How often: links and buttons, less the one that leads past the menu."""
         page.on("request", lambda request: self.posted.add(_path(request.url)) if request.method == "POST" else None)
 
     async def go(self, url: str) -> None:
@@ -127,8 +129,10 @@ class Hand:
         """Go to what is the page's own, as keyboards do."""
         if self.how == "keyboard":
             await self.press(self.page.get_by_role("link", name="Skip to the page"))
+            self.pressed -= 1
 
     async def press(self, what: Locator, key: str = "Enter") -> None:
+        self.pressed += 1
         if self.how == "mouse":
             await what.click()
         else:

@@ -23,6 +23,7 @@ from lockbeat import Every
 from lockbeat.web import actions
 from tests import servers
 from tests.conftest import leaks, needs, wait_until
+from tests.hanging import hung
 from tests.servers import Server
 from tests.web.browsing import SPACE, Hand, Site, fill, launched, opened, served
 
@@ -97,12 +98,13 @@ async def test_each_page_is_sound_and_fits_and_axe_finds_no_serious_fault(filled
 
 
 hands = pytest.mark.parametrize("how", ["mouse", "keyboard"])
-OF_JOBS = {path for path in actions.PATHS if path.startswith(("/job/", "/backfill/"))} | {"/task/cancel"}
+INSTEAD = "/backfill/instead"
+OF_JOBS = {path for path in actions.PATHS if path.startswith(("/job/", "/backfill/"))} - {INSTEAD} | {"/task/cancel"}
 OF_DEAD = {"/task/retry", "/task/cancel", "/dead/redrive", "/dead/purge"}
 
 
 async def test_each_way_to_change_something_is_gone_by_hand() -> None:
-    assert {*actions.PATHS} == OF_JOBS | OF_DEAD
+    assert {*actions.PATHS} == OF_JOBS | OF_DEAD | {INSTEAD}
 
 
 @hands
@@ -455,16 +457,47 @@ async def test_another_site_can_neither_read_nor_change_nor_frame_it(site: Site,
     assert (await site.lb.jobs.get("report")).paused is None
 
 
+@hands
 async def test_who_was_never_here_finds_why_last_nights_report_did_not_run_and_runs_it_again(
-    filled: Site, browser: Browser
+    filled: Site, browser: Browser, how: str
 ) -> None:
     async with opened(browser) as page:
-        await page.goto(filled.at)
-        row = page.locator("section", has_text="Failed, lost or missed").locator("tbody tr", has_text="nightly").first
-        await row.locator("td a").first.click()
+        hand = Hand(page, how)
+        await hand.go(filled.at)
+        row = page.locator("section", has_text="Failed, lost or missed").locator("tbody tr", has_text="nightly")
+        await hand.press(row.nth(int(how == "keyboard")).locator("td a").first)
         await expect(page.locator(".told")).to_contain_text("failed")
         await expect(page.locator(".told")).to_contain_text("can't reach postgres://***@db/prod")
         before = (await filled.lb.tasks.counts("default")).ready
-        await page.get_by_role("button", name="Try this slot again").click()
+        await hand.begin()
+        await hand.press(page.get_by_role("button", name="Try this slot again"))
         await expect(page.locator(".said")).to_have_text("it is tried again")
+        assert hand.pressed == 2
         assert (await filled.lb.tasks.counts("default")).ready == before + 1
+
+
+@hands
+async def test_who_was_never_here_ends_the_run_that_hangs_and_runs_the_skipped_slot_by_two_presses(
+    site: Site, browser: Browser, server: Server, how: str
+) -> None:
+    """Overview names the job and the cause; one press leads to the slot, and one ends the run and runs the slot."""
+    with contextlib.closing(redis.Redis(port=server.port, protocol=2, socket_timeout=30)) as raw:
+        task, [skipped, *_] = await hung(site.lb, raw)
+    async with opened(browser) as page:
+        hand = Hand(page, how)
+        await hand.go(site.at)
+        row = page.locator(".alarm tbody tr", has_text="report")
+        await expect(row).to_contain_text("7 h")
+        await hand.press(row.locator("td[data-label='Skipped for it'] a"))
+        await expect(page.locator(".told")).to_contain_text("has not ended: running for 7 h")
+        await expect(page.locator(".told")).to_contain_text("It hangs: end it first.")
+        await hand.begin()
+        await hand.press(page.get_by_role("button", name="End the run of"))
+        await expect(page.locator(".said")).to_have_text("the run is told to stop, and this runs when it has")
+        assert hand.pressed == 2
+        assert hand.posted == {INSTEAD}
+    assert (await site.lb.tasks.get(task.id)).state == "cancelled"
+    backfill = await site.lb.jobs.get_backfill("report")
+    assert backfill is not None
+    assert (round(backfill.start.timestamp() * 1000), backfill.total) == (skipped.slot_ms, 1)
+    await site.lb.tasks.release(task)

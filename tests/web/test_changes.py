@@ -65,6 +65,13 @@ async def a_waiting_task(lb: Lockbeat) -> dict[str, str]:
     return {"id": (await lb.tasks.spawn("mail")).task_id}
 
 
+async def a_run_and_slots_behind_it(lb: Lockbeat) -> dict[str, str]:
+    form = await a_past(lb)
+    spawned = await lb.jobs.trigger("report", by="bob")
+    await lb.tasks.claim("default", "w", 1)
+    return form | {"id": spawned.task_id}
+
+
 @dataclass(frozen=True)
 class Case:
     given: Callable[[Lockbeat], Awaitable[dict[str, str]]]
@@ -86,6 +93,10 @@ async def _backfilled(lb: Lockbeat, state: str) -> bool:
     return found is not None and found.state == state
 
 
+async def _instead(lb: Lockbeat, form: dict[str, str]) -> bool:
+    return await _is(lb, form, "cancelled") and await _backfilled(lb, "running")
+
+
 async def _dead(lb: Lockbeat) -> int:
     return (await lb.tasks.counts("default")).dead
 
@@ -96,6 +107,7 @@ CASES: dict[str, Case] = {
     "/job/trigger": Case(a_job, lambda lb, form: _last(lb, "trigger")),
     "/job/skip": Case(a_job, lambda lb, form: _last(lb, "skip_next")),
     "/backfill/start": Case(a_past, lambda lb, form: _backfilled(lb, "running")),
+    "/backfill/instead": Case(a_run_and_slots_behind_it, lambda lb, form: _instead(lb, form)),
     "/backfill/pause": Case(a_backfill, lambda lb, form: _backfilled(lb, "paused")),
     "/backfill/resume": Case(a_paused_backfill, lambda lb, form: _backfilled(lb, "running")),
     "/backfill/cancel": Case(a_backfill, lambda lb, form: _backfilled(lb, "cancelled")),
@@ -195,6 +207,25 @@ async def test_allow_is_asked_for_user_action_and_target_and_may_take_its_time(l
     assert (await page.post("/job/pause", form | token)).status_code == 303
     assert ("alice", "pause", "report") in asked
     assert ("alice", "trigger", "report") in asked
+
+
+@only("memory")
+@pytest.mark.parametrize("refused", ["cancel", "backfill"])
+async def test_what_does_two_things_is_done_by_one_who_may_do_both(
+    lb: Lockbeat, backend: Backend, ask: Callable[..., Ask], refused: str
+) -> None:
+    form = await a_run_and_slots_behind_it(lb)
+    asked = list[tuple[str, str]]()
+
+    def allow(user: str, action: str, target: str) -> bool:
+        asked.append((action, target))
+        return action != refused
+
+    before, page = dump(backend), ask(allow=allow)
+    token = {"token": await _token(ask(), form)}
+    found = await page.post("/backfill/instead", form | token)
+    assert (found.status_code, dump(backend)) == (403, before)
+    assert asked[-1] == (refused, form["id" if refused == "cancel" else "name"])
 
 
 @only("memory")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from typing import Annotated, Any, get_args
 
 import typer
@@ -133,6 +134,7 @@ async def why(lb: Lockbeat, job: JobName, slot: SlotTime = None) -> Answer:
         job_of = state.job if state else None
         nobody = await nobody_runs(lb.store, [job_of]) if job_of and told.situation == "waiting" else ""
         lines += [f"  {line}" for line in (nobody, *attempt_lines(told.entry.attempts_made)) if line]
+        lines += _behind(told)
         lines += _runs(job_of) if job_of else []
         if slot is None and state and state.paused:  # the newest slot is from before
             lines.append(f"  {job} is {pause(state.paused, clock)}")
@@ -141,6 +143,11 @@ async def why(lb: Lockbeat, job: JobName, slot: SlotTime = None) -> Answer:
             wrote = await _wrote(lb, told.entry.task_id)
             lines += [f"  | {line}" for line in wrote.get("output", "").splitlines()[-WROTE:]]
     return Answer({**_document(told), **wrote}, lines, code=int(told.entry is None))
+
+
+def _behind(told: Explanation) -> list[str]:
+    """How to end the run for which a slot was skipped, or behind which it waits."""
+    return [f"  end that: lockbeat cancel {shlex.quote(told.behind.entry.task_id)}"] if told.behind else []
 
 
 async def _wrote(lb: Lockbeat, task_id: str) -> dict[str, Any]:
@@ -165,5 +172,13 @@ def _document(told: Explanation) -> dict[str, Any]:
     """An explanation as JSON has it: the entry's fields, and what more there is to say."""
     blank: dict[str, Any] = {**dict.fromkeys(ENTRY.split()), "job": told.job, "slot": told.slot and iso(told.slot)}
     known = blank if told.entry is None else fields(told.entry, ENTRY)
-    more = {"before": told.before and iso(told.before), "after": told.after and iso(told.after)}
+    more: dict[str, Any] = {"before": told.before and iso(told.before), "after": told.after and iso(told.after)}
+    run = told.unfinished
+    more["unfinished"] = run and {
+        "id": run.entry.task_id,
+        "situation": run.situation,
+        "seconds": run.seconds,
+        "usual": run.usual,
+        "hangs": run.hangs,
+    }
     return {**known, "code": told.code, "situation": told.situation, "text": told.text, "log_url": told.log_url, **more}

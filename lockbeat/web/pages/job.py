@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
-from lockbeat.jobs import Job, LedgerEntry, Upcoming
+from lockbeat.jobs import Explanation, Job, JobState, LedgerEntry, Upcoming
+from lockbeat.jobs.at_work import unfinished
+from lockbeat.jobs.unfinished import Unfinished
 from lockbeat.jobs.why import TOLERANCE
 from lockbeat.monitor import Mark, nobody_runs, triggered
 from lockbeat.store import reasons
@@ -55,6 +57,7 @@ async def job(look: Look) -> Page:
         triggered(lb.store, lb.jobs.shard_of(name), name, RUNS),
         nobody_runs(lb.store, [] if called else [state.job]),
     )
+    at_it = await _at_it(look, state, told, now)
     due = state.due_at
     return Page(
         "job.html",
@@ -78,6 +81,8 @@ async def job(look: Look) -> Page:
             "called": called,
             "nobody": nobody,
             "again": None if isinstance(state.job.trigger, ByHand) else again(told.entry),
+            "at_it": at_it,
+            "may_end": bool(told.behind and await look.may("cancel", target=told.behind.entry.task_id)),
             "options": options(state.job),
             "fired_by": fired_by,
         },
@@ -88,6 +93,14 @@ JOB_ACTIONS = (
     *("pause", "resume", "trigger", "skip_next", "backfill"),
     *("pause_backfill", "resume_backfill", "cancel_backfill", "retry", "cancel"),
 )
+
+
+async def _at_it(look: Look, state: JobState, told: Explanation, now: float) -> Unfinished | None:
+    """The job's run that has not ended; None: there is none, or its overlap is `allow`."""
+    if state.open is None or (told.unfinished and told.unfinished.entry.task_id == state.open):
+        return told.unfinished if state.open else None
+    name = state.job.name
+    return next(iter(await unfinished(look.lb.store, look.lb.jobs.shard_of(name), [state.open], round(now * 1000))), None)
 
 
 def again(entry: LedgerEntry | None) -> tuple[str, str] | None:

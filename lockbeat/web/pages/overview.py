@@ -4,22 +4,39 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from lockbeat.jobs import LedgerEntry
+from lockbeat.jobs import Change, LedgerEntry
 from lockbeat.jobs.past import State
 from lockbeat.jobs.why import TOLERANCE, state_of
-from lockbeat.monitor import SILENT, TaskStats, instances, overdue, stats_of
-from lockbeat.store import Store
+from lockbeat.monitor import (
+    SILENT,
+    Paused,
+    TaskStats,
+    by_itself,
+    hanging,
+    instances,
+    lacking,
+    overdue,
+    paused,
+    stats_of,
+    unserved,
+)
+from lockbeat.store import Store, reasons
 from lockbeat.tasks.look import asked
 from lockbeat.values.durations import instant
 from lockbeat.web.look import Look, Page
 from lockbeat.web.rates import Seen
 from lockbeat.web.render import kind
 
-ODD: tuple[State, ...] = ("failed", "lost", "missed")
+ODD: tuple[State, ...] = ("failed", "lost", "missed", "skipped")
 SHOWN = 12
+ODD_LOOKED = 600
+"""Entries of the last day that did not end well that are looked at."""
+ON_PURPOSE = (reasons.EXCLUDED,)
+"""Why slots are skipped of which nothing needs to be told."""
 LOOKED = 1000
 """Entries of the last hour that the strip is made from."""
 QUEUES = 100
@@ -32,14 +49,18 @@ async def overview(look: Look) -> Page:
     lb = look.lb
     now = await look.now()
     since = instant(round(now * 1000)) - HOUR
-    late, odd, hour, living, counted, jobs = await asyncio.gather(
-        overdue(lb.store, TOLERANCE),
-        lb.jobs.history(since - 23 * HOUR, states=ODD, limit=SHOWN + 1, looks=6),
+    (late, hangs, pauses), odd, hour, living, counted, jobs = await asyncio.gather(
+        asyncio.gather(overdue(lb.store, TOLERANCE), hanging(lb.store, round(now * 1000)), paused(lb.store)),
+        lb.jobs.history(since - 23 * HOUR, states=ODD, limit=ODD_LOOKED, looks=ODD_LOOKED // 100),
         lb.jobs.history(since, limit=LOOKED, looks=LOOKED // 100),
         instances(lb.store),
         counts(lb.store),
         many(lb.store, "job:order"),
     )
+    lacks, stopped = await asyncio.gather(lacking(lb.store, living), _paused(look, pauses))
+    failed, skipped = [entry for entry in odd.entries if entry.state != "skipped"], skips(odd.entries)
+    waits = unserved(((name, ready) for name, ready, *_ in counted.queues), living, now)
+    itself, others = [one for one in stopped if by_itself(one[1])], [one for one in stopped if not by_itself(one[1])]
     silent = [one for one in living if now - one.seen_at > SILENT]
     stuck = [one for one in living if one.stuck_s is not None]
     return Page(
@@ -48,8 +69,21 @@ async def overview(look: Look) -> Page:
             "now": now,
             "late": late[:SHOWN],
             "late_more": len(late) - SHOWN,
-            "odd": odd.entries[:SHOWN],
-            "odd_more": len(odd.entries) > SHOWN or odd.more is not None,
+            "hangs": hangs.runs[:SHOWN],
+            "hangs_more": len(hangs.runs) - SHOWN,
+            "hangs_complete": hangs.complete,
+            "lacks": lacks.functions[:SHOWN],
+            "lacks_more": len(lacks.functions) - SHOWN,
+            "lacks_complete": lacks.complete,
+            "waits": waits[:SHOWN],
+            "paused_itself": itself,
+            "paused": others,
+            "paused_more": pauses.many - len(pauses.changes[:SHOWN]),
+            "odd": failed[:SHOWN],
+            "odd_more": len(failed) > SHOWN,
+            "odd_reaches": odd.entries[-1].at if odd.more and odd.entries else None,
+            "skipped": skipped[:SHOWN],
+            "skipped_more": len(skipped) - SHOWN,
             "silent": silent,
             "stuck": stuck,
             "schedulers": sum(one.schedules for one in living if one not in silent),
@@ -61,9 +95,37 @@ async def overview(look: Look) -> Page:
             "minutes": minutes(hour.entries, now),
             "hour": Counter(state_of(entry) for entry in hour.entries),
             "reaches": hour.entries[-1].at if hour.more and hour.entries else None,
-            "problems": bool(late or silent or stuck or counted.dead) or not any(one.schedules for one in living),
+            "problems": bool(late or silent or stuck or counted.dead or hangs.runs or lacks.functions or waits or itself)
+            or not any(one.schedules for one in living),
         },
     )
+
+
+async def _paused(look: Look, pauses: Paused) -> list[tuple[str, Change]]:
+    """Those of the first paused jobs that are so still: one that has retired keeps its pause."""
+    changes = pauses.changes[:SHOWN]
+    states = await look.lb.jobs.get_many([name for name, _ in changes]) if changes else {}
+    return [(name, change) for name, change in changes if name in states and states[name].state == "paused"]
+
+
+class Skips(NamedTuple):
+    """The slots of a job that were skipped for one reason, as far as they were looked at."""
+
+    newest: LedgerEntry
+    slots: int
+    many: bool
+    """There were more than could be counted."""
+
+
+def skips(entries: Iterable[LedgerEntry]) -> list[Skips]:
+    """By job and reason, the newest first: a job that skips often is one line, and hides no other."""
+    found = dict[tuple[str, str | None], Skips]()
+    for entry in entries:
+        if entry.state == "skipped" and entry.code not in ON_PURPOSE:
+            before = found.get((entry.job, entry.code), Skips(entry, 0, False))
+            count = entry.count or 1
+            found[entry.job, entry.code] = before._replace(slots=before.slots + max(count, 1), many=before.many or count < 0)
+    return [*found.values()]
 
 
 def minutes(entries: tuple[LedgerEntry, ...], now: float) -> list[tuple[int, str, str]]:

@@ -1,0 +1,43 @@
+"""Which runs of jobs have not ended, as the store has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from lockbeat.errors import Unreadable
+from lockbeat.jobs.ledger import LedgerEntry, entry_of
+from lockbeat.jobs.marks import Mark
+from lockbeat.jobs.unfinished import Unfinished
+from lockbeat.store import Store
+
+MOST = 64
+"""Runs of a shard of which it is looked up how long is usual."""
+MARKS = 60
+"""Slots of a job by which that is known, the newest."""
+
+
+async def unfinished(store: Store, shard: int, ids: Sequence[str], now_ms: int, least: float = 0.0) -> list[Unfinished]:
+    """Those of these tasks of jobs that have not ended, the one that runs longest first, up to MOST (`job/strips`).
+
+    ids: up to a thousand, which are read in one command. least: seconds that they have run at least; 0: also those that do not.
+    """
+    records = await store.wire(shard).command("HMGET", store.keys.key(shard, "task"), *ids) if ids else []
+    found = list[LedgerEntry]()
+    for task_id, record in zip(ids, records, strict=True):
+        entry = entry_of(task_id, record) if record else None
+        if entry is not None and (not least or (entry.started_ms is not None and now_ms - entry.started_ms >= least * 1000)):
+            found.append(entry)
+    found = sorted(found, key=lambda entry: entry.started_ms or now_ms)[:MOST]
+    latest = await _marks(store, shard, [entry.job for entry in found])
+    several = [Unfinished.of(entry, now_ms, latest.get(entry.job, ())) for entry in found]
+    return [one for one in several if one is not None]
+
+
+async def _marks(store: Store, shard: int, names: Iterable[str]) -> dict[str, tuple[Mark, ...]]:
+    jobs = [*dict.fromkeys(names)]
+    replies = await store.call_many([store.row["job/strips"](job=name, limit=MARKS) for name in jobs], shard) if jobs else []
+    return {
+        name: tuple(map(Mark.of, reply.marks))
+        for name, reply in zip(jobs, replies, strict=True)
+        if not isinstance(reply, Unreadable)
+    }

@@ -1,0 +1,120 @@
+"""What is wrong now, as far as a page looks: runs that hang, functions nobody has, queues nobody serves, paused jobs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from lockbeat.jobs.at_work import unfinished
+from lockbeat.jobs.control import Change
+from lockbeat.jobs.unfinished import LEAST, Unfinished
+from lockbeat.monitor._instances import MOST_FUNCTIONS, SILENT, Instance
+from lockbeat.store import Store
+from lockbeat.store.keys import job_of_task
+
+LEASED = 500
+"""Leases of a shard that are looked at, of jobs' locks and of tasks each: those of the runs that are under way."""
+FUNCTIONS = 1000
+"""Jobs of a shard, by name, of which it is looked whether somebody has their functions."""
+PAUSED = 200
+"""Paused jobs of a shard; of more it is only said how many they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hanging:
+    """Runs of jobs that hang."""
+
+    runs: tuple[Unfinished, ...]
+    """The one that runs longest first."""
+    complete: bool
+    """False: there are more runs than were looked at."""
+
+
+async def hanging(store: Store, now_ms: int) -> Hanging:
+    """Runs that hang, see `Unfinished.hangs`; of the first LEASED runs of a shard, those that have run for longest."""
+
+    async def of_shard(shard: int) -> tuple[list[Unfinished], bool]:
+        # Those of overlap `allow` have a lease as tasks that were spawned.
+        jobs, others = await asyncio.gather(
+            *(store.call("task/list", shard, place=place, queue="", after="", limit=LEASED) for place in ("jobs", "running"))
+        )
+        ids = [task_id.decode(errors="replace") for task_id in (*jobs.ids, *others.ids)]
+        found = await unfinished(store, shard, [task_id for task_id in ids if job_of_task(task_id)], now_ms, LEAST)
+        return [run for run in found if run.hangs], not (jobs.cursor or others.cursor)
+
+    shards = await store.on_every_shard(of_shard)
+    runs = sorted((run for found, _ in shards for run in found), key=lambda run: -(run.seconds or 0))
+    return Hanging(tuple(runs), all(complete for _, complete in shards))
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """Functions of jobs that no living instance has."""
+
+    functions: tuple[tuple[str, str], ...]
+    """Each with a job that runs it, by name."""
+    complete: bool
+    """False: there are more jobs than were looked at."""
+
+
+async def lacking(store: Store, living: Sequence[Instance]) -> Lacking:
+    """Functions that nobody has, of the first FUNCTIONS jobs of each shard (`job/functions`). None where no instance works."""
+    workers = [instance for instance in living if instance.queues]
+    if not workers or any(len(instance.tasks) >= MOST_FUNCTIONS for instance in workers):
+        return Lacking((), True)
+    known = {name for instance in workers for name in instance.tasks}
+    found, complete = dict[str, str](), True
+    for after, words in await store.on_every_shard(lambda shard: store.call("job/functions", shard, after="", limit=FUNCTIONS)):
+        complete = complete and not after
+        for at in range(0, len(words), 2):
+            if (name := words[at].decode(errors="replace")) not in known:
+                found.setdefault(name, words[at + 1].decode(errors="replace"))
+    return Lacking(tuple(sorted(found.items())), complete)
+
+
+def unserved(ready: Iterable[tuple[str, int]], living: Sequence[Instance], now: float) -> list[tuple[str, int]]:
+    """The queues that hold ready tasks and that no living instance serves, of (name, ready); none where no instance works."""
+    served = {queue for instance in living if now - instance.seen_at <= SILENT for queue in instance.queues}
+    return [(name, count) for name, count in ready if count and name not in served]
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """Jobs that are paused."""
+
+    many: int
+    changes: tuple[tuple[str, Change], ...]
+    """Of each the change by which it is; those that were paused by themselves first, and then the latest first."""
+    complete: bool
+    """False: there are too many to look at."""
+
+
+async def paused(store: Store) -> Paused:
+    """Paused jobs, read at once where a shard has no more than PAUSED; else only counted."""
+
+    async def of_shard(shard: int) -> tuple[int, list[tuple[str, Change]]]:
+        wire, key = store.wire(shard), store.keys.key(shard, "job:paused")
+        many = int(await wire.command("HLEN", key))
+        if not 0 < many <= PAUSED:
+            return many, []
+        said = await wire.command("HGETALL", key)
+        pairs = said.items() if isinstance(said, dict) else zip(said[::2], said[1::2], strict=True)
+        found = [(name.decode(errors="replace"), _change(line)) for name, line in pairs]
+        return many, [(name, change) for name, change in found if change is not None]
+
+    shards = await store.on_every_shard(of_shard)
+    changes = sorted((one for _, some in shards for one in some), key=lambda one: (not by_itself(one[1]), -(one[1].at or 0)))
+    return Paused(sum(many for many, _ in shards), tuple(changes), all(many <= PAUSED for many, _ in shards))
+
+
+def by_itself(change: Change) -> bool:
+    """Whether a job was paused by its failures."""
+    return change.by == "pause_after"
+
+
+def _change(line: bytes) -> Change | None:
+    try:
+        return Change.of(line.decode("latin-1"))
+    except ValueError:
+        return None
