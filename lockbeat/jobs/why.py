@@ -144,8 +144,9 @@ def _unfinished(entry: LedgerEntry, run: Unfinished, clock: Clock) -> str:
     if run.entry.task_id == entry.task_id:
         usually = f"; {run.usually}" if run.usually else ""
         return f"It has run for {span(run.seconds or 0)}{usually}.{' It hangs.' if run.hangs else ''}"
-    which = task_named(entry.job, run.entry.task_id, clock)
-    return f"{which[:1].upper() + which[1:]} has not ended: {run.text}.{' It hangs: end it first.' if run.hangs else ''}"
+    # The reason before it has named the one for which it was skipped.
+    which = "that" if entry.code == reasons.OVERLAP else task_named(entry.job, run.entry.task_id, clock)
+    return f"{which[:1].upper() + which[1:]} has not ended yet: {run.text}.{' It hangs: end it first.' if run.hangs else ''}"
 
 
 def task_named(job: str, task_id: str, clock: Clock = iso) -> str:

@@ -489,7 +489,7 @@ async def test_who_was_never_here_ends_the_run_that_hangs_and_runs_the_skipped_s
         row = page.locator(".alarm tbody tr", has_text="report")
         await expect(row).to_contain_text("7 h")
         await hand.press(row.locator("td[data-label='Skipped for it'] a"))
-        await expect(page.locator(".told")).to_contain_text("has not ended: running for 7 h")
+        await expect(page.locator(".told")).to_contain_text("has not ended yet: running for 7 h")
         await expect(page.locator(".told")).to_contain_text("It hangs: end it first.")
         await hand.begin()
         await hand.press(page.get_by_role("button", name="End the run of"))

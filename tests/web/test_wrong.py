@@ -67,7 +67,7 @@ async def test_a_skipped_slot_names_the_run_that_hangs_and_one_press_ends_that_a
     task, [skipped, *_] = await hung(lb, raw)
     page, path = ask(), f"/job?name=report&slot={skipped.slot_ms}"
     text = await page.page(path)
-    assert re.search(r"has not ended: running for 7 h[^;]*; it usually takes \d+ ms\. It hangs: end it first\.", words(text))
+    assert re.search(r"has not ended yet: running for 7 h[^;]*; it usually takes \d+ ms\. It hangs: end it first\.", words(text))
     assert f"/job?name=report&slot={task.id.rpartition('@')[2]}" in links(
         text.partition('id="why"')[2].partition("</section>")[0]
     )
@@ -83,7 +83,7 @@ async def test_a_skipped_slot_names_the_run_that_hangs_and_one_press_ends_that_a
     assert backfill is not None
     assert (backfill.total, backfill.by, backfill.state) == (1, "alice", "running")
     text = words(await page.page(path))
-    assert "has not ended: it was cancelled, and its function has yet to stop" in text
+    assert "has not ended yet: it was cancelled, and its function has yet to stop" in text
     assert "It waits until the run of" in text, "the backfill does"
 
 
