@@ -121,7 +121,7 @@ async def instead(look: Look, form: Form) -> Done:
         raise InvalidArgument("id", f"{task_id[:200]!r} is no run of {name!r}")
     await look.lb.tasks.get(task_id)
     await backfill(look, form)
-    ended = await look.lb.tasks.cancel(task_id)
+    ended = await look.lb.tasks.cancel(task_id, by=look.asked.user)
     start = when("start", dict(form))
     where = look.asked.url("job", name=name, slot=None if start is None else round(start.timestamp() * 1000))
     return Done("the run is told to stop, and this runs when it has" if ended else "the run had ended, and this runs next", where)
