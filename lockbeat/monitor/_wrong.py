@@ -12,6 +12,7 @@ from lockbeat.jobs.unfinished import LEAST, Unfinished
 from lockbeat.monitor._instances import MOST_FUNCTIONS, SILENT, Instance
 from lockbeat.store import Store
 from lockbeat.store.keys import job_of_task
+from lockbeat.tasks.look import asked
 
 LEASED = 500
 """Leases of a shard that are looked at, of jobs' locks and of tasks each: those of the runs that are under way."""
@@ -37,7 +38,10 @@ async def hanging(store: Store, now_ms: int) -> Hanging:
     async def of_shard(shard: int) -> tuple[list[Unfinished], bool]:
         # Those of overlap `allow` have a lease as tasks that were spawned.
         jobs, others = await asyncio.gather(
-            *(store.call("task/list", shard, place=place, queue="", after="", limit=LEASED) for place in ("jobs", "running"))
+            *(
+                store.call("task/list", shard, place=place, queue="", after="", limit=LEASED, **asked(place))
+                for place in ("jobs", "running")
+            )
         )
         ids = [task_id.decode(errors="replace") for task_id in (*jobs.ids, *others.ids)]
         found = await unfinished(store, shard, [task_id for task_id in ids if job_of_task(task_id)], now_ms, LEAST)
