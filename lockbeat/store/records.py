@@ -318,7 +318,7 @@ class BackfillLine(NamedTuple):
 
 
 class JobCounts(NamedTuple):
-    """How often what became of a job's slots, since it was declared; the ledger forgets, these don't."""
+    """How often what became of a job's slots, since it was declared. They only grow, also where one is tried again."""
 
     fired: int = 0
     done: int = 0

@@ -28,7 +28,7 @@ local function counted(job, what, by, begins, code)
   local text = read(q.counts, job) or begins and counts_begin(job)
   if not text then return end
   local from, number, to = string.match(text, STANDS[what])
-  if number then write(q.counts, job, string.sub(text, 1, from - 1) .. int(math.max(number + (by or 1), 0)) .. string.sub(text, to)) end
+  if number then write(q.counts, job, string.sub(text, 1, from - 1) .. int(number + (by or 1)) .. string.sub(text, to)) end
 end
 
 -- Whether a job was fired as often as it is to be. `limit` 0: it has no end.

@@ -30,17 +30,14 @@ local function slot_write(id, job, slot, record)
   task_write(id, record)
 end
 
--- What a dead task counts as: as its last attempt ended.
-local function task_dead_by(record)
-  local _, _, how = last_tried(record)
-  return how == 'lost' and 'lost' or 'failed'
-end
-
 -- A task has ended; "stopping": its body has yet to stop. That of a slot stays as long as the ledger has it, a spawned one until its
 -- retention is over; dead ones can be retried for a week.
 local function task_end(id, record, state, code, detail)
   local word = state == 'stopping' and 'cancelled' or state
-  if state == 'dead' then word = task_dead_by(record) end
+  if state == 'dead' then
+    local _, _, how = last_tried(record)
+    word = how == 'lost' and 'lost' or 'failed'
+  end
   record.state, record.ended = state, now
   record_says(record, code, detail)
   tally(q.stats, word)
@@ -88,20 +85,12 @@ local function task_over(id, record)
   return record.ended + (record.state == 'dead' and DEAD_MS or policies(id, record).retention_ms) <= now
 end
 
--- A task that is dead or was cancelled waits again. `by`: who wants that.
+-- A task that is dead or was cancelled waits again. `by`: who wants that. How it ended before stays counted: counts only grow.
 local function task_reopen(id, record, due, by)
-  local was = record.state
-  if was == 'dead' then
-    leave(q.dead, dead_member(id, record))
-    was = task_dead_by(record)
-  end
+  if record.state == 'dead' then leave(q.dead, dead_member(id, record)) end
   leave(q.ended, id)
   record.ended = 0
   record_again(record, by)
-  local job = job_of(id)
-  if job then
-    counted(job, was, -1)
-  end
   local guard = guard_of(id)
   if guard and policies(id, record).overlap ~= 'allow' and not read(q.open, guard) then write(q.open, guard, id) end
   tally(q.stats, 'redriven')

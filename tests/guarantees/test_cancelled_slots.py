@@ -71,7 +71,7 @@ async def test_a_cancelled_slot_is_done_under_its_own_time_once_it_is_retried(lb
     assert await lb.tasks.complete(again)
     assert await states(lb, "report") == ["done"]
     counts = (await lb.jobs.get("report")).counts
-    assert (counts.fired, counts.done, counts.cancelled) == (1, 1, 0)
+    assert (counts.fired, counts.done, counts.cancelled) == (1, 1, 1), "counts only grow: monitors take less for a beginning anew"
     assert (await lb.jobs.get("report")).open is None
     assert not await lb.tasks.retry(task.id, cancelled=True), "it is done"
 

@@ -60,6 +60,8 @@ async def test_a_slot_that_fails_again_is_dead_again_and_redrive_takes_it_along(
     for outcome in ("requeued", "dead_lettered"):
         assert (await lb.tasks.fail(await claim_one(lb), "again", retry_at=0)).outcome == outcome
     assert await states(lb, "report") == ["failed"]
+    counts = (await lb.jobs.get("report")).counts
+    assert (counts.fired, counts.failed) == (1, 2), "counts only grow: monitors take less for a beginning anew"
     assert await lb.tasks.redrive() == 1
     again = await claim_one(lb)
     assert (again.id, again.attempt) == (task.id, 1), "with all its attempts anew"
