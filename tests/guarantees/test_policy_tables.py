@@ -46,7 +46,6 @@ def became(text: str, last: int) -> list[str]:
     return [line for line in lines if first_of(line) <= last]
 
 
-@pytest.mark.long
 @only("valkey")
 async def test_the_same_in_real_seconds(connect: Connect, namespace: str) -> None:
     """All beside each other, each in a namespace, with an instance and a worker. What is compared lies five units apart."""
