@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import traceback
 from typing import Any
 
+from lockbeat.values.tracebacks import MOST, both_ends, traceback_of
 from lockbeat.values.visible import visible
 
 log = logging.getLogger("lockbeat")
@@ -22,10 +22,9 @@ class _Safe(logging.Filter):
         if isinstance(record.args, tuple):
             record.args = tuple(map(_shown, record.args))
         if record.exc_info and not record.exc_text:
-            text = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
-            record.exc_text = visible(text, keep="\n\t")
+            record.exc_text = visible(traceback_of(*record.exc_info), keep="\n\t")
         if stacks := getattr(record, "stacks", None):
-            record.stack_info = visible(stacks, keep="\n\t")
+            record.stack_info = visible(both_ends(stacks), keep="\n\t")
         return True
 
 
@@ -37,6 +36,8 @@ def _shown(arg: Any) -> Any:
         text = str(arg)
     except Exception:  # noqa: BLE001 - an exception's own __str__
         return f"<{type(arg).__name__}, which can't be shown>"
+    if len(text) > MOST:
+        return visible(both_ends(text))
     return arg if text.isprintable() else visible(text)
 
 

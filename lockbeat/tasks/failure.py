@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import traceback
-from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 from lockbeat.values.payloads import dump
+from lockbeat.values.tracebacks import traceback_of
 
 MOST_ERROR = 4000
 """Characters of an error's text that are kept."""
@@ -35,7 +34,7 @@ class Failure:
         if isinstance(error, Failure):
             return error
         if isinstance(error, BaseException):
-            trace = "".join(traceback.format_exception(type(error), error, own_trace(error))).rstrip()
+            trace = traceback_of(type(error), error, own_trace(error)).rstrip()
             message = "\n".join([_words(error), *_notes(error)])
             return cls(type(error).__qualname__, _clip(message, MOST_ERROR), _clip(trace, MOST_ERROR // 4))
         if not isinstance(error, str):
@@ -73,31 +72,37 @@ def _words(error: BaseException) -> str:
         return "its message can't be read"
     if not isinstance(error, BaseExceptionGroup):
         return words
-    leaves = list(_leaves(error))
+    leaves = _leaves(error)
     inside = [": ".join(filter(None, [type(leaf).__qualname__, _first_line(_words(leaf))])) for leaf in leaves[:MOST_LEAVES]]
     left = len(leaves) - len(inside)
     return f"{_first_line(words)}: {'; '.join(inside)}{f'; and {left} more' if left else ''}"
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """In the order of the traceback. Groups may lie deeper in each other than Python calls."""
+    leaves, left = [], [*reversed(group.exceptions)]
+    while left:
+        error = left.pop()
         if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
+            left.extend(reversed(error.exceptions))
         else:
-            yield error
+            leaves.append(error)
+    return leaves
 
 
 def _notes(error: BaseException) -> list[str]:
-    notes = getattr(error, "__notes__", ())
+    notes = error.__dict__.get("__notes__", ())
     return [note for note in notes if isinstance(note, str)] if isinstance(notes, list | tuple) else []
 
 
 def _first_line(text: str) -> str:
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return next((line.strip() for line in text[:MOST_ERROR].splitlines() if line.strip()), "")
 
 
 def _clip(text: str, head: int) -> str:
     """At most MOST_ERROR characters: so many from the beginning, the rest from the end."""
+    if len(text) > 2 * MOST_ERROR:
+        text = text[:MOST_ERROR] + text[-MOST_ERROR:]  # what is left out below need not be read
     text = text.encode(errors="backslashreplace").decode()  # a file name may hold what UTF-8 can't carry
     if len(text) <= MOST_ERROR:
         return text

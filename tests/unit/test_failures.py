@@ -6,6 +6,7 @@ import pytest
 
 from lockbeat.tasks import Failure
 from lockbeat.tasks.failure import MOST_ERROR
+from lockbeat.values.tracebacks import MOST, traceback_of
 
 
 class DatabaseError(Exception):
@@ -18,6 +19,13 @@ class DatabaseError(Exception):
 class Silent(Exception):
     def __str__(self) -> str:
         raise RuntimeError
+
+
+class Odd(Exception):
+    def __getattribute__(self, name: str) -> object:
+        if name == "__cause__":
+            raise RecursionError
+        return super().__getattribute__(name)
 
 
 def noted(error: Exception, *notes: str) -> Exception:
@@ -87,3 +95,26 @@ def test_of_a_long_error_the_first_line_and_both_ends_of_the_traceback_are_kept(
     assert "the cause" in failure.traceback
     assert failure.traceback.endswith("last")
     assert failure.text.startswith("ValueError: first\nTraceback")
+
+
+def test_groups_within_groups_are_a_failure_however_deep_they_lie() -> None:
+    error: Exception = ValueError("at the bottom")
+    for _ in range(3000):  # deeper than Python calls
+        error = ExceptionGroup("in", [error])
+    assert Failure.of(error).summary == "ExceptionGroup: in (1 sub-exception): ValueError: at the bottom"
+
+
+def test_an_error_whose_traceback_can_not_be_written_is_one_all_the_same() -> None:
+    failure = Failure.of(Odd("odd"))
+    assert failure.summary == "Odd: odd"
+    assert failure.traceback is not None
+    assert failure.traceback.endswith("whose traceback can't be written")
+
+
+def test_words_of_many_megabytes_are_cut_to_both_ends() -> None:
+    error = ValueError("INSERT\n" + "x" * 10_000_000 + " failed")
+    text = traceback_of(ValueError, error, None)
+    assert len(text) <= MOST
+    assert (text.startswith("ValueError: INSERT\n"), text.endswith(" failed")) == (True, True)
+    failure = Failure.of(error)
+    assert (failure.summary, len(failure.message)) == ("ValueError: INSERT", MOST_ERROR)

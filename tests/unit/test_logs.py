@@ -16,6 +16,7 @@ import pytest
 from lockbeat import Beat, Lockbeat
 from lockbeat.errors import InvalidArgument
 from lockbeat.logs import MOST, JsonFormatter, RunFilter, TextFormatter, running
+from lockbeat.process.logs import log
 from lockbeat.values.links import check_link, link
 from tests.beats import fired
 from tests.conftest import only, wait_until
@@ -150,6 +151,19 @@ def test_within_a_run_each_record_says_which(written: Callable[[logging.Formatte
         "of another [mine attempt None fence None]",
         "without",
     ]
+
+
+@pytest.mark.parametrize("words", ["INSERT\n", "\x1b[31m"], ids=["lines", "escapes"])
+def test_an_error_of_any_length_is_some_kilobytes_of_log(caplog: Any, words: str) -> None:
+    """A line was made safe character by character: 50 MB of SQL held the event loop for a minute, and all leases were lost."""
+    try:
+        raise ValueError(words * 30_000 + "failed")
+    except ValueError as error:
+        log.warning("it failed: %s", error, exc_info=error)
+    [record] = caplog.records
+    assert record.exc_text.startswith("Traceback")
+    assert record.exc_text.endswith("failed")
+    assert max(len(record.exc_text), len(record.getMessage())) < 3 * MOST
 
 
 @only("memory")
