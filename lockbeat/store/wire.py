@@ -21,7 +21,7 @@ import hiredis
 from redis.exceptions import RedisError
 
 from lockbeat.connection import Primary
-from lockbeat.connection.outage import Outage, Pace
+from lockbeat.connection.outage import STEADY, Outage, Pace
 from lockbeat.counting import Traffic, Trouble
 from lockbeat.errors import LockbeatError, ScriptError, StoreError, StoreUnavailable, Unreadable
 from lockbeat.process import forks
@@ -78,6 +78,7 @@ class Wire:
         self._scheduled = False
         self._watch: asyncio.TimerHandle | None = None
         self._closed = False
+        self._lacked_at = -math.inf  # when the server last had lost a script
 
     @property
     def longest_pause(self) -> float:
@@ -170,12 +171,25 @@ class Wire:
                 line.sent.appendleft(batch)
             else:
                 batch.fail(error)
-            self.outage.failed(self, str(error), refused=True)
+            if not self._only_lacks_scripts(error):
+                self.outage.failed(self, str(error), refused=True)
             line.drop(str(error))
         elif batch.target is not None and "WRONGTYPE" in str(reply):
             self.name_the_key(batch, error)
         else:
             batch.fail(error)
+
+    def _only_lacks_scripts(self, error: StoreUnavailable) -> bool:
+        """The store is there, and is sent its scripts again. Nobody is to be woken by a SCRIPT FLUSH; one that lacks them
+        again so soon is somebody's who can't keep them.
+        """
+        if not str(error).startswith("NOSCRIPT"):
+            return False
+        before, self._lacked_at = self._lacked_at, self.loop.time()
+        if self._lacked_at < before + STEADY:
+            return False
+        log.info("the server had lost the scripts, as by SCRIPT FLUSH; they are sent again")
+        return True
 
     def lost(self, line: Line, batches: Iterable[Batch], reason: str) -> None:
         """A line has ended. What was on its way fails, its outcome unknown, or goes ahead of all others over the next line."""

@@ -85,7 +85,8 @@ def _times(fields: Fields) -> str:
     if step := _every(minutes, 60, "minute"):
         begin = f" from :{minutes[0]:02}" if minutes[0] else ""
         return f"{step}{begin}{past}{_within(hours)}"
-    return f"every hour at minutes {_numbers(minutes)}{past}{_within(hours)}"
+    unit = "minutes" if len(minutes) > 1 else "minute"
+    return f"every hour at {unit} {_numbers(minutes)}{past}{_within(hours)}"
 
 
 def _every(values: Sequence[int], size: int, unit: str) -> str:

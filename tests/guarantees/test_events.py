@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -387,6 +388,20 @@ async def test_an_outage_is_told_once_and_its_end(backend: Backend, namespace: s
         await wait_until(lambda: [name for name, _ in told] == ["store_lost", "store_back"], "that is told")
         assert between.url.rpartition("/")[0].removeprefix("redis://") in told[0][1].location
         assert told[1][1].away > 0
+
+
+@only("valkey", "redis")
+async def test_scripts_that_were_flushed_are_no_outage(lb: Lockbeat, raw: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """They are sent again, and the call is answered. Whoever is paged for an outage may sleep on."""
+    caplog.set_level(logging.INFO, "lockbeat")
+    told = hear(lb.events)
+    await lb.locks.owner("k")
+    raw.script_flush()
+    assert await lb.locks.owner("k") is None
+    assert [record.getMessage() for record in caplog.records] == [
+        "the server had lost the scripts, as by SCRIPT FLUSH; they are sent again"
+    ]
+    assert told == []
 
 
 async def _not(answer: Awaitable[bool]) -> bool:

@@ -24,6 +24,7 @@ BERLIN = ", Europe/Berlin time"
         "15 * * * *": "every hour at :15",
         "0 */2 * * *": "every 2 hours, UTC",
         "7,22,37 * * * *": "every hour at minutes 7, 22 and 37",
+        "23 0-20/2 * * *": "every hour at minute 23 in the hours 00, 02, 04, 06, 08, 10, 12, 14, 16, 18 and 20, UTC",
         "1-9 * * * *": "every hour at minutes 1 to 9",
         "0 9-17 * * *": "every hour from 09:00 to 17:00, UTC",
         "5 9-17 * * mon-fri": "every hour from 09:05 to 17:05 on weekdays, UTC",
