@@ -16,8 +16,13 @@ MARKS = 60
 """Slots of a job by which that is known, the newest."""
 
 
-async def unfinished(store: Store, shard: int, ids: Sequence[str], now_ms: int, least: float = 0.0) -> list[Unfinished]:
-    """Those of these tasks of jobs that have not ended, the one that runs longest first, up to MOST (`job/strips`).
+async def unfinished(store: Store, shard: int, ids: Sequence[str], now_ms: int) -> list[Unfinished]:
+    """Those of these tasks of jobs that have not ended, the one that runs longest first, up to MOST (`job/strips`)."""
+    return (await longest(store, shard, ids, now_ms))[0]
+
+
+async def longest(store: Store, shard: int, ids: Sequence[str], now_ms: int, least: float = 0.0) -> tuple[list[Unfinished], bool]:
+    """The same, and whether these are all.
 
     ids: up to a thousand, which are read in one command. least: seconds that they have run at least; 0: also those that do not.
     """
@@ -27,10 +32,10 @@ async def unfinished(store: Store, shard: int, ids: Sequence[str], now_ms: int, 
         entry = entry_of(task_id, record) if record else None
         if entry is not None and (not least or (entry.started_ms is not None and now_ms - entry.started_ms >= least * 1000)):
             found.append(entry)
-    found = sorted(found, key=lambda entry: entry.started_ms or now_ms)[:MOST]
-    latest = await _marks(store, shard, [entry.job for entry in found])
-    several = [Unfinished.of(entry, now_ms, latest.get(entry.job, ())) for entry in found]
-    return [one for one in several if one is not None]
+    looked = sorted(found, key=lambda entry: entry.started_ms or now_ms)[:MOST]
+    latest = await _marks(store, shard, [entry.job for entry in looked])
+    several = [Unfinished.of(entry, now_ms, latest.get(entry.job, ())) for entry in looked]
+    return [one for one in several if one is not None], len(found) <= MOST
 
 
 async def _marks(store: Store, shard: int, names: Iterable[str]) -> dict[str, tuple[Mark, ...]]:

@@ -47,8 +47,10 @@ class Unfinished:
         runs = stands in ("running", "stopping") and entry.started_ms is not None
         seconds = max(now_ms - (entry.started_ms or 0), 0) / 1000 if runs else None
         took = tuple(mark.took_ms for mark in marks if mark.state == "done" and mark.took_ms is not None)
-        since = [mark for mark in marks if mark.slot_ms > entry.slot_ms]
-        skipped = tuple(mark.slot_ms for mark in since if mark.state == "skipped" and mark.code == reasons.OVERLAP)
+        # What was skipped before it was tried again was so for others; and for one that is backfilled no slot is skipped.
+        since = max(entry.slot_ms, round(entry.retried.at * 1000) if entry.retried else 0)
+        newer = [mark for mark in marks if mark.slot_ms > since and not entry.backfill]
+        skipped = tuple(mark.slot_ms for mark in newer if mark.state == "skipped" and mark.code == reasons.OVERLAP)
         return cls(entry, stands, seconds, took, skipped, len(marks))
 
     @property

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lockbeat.jobs.at_work import unfinished
+from lockbeat.jobs.at_work import longest
 from lockbeat.jobs.control import Change
 from lockbeat.jobs.unfinished import LEAST, Unfinished
 from lockbeat.monitor._instances import MOST_FUNCTIONS, SILENT, Instance
@@ -44,8 +44,8 @@ async def hanging(store: Store, now_ms: int) -> Hanging:
             )
         )
         ids = [task_id.decode(errors="replace") for task_id in (*jobs.ids, *others.ids)]
-        found = await unfinished(store, shard, [task_id for task_id in ids if job_of_task(task_id)], now_ms, LEAST)
-        return [run for run in found if run.hangs], not (jobs.cursor or others.cursor)
+        found, all_of_them = await longest(store, shard, [task_id for task_id in ids if job_of_task(task_id)], now_ms, LEAST)
+        return [run for run in found if run.hangs], all_of_them and not (jobs.cursor or others.cursor)
 
     shards = await store.on_every_shard(of_shard)
     runs = sorted((run for found, _ in shards for run in found), key=lambda run: -(run.seconds or 0))

@@ -13,7 +13,8 @@ from lockbeat.jobs import Backfiller
 from lockbeat.store import results
 from lockbeat.store.records import TaskRecord
 from lockbeat.tasks import Task
-from tests.beats import Hands, backdate, ledger, minutely, overdue, scheduler, states
+from lockbeat.triggers import Every
+from tests.beats import Hands, backdate, eventually, ledger, minutely, overdue, scheduler, states
 from tests.conftest import only
 from tests.tasks import NOON, claim_one, stopped, until
 
@@ -334,3 +335,37 @@ async def test_what_an_older_version_cancelled_can_be_read_and_not_retried(lb: L
     )
     assert "It was cancelled at 20" in await why(lb)
     assert not await lb.tasks.retry(task.id, cancelled=True)
+
+
+@here_and_there
+@pytest.mark.parametrize("overlap", ["buffer_all", "cancel_other"])
+async def test_slots_wait_for_what_runs_though_one_that_was_to_run_again_behind_it_is_cancelled(
+    lb: Lockbeat, raw: Any, overlap: str
+) -> None:
+    often = Every(0.2)
+    task = await cancelled(lb, raw, overlap=overlap, trigger=often)
+    await lb.jobs.trigger("report")
+    run = await claim_one(lb)
+    assert await lb.tasks.retry(task.id, cancelled=True)
+    assert await lb.tasks.claim("default", "host.2") == [], "it waits for the run, and leads"
+    assert (await lb.jobs.get("report")).open == task.id
+    assert await lb.tasks.cancel(task.id)
+    assert (await lb.jobs.get("report")).open == run.id
+    beat = scheduler(lb, minutely(overlap=overlap, trigger=often))
+
+    async def come() -> bool:
+        await beat.tick(lb.jobs.shard_of("report"))
+        return (await ledger(lb, "report"))[-1].task_id != task.id
+
+    await eventually(come, "the next slot comes due")
+    newest = (await ledger(lb, "report"))[-1]
+    assert (newest.state, newest.in_line) == ("fired", True), "nothing starts beside the run, and nothing is skipped for it"
+    assert await lb.tasks.claim("default", "host.2") == []
+    assert (await lb.tasks.get(run.id)).state == ("cancelled" if overlap == "cancel_other" else "running")
+    assert await lb.tasks.complete(run) is (overlap == "buffer_all")
+    if overlap == "cancel_other":
+        await lb.tasks.release(run, begun=True)
+    after = await claim_one(lb)
+    assert after.id == newest.task_id
+    await lb.tasks.complete(after)
+    assert (await lb.jobs.get("report")).open is None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from lockbeat.jobs import LedgerEntry
+from lockbeat.jobs.ledger import Backfilled
 from lockbeat.jobs.marks import Mark
 from lockbeat.jobs.unfinished import Unfinished
-from lockbeat.store.records import Attempt
+from lockbeat.store.records import Attempt, Retried
 
 NOW = 1_893_456_000_000
 SECOND, HOUR = 1000, 3_600_000
@@ -58,3 +61,27 @@ def test_how_it_stands_is_told_in_words() -> None:
 
 def test_what_has_ended_is_none() -> None:
     assert Unfinished.of(LedgerEntry("report", NOW, "done", started_ms=NOW, ended_ms=NOW), NOW, []) is None
+
+
+OLD = 48 * HOUR
+
+
+@pytest.mark.parametrize(
+    ("again", "skipped"),
+    [
+        ({}, 5),
+        ({"retried": Retried("ann", (NOW - 3 * HOUR) / 1000, "cancelled", "bob")}, 2),
+        ({"backfill": Backfilled("ann", None)}, 0),
+    ],
+)
+def test_what_was_skipped_for_others_before_an_old_slot_ran_is_not_said_to_be_skipped_for_it(
+    again: dict[str, Any], skipped: int
+) -> None:
+    began = NOW - 3 * HOUR
+    attempt = Attempt(1, "host.1", 7, began / 1000, None, "running")
+    entry = LedgerEntry("report", NOW - OLD, "fired", started_ms=began, attempts_made=(attempt,), **again)
+    hours = (1, 2, 4, 5, 6)
+    run = Unfinished.of(entry, NOW, [Mark(NOW - ago * HOUR, "skipped", "overlap") for ago in hours])
+    assert run is not None
+    assert run.skipped_ms == tuple(NOW - ago * HOUR for ago in hours[:skipped])
+    assert run.hangs is (skipped >= 3), "it blocks no others"

@@ -267,3 +267,17 @@ def test_skipped_slots_are_one_line_a_job_and_reason() -> None:
         ("report", 0, 1, False),
     ]
     assert skips([entry("report", 1, "paused", count=-1)])[0].many
+
+
+@both
+async def test_runs_beyond_those_that_are_looked_at_are_said_to_be_left_out(
+    lb: Lockbeat, raw: Any, ask: Callable[..., Ask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await hung(lb, raw, "a", skipped=0)
+    await hung(lb, raw, "b", skipped=0, seconds=HOURS + 3600)
+    found = await hanging(lb.store, await now_ms(lb))
+    assert ([run.entry.job for run in found.runs], found.complete) == (["b", "a"], True)
+    monkeypatch.setattr("lockbeat.jobs.at_work.MOST", 1)
+    found = await hanging(lb.store, await now_ms(lb))
+    assert ([run.entry.job for run in found.runs], found.complete) == (["b"], False)
+    assert "There is more than was looked at" in words(wrong(await ask().page("/")))
