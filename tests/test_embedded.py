@@ -430,3 +430,23 @@ def test_an_engine_that_cannot_read_the_store_is_refused_in_a_sentence(directory
     monkeypatch.delenv("LOCKBEAT_SERVER_BINARY")
     with EmbeddedServer.open(str(directory)) as server:
         assert got(server, "k") == "v"
+
+
+FULL = """
+    import resource, signal, sys
+    from lockbeat.embedded import EmbeddedServer
+    from lockbeat.errors import StoreUnavailable
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    try:
+        EmbeddedServer.open(sys.argv[1])
+    except StoreUnavailable as error:
+        print(error, flush=True)
+"""
+
+
+def test_a_disk_that_takes_nothing_is_a_store_that_is_not_there(tmp_path: Path) -> None:
+    said = User(tmp_path, FULL)
+    told = said.read()
+    said.end()
+    assert told.startswith(f"embedded store at {tmp_path}: "), told

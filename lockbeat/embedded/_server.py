@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from lockbeat.embedded import _locks
@@ -142,7 +143,7 @@ class _Shared:
                     self._exit()
                     if _locks.is_free(self.directory / "users"):
                         self.server.stop()
-            except (OSError, StoreUnavailable) as error:
+            except StoreUnavailable as error:
                 _log.warning("embedded store at %s could not be left in order: %s", self.directory, error)
             finally:
                 self._exit()
@@ -159,8 +160,14 @@ class _Shared:
         self._uses = 0
         self._membership = []
 
-    def _lock(self) -> contextlib.AbstractContextManager[None]:
-        return _locks.exclusive(self.directory / "lock", LOAD_TIMEOUT)
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Raises StoreUnavailable, also for what the directory's file system refuses: it is full, or read-only by now."""
+        try:
+            with _locks.exclusive(self.directory / "lock", LOAD_TIMEOUT):
+                yield
+        except OSError as error:
+            raise StoreUnavailable(f"embedded store at {self.directory}: {error}") from error
 
     def _enter(self) -> None:
         users = _locks.open_fd(self.directory / "users")

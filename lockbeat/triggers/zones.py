@@ -57,6 +57,10 @@ def zone_name(zone: str | tzinfo) -> str:
         return zone
     if (offset := _fixed(zone)) is not None:
         return _spell(offset)
+    if said := re.fullmatch(r"(?:UTC|GMT)([+-])(\d{1,2})(?::?(\d\d))?", zone, re.IGNORECASE | re.ASCII):
+        raise InvalidTrigger(
+            "timezone", f"unknown time zone {zone!r}: an offset is written '{said[1]}{said[2]:0>2}:{said[3] or '00'}'"
+        )
     # Of names alike: none of `EST` and its like, for CEST is not nearly that.
     folded = {name.casefold(): name for name in sorted(_names()) if "/" in name or name == "UTC"}
     near = difflib.get_close_matches(zone.casefold(), folded, n=1, cutoff=0.75)

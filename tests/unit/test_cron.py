@@ -276,6 +276,8 @@ def test_any_text_is_either_a_trigger_or_one_clear_error(text: str) -> None:
         ("Mars/Base", "unknown time zone 'Mars/Base' (an IANA name such as 'Europe/Berlin')"),
         ("Europe/Berln", "unknown time zone 'Europe/Berln'; did you mean 'Europe/Berlin'?"),
         ("europe/berlin", "unknown time zone 'europe/berlin'; did you mean 'Europe/Berlin'?"),
+        ("UTC+3", "unknown time zone 'UTC+3': an offset is written '+03:00'"),
+        ("gmt-0530", "unknown time zone 'gmt-0530': an offset is written '-05:30'"),
         ("CEST", "unknown time zone 'CEST' (an IANA name such as 'Europe/Berlin')"),  # EST is not nearly that
         ("utc", "unknown time zone 'utc'; did you mean 'UTC'?"),
         ("", "unknown time zone ''"),
