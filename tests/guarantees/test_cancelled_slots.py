@@ -233,6 +233,7 @@ async def test_a_spawned_task_that_was_cancelled_is_the_same_task_again(lb: Lock
 @here_and_there
 async def test_one_that_its_limits_cancelled_has_them_anew(lb: Lockbeat) -> None:
     spawned = await lb.tasks.spawn("job", max_delay=0.001)
+    await until(lb, await lb.store.server_time() + 0.002)
     assert await lb.tasks.claim("default", "alice") == []
     info = await lb.tasks.get(spawned.task_id)
     assert (info.state, info.cancelled_by) == ("cancelled", None)
