@@ -238,7 +238,10 @@ class Server:
         if "connected_slaves" not in self.info:
             return "unknown", "the server does not tell its replicas"
         if not (replicas := _number(self.info, "connected_slaves")):
-            return "ok", "no replicas: while this server is away nothing fires, and then the catch-up policy applies"
+            return (
+                "ok",
+                "no replicas: slots that come due while this server is away are left to their jobs' catchup",
+            )
         least = await self._setting("min-replicas-to-write")
         several = f"{replicas} replica{'s' * (replicas != 1)}"
         lost = "a failover can lose the last writes (fences grow all the same)"

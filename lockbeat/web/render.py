@@ -33,6 +33,8 @@ TOKEN = f"token-{secrets.token_hex(16)}"
 ONCE = f"once-{secrets.token_hex(16)}"
 """Likewise, where each page that is sent has a number of its own."""
 ONCE_FIELD = "once"
+NOTHING = re.compile(r'(<td\b[^>]*)>(\s*(?:-|<span class="none">-</span>)\s*</td>)')
+"""A cell of a table without a value: a phone leaves it out."""
 _AT = f"at-{secrets.token_hex(8)}:"
 """Stands before an instant in a sentence, which becomes a <time>."""
 KINDS = {
@@ -118,8 +120,10 @@ def strip(marks: Sequence[Mark], most: int = 60, links: str = "", picked: int = 
     )
 
 
-def columns(counts: Iterable[tuple[int, str, str]], *, height: int = 60, label: str = "", width: int = 6) -> Markup:
-    """A column for each of (how many, title, kind), as high as it is large against the largest."""
+def columns(
+    counts: Iterable[tuple[float, str, str]], *, base: Sequence[float] = (), height: int = 60, label: str = "", width: int = 6
+) -> Markup:
+    """A column for each of (how many, title, kind), as high as it is large against the largest; `base` of them is steady."""
     found = list(counts)
     top = max([1, *(many for many, _, _ in found)])
     bars = []
@@ -127,6 +131,8 @@ def columns(counts: Iterable[tuple[int, str, str]], *, height: int = 60, label: 
         tall = 0 if not many else max(round(many / top * height), 2)
         bar = Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>')
         bars.append(bar.format(css, place * width, height - max(tall, 1), width - 1, max(tall, 1), title))
+        if base and (low := round(base[place] / top * height)):
+            bars.append(bar.format("mute", place * width, height - low, width - 1, low, title))
     return Markup(
         '<svg class="columns" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>'
     ).format(max(len(found) * width - 1, 1), height, label, Markup("").join(bars))
@@ -202,9 +208,8 @@ def addressed(text: str, token: str) -> str:
 def render(template: str, words: Mapping[str, Any], block: str = "") -> str:
     """A whole page; or one block of it."""
     found = _environment().get_template(template)
-    if not block:
-        return found.render(words)
-    return "".join(found.blocks[block](found.new_context(dict(words))))
+    text = "".join(found.blocks[block](found.new_context(dict(words)))) if block else found.render(words)
+    return NOTHING.sub(r"\1 data-none>\2", text)
 
 
 @dataclass(frozen=True)

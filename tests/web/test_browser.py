@@ -56,10 +56,13 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def filled(server: Server) -> AsyncIterator[Site]:
-    """A store that was in use. Tests look at it, and change what no other looks at."""
+    """A store that was in use, with a run that hangs. Tests look at it, and change what no other looks at."""
     async with served(server) as site:
         await fill(site.lb)
+        with contextlib.closing(redis.Redis(port=server.port, protocol=2, socket_timeout=30)) as raw:
+            task, _ = await hung(site.lb, raw, lease=3600)
         yield site
+        await site.lb.tasks.release(task)
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -81,6 +84,7 @@ async def test_each_page_is_sound_and_fits_and_axe_finds_no_serious_fault(filled
         for path in await pages_of(filled):
             await page.goto(filled.at + path)
             await expect(page.locator("h1")).to_be_visible()
+            assert path or await page.locator(".alarm tbody tr", has_text="report").count()  # what hangs is looked at, too
             await page.evaluate(AXE_SCRIPT)
             for look, (size, colours, wanted) in LOOKS.items():
                 await page.set_viewport_size(size)  # type: ignore[arg-type]

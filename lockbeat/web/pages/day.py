@@ -16,6 +16,7 @@ from lockbeat.values.durations import instant
 from lockbeat.web.load import MINUTE, MINUTES, Load, Said, counted
 from lockbeat.web.look import Look, Page
 from lockbeat.web.pages.overview import many
+from lockbeat.web.render import rate
 
 LOOKED = 2000
 """Jobs that are looked at, the soonest first; of more the page says that there are."""
@@ -55,7 +56,8 @@ async def day(look: Look) -> Page:
             "total": total,
             "looked": len(states),
             "complete": page.more is None,
-            "load": _columns(load, start_ms),
+            "load": _columns(load, steady, start_ms),
+            "base": [max(steady[first : first + 5]) for first in range(0, MINUTES, 5)],
             "hours": [(instant(start_ms + hour * 3_600_000), round(count)) for hour, count in enumerate(hours)],
             "slots": round(sum(hours)),
             "steady": max(steady),
@@ -104,14 +106,16 @@ def by_whom(said: Said) -> str:
     return reasons.sentence(reasons.EXCLUDED, " ".join(said).rstrip())
 
 
-def _columns(load: Load, start_ms: int) -> list[tuple[int, str, str]]:
-    """Five minutes each, as high as their fullest minute."""
+def _columns(load: Load, steady: list[float], start_ms: int) -> list[tuple[float, str, str]]:
+    """Five minutes each, as high as their fullest minute and what comes all the time."""
     top = max(load.at, default=0)
     found = []
     for first in range(0, MINUTES, 5):
         most = max(load.at[first : first + 5])
         css = "bad" if most == top and most >= 10 else "busy" if most else "mute"
-        found.append((most, f"{instant(start_ms + first * MINUTE):%H:%M} UTC: up to {most} a minute", css))
+        base = max(steady[first : first + 5])
+        always = f", and {rate(base)} that come all the time" if base else ""
+        found.append((most + base, f"{instant(start_ms + first * MINUTE):%H:%M} UTC: up to {most} a minute{always}", css))
     return found
 
 

@@ -11,6 +11,8 @@ from lockbeat.web.look import Look, Page
 
 SHOWN = 100
 RUNNING = 500
+FUNCTIONS = 60
+"""Of one instance that are named, as links if jobs are called so."""
 
 
 async def instances(look: Look) -> Page:
@@ -18,6 +20,7 @@ async def instances(look: Look) -> Page:
     found, running, now = await asyncio.gather(living(store), tasks(store, "running", limit=RUNNING), look.now())
     only = look.text("owner")
     shown = [one for one in found if only in (None, one.owner)]
+    known = [name for one in shown[:SHOWN] for name in one.tasks[:FUNCTIONS]] if only else []
     return Page(
         "instances.html",
         {
@@ -28,6 +31,7 @@ async def instances(look: Look) -> Page:
             "complete": running.more is None,
             "running": [info for info in running.tasks if info.owner == only] if only else [],
             "owner": only or "",
+            "jobs": await look.lb.jobs.get_many(known) if known else {},
             "rules": len({one.tzdata for one in found if one.tzdata}) > 1,
             "versions": len({one.version for one in found if one.version}) > 1,
             "now": now,

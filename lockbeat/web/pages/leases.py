@@ -9,7 +9,7 @@ from lockbeat.leases.lease import Lease
 from lockbeat.store import Store
 from lockbeat.store.replies import sifted
 from lockbeat.web.look import Look, Page
-from lockbeat.web.pages.overview import many
+from lockbeat.web.pages.store import entries
 
 SHOWN = 100
 WAITERS = 200
@@ -24,7 +24,7 @@ async def leases(look: Look) -> Page:
         look.lb.claims.expired(SHOWN),
         waiters(store),
         look.now(),
-        many(store, "claim:live"),
+        entries(store, "claim:live"),
     )
     return Page(
         "leases.html",

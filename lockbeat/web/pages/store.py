@@ -8,6 +8,7 @@ from typing import NamedTuple
 from lockbeat.errors import StoreError
 from lockbeat.leases.lease import monotonic
 from lockbeat.monitor import Finding, examine
+from lockbeat.store import Store
 from lockbeat.store.keys import KEYS
 from lockbeat.web.look import Look, Page
 
@@ -15,11 +16,28 @@ KEPT = 60.0
 """Seconds for which the findings of a doctor are shown again: it sends some hundred commands."""
 EXAMINED = 8.0
 """Seconds that a doctor has for the page: a server that is slow is told of, and not waited for."""
-COUNTED = {"zset": "ZCARD", "hash": "HLEN"}
-KEYS_SHOWN = (
-    *("job", "job:due", "job:open", "job:paused", "ledger:order", "task", "task:ready", "task:delayed", "task:live", "task:dead"),
-    *("task:ended", "task:result", "lock", "lock:queue", "claim", "claim:past", "instance", "calendar", "backfill"),
-)
+HOLDS = {
+    "job": "jobs",
+    "job:due": "jobs with a slot to come",
+    "job:open": "jobs with a run that has not ended, or slots in line behind one",
+    "job:paused": "jobs that are paused",
+    "ledger:order": "slots, runs and events that the ledgers keep",
+    "task": "tasks that are known",
+    "task:ready": "tasks that wait for a worker",
+    "task:delayed": "tasks that wait until they are due",
+    "task:live": "tasks that run, but for runs of jobs that hold a lock",
+    "task:dead": "tasks that are dead",
+    "task:ended": "tasks that have ended, until they are forgotten",
+    "task:result": "results of tasks",
+    "lock:live": "locks, those of the jobs' runs and of holders that ran out among them",
+    "lock:queue": "who waits for a lock",
+    "claim:live": "claims, those that ran out among them",
+    "claim:past": "claims of which is known how the attempt before ended",
+    "instance": "instances",
+    "calendar": "calendars",
+    "backfill": "backfills",
+}
+"""Keys whose entries are counted, and what they are, for operators."""
 _findings: dict[tuple[str, str], tuple[float, list[Finding]]] = {}
 
 
@@ -48,9 +66,8 @@ async def store(look: Look) -> Page:
             continue
         pairs = (line.partition(":") for line in text.decode(errors="replace").splitlines() if line[:1] not in ("", "#"))
         info |= {name: value for name, _, value in pairs}
-    kinds = {name: KEYS[name].split()[0] for name in KEYS_SHOWN}
-    entries = await asyncio.gather(*(_entries(look, name, kind) for name, kind in kinds.items()))
-    keys = [Key(name, KEYS[name].partition("  ")[2].strip(), many) for name, many in zip(kinds, entries, strict=True)]
+    counts = await asyncio.gather(*(entries(opened, name) for name in HOLDS))
+    keys = [Key(name, what, many) for (name, what), many in zip(HOLDS.items(), counts, strict=True)]
     return Page(
         "store.html",
         {
@@ -65,6 +82,14 @@ async def store(look: Look) -> Page:
     )
 
 
-async def _entries(look: Look, name: str, kind: str) -> int:
-    opened = look.lb.store
-    return sum(await opened.on_every_shard(lambda shard: opened.wire(shard).command(COUNTED[kind], opened.keys.key(shard, name))))
+async def entries(opened: Store, name: str) -> int:
+    """How many a key has, over all shards, less the entry that only keeps the key from being empty."""
+
+    async def of_shard(shard: int) -> int:
+        key, wire = opened.keys.key(shard, name), opened.wire(shard)
+        if KEYS[name].startswith("zset"):
+            return int(await wire.command("ZCOUNT", key, "-inf", "(+inf"))
+        many, keeper = await asyncio.gather(wire.command("HLEN", key), wire.command("HEXISTS", key, ""))
+        return int(many) - int(keeper)
+
+    return sum(await opened.on_every_shard(of_shard))

@@ -7,6 +7,7 @@ import asyncio
 from lockbeat.monitor import tasks as read
 from lockbeat.store.keys import job_of_task
 from lockbeat.tasks.values import STATES, State
+from lockbeat.values.durations import instant
 from lockbeat.web.look import Look, Page
 from lockbeat.web.pages.dead import called
 from lockbeat.web.pages.overview import counts
@@ -57,6 +58,7 @@ async def task(look: Look) -> Page:
             "stopping": info.state == "cancelled" and bool(info.attempts_made) and info.attempts_made[-1].how == "running",
             "job": job,
             "slot": slot,
+            "slot_at": instant(int(slot)) if slot else None,
             "show_params": look.show_params,
         },
     )

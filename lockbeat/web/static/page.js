@@ -11,11 +11,15 @@ const kept = {
 // Light and dark.
 const theme = kept.get("theme");
 if (theme === "light" || theme === "dark") root.dataset.theme = theme;
+const darkness = matchMedia("(prefers-color-scheme: dark)");
+const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : darkness.matches);
+function showTheme() { document.querySelector("[data-theme-toggle]").lastChild.textContent = isDark() ? "dark" : "light"; }
 function toggleTheme() {
-  const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-  root.dataset.theme = dark ? "light" : "dark";
+  root.dataset.theme = isDark() ? "light" : "dark";
   kept.set("theme", root.dataset.theme);
+  showTheme();
 }
+darkness.addEventListener("change", showTheme);
 
 // Times in the reader's zone, or in UTC.
 let utc = kept.get("zone") === "utc";
@@ -34,9 +38,8 @@ function localise(part) {
   }
 }
 function showZone() {
-  const button = document.querySelector("[data-zone]");
-  button.textContent = utc ? "UTC" : Intl.DateTimeFormat().resolvedOptions().timeZone || "local";
-  button.setAttribute("aria-label", "Times are shown in " + button.textContent + ": change");
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone || "local";
+  document.querySelector("[data-zone]").lastChild.textContent = utc ? "UTC" : zone.split("/").pop().replaceAll("_", " ");
   localise(document);
 }
 function toggleZone() {
@@ -118,6 +121,7 @@ let source = null, later = 0;
 function say(text, away) {
   told.hidden = false;
   if (told.textContent !== text) told.textContent = text;
+  told.title = text === "live, held" ? "What is new waits while you are at a row or a button, or have marked text" : "";
   told.classList.toggle("away", away);
 }
 function listen() {
@@ -174,5 +178,6 @@ document.addEventListener("keydown", (event) => {
 for (const [name, act] of [["help", open], ["themeToggle", toggleTheme], ["zone", toggleZone]]) {
   for (const button of document.querySelectorAll("button")) if (name in button.dataset) { button.hidden = false; button.addEventListener("click", act); }
 }
+showTheme();
 showZone();
 listen();
