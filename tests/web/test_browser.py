@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -316,6 +317,7 @@ async def test_nothing_moves_under_a_hand_until_it_rests(site: Site, browser: Br
         async def put_above(shown: int) -> None:
             await put(next(names), 2)
             await expect(said).to_have_text("live, held")
+            await expect(said).to_have_attribute("title", re.compile("waits while you are at a row"))
             await expect(rows).to_have_count(shown)
 
         async def shows(count: int) -> None:
