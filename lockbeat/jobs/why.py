@@ -172,9 +172,10 @@ def _ran(entry: LedgerEntry, now: str, clock: Clock) -> str:
         return "It had not begun." if now in ("cancelled", "stopping") else ""
     last = made[-1]
     attempt = f"Attempt {last.number}" + (f" of {entry.max_attempts}" if entry.max_attempts else "")
-    who, took = f"by {last.owner} with fence {last.fence}", _took(last)
+    who, took = f"by {last.owner}", _took(last)
     if now == "running":
-        return f"{attempt} runs, {who}, since {clock(last.started_at)}."
+        which = "" if last.number == entry.max_attempts == 1 else f", {attempt[:1].lower()}{attempt[1:]}"
+        return f"{last.owner} has run it since {clock(last.started_at)}{which}."
     if now == "stopping":
         return f"{attempt}, {who}, is told to stop, and its function has yet to do so."
     if last.how == "failed":

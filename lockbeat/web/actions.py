@@ -13,6 +13,7 @@ from lockbeat.monitor import each_task
 from lockbeat.store import results
 from lockbeat.store.keys import job_of_task
 from lockbeat.tasks.look import none_again
+from lockbeat.triggers import isoformat
 from lockbeat.values.durations import instant, read_span
 from lockbeat.web.guard import ACTIONS
 from lockbeat.web.look import Look, number
@@ -124,7 +125,15 @@ async def instead(look: Look, form: Form) -> Done:
     ended = await look.lb.tasks.cancel(task_id, by=look.asked.user)
     start = when("start", dict(form))
     where = look.asked.url("job", name=name, slot=None if start is None else round(start.timestamp() * 1000))
-    return Done("the run is told to stop, and this runs when it has" if ended else "the run had ended, and this runs next", where)
+    run, slot = _named(name, task_id), "this" if start is None else isoformat(round(start.timestamp() * 1000))
+    said = f"{run} is told to stop; {slot} runs when it has" if ended else f"{run} had ended; {slot} runs next"
+    return Done(said, where)
+
+
+def _named(job: str, task_id: str) -> str:
+    """A run of a job by its slot, which the page puts into the reader's zone; a triggered one has none."""
+    _, at, slot = task_id.removeprefix(job).partition("@")
+    return isoformat(int(slot)) if at and slot.isdecimal() else "the triggered run"
 
 
 async def pause_backfill(look: Look, form: Form) -> Done:

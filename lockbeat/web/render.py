@@ -85,6 +85,13 @@ def told(text: str) -> Markup:
     return Markup("").join(done)
 
 
+def said(text: str) -> Markup:
+    """What was done, with its instants as <time>."""
+    parts = re.split(r"(\d{4}-\d\d-\d\dT[\d:.]+\+00:00)", text)
+    done = [at(datetime.fromisoformat(part)) if odd % 2 else escape(visible(part)) for odd, part in enumerate(parts)]
+    return Markup("").join(done)
+
+
 def ago(when: float | None, now: float) -> str:
     """How far off an instant is."""
     if when is None:
@@ -172,6 +179,7 @@ def _environment() -> Environment:
         "pill": pill,
         "kind": kind,
         "told": told,
+        "said": said,
         "span": span,
         "brief": brief,
         "plural": plural,

@@ -188,7 +188,7 @@ def test_why_without_a_slot_means_the_newest_or_the_one_that_is_due(
     fire(store, slot, claim=True)
     newest = lockbeat("ledger", "tick", "-n", "1", "--url", store, "--json").json[0]
     assert lockbeat("why", "tick", "--url", store, "--json").json.items() >= newest.items()
-    assert ": running. Attempt 1 of 1 runs, by them with fence " in lockbeat("why", "tick", "--url", store).out
+    assert ": running. them has run it since " in lockbeat("why", "tick", "--url", store).out
     before = slot - 5 * 3600_000
     _, _, *words = raw.hget("{lockbeat:0}:job:slot", "tick").split()
     raw.hset("{lockbeat:0}:job:slot", "tick", " ".join([str(before), str(before), *words]))

@@ -112,7 +112,7 @@ def test_a_failed_assertion_says_what_the_ledger_says_of_that_slot(pytester: pyt
         [
             "E *it was not fired. report at 2027-01-02T09:00:00+00:00: skipped. It was not fired. The slot of"
             " 2027-01-01T09:00:00+00:00 had not ended when it came due*",
-            "E *it was not skipped. report at 2027-01-01T09:00:00+00:00: done. Attempt 1 of 1, by instance-1 *",
+            "E *it was not skipped. report at 2027-01-01T09:00:00+00:00: done. Attempt 1 of 1, by instance-1, *",
         ]
     )
 

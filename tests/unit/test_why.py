@@ -102,12 +102,12 @@ ENTRIES: list[tuple[str, LedgerEntry, list[str]]] = [
     (
         "running",
         entry("fired", attempt("running")),
-        ["Attempt 1 of 3 runs, by host.1 with fence 7, since 2030-01-30T09:00:00.100"],
+        ["host.1 has run it since 2030-01-30T09:00:00.100"],
     ),
     (
         "retrying",
         entry("retrying", attempt("failed", "ValueError: no"), reason="ValueError: no", retry_ms=NINE + HOUR),
-        ["Attempt 1 of 3, by host.1 with fence 7, failed after 4 s: ValueError: no. The next may begin at 2030-01-30T10:00:00"],
+        ["Attempt 1 of 3, by host.1, failed after 4 s: ValueError: no. The next may begin at 2030-01-30T10:00:00"],
     ),
     ("done", entry("done", attempt("done")), ["report at 2030-01-30T09:00:00+00:00: done.", "was done after 4 s"]),
     (

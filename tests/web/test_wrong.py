@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from html import unescape
 from typing import Any
 
 import pytest
 
 from lockbeat import Beat, Every, Lockbeat
-from lockbeat.jobs import LedgerEntry
+from lockbeat.jobs import Job, LedgerEntry
+from lockbeat.jobs.backfiller import Backfiller
 from lockbeat.monitor import hanging, instances, lacking, paused
+from lockbeat.values.durations import instant
 from lockbeat.web.pages.overview import skips
-from tests.beats import eventually, now_ms
+from tests.beats import Hands, eventually, now_ms, scheduler
 from tests.conftest import only
 from tests.hanging import HOURS, began, hung
 from tests.web.asking import Ask
@@ -281,3 +284,100 @@ async def test_runs_beyond_those_that_are_looked_at_are_said_to_be_left_out(
     found = await hanging(lb.store, await now_ms(lb))
     assert ([run.entry.job for run in found.runs], found.complete) == (["b"], False)
     assert "There is more than was looked at" in words(wrong(await ask().page("/")))
+
+
+@both
+async def test_a_button_names_the_slot_that_it_runs_and_what_ending_does(lb: Lockbeat, raw: Any, ask: Callable[..., Ask]) -> None:
+    task, [skipped, *_] = await hung(lb, raw)
+    page, path = ask(), f"/job?name=report&slot={skipped.slot_ms}"
+    text = await page.page(path)
+    run, slot = (f"{instant(int(ms)):%Y-%m-%d %H:%M:%S} UTC" for ms in (task.id.rpartition("@")[2], skipped.slot_ms))
+    assert f"End the run of {run} , and run {slot}" in words(text)
+    assert f"Run {slot} when that has ended" in words(text)
+    assert "what it has done stays done" in words(text)
+    [form] = forms(text, "/backfill/instead")
+    await page.post("/backfill/instead", form)
+    text = words(await page.page(path))
+    assert f"{run} is told to stop; {slot} runs when it has" in text
+    assert f"Asked for by alice: one slot, {slot} ." in text
+    assert "0 of 1 slot: none is fired yet." in text
+
+
+@both
+async def test_where_something_can_be_pressed_the_page_stays_at_that_slot(
+    lb: Lockbeat, raw: Any, ask: Callable[..., Ask]
+) -> None:
+    """It had become the next slot under a still pointer."""
+    await hung(lb, raw, skipped=2)
+    newest, before, *_ = await lb.jobs.ledger("report")
+    page = ask()
+
+    def stays(text: str) -> list[str]:
+        return [unescape(link) for link in re.findall(r'data-at="([^"]*)"', text)]
+
+    assert stays(await page.page("/job?name=report")) == [f"/job?name=report&slot={newest.last_ms or newest.slot_ms}"]
+    assert stays(await ask(read_only=True).page("/job?name=report")) == [], "nothing can be pressed"
+    text = await page.page(f"/job?name=report&slot={before.slot_ms}")
+    assert stays(text) == []
+    assert f"A newer slot: {instant(newest.slot_ms):%Y-%m-%d %H:%M:%S} UTC skipped" in words(text)
+    assert "A newer slot" not in words(await page.page("/job?name=report"))
+    await lb.jobs.put("fine", Every(3600))
+    assert stays(await page.page("/job?name=fine")) == []
+
+
+@both
+async def test_those_that_were_skipped_with_it_are_told_of_though_one_was_run(
+    lb: Lockbeat, raw: Any, ask: Callable[..., Ask]
+) -> None:
+    task, skipped = await hung(lb, raw, skipped=3)
+    one, rest, page = skipped[1], len(skipped) - 1, ask()
+    path = f"/job?name=report&slot={one.slot_ms}"
+    said = f"{rest} others that were skipped for that run stay so: what a backfill would run"
+    text = await page.page(path)
+    assert said in words(text)
+    await lb.tasks.complete(task)
+    [form] = forms(await page.page(path), "/backfill/instead") or [{}]
+    assert form == {}, "the run has ended"
+    await lb.jobs.backfill("report", one.slot, one.slot + timedelta(milliseconds=1), by="bob")
+    beat = scheduler(lb, Job.declare("report", Every(0.05)), runner=(hands := Hands("report")))
+
+    async def ran() -> bool:
+        await beat.tick(lb.jobs.shard_of("report"))
+        for claimed in await lb.tasks.claim("default", "host.1", 1):
+            await lb.tasks.complete(claimed)
+        for claimed in hands.tasks:
+            await lb.tasks.complete(claimed)
+        hands.tasks.clear()
+        await backfiller.tick(lb.jobs.shard_of("report"))
+        found = await lb.jobs.get_backfill("report")
+        return found is not None and found.done == 1
+
+    backfiller = Backfiller(lb.store)
+    await eventually(ran, "the slot is run", 60, 0.05)
+    text = await page.page(path)
+    assert re.search(r"\d others? that w\w+ (skipped for that run|missed) stays? so: what a backfill would run", words(text))
+    assert "1 of 1 slot: 1 fired (1 done)." in words(text)
+    [link] = [link for link in links(text) if "/backfill?" in link]
+    assert re.search(r"Would be fired [1-9]\d* Known already [01] (1 done )?Excluded 0", words(await page.page(link)))
+    wide = f"/backfill?name=report&start={skipped[-1].slot:%Y-%m-%dT%H:%M:%S.%f}&end={skipped[0].slot:%Y-%m-%dT%H:%M:%S.%f}"
+    assert "Known already 1 1 done Excluded 0" in words(await page.page(wide))
+
+
+@both
+async def test_overview_says_quietly_that_slots_did_not_run(lb: Lockbeat, raw: Any, ask: Callable[..., Ask]) -> None:
+    task, skipped = await hung(lb, raw, skipped=2)
+    beat, page = Beat(lb), ask()
+
+    @beat.task(name="report")
+    async def report(run: Any) -> None: ...
+
+    said = rf"{len(skipped)} slots were skipped(, [\d,]+ missed)? in the last day: see below\."
+    assert not re.search(said, words(await page.page("/"))), "something is wrong now"
+    await lb.tasks.complete(task)
+    async with beat.lifespan():
+
+        async def calm() -> bool:
+            return "Nothing is wrong now" in words(await page.page("/"))
+
+        await eventually(calm, "nothing is wrong now", 60, 0.1)
+        assert re.search(said, words(wrong(await page.page("/"))))

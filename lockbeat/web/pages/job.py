@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import NamedTuple
 
-from lockbeat.jobs import Explanation, Job, JobState, LedgerEntry, Upcoming
+from lockbeat.jobs import Backfill, Explanation, Job, JobState, LedgerEntry, Upcoming
 from lockbeat.jobs.at_work import unfinished
 from lockbeat.jobs.unfinished import Unfinished
 from lockbeat.jobs.why import TOLERANCE
@@ -20,6 +22,7 @@ from lockbeat.values.durations import instant, span
 from lockbeat.web.look import Look, Page
 from lockbeat.web.render import clock
 
+MOMENT = timedelta(milliseconds=1)
 SLOTS = 60
 NEXT = 10
 RUNS = 10
@@ -58,7 +61,7 @@ async def job(look: Look) -> Page:
         nobody_runs(lb.store, [] if called else [state.job]),
     )
     at_it = await _at_it(look, state, told, now)
-    due = state.due_at
+    due, found = state.due_at, upcoming(state.job, coming)
     return Page(
         "job.html",
         {
@@ -70,7 +73,7 @@ async def job(look: Look) -> Page:
             "picked": told.at_ms if told.at_ms is not None else -1,
             "entries": entries,
             "marks": [Mark(entry.slot_ms, entry.state) for entry in entries],
-            "coming": upcoming(state.job, coming),
+            "coming": found,
             "changes": changes[:CHANGES],
             "backfill": backfill,
             "runs": runs,
@@ -82,6 +85,12 @@ async def job(look: Look) -> Page:
             "nobody": nobody,
             "again": None if isinstance(state.job.trigger, ByHand) else again(told.entry),
             "at_it": at_it,
+            "stays": slot is None and run is None and pressable(told, may, called),
+            "newer": newer(told, entries),
+            "others": others(told, entries),
+            "of_one": backfill is not None and backfill.end - backfill.start == MOMENT,
+            "backfilled": "" if backfill is None else backfilled(backfill),
+            "noted": any(one.note for one in found),
             "may_end": bool(told.behind and await look.may("cancel", target=told.behind.entry.task_id)),
             "options": options(state.job),
             "fired_by": fired_by,
@@ -107,9 +116,104 @@ def again(entry: LedgerEntry | None) -> tuple[str, str] | None:
     """From when and to when a backfill has the slots of an entry that did not run; None: they ran, or none would be fired."""
     if entry is None or entry.run or entry.state not in ("skipped", "missed") or entry.code == reasons.EXCLUDED:
         return None
-    end = (entry.last_slot or entry.slot) + timedelta(milliseconds=1)
-    first, last = (at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") for at in (entry.slot, end))
-    return first, last
+    return stretch(entry, entry)
+
+
+def stretch(first: LedgerEntry, last: LedgerEntry) -> tuple[str, str]:
+    """From when and to when a backfill has the slots of both, and those between."""
+    ends = (first.slot, (last.last_slot or last.slot) + MOMENT)
+    start, end = (at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") for at in ends)
+    return start, end
+
+
+def pressable(told: Explanation, may: Collection[str], called: bool) -> bool:
+    """Whether what is told of can be run, or tried again, by a button: then it does not become another slot under a hand."""
+    if told.entry is None or told.entry.run or called:
+        return False
+    ended = told.entry.state in ("failed", "lost", "cancelled")
+    return ("retry" in may and ended) or ("backfill" in may and again(told.entry) is not None)
+
+
+def newer(told: Explanation, entries: Sequence[LedgerEntry]) -> LedgerEntry | None:
+    """The newest slot, where an older one is told of."""
+    if told.at_ms is None or told.entry is None or told.entry.run:
+        return None
+    newest = next((one for one in entries if one.state != "anchored"), None)
+    return newest if newest is not None and newest.slot_ms > told.at_ms else None
+
+
+class Others(NamedTuple):
+    """Slots that did not run for the same reason as one that is told of."""
+
+    slots: int
+    more: bool
+    """There may be more than were looked at."""
+    what: str
+    """skipped or missed."""
+    behind: bool
+    """They were skipped for a run that had not ended."""
+    start: str
+    end: str
+
+
+def others(told: Explanation, entries: Sequence[LedgerEntry]) -> Others | None:
+    """What did not run as the one that is told of did not; of one that a backfill has fired since: what lies about it.
+
+    entries: the latest, the newest first.
+    """
+    entry = told.entry
+    if entry is None or entry.run:
+        return None
+    if again(entry):
+        same = [one for one in entries if again(one) and _alike(one, entry)]
+    elif entry.backfill:
+        same = _about(entry, entries)
+    else:
+        return None
+    same = [one for one in same if one.task_id != entry.task_id]
+    if not same:
+        return None
+    more = len(entries) == SLOTS and same[-1].task_id == entries[-1].task_id
+    more = more or any((one.count or 1) < 0 for one in same)
+    slots, first = sum(max(one.count or 1, 1) for one in same), same[0]
+    return Others(slots, more, first.state, first.code == reasons.OVERLAP, *stretch(same[-1], first))
+
+
+def _about(entry: LedgerEntry, entries: Sequence[LedgerEntry]) -> list[LedgerEntry]:
+    """Those beside it that did not run for one reason. Others beside it were fired by a backfill as well."""
+    at = next((place for place, one in enumerate(entries) if one.task_id == entry.task_id), None)
+    if at is None:
+        return []
+    found = list[LedgerEntry]()
+    for beside in (reversed(entries[:at]), iter(entries[at + 1 :])):
+        for one in beside:
+            if again(one):
+                found += [one] if not found or _alike(one, found[0]) else []
+            elif not one.backfill:
+                break
+    return sorted(found, key=lambda one: -one.slot_ms)
+
+
+def _alike(one: LedgerEntry, other: LedgerEntry) -> bool:
+    return (one.state, one.code, one.detail) == (other.state, other.code, other.detail)
+
+
+def backfilled(backfill: Backfill) -> str:
+    """What became of its slots; what there is none of is not told."""
+
+    def some(**counts: int) -> str:
+        return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+
+    ended = some(
+        done=backfill.done,
+        failed=backfill.failed,
+        cancelled=backfill.cancelled,
+        missed=backfill.missed,
+        running=backfill.running,
+    )
+    fired = f"{backfill.fired:,} fired{f' ({ended})' if ended else ''}" if backfill.fired else ""
+    left = some(known=backfill.known, excluded=backfill.excluded, unknown=backfill.unknown)
+    return ", ".join(filter(None, (fired, left))) or "none is fired yet"
 
 
 def fired_by(entry: LedgerEntry) -> str | None:

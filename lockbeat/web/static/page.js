@@ -114,10 +114,17 @@ function show() {
   morph(live, parsed);
   if (focus !== document.activeElement && live.contains(focus)) focus.focus({ preventScroll: true });
   say("live", false);
+  stay();
 }
 
 // What is new, as the server says it; nothing while nobody sees the page.
-let source = null, later = 0;
+let source = null, later = 0, asks = location.href.split("#")[0];
+// What can be pressed stays what it is: a part that names its own address is asked for by that from then on.
+function stay() {
+  const part = live && live.querySelector("[data-at]"), before = asks;
+  if (part) asks = new URL(part.dataset.at, location.href).href;
+  if (asks !== before && source) { hush(); listen(); }
+}
 function say(text, away) {
   told.hidden = false;
   if (told.textContent !== text) told.textContent = text;
@@ -127,7 +134,7 @@ function say(text, away) {
 function listen() {
   clearTimeout(later);
   if (source || !live || document.hidden || !window.EventSource) return;
-  source = new EventSource(location.href.split("#")[0]);
+  source = new EventSource(asks);
   source.addEventListener("page", (event) => { news = event.data; show(); });
   source.addEventListener("away", (event) => { clearTimeout(waits); say(event.data, true); });
   source.addEventListener("error", () => {
@@ -166,6 +173,13 @@ const heard = {
 // Where the layout has other letters than Latin ones, the key counts by its place.
 const pressed = (event) => (/^Key[A-Z]$/.test(event.code) && event.key > "\x7f" ? event.code[3].toLowerCase() : event.key);
 document.addEventListener("keydown", (event) => {
+  const panel = event.key === "Escape" && document.querySelector(".bar details[open]");
+  if (panel && !keys.open) {
+    event.preventDefault();
+    panel.open = false;
+    panel.querySelector("summary").focus();
+    return;
+  }
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, dialog[open]")) return;
   const key = pressed(event);
   if (Date.now() - going < 1500) {
@@ -180,4 +194,5 @@ for (const [name, act] of [["help", open], ["themeToggle", toggleTheme], ["zone"
 }
 showTheme();
 showZone();
+stay();
 listen();
