@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
@@ -75,8 +75,9 @@ class Hands:
 
 @cache
 def _this_second(test: str) -> datetime:
-    """When this test first asked."""
-    return datetime.now(UTC).replace(microsecond=0)
+    """When this test first asked; not as a minute began, for then a cron line would say the same, and some are told that."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    return now - timedelta(seconds=not now.second)
 
 
 def minutely(name: str = "report", **options: Any) -> Job:
