@@ -270,6 +270,17 @@ async def test_it_is_kept_up_to_date_and_what_is_open_or_being_written_stays(
         await expect(page.locator("[data-live]")).to_have_text("live")
 
 
+async def test_what_is_shown_first_is_not_made_anew_by_what_is_new(site: Site, browser: Browser) -> None:
+    """On a slow machine somebody wrote before the first of it came, and what they wrote was gone with its panel."""
+    await site.lb.jobs.put("report", Every(3600))
+    async with opened(browser) as page:
+        await page.add_init_script("addEventListener('DOMContentLoaded', () => { first = document.querySelector('#live > *'); })")
+        for path in ("", "jobs", "job?name=report", "day", "tasks", "dead", "leases", "instances", "store"):
+            await page.goto(f"{site.at}{path}")
+            await expect(page.locator("[data-live]")).to_have_text("live")
+            assert await page.evaluate("first.isConnected"), path
+
+
 async def test_a_panel_opens_below_its_buttons_which_stay_and_escape_closes_it(site: Site, browser: Browser) -> None:
     """The button that was pressed had gone into the panel, and its neighbour came under the pointer."""
     await site.lb.jobs.put("report", Every(3600))

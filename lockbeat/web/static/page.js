@@ -108,7 +108,8 @@ function show() {
     say("live, held", false);
     return;
   }
-  const parsed = new DOMParser().parseFromString("<div id=\"live\">" + news + "</div>", "text/html").getElementById("live"), focus = document.activeElement;
+  // The line end is the page's own: without it all would be made anew the first time, with what was written and opened in it.
+  const parsed = new DOMParser().parseFromString("<div id=\"live\">\n" + news + "</div>", "text/html").getElementById("live"), focus = document.activeElement;
   since = 0;
   localise(parsed);
   morph(live, parsed);
