@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -99,15 +100,20 @@ def using(store: str, do: Callable[[Client], Awaitable[Any]], **options: Any) ->
 
 
 @pytest.fixture
-def lockbeat(capsys: pytest.CaptureFixture[str]) -> Lockbeat:
-    """Runs a command in this process."""
+def lockbeat(capsys: pytest.CaptureFixture[str]) -> Iterator[Lockbeat]:
+    """Runs a command in this process, and takes back how it sets up logging."""
+    loggers = [logging.getLogger(name) for name in (None, "lockbeat", "lockbeat.run")]
+    before = [(logger, logger.__class__, logger.level, [*logger.handlers]) for logger in loggers]
 
     def run(*args: str) -> Answer:
         code = main([str(arg) for arg in args])
         said = capsys.readouterr()
         return Answer(code, said.out, said.err)
 
-    return run
+    yield run
+    for logger, kind, level, handlers in before:
+        logger.__class__, logger.handlers = kind, handlers
+        logger.setLevel(level)
 
 
 def wait_until(condition: Callable[[], Any], description: str, timeout: float = 90.0) -> Any:

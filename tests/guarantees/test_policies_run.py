@@ -87,8 +87,13 @@ async def test_catch_up_all_runs_what_an_outage_missed(beats: Beats, lb: Lockbea
     await backdate(lb, raw, "job", since * 1000)
     async with beat.lifespan():
         await wait_until(lambda: len(ran) >= 4, "what was missed, and one of now")
-        [missed] = [entry for entry in await ledger(lb, "job") if entry.state == "missed"]
-    assert sorted(ran) == [*range(ran[0], ran[0] + len(ran))]
+        entries = await ledger(lb, "job")
+        [missed] = [entry for entry in entries if entry.state == "missed"]
+    # A busy machine is behind: what comes due meanwhile is skipped for those that are caught up with.
+    behind = {entry.slot_ms // 1000 for entry in entries if entry.state == "skipped" and overlap == "skip"}
+    assert {*ran} == {*range(min(ran), max(ran) + 1)} - behind
+    assert min(ran) == ran[0] or overlap == "allow"
+    assert len({*ran}) == len(ran)
     assert ran == sorted(ran) or overlap == "allow"
     assert min(ran) > since + 20
     assert missed.slot_ms == since * 1000

@@ -89,7 +89,7 @@ async def job(look: Look) -> Page:
             "newer": newer(told, entries),
             "others": others(told, entries),
             "of_one": backfill is not None and backfill.end - backfill.start == MOMENT,
-            "backfilled": "" if backfill is None else backfilled(backfill),
+            "of_backfill": "" if backfill is None else backfilled(backfill),
             "noted": any(one.note for one in found),
             "may_end": bool(told.behind and await look.may("cancel", target=told.behind.entry.task_id)),
             "options": options(state.job),
