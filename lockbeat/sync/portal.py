@@ -22,7 +22,7 @@ from lockbeat.errors import LockbeatError, StoreError
 from lockbeat.events import Hooks
 from lockbeat.process import forks
 from lockbeat.sync.calm import Calm
-from lockbeat.sync.turning import OVER, Call, Loop, Waiting
+from lockbeat.sync.turning import OVER, UNHEARD, Call, Loop, Waiting
 
 log = logging.getLogger("lockbeat")
 T = TypeVar("T")
@@ -118,7 +118,8 @@ class Portal:
         try:
             if not self._lent or not self._lead(call):
                 self.post(call)
-            call.wait()
+            while not call.wait(timeout=UNHEARD):
+                pass
             if call.problem is None:
                 return call.result  # type: ignore[no-any-return]  # nothing may come between: its caller owns the result now
         except BaseException:

@@ -18,6 +18,8 @@ MOST_UNSEEN = 8
 """Turns of the loop in a row that look for nothing new, as long as there is something to do."""
 LEND_AFTER = 3
 """Calls in a row, each of them alone, after which the loop is lent."""
+UNHEARD = 1.0
+"""Seconds after which one that waits looks for Ctrl-C: if that came in the instant before it began to wait, nothing wakes it."""
 CLOSED = "this client was closed"
 OVER = "Python has ended, and nothing can be asked of the store any more: do it sooner, as by `atexit.register`"
 
@@ -127,7 +129,7 @@ class Waiting(selectors.DefaultSelector):
             self.busy = timeout == 0
             self._stop()
             return []
-        events = super().select(timeout)
+        events = super().select(timeout if leader is None else min(UNHEARD, UNHEARD if timeout is None else timeout))
         for at, (key, _) in enumerate(events):
             if key is self._key:
                 self._ear.recv(4096)

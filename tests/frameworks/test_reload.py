@@ -89,7 +89,10 @@ def test_a_reload_and_ctrl_c_leave_nothing_behind(
         it.until(lambda: {lease.owner for lease in lb.locks.list()} & {*owners(lb).values()}, "it runs again")
         # uvicorn's reloader passes it on as SIGTERM; a SIGINT behind that, as Ctrl-C may send, is to uvicorn what a second Ctrl-C
         # is: it leaves at once, like one that is killed.
+        last = owners(lb)
         it.stop(signal.SIGINT, to_all=number == 2)
+        for pid in last:  # Werkzeug's reloader does not wait for the one it watches
+            wait_until(partial(has_ended, pid), "each of them has ended", timeout=LONG)
         assert owners(lb) == {}, it.text()
         assert lb.locks.list() == []
     wait_until(partial(has_ended, server), "the store's server has ended with its last user", timeout=LONG)

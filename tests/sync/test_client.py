@@ -206,6 +206,27 @@ print(lease.key, flush=True)
 """
 
 
+UNHEARD = """
+import _thread
+for _ in range(int(sys.argv[3])):
+    lb.locks.owner("another")
+threading.Timer(1, _thread.interrupt_main).start()  # it is noted for the main thread, and wakes nobody
+lb.lock("k").__enter__()
+"""
+
+
+@only("valkey")
+@pytest.mark.parametrize("calls", [0, 20])  # a wait in the portal's thread, and in the caller's
+def test_a_ctrl_c_that_came_just_before_the_wait_is_heard(url: str, namespace: str, calls: int) -> None:
+    command = [sys.executable, "-c", LEFT_OPEN + UNHEARD, url, namespace, str(calls)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            _, err = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+    assert b"KeyboardInterrupt" in err, err.decode()
+
+
 @only("valkey")
 @pytest.mark.parametrize("how", ["", "raise SystemExit(3)", "lb.lock('k').__enter__()"])
 def test_a_program_that_ends_without_closing_ends(url: str, namespace: str, how: str) -> None:
@@ -216,6 +237,9 @@ def test_a_program_that_ends_without_closing_ends(url: str, namespace: str, how:
         assert process.stdout.readline() == b"k\n"
         if how.startswith("lb"):
             process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=PATIENCE)
+        try:
+            _, err = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
     assert (b"KeyboardInterrupt" in err) == how.startswith("lb"), err.decode()
     assert process.returncode in ([3] if "Exit" in how else [1, -signal.SIGINT] if how else [0])
