@@ -7,7 +7,7 @@ from datetime import datetime
 
 from lockbeat.events import Event, JobPaused, RunCancelled, RunDone, RunLost, SlotFired, SlotMissed, SlotSkipped, TaskDead
 from lockbeat.store import reasons
-from lockbeat.store.keys import job_of_task
+from lockbeat.store.keys import job_of_task, slot_of_task
 from lockbeat.values.durations import instant
 
 
@@ -34,8 +34,7 @@ def event_of(taken: Taken) -> Event | None:
         by, why, until = fields
         return JobPaused(taken.job, by, why, instant(int(until)) if int(until) else None, taken.happened)
     task_id, *rest = fields
-    job = job_of_task(task_id)
-    slot_ms = int(task_id.rpartition("@")[2]) if job and task_id.startswith(f"{job}@") else None
+    job, slot_ms = job_of_task(task_id), slot_of_task(task_id)
     slot = None if slot_ms is None else instant(slot_ms)
     if taken.word == "lost":
         text, attempt, fence, owner, code, most = rest

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from lockbeat.jobs.definition import task_id
 from lockbeat.store import reasons
-from lockbeat.store.keys import job_of_task
+from lockbeat.store.keys import job_of_task, slot_of_task
 from lockbeat.store.records import Attempt, Retried, TaskRecord
 from lockbeat.tasks import Failure
 from lockbeat.values.durations import instant
@@ -184,11 +184,8 @@ def situation(entry: LedgerEntry) -> str:
 
 def entry_of(task_id: str, record: bytes, failure: bytes = b"") -> LedgerEntry | None:
     """Of the task of a slot, or of a triggered run; None: it is neither."""
-    job = job_of_task(task_id)
-    slot = task_id.rpartition("@")[2] if job and task_id.startswith(f"{job}@") else ""
-    if not job or (slot and not slot.isdecimal()):
-        return None
-    return LedgerEntry.of(job, int(slot or 0), record, failure, "" if slot else task_id)
+    job, slot_ms = job_of_task(task_id), slot_of_task(task_id)
+    return LedgerEntry.of(job, slot_ms or 0, record, failure, task_id if slot_ms is None else "") if job else None
 
 
 def _in_line(record: TaskRecord) -> bool:

@@ -17,6 +17,7 @@ from lockbeat.jobs.ledger import Backfilled, Lateness, LedgerEntry, situation
 from lockbeat.jobs.plan import Slot
 from lockbeat.jobs.unfinished import Unfinished
 from lockbeat.store import reasons
+from lockbeat.store.keys import job_of_task, slot_of_task
 from lockbeat.store.records import Attempt, Retried
 from lockbeat.triggers import ByHand, Called, isoformat
 from lockbeat.triggers.no_slot import no_slot
@@ -151,8 +152,8 @@ def _unfinished(entry: LedgerEntry, run: Unfinished, clock: Clock) -> str:
 
 def task_named(job: str, task_id: str, clock: Clock = iso) -> str:
     """A task of a job, as people call it."""
-    of, at, slot = task_id.rpartition("@")
-    return f"the slot of {clock(int(slot) / 1000)}" if at and of == job and slot.isdecimal() else f"the run {task_id}"
+    slot_ms = slot_of_task(task_id)
+    return f"the run {task_id}" if slot_ms is None or job_of_task(task_id) != job else f"the slot of {clock(slot_ms / 1000)}"
 
 
 def _ran(entry: LedgerEntry, now: str, clock: Clock) -> str:

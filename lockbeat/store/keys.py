@@ -124,11 +124,16 @@ def shard_of_task(task_id: str, shards: int) -> int:
     return int(tag, 16) % shards if _TAG.fullmatch(tag) else shard_of(task_id, shards)
 
 
+def slot_of_task(task_id: str) -> int | None:
+    """The slot that a task is, in milliseconds; None: it was triggered or spawned."""
+    _, at, slot = task_id.rpartition("@")
+    return int(slot) if at and slot.removeprefix("-").isdecimal() else None
+
+
 def job_of_task(task_id: str) -> str:
     """The job whose slot a task is, or that was triggered; empty: it was spawned."""
-    job, at, slot = task_id.rpartition("@")
-    if at and slot.lstrip("-").isdigit():
-        return job
+    if slot_of_task(task_id) is not None:
+        return task_id.rpartition("@")[0]
     job, bang, rest = task_id.rpartition("!")
     return job if bang and _ID.fullmatch(rest) else ""
 

@@ -11,7 +11,7 @@ from lockbeat.errors import InvalidArgument, TaskError
 from lockbeat.jobs.control import MOST_WORDS
 from lockbeat.monitor import each_task
 from lockbeat.store import results
-from lockbeat.store.keys import job_of_task
+from lockbeat.store.keys import job_of_task, slot_of_task
 from lockbeat.tasks.look import none_again
 from lockbeat.triggers import isoformat
 from lockbeat.values.durations import instant, read_span
@@ -125,15 +125,15 @@ async def instead(look: Look, form: Form) -> Done:
     ended = await look.lb.tasks.cancel(task_id, by=look.asked.user)
     start = when("start", dict(form))
     where = look.asked.url("job", name=name, slot=None if start is None else round(start.timestamp() * 1000))
-    run, slot = _named(name, task_id), "this" if start is None else isoformat(round(start.timestamp() * 1000))
+    run, slot = _named(task_id), "this" if start is None else isoformat(round(start.timestamp() * 1000))
     said = f"{run} is told to stop; {slot} runs when it has" if ended else f"{run} had ended; {slot} runs next"
     return Done(said, where)
 
 
-def _named(job: str, task_id: str) -> str:
+def _named(task_id: str) -> str:
     """A run of a job by its slot, which the page puts into the reader's zone; a triggered one has none."""
-    _, at, slot = task_id.removeprefix(job).partition("@")
-    return isoformat(int(slot)) if at and slot.isdecimal() else "the triggered run"
+    slot_ms = slot_of_task(task_id)
+    return "the triggered run" if slot_ms is None else isoformat(slot_ms)
 
 
 async def pause_backfill(look: Look, form: Form) -> Done:
@@ -166,9 +166,8 @@ async def cancel(look: Look, form: Form) -> Done:
 
 
 def _task(look: Look, task_id: str) -> str:
-    job = job_of_task(task_id)
-    if job and task_id.startswith(f"{job}@"):
-        return look.asked.url("job", name=job, slot=task_id.rpartition("@")[2])
+    if (slot_ms := slot_of_task(task_id)) is not None:
+        return look.asked.url("job", name=job_of_task(task_id), slot=slot_ms)
     return look.asked.url("task", id=task_id)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from lockbeat.monitor import tasks as read
-from lockbeat.store.keys import job_of_task
+from lockbeat.store.keys import job_of_task, slot_of_task
 from lockbeat.tasks.values import STATES, State
 from lockbeat.values.durations import instant
 from lockbeat.web.look import Look, Page
@@ -45,9 +45,8 @@ async def tasks(look: Look) -> Page:
 async def task(look: Look) -> Page:
     task_id = look.text("id", 1100) or ""
     info, now, may = await asyncio.gather(look.lb.tasks.get(task_id), look.now(), look.may("retry", "cancel", target=task_id))
-    job = job_of_task(task_id)
+    job, slot_ms = job_of_task(task_id), slot_of_task(task_id)
     by_call = await called(look, task_id) if job and info.state != "done" else ()
-    slot = task_id.rpartition("@")[2] if job and task_id.startswith(f"{job}@") else ""
     return Page(
         "task.html",
         {
@@ -57,8 +56,8 @@ async def task(look: Look) -> Page:
             "called": bool(by_call),
             "stopping": info.state == "cancelled" and bool(info.attempts_made) and info.attempts_made[-1].how == "running",
             "job": job,
-            "slot": slot,
-            "slot_at": instant(int(slot)) if slot else None,
+            "slot_ms": slot_ms,
+            "slot_at": None if slot_ms is None else instant(slot_ms),
             "show_params": look.show_params,
         },
     )
