@@ -172,7 +172,7 @@ class Beat(Declared):
         if self._serving is not None:  # in the parent: its thread was not forked
             return LockbeatError(
                 "the beat serves in the process of which this one was forked, and not here: call `beat.start()` here as well, "
-                "under gunicorn --preload in `post_fork`"
+                "under gunicorn --preload in `post_worker_init`"
             )
         return LockbeatError(f"the beat is not serving: use `lb.{verb}` of a Lockbeat")
 
@@ -241,7 +241,8 @@ class Beat(Declared):
     def start(self, *, schedule: bool = True, work: bool = True, wait_for_store: bool | None = None) -> None:
         """Serve in a thread until `stop`, or until Python exits. When this returns, it serves.
 
-        Call it in each process that is to serve, for threads are not forked: under gunicorn --preload, in `post_fork`.
+        Call it in each process that is to serve, for threads are not forked: under gunicorn --preload, in `post_worker_init`
+        (not in `post_fork`, where gunicorn does not hear SIGTERM yet).
 
         wait_for_store: False: it returns though the store is away, after a second at most; None: as the beat has it.
 

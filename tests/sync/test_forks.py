@@ -10,7 +10,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -248,29 +248,44 @@ settings.configure(DEBUG=False, ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, SECR
 urlpatterns = [re_path("(.+)", lambda request, path: HttpResponse(json.dumps(answer("/" + path))))]
 app = get_wsgi_application()
 """
+AWAY = """
+import os
+from lockbeat.sync import Beat
+
+beat = Beat(os.environ["STORE"])
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [b"here"]
+"""
 CONF = """
 from app import beat
-def post_fork(server, worker):
-    beat.start()
+def post_worker_init(worker):
+    worker.log.info("starting the beat")
+    beat.start(wait_for_store=False)
 """
 
 
 @contextmanager
 def gunicorn(folder: Path, app: str, store: str, namespace: str, *options: str) -> Iterator[str]:
     """Two workers of an application that was loaded before they were forked; its URL."""
-    (folder / "app.py").write_text(APP + app)
+    (folder / "app.py").write_text(app)
     (folder / "conf.py").write_text(CONF)
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "--preload", "-w", "2", "-b", f"127.0.0.1:{port}", "-c", "conf.py", *options]
     environment = os.environ | {"STORE": store, "NAMESPACE": namespace, "PYTHONPATH": str(Path(__file__).parents[2])}
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([*command, "app:app"], cwd=folder, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [*command, "app:app"], cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
     try:
+        until(lambda: (folder / "log").read_text().count("starting the beat") == 2, "both workers hear what they are told")
         yield f"http://127.0.0.1:{port}"
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0, (folder / "log").read_text()
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its workers, too
         process.wait()
 
 
@@ -293,9 +308,9 @@ def is_up(url: str) -> bool:
 def test_gunicorn_loads_the_application_and_then_forks_its_workers(
     tmp_path: Path, url: str, namespace: str, blocking: Blocking, app: str, options: tuple[str, ...]
 ) -> None:
-    """Every worker has a client of its own, a beat that it starts in post_fork, and counts under one lock."""
+    """Every worker has a client of its own, a beat that it starts in post_worker_init, and counts under one lock."""
     lb = blocking()
-    with gunicorn(tmp_path, app, url, namespace, *options) as site:
+    with gunicorn(tmp_path, APP + app, url, namespace, *options) as site:
         until(lambda: is_up(site + "/count"), "it answers")
         with ThreadPoolExecutor(8) as pool:
             answers = [*pool.map(get, [site + "/count"] * 40)]
@@ -309,6 +324,15 @@ def test_gunicorn_loads_the_application_and_then_forks_its_workers(
         results = {lb.tasks.wait(task, timeout=PATIENCE).result for task in tasks}
         assert results <= {*worker_pids(lb)}
     assert lb.locks.list() == []
+    text = (tmp_path / "log").read_text()
+    assert "Traceback" not in text, text
+
+
+def test_a_worker_that_is_told_to_end_while_its_beat_starts_ends(tmp_path: Path) -> None:
+    """In `post_fork` gunicorn would not hear it: a worker is killed there when its time is over."""
+    away = f"redis://127.0.0.1:{free_port()}"  # so that each beat takes a second to start
+    with gunicorn(tmp_path, AWAY, away, "n", "--graceful-timeout", f"{3 * PATIENCE:.0f}"):
+        pass
     text = (tmp_path / "log").read_text()
     assert "Traceback" not in text, text
 
