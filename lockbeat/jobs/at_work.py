@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from lockbeat.errors import Unreadable
 from lockbeat.jobs.ledger import LedgerEntry, entry_of
-from lockbeat.jobs.marks import Mark
+from lockbeat.jobs.marks import latest
 from lockbeat.jobs.unfinished import Unfinished
-from lockbeat.store import Store
+from lockbeat.store.calls import Calls
 
 MOST = 64
 """Runs of a shard of which it is looked up how long is usual."""
@@ -16,12 +15,12 @@ MARKS = 60
 """Slots of a job by which that is known, the newest."""
 
 
-async def unfinished(store: Store, shard: int, ids: Sequence[str], now_ms: int) -> list[Unfinished]:
+async def unfinished(store: Calls, shard: int, ids: Sequence[str], now_ms: int) -> list[Unfinished]:
     """Those of these tasks of jobs that have not ended, the one that runs longest first, up to MOST (`job/strips`)."""
     return (await longest(store, shard, ids, now_ms))[0]
 
 
-async def longest(store: Store, shard: int, ids: Sequence[str], now_ms: int, least: float = 0.0) -> tuple[list[Unfinished], bool]:
+async def longest(store: Calls, shard: int, ids: Sequence[str], now_ms: int, least: float = 0.0) -> tuple[list[Unfinished], bool]:
     """The same, and whether these are all.
 
     ids: up to a thousand, which are read in one command. least: seconds that they have run at least; 0: also those that do not.
@@ -33,16 +32,6 @@ async def longest(store: Store, shard: int, ids: Sequence[str], now_ms: int, lea
         if entry is not None and (not least or (entry.started_ms is not None and now_ms - entry.started_ms >= least * 1000)):
             found.append(entry)
     looked = sorted(found, key=lambda entry: entry.started_ms or now_ms)[:MOST]
-    latest = await _marks(store, shard, [entry.job for entry in looked])
-    several = [Unfinished.of(entry, now_ms, latest.get(entry.job, ())) for entry in looked]
+    known = await latest(store, shard, [entry.job for entry in looked], MARKS)
+    several = [Unfinished.of(entry, now_ms, known[entry.job].marks if entry.job in known else ()) for entry in looked]
     return [one for one in several if one is not None], len(found) <= MOST
-
-
-async def _marks(store: Store, shard: int, names: Iterable[str]) -> dict[str, tuple[Mark, ...]]:
-    jobs = [*dict.fromkeys(names)]
-    replies = await store.call_many([store.row["job/strips"](job=name, limit=MARKS) for name in jobs], shard) if jobs else []
-    return {
-        name: tuple(map(Mark.of, reply.marks))
-        for name, reply in zip(jobs, replies, strict=True)
-        if not isinstance(reply, Unreadable)
-    }

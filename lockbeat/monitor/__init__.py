@@ -2,7 +2,7 @@
 
 from lockbeat.jobs.marks import Mark
 from lockbeat.monitor._counted import called_jobs, purgeable, redrivable
-from lockbeat.monitor._doctor import examine
+from lockbeat.monitor._doctor import examine, glance
 from lockbeat.monitor._instances import (
     HEARTBEAT,
     HEARTBEAT_TTL_MS,
@@ -17,7 +17,8 @@ from lockbeat.monitor._measures import Measures, measure
 from lockbeat.monitor._overview import Overview, QueueLoad, TaskStats, overview, stats_of
 from lockbeat.monitor._pages import Names, Overdue, Strip, each_task, named, overdue, soonest, strips, tasks, triggered
 from lockbeat.monitor._server import TRIALS, Finding, State, commands
-from lockbeat.monitor._wrong import Hanging, Lacking, Paused, by_itself, hanging, lacking, paused, unserved
+from lockbeat.monitor._told import Line, Name, Wrong, wrong
+from lockbeat.monitor._wrong import Hanging, Lacking, Paused, hanging, lacking, paused, unserved
 
 __all__ = [
     "HEARTBEAT",
@@ -29,8 +30,10 @@ __all__ = [
     "Hanging",
     "Instance",
     "Lacking",
+    "Line",
     "Mark",
     "Measures",
+    "Name",
     "Names",
     "Overdue",
     "Overview",
@@ -39,12 +42,13 @@ __all__ = [
     "State",
     "Strip",
     "TaskStats",
-    "by_itself",
+    "Wrong",
     "called_jobs",
     "commands",
     "each_task",
     "engine",
     "examine",
+    "glance",
     "hanging",
     "instances",
     "lacking",
@@ -62,4 +66,5 @@ __all__ = [
     "tasks",
     "triggered",
     "unserved",
+    "wrong",
 ]

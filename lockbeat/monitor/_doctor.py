@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -10,9 +12,12 @@ import anyio
 
 from lockbeat.connection import Connector
 from lockbeat.errors import ScriptError, StoreError, StoreFormatError
-from lockbeat.monitor._instances import MOST_FUNCTIONS, fields, instances
+from lockbeat.jobs.why import iso
+from lockbeat.monitor._instances import fields, instances
 from lockbeat.monitor._late import late_jobs
+from lockbeat.monitor._overview import counts
 from lockbeat.monitor._server import Finding, Said, Server, checked, denied, told
+from lockbeat.monitor._told import Kind, Wrong, wrong
 from lockbeat.store.calls import Calls
 from lockbeat.store.keys import FORMAT, Keys
 from lockbeat.store.wire import Wire
@@ -20,7 +25,7 @@ from lockbeat.store.wire import Wire
 MOST_SERVERS = 32
 """Shards whose servers are looked at; each takes a connection."""
 JOBS = 1000
-"""That one run of calendar/users and job/functions looks at."""
+"""That one run of calendar/users looks at."""
 KNOWN_FOR = timedelta(days=30)
 """A calendar that ends sooner is told of."""
 PUT = "put it again: lockbeat calendar put NAME ..."
@@ -50,6 +55,13 @@ async def examine(connector: Connector, namespace: str, timeout: float, *, withi
     return findings
 
 
+async def glance(connector: Connector, calls: Calls) -> list[Finding]:
+    """What is worth a look at the first server, for a few commands; `examine` looks at all, and further."""
+    if connector.kind == "memory":
+        return []  # it has no server
+    return await (await Server(connector, calls.keys, 0, calls.wire(0)).read_info()).glance()
+
+
 async def _examine(connector: Connector, keys: Keys, calls: Calls, findings: list[Finding]) -> None:
     """Enter each finding as it is made."""
     # Reach the server; that it forbids PING is none of its faults here.
@@ -62,7 +74,7 @@ async def _examine(connector: Connector, keys: Keys, calls: Calls, findings: lis
         return  # the rest would only tell of a server that can't be the store
     counted = await first.ask("GET", keys.key(0, "shards"))
     # That we may not read it is for the check of rights to say.
-    shards = 1 if isinstance(counted, StoreError) else int(counted or 1)
+    calls.shards = shards = 1 if isinstance(counted, StoreError) else int(counted or 1)
     servers: dict[str, Server] = {}
     for shard in range(min(shards, MOST_SERVERS)):
         server = await Server(connector, keys, shard, calls.wire(shard)).read_info()
@@ -77,7 +89,7 @@ async def _examine(connector: Connector, keys: Keys, calls: Calls, findings: lis
     findings.append(format_ := await checked("format", _format(calls, keys, shards)))
     if format_.state != "fail":
         findings.append(await checked("jobs", _overdue(calls, shards)))
-        findings.append(await checked("functions", _functions(calls, shards)))
+        findings += await _now(calls)
         findings.append(await checked("calendars", _calendars(calls, shards)))
 
 
@@ -105,32 +117,42 @@ async def _overdue(calls: Calls, shards: int) -> Said:
     return "fail", f"{several}, {name} by {by_ms / 1000:.0f} s", "is an instance running that schedules? see lockbeat instances"
 
 
-async def _functions(calls: Calls, shards: int) -> Said:
-    """Whether some living instance has the function of each job."""
-    workers = [instance for instance in await instances(calls) if instance.queues]
-    if not workers:
-        return "ok", "no instance runs any"
-    if any(len(instance.tasks) >= MOST_FUNCTIONS for instance in workers):
-        return "ok", f"an instance has {MOST_FUNCTIONS} or more, too many to name them all"
-    known = {name for instance in workers for name in instance.tasks}
-    lacking: dict[str, str] = {}
-    for shard in range(shards):
-        after, more = b"", True
-        while more:
-            after, words = await calls.call("job/functions", shard, after=after, limit=JOBS)
-            more = bool(after)
-            for at in range(0, len(words), 2):
-                if (name := words[at].decode(errors="replace")) not in known:
-                    lacking.setdefault(name, words[at + 1].decode(errors="replace"))
-    if not lacking:
-        return "ok", "some instance has that of each job"
-    name = min(lacking)
-    several = f"{len(lacking)} functions" if len(lacking) > 1 else "a function"
-    return (
-        "warn",
-        f"no living instance has {several} that jobs run, such as {name!r} of {lacking[name]}: its slots wait",
-        "deploy what has it, or lockbeat delete the job",
-    )
+NOW: dict[str, tuple[tuple[Kind, ...], str]] = {
+    "runs": (("hanging",), "none hangs"),
+    "functions": (("function",), "some instance has that of each job, or none works"),
+    "queues": (("queue",), "each that holds ready tasks is served, or no instance works"),
+    "paused": (("paused",), "no job has paused itself"),
+    "instances": (("silent", "stuck"), "none is silent or stuck"),
+    "dead": (("dead",), "no task is dead"),
+}
+"""What of the work is wrong now, by check; and what is said where that is not. That jobs are overdue is a check of its own."""
+
+
+async def _now(calls: Calls) -> list[Finding]:
+    """What goes on in the store and should not, as Overview and `lockbeat top` tell of it."""
+    said = await told(_wrong(calls))
+    if isinstance(said, StoreError):
+        return [Finding(check, "unknown", f"the server does not tell: {said}") for check in NOW]
+    lines, findings = [*said.lines()], []
+    for check, (kinds, fine) in NOW.items():
+        found = [line for line in lines if line.kind in kinds]
+        if not found:
+            findings.append(Finding(check, "ok", fine))
+            continue
+        # A sentence of theirs ends in a full stop, or a question mark.
+        text, more = found[0].text(iso), len(found) - 1
+        says = f"{text} And {more:,} more" if more else text.removesuffix(".")
+        findings.append(Finding(check, "warn", says, found[0].remedy))
+    return findings
+
+
+async def _wrong(calls: Calls) -> Wrong:
+    living, counted = await asyncio.gather(instances(calls), calls.on_every_shard(lambda shard: counts(calls, shard)))
+    ready, dead = Counter[str](), 0
+    for name, waits, _, lost in (row for shard in counted for row in shard.queues):
+        ready[name.decode(errors="replace")] += waits
+        dead += lost
+    return await wrong(calls, living, ready.items(), dead, counted[0].now_ms / 1000, whole=True)
 
 
 async def _calendars(calls: Calls, shards: int) -> Said:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from lockbeat.monitor._instances import SILENT, Instance, instances
 from lockbeat.store import Store
+from lockbeat.store.calls import Calls
 from lockbeat.store.keys import job_lock
 from lockbeat.store.replies import sifted
 from lockbeat.tasks import Tasks
@@ -98,7 +99,7 @@ async def overview(store: Store) -> Overview:
     """
     shards = range(store.shards)
     counted, locks, claims, living = await asyncio.gather(
-        asyncio.gather(*(_counts(store, shard) for shard in shards)),
+        asyncio.gather(*(counts(store, shard) for shard in shards)),
         asyncio.gather(*(_locks(store, shard) for shard in shards)),
         asyncio.gather(*(_claims(store, shard) for shard in shards)),
         instances(store),
@@ -108,8 +109,8 @@ async def overview(store: Store) -> Overview:
     of_jobs = {(job_lock(info.job), info.fence) for info in running}
     owners = Counter(owner for found, _ in locks for key, owner, fence in found if (key, fence) not in of_jobs)
     held: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
-    for name, *counts in (row for shard in counted for row in shard.queues):
-        held[name.decode()] = [a + b for a, b in zip(held[name.decode()], counts, strict=True)]
+    for name, *numbers in (row for shard in counted for row in shard.queues):
+        held[name.decode()] = [a + b for a, b in zip(held[name.decode()], numbers, strict=True)]
     running_in = Counter(info.queue for info in running)
     at_ms = max(shard.now_ms for shard in counted)
     served = Counter(queue for each in living if at_ms - each.seen_ms <= SILENT * 1000 for queue in each.queues)
@@ -138,7 +139,9 @@ def stats_of(counts: Iterable[Sequence[bytes | int | None]]) -> tuple[TaskStats,
     return replace(found, begun=max(found.begun - found.left, 0)), fired
 
 
-class _Counts(NamedTuple):
+class Counts(NamedTuple):
+    """What the queues of a shard hold."""
+
     now_ms: int
     running: int
     stats: Sequence[bytes | int | None]
@@ -146,11 +149,12 @@ class _Counts(NamedTuple):
     """Name, ready, delayed, dead."""
 
 
-async def _counts(store: Store, shard: int) -> _Counts:
+async def counts(store: Calls, shard: int) -> Counts:
+    """What `task/counts` says of a shard, page by page."""
     queues: list[tuple[bytes, int, int, int]] = []
     async for page in store.pages("task/counts", shard, queue="", limit=PAGE_QUEUES):
         queues += page.queues
-    return _Counts(page.now_ms, page.running, page.stats, queues)
+    return Counts(page.now_ms, page.running, page.stats, queues)
 
 
 async def _locks(store: Store, shard: int) -> tuple[list[tuple[str, str, int]], bool]:

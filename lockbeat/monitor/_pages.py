@@ -12,8 +12,9 @@ from typing import Any
 from lockbeat.errors import Unreadable
 from lockbeat.jobs import LedgerEntry
 from lockbeat.jobs.listing import State, Wanted, as_indexed
-from lockbeat.jobs.marks import Mark
+from lockbeat.jobs.marks import Mark, latest
 from lockbeat.store import Store
+from lockbeat.store.calls import Calls
 from lockbeat.store.keys import shard_of_task
 from lockbeat.store.replies import sifted
 from lockbeat.tasks.look import PLACES, asked
@@ -40,19 +41,14 @@ class Strip:
 
 
 async def strips(store: Store, shard_of: Callable[[str], int], names: Sequence[str], most: int = 60) -> dict[str, Strip]:
-    """The latest slots of several jobs (`job/strips`, eight jobs a run)."""
+    """The latest slots of several jobs, whichever shards they are on."""
     by_shard, found = defaultdict[int, list[str]](list), dict[str, Strip]()
     for name in names:
         by_shard[shard_of(name)].append(name)
 
     async def of_shard(shard: int, some: list[str]) -> None:
-        rows = [store.row["job/strips"](job=name, limit=most) for name in some]
-        for name, reply in zip(some, await store.call_many(rows, shard), strict=True):
-            if isinstance(reply, Unreadable):
-                continue
-            told = tuple(map(Mark.of, reply.marks))
-            latest = LedgerEntry.of(name, told[0].slot_ms, reply.record, b"") if told else None
-            found[name] = Strip(told, latest)
+        for name, (marks, record) in (await latest(store, shard, some, most)).items():
+            found[name] = Strip(marks, LedgerEntry.of(name, marks[0].slot_ms, record, b"") if marks else None)
 
     await asyncio.gather(*(of_shard(shard, some) for shard, some in by_shard.items()))
     return found
@@ -127,7 +123,7 @@ class Overdue:
     """Seconds since it was due."""
 
 
-async def overdue(store: Store, at_least: float, limit: int = 200) -> list[Overdue]:
+async def overdue(store: Calls, at_least: float, limit: int = 200) -> list[Overdue]:
     """Jobs that are overdue, the worst first; of those that have been due the longest."""
 
     async def one_shard(shard: int) -> list[Overdue]:

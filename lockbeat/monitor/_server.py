@@ -98,6 +98,12 @@ class Server:
         yield await checked("clock", self._clock())
         yield await checked("latency", self._latency())
 
+    async def glance(self) -> list[Finding]:
+        """What INFO, and three commands at most beside it, show to be worth a look."""
+        checks = (("eviction", self._eviction()), ("persistence", self._persistence()), ("replication", self._replication()))
+        found = [*await self.identify(), *[await checked(check, asked) for check, asked in checks]]
+        return [finding for finding in found if finding.state in ("warn", "fail")]
+
     async def _setting(self, name: str) -> str | None:
         """A setting; None where the server does not tell it: managed ones forbid CONFIG."""
         reply = await self.ask("CONFIG", "GET", name)

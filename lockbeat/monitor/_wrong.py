@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lockbeat.jobs.at_work import longest
-from lockbeat.jobs.control import Change
+from lockbeat.jobs.control import Change, paused_by
 from lockbeat.jobs.unfinished import LEAST, Unfinished
 from lockbeat.monitor._instances import MOST_FUNCTIONS, SILENT, Instance
-from lockbeat.store import Store
+from lockbeat.store.calls import Calls
 from lockbeat.store.keys import job_of_task
+from lockbeat.store.records import Retirement
 from lockbeat.tasks.look import asked
 
 LEASED = 500
@@ -32,7 +33,7 @@ class Hanging:
     """False: there are more runs than were looked at."""
 
 
-async def hanging(store: Store, now_ms: int) -> Hanging:
+async def hanging(store: Calls, now_ms: int) -> Hanging:
     """Runs that hang, see `Unfinished.hangs`; of the first LEASED runs of a shard, those that have run for longest."""
 
     async def of_shard(shard: int) -> tuple[list[Unfinished], bool]:
@@ -62,18 +63,29 @@ class Lacking:
     """False: there are more jobs than were looked at."""
 
 
-async def lacking(store: Store, living: Sequence[Instance]) -> Lacking:
-    """Functions that nobody has, of the first FUNCTIONS jobs of each shard (`job/functions`). None where no instance works."""
+async def lacking(store: Calls, living: Sequence[Instance], *, whole: bool = False) -> Lacking:
+    """Functions that nobody has, of the first FUNCTIONS jobs of each shard (`job/functions`). None where no instance works.
+
+    whole: of all jobs.
+    """
     workers = [instance for instance in living if instance.queues]
     if not workers or any(len(instance.tasks) >= MOST_FUNCTIONS for instance in workers):
         return Lacking((), True)
     known = {name for instance in workers for name in instance.tasks}
     found, complete = dict[str, str](), True
-    for after, words in await store.on_every_shard(lambda shard: store.call("job/functions", shard, after="", limit=FUNCTIONS)):
+
+    async def of_shard(shard: int) -> None:
+        nonlocal complete
+        after, more = b"", True
+        while more:
+            after, words = await store.call("job/functions", shard, after=after, limit=FUNCTIONS)
+            for at in range(0, len(words), 2):
+                if (name := words[at].decode(errors="replace")) not in known:
+                    found.setdefault(name, words[at + 1].decode(errors="replace"))
+            more = whole and bool(after)
         complete = complete and not after
-        for at in range(0, len(words), 2):
-            if (name := words[at].decode(errors="replace")) not in known:
-                found.setdefault(name, words[at + 1].decode(errors="replace"))
+
+    await store.on_every_shard(of_shard)
     return Lacking(tuple(sorted(found.items())), complete)
 
 
@@ -88,13 +100,14 @@ class Paused:
     """Jobs that are paused."""
 
     many: int
+    """Where they are too many to look at, those are counted that have retired since."""
     changes: tuple[tuple[str, Change], ...]
     """Of each the change by which it is; those that were paused by themselves first, and then the latest first."""
     complete: bool
     """False: there are too many to look at."""
 
 
-async def paused(store: Store) -> Paused:
+async def paused(store: Calls) -> Paused:
     """Paused jobs, read at once where a shard has no more than PAUSED; else only counted."""
 
     async def of_shard(shard: int) -> tuple[int, list[tuple[str, Change]]]:
@@ -103,9 +116,11 @@ async def paused(store: Store) -> Paused:
         if not 0 < many <= PAUSED:
             return many, []
         said = await wire.command("HGETALL", key)
-        pairs = said.items() if isinstance(said, dict) else zip(said[::2], said[1::2], strict=True)
-        found = [(name.decode(errors="replace"), _change(line)) for name, line in pairs]
-        return many, [(name, change) for name, change in found if change is not None]
+        lines = dict(said.items() if isinstance(said, dict) else zip(said[::2], said[1::2], strict=True))
+        places = await wire.command("HMGET", store.keys.key(shard, "job:slot"), *lines)
+        read = ((name, _change(place or b"", line)) for (name, line), place in zip(lines.items(), places, strict=True))
+        found = [(name.decode(errors="replace"), change) for name, change in read if change is not None]
+        return len(found), found
 
     shards = await store.on_every_shard(of_shard)
     changes = sorted((one for _, some in shards for one in some), key=lambda one: (not by_itself(one[1]), -(one[1].at or 0)))
@@ -117,8 +132,9 @@ def by_itself(change: Change) -> bool:
     return change.by == "pause_after"
 
 
-def _change(line: bytes) -> Change | None:
+def _change(place: bytes, line: bytes) -> Change | None:
+    """By which a job is paused that stands so; one that has retired keeps its pause, and is not told of."""
     try:
-        return Change.of(line.decode("latin-1"))
+        return None if Retirement.of(text := place.decode()) else paused_by(text, line.decode("latin-1"))
     except ValueError:
         return None

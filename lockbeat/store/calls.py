@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from copy import copy
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from lockbeat.connection import Connector
 from lockbeat.errors import NotDurable, StoreError, StoreUnavailable, Unreadable
@@ -19,6 +19,8 @@ from lockbeat.store.memory import MemoryWire
 from lockbeat.store.rows import Row
 from lockbeat.store.scripts import Script, load
 from lockbeat.store.wire import Wire, patience_for
+
+T = TypeVar("T")
 
 
 class Calls:
@@ -32,6 +34,8 @@ class Calls:
     def __init__(self, connector: Connector, keys: Keys, timeout: float, moved: Callable[[int], None] | None = None) -> None:
         self.keys = keys
         self.timeout = self._patience = timeout
+        self.shards = 1
+        """Of the store; whoever makes this has to say so."""
         self._connector = connector
         self._moved = moved
         self._wires: dict[int, Wire] = {}
@@ -156,6 +160,19 @@ class Calls:
             return await wire.submit(target, row, limit=limit)
         except StoreUnavailable:
             return await self._repeat(lambda: wire.submit(target, row, limit=limit))
+
+    async def on_every_shard(self, call: Callable[[int], Awaitable[T]]) -> list[T]:
+        """What `call` returns for each shard, in their order; all at once."""
+        return await asyncio.gather(*map(call, range(self.shards)))
+
+    async def pages(self, name: str, shard: int, /, **args: Any) -> AsyncIterator[Any]:
+        """The replies of a script that lists in pages: `after` is the `cursor` of the reply before, empty in the last one."""
+        after: str | bytes = ""
+        while True:
+            page = await self.call(name, shard, after=after, **args)
+            yield page
+            if not (after := page.cursor):
+                return
 
     async def call_many(self, rows: Sequence[Row], shard: int) -> list[Any]:
         """As `call`, for many rows of a batched script, in as few runs as its `most` allows, which share the way.

@@ -8,7 +8,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, TypeVar
 
@@ -212,10 +212,6 @@ class Store(Calls):
         if isinstance(problem, NotDurable):
             await asyncio.wait((undone,), timeout=self.timeout)
 
-    async def on_every_shard(self, call: Callable[[int], Awaitable[T]]) -> list[T]:
-        """What `call` returns for each shard, in their order; all at once."""
-        return await asyncio.gather(*map(call, range(self.shards)))
-
     async def until_done(self, name: str, **args: Any) -> int:
         """Call a script on every shard, in pages, until it has no more to do; how much it did.
 
@@ -235,15 +231,6 @@ class Store(Calls):
                     return count
 
         return sum(await self.on_every_shard(one_shard))
-
-    async def pages(self, name: str, shard: int, /, **args: Any) -> AsyncIterator[Any]:
-        """The replies of a script that lists in pages: `after` is the `cursor` of the reply before, empty in the last one."""
-        after: str | bytes = ""
-        while True:
-            page = await self.call(name, shard, after=after, **args)
-            yield page
-            if not (after := page.cursor):
-                return
 
     def listen(self, heard: Heard, on_gap: Callable[[], None], *, bell: int | None = None) -> Callable[[], None]:
         """Be told of messages to this instance, or on the `bell` of a shard, and of times when some may have been lost.

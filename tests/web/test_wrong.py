@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Callable
 from datetime import timedelta
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lockbeat import Beat, Every, Lockbeat
+from lockbeat import Beat, Every, Lockbeat, monitor
 from lockbeat.jobs import Job, LedgerEntry
 from lockbeat.jobs.backfiller import Backfiller
 from lockbeat.monitor import hanging, instances, lacking, paused
@@ -190,7 +191,7 @@ async def test_a_function_that_nobody_has_and_a_queue_that_nobody_serves_are_tol
 
     async with older.lifespan():
         await eventually(lambda: said(lacks), "Overview says what is lacking", step=0.1)
-        assert await said("1 task wait in queue slow , and no living instance serves it")
+        assert await said("1 task waits in queue slow , and no living instance serves it")
     async with newer.lifespan():
 
         async def can() -> bool:
@@ -381,3 +382,43 @@ async def test_overview_says_quietly_that_slots_did_not_run(lb: Lockbeat, raw: A
 
         await eventually(calm, "nothing is wrong now", 60, 0.1)
         assert re.search(said, words(wrong(await page.page("/"))))
+
+
+@both
+async def test_overview_says_it_in_the_words_of_the_terminal(lb: Lockbeat, raw: Any, ask: Callable[..., Ask]) -> None:
+    """But for what is overdue and what hangs, which are tables."""
+    await hung(lb, raw)
+    await lb.jobs.put("report", Every(3600), function="reports.send")
+    await lb.jobs.pause("report", "failures", by="pause_after")
+    for queue in ("slow", "default"):
+        await lb.tasks.spawn("other", queue=queue, max_attempts=1)
+    [mine] = await lb.tasks.claim("default", "host.1", 1)
+    await lb.tasks.fail(mine, "no")
+    for owner, ttl_ms in (("a", 30_000), ("b", 10_000)):
+        info = json.dumps({"queues": ["default"], "tasks": ["other"], "stuck_s": 9.0})
+        await lb.store.call("beat/heartbeat", 0, owner=owner, info=info, ttl_ms=ttl_ms, version="")
+    shown = "".join(words(wrong(await ask().page("/"))).split())
+    living = await instances(lb.store)
+    told = await monitor.wrong(lb.store, living, [("slow", 1)], 1, await lb.store.server_time())
+    kinds = set[str]()
+    for line in told.lines():
+        if line.kind not in ("overdue", "hanging"):
+            kinds.add(line.kind)
+            # Of those that have a length of time in them, what comes before it.
+            said = line.text(str).partition({"paused": " itself ", "silent": " for "}.get(line.kind, "\n"))[0]
+            assert "".join(said.split()) in shown, said
+    assert kinds == {"firing", "function", "queue", "paused", "silent", "stuck", "dead"}
+
+
+@both
+async def test_overview_names_what_is_worth_a_look_at_the_server(
+    lb: Lockbeat, raw: Any, ask: Callable[..., Ask], url: str
+) -> None:
+    text = words(wrong(await ask().page("/")))
+    if url.startswith("memory"):
+        assert "The server:" not in text
+    else:
+        assert (
+            "The server: persistence none: a restart forgets the jobs' slots and the ledger. Store says what to do about it."
+            in text
+        )

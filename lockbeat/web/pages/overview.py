@@ -8,26 +8,15 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from lockbeat.jobs import Change, LedgerEntry
+from lockbeat.jobs import LedgerEntry
 from lockbeat.jobs.past import State
-from lockbeat.jobs.why import TOLERANCE, state_of
-from lockbeat.monitor import (
-    SILENT,
-    Paused,
-    TaskStats,
-    by_itself,
-    hanging,
-    instances,
-    lacking,
-    overdue,
-    paused,
-    stats_of,
-    unserved,
-)
+from lockbeat.jobs.why import state_of
+from lockbeat.monitor import TaskStats, instances, stats_of, wrong
 from lockbeat.store import Store, reasons
 from lockbeat.tasks.look import asked
 from lockbeat.values.durations import instant
 from lockbeat.web.look import Look, Page
+from lockbeat.web.pages.store import glanced
 from lockbeat.web.rates import Seen
 from lockbeat.web.render import kind
 
@@ -49,36 +38,30 @@ async def overview(look: Look) -> Page:
     lb = look.lb
     now = await look.now()
     since = instant(round(now * 1000)) - HOUR
-    (late, hangs, pauses), odd, hour, living, counted, jobs = await asyncio.gather(
-        asyncio.gather(overdue(lb.store, TOLERANCE), hanging(lb.store, round(now * 1000)), paused(lb.store)),
+    living, counted = await asyncio.gather(instances(lb.store), counts(lb.store))
+    ready = [(name, ready) for name, ready, *_ in counted.queues]
+    told, odd, hour, jobs, server = await asyncio.gather(
+        wrong(lb.store, living, ready, counted.dead, now),
         lb.jobs.history(since - 23 * HOUR, states=ODD, limit=ODD_LOOKED, looks=ODD_LOOKED // 100),
         lb.jobs.history(since, limit=LOOKED, looks=LOOKED // 100),
-        instances(lb.store),
-        counts(lb.store),
         many(lb.store, "job:order"),
+        glanced(look),
     )
-    lacks, stopped = await asyncio.gather(lacking(lb.store, living), _paused(look, pauses))
     failed, skipped = [entry for entry in odd.entries if entry.state != "skipped"], skips(odd.entries)
-    waits = unserved(((name, ready) for name, ready, *_ in counted.queues), living, now)
-    itself, others = [one for one in stopped if by_itself(one[1])], [one for one in stopped if not by_itself(one[1])]
-    silent = [one for one in living if now - one.seen_at > SILENT]
-    stuck = [one for one in living if one.stuck_s is not None]
+    lines = {kind: (some, more) for kind, some, more in told.first(SHOWN)}
+    others = told.pauses.changes[len(told.paused_itself) :]
     return Page(
         "overview.html",
         {
             "now": now,
-            "late": late[:SHOWN],
-            "late_more": len(late) - SHOWN,
-            "hangs": hangs.runs[:SHOWN],
-            "hangs_more": len(hangs.runs) - SHOWN,
-            "hangs_complete": hangs.complete,
-            "lacks": lacks.functions[:SHOWN],
-            "lacks_more": len(lacks.functions) - SHOWN,
-            "lacks_complete": lacks.complete,
-            "waits": waits[:SHOWN],
-            "paused_itself": itself,
-            "paused": others,
-            "paused_more": pauses.many - len(pauses.changes[:SHOWN]),
+            "problems": bool(lines),
+            "late": told.late[:SHOWN],
+            "hangs": told.hangs.runs[:SHOWN],
+            "lines": lines,
+            "left_out": told.left_out,
+            "server": server,
+            "paused": others[:SHOWN],
+            "paused_more": told.pauses.many - len(told.paused_itself) - len(others[:SHOWN]),
             "odd": failed[:SHOWN],
             "odd_more": len(failed) > SHOWN,
             "odd_reaches": odd.entries[-1].at if odd.more and odd.entries else None,
@@ -87,10 +70,8 @@ async def overview(look: Look) -> Page:
             "skips": sum(one.slots for one in skipped),
             "misses": sum(max(entry.count or 1, 1) for entry in odd.entries if entry.state == "missed"),
             "some_more": odd.more or any(one.many for one in skipped) or any((entry.count or 0) < 0 for entry in odd.entries),
-            "silent": silent,
-            "stuck": stuck,
-            "schedulers": sum(one.schedules for one in living if one not in silent),
-            "workers": sum(bool(one.queues) for one in living if one not in silent),
+            "schedulers": told.schedulers,
+            "workers": sum(bool(one.queues) for one in living if one not in told.silent),
             "instances": len(living),
             "jobs": jobs,
             "counted": counted,
@@ -98,17 +79,8 @@ async def overview(look: Look) -> Page:
             "minutes": minutes(hour.entries, now),
             "hour": Counter(state_of(entry) for entry in hour.entries),
             "reaches": hour.entries[-1].at if hour.more and hour.entries else None,
-            "problems": bool(late or silent or stuck or counted.dead or hangs.runs or lacks.functions or waits or itself)
-            or not any(one.schedules for one in living),
         },
     )
-
-
-async def _paused(look: Look, pauses: Paused) -> list[tuple[str, Change]]:
-    """Those of the first paused jobs that are so still: one that has retired keeps its pause."""
-    changes = pauses.changes[:SHOWN]
-    states = await look.lb.jobs.get_many([name for name, _ in changes]) if changes else {}
-    return [(name, change) for name, change in changes if name in states and states[name].state == "paused"]
 
 
 class Skips(NamedTuple):

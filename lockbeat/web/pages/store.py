@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from lockbeat.errors import StoreError
 from lockbeat.leases.lease import monotonic
-from lockbeat.monitor import Finding, examine
+from lockbeat.monitor import Finding, examine, glance
 from lockbeat.store import Store
 from lockbeat.store.keys import KEYS
 from lockbeat.web.look import Look, Page
@@ -39,6 +39,7 @@ HOLDS = {
 }
 """Keys whose entries are counted, and what they are, for operators."""
 _findings: dict[tuple[str, str], tuple[float, list[Finding]]] = {}
+_glances: dict[tuple[str, str], tuple[float, list[Finding]]] = {}
 
 
 class Key(NamedTuple):
@@ -47,6 +48,18 @@ class Key(NamedTuple):
     name: str
     what: str
     entries: int
+
+
+async def glanced(look: Look) -> list[Finding]:
+    """What is worth a look at the store's server, as another page tells of it; it is looked at once in KEPT."""
+    opened = look.lb.store
+    place = opened.connector.location, opened.keys.namespace
+    at, findings = _glances.get(place, (-1e9, []))
+    if monotonic() - at > KEPT:
+        findings = await glance(opened.connector, opened)
+        _glances.clear()
+        _glances[place] = monotonic(), findings
+    return findings
 
 
 async def store(look: Look) -> Page:
