@@ -37,7 +37,7 @@ def top(
     refresh: Annotated[float, typer.Option(metavar="S", min=0.1, max=3600, help="Seconds between two looks.")] = 2,
     once: Annotated[bool, typer.Option("--once", help="Look once, as where there is no terminal.")] = False,
 ) -> Answer:
-    """Watch what is wrong, queues, instances and rates; Ctrl-C ends it."""
+    """Watch what is wrong, queues and instances; Ctrl-C ends it."""
     if is_terminal() and not once and not as_json:
         return where.ask(lambda lb: _watch(lb, refresh))
 
