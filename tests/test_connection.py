@@ -15,8 +15,9 @@ import pytest
 import redis
 from redis.asyncio.connection import AbstractConnection
 
+from lockbeat import Lockbeat
 from lockbeat.connection import Connector
-from lockbeat.errors import InvalidURL, MissingExtra, StoreUnavailable
+from lockbeat.errors import InvalidURL, MissingExtra, StoreError, StoreUnavailable
 from tests.servers import (
     Cluster,
     Sentinels,
@@ -260,10 +261,69 @@ async def test_dead_sentinels_are_passed_over(watched: Sentinels) -> None:
         await connection.disconnect()
 
 
-async def test_a_service_that_no_sentinel_knows_is_named(watched: Sentinels) -> None:
-    async with await Connector.open(watched.url.replace("mymaster", "other")) as connector:
-        with pytest.raises(redis.ConnectionError, match="other"):
+async def test_a_service_that_no_sentinel_knows_is_named_though_the_last_one_asked_is_away(watched: Sentinels) -> None:
+    there = watched.url.replace("/mymaster", f",127.0.0.1:{free_port()}/other")
+    async with await Connector.open(there) as connector:
+        with pytest.raises(redis.ConnectionError, match=r"no primary of service 'other'.*Error 111"):
             await connector.dedicated_for_key("k")
+
+
+@pytest.fixture
+def lonely_sentinel(server: Server, tmp_path: Path) -> Iterator[Server]:
+    settings = ["port PORT", "bind 127.0.0.1", "dir .", f"sentinel monitor main 127.0.0.1 {server.port} 1"]
+    started = Server(valkey_binary(), tmp_path / "sentinel", settings, mode="--sentinel")
+    try:
+        started.start()
+        yield started
+    finally:
+        started.kill()
+
+
+async def test_a_sentinel_that_denies_us_is_named_and_one_that_is_away_may_come_back(lonely_sentinel: Server) -> None:
+    """As redis-py#483 and #1219, which name a wrong password as "no master found"."""
+    lonely_sentinel.call("ACL", "SETUSER", "default", "resetpass", ">pw")
+    there = f"redis+sentinel://127.0.0.1:{lonely_sentinel.port}"
+    for options in ("", "?sentinel_password=other"):
+        with pytest.raises(StoreError, match=f"sentinel 127.0.0.1:{lonely_sentinel.port}: .*sentinel_password=") as caught:
+            async with asyncio.timeout(30), Lockbeat(f"{there}/main{options}", timeout=60):
+                pass
+        assert not isinstance(caught.value, StoreUnavailable)
+    with pytest.raises(StoreUnavailable, match=r"Authentication required.*; .*Error 111"):
+        async with Lockbeat(f"{there},127.0.0.1:{free_port()}/main", timeout=0.5):
+            pass
+    async with Lockbeat(f"{there}/main?sentinel_password=pw") as lb:
+        assert await lb.store.server_time() > 0
+
+
+async def test_a_url_of_another_kind_than_the_server_is_told_what_to_write(
+    server: Server, lonely_sentinel: Server, three_nodes: Cluster
+) -> None:
+    """As node-redlock#23: `MOVED` alone says little."""
+    plain, watching = f"127.0.0.1:{server.port}", f"127.0.0.1:{lonely_sentinel.port}"
+    elsewhere = next(node for node in three_nodes.nodes if node is not three_nodes.owner("{x:0}:format"))
+    for url, says in (
+        (f"redis+sentinel://{plain}/main", "it is none, write redis://"),
+        (f"redis+cluster://{plain}", "it is of no Cluster; write redis://"),
+        (f"redis://{watching}", r"unknown command 'EVAL': .* redis\+sentinel://HOST:PORT/SERVICE$"),
+        (f"redis://127.0.0.1:{elsewhere.port}", r"a node of a Cluster; write redis\+cluster://"),
+    ):
+        with pytest.raises(StoreError, match=says):
+            async with Lockbeat(url, namespace="x", timeout=0.5):
+                pass
+
+
+async def test_a_node_that_has_no_host_name_to_be_known_by_is_reached_by_its_address(three_nodes: Cluster) -> None:
+    """As redis-py#4266: such a node calls itself `?`."""
+    for node in three_nodes.nodes:
+        node.call("CONFIG", "SET", "cluster-preferred-endpoint-type", "hostname")
+    try:
+        async with await Connector.open(three_nodes.url) as connector:
+            for number in range(8):
+                async with dedicated(connector, f"{{tag{number}}}") as connection:
+                    assert await ask(connection, "PING") == b"PONG"
+    finally:
+        for node in three_nodes.nodes:
+            node.call("CONFIG", "SET", "cluster-preferred-endpoint-type", "ip")
 
 
 async def test_stores_in_memory_are_shared_by_name_only() -> None:

@@ -94,6 +94,26 @@ async def test_a_store_is_reached_over_tls(tls: Tls, url: str) -> None:
         assert await lb.locks.release("k", "me")
 
 
+@pytest.mark.parametrize(("primary", "theirs"), [(True, False), (False, True), (True, True)])
+async def test_sentinels_and_what_they_watch_may_speak_tls_apart(tls: Tls, tmp_path: Path, primary: bool, theirs: bool) -> None:
+    named = [f"tls-cert-file {tls.files}/server.pem", f"tls-key-file {tls.files}/server.key"]
+    secure = servers.free_port()
+    settings = [
+        *("port PORT", "bind 127.0.0.1", "dir .", f"sentinel monitor main 127.0.0.1 {tls.port if primary else tls.plain} 1"),
+        *(f"tls-port {secure}", *named, f"tls-ca-cert-file {tls.files}/ca.pem", "tls-auth-clients no"),
+    ]
+    sentinel = servers.Server(servers.redis_binary() or "", tmp_path / "sentinel", settings, mode="--sentinel")
+    try:
+        sentinel.start()
+        apart = f"&sentinel_ssl={'yes' if theirs else 'no'}" if primary != theirs else ""
+        port = secure if theirs else sentinel.port
+        url = f"redis{'s' * primary}+sentinel://127.0.0.1:{port}/main?ssl_ca_certs={tls.files}/ca.pem{apart}"
+        async with Lockbeat(url) as lb:
+            assert await lb.store.server_time() > 0
+    finally:
+        sentinel.kill()
+
+
 async def test_a_name_that_is_looked_up_without_the_event_loop_is_the_one_that_the_certificate_is_for(
     tls: Tls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

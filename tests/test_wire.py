@@ -101,6 +101,12 @@ async def test_an_error_of_one_script_leaves_the_others_of_the_turn(lb: Lockbeat
         (hiredis.ReplyError("ERR user_script:3: attempt to index script: 0123"), ScriptError),
         (hiredis.ReplyError("LOCKBEAT_BAD what"), ScriptError),
         (hiredis.ReplyError("NOPERM this user has no permissions"), StoreError),
+        (
+            hiredis.ReplyError("ERR ACL failure in script: User x has no permissions to run the 'set' command script: 1"),
+            StoreError,
+        ),
+        (hiredis.ReplyError("ERR The user executing the script can't run this command or subcommand script: 1"), StoreError),
+        (hiredis.ReplyError("ERR unknown command 'EVALSHA', with args beginning with: '0123'"), StoreError),
         (hiredis.ReplyError("OOM command not allowed when used memory > 'maxmemory'."), StoreError),
         (redis.exceptions.ResponseError("WRONGTYPE Operation"), ScriptError),
     ],

@@ -72,12 +72,13 @@ def store_of(conf: Any) -> str:
     urls = [url.strip() for url in (said.split(";") if isinstance(said, str) else said)]
     scheme = urls[0].partition("://")[0].lower() if urls else ""
     if scheme == "sentinel":
-        return _sentinel(urls, conf.broker_transport_options or {})
+        return _sentinel(urls, conf.broker_transport_options or {}, conf.broker_use_ssl)
     if scheme == "redis+socket":
         parts = urlsplit(urls[0])
         query = dict(parse_qsl(parts.query))
         db = query.get("virtual_host", "0").strip("/")
-        return f"unix://{parts.path}?db={db or 0}"
+        userinfo, mark, _ = parts.netloc.rpartition("@")
+        return f"unix://{userinfo}{mark}{parts.path}?db={db or 0}"
     if scheme not in SCHEMES:
         raise InvalidArgument("lockbeat_url", f"must say where the store is: the broker ({scheme or 'none'}) is no Redis")
     if len(urls) > 1:
@@ -90,19 +91,27 @@ def _plain(url: str, tls: Any) -> str:
     scheme = f"{parts.scheme}s" if tls and not parts.scheme.endswith("ss") and parts.scheme != "valkeys" else parts.scheme
     userinfo, mark, where = parts.netloc.rpartition("@")
     host = where if where and not where.startswith(":") else f"localhost{where}"
-    query = {name: value for name, value in parse_qsl(parts.query) if name in (*TLS, "db")}
-    if isinstance(tls, Mapping):
-        query |= {name: str(value) for name, value in tls.items() if name in TLS and value is not None}
-    if isinstance(reqs := (tls or {}).get("ssl_cert_reqs") if isinstance(tls, Mapping) else None, ssl.VerifyMode):
-        query["ssl_cert_reqs"] = reqs.name
-    if "ssl_cert_reqs" in query:
-        query["ssl_cert_reqs"] = query["ssl_cert_reqs"].lower().removeprefix("cert_")
+    query = _files({name: value for name, value in parse_qsl(parts.query) if name in (*TLS, "db")}) | _files(tls)
     path = parts.path.strip("/")
     return f"{scheme}://{userinfo}{mark}{host}{path and f'/{path}'}{(query and f'?{urlencode(query)}') or ''}"
 
 
-def _sentinel(urls: list[str], options: Mapping[str, Any]) -> str:
-    """Celery's sentinel://HOST;sentinel://HOST, with the service's name in `broker_transport_options`."""
+def _files(tls: Any) -> dict[str, str]:
+    """What Celery says of TLS, which may be no more than that it is used, as options of a URL."""
+    said = {name: value for name, value in tls.items() if value is not None} if isinstance(tls, Mapping) else {}
+    query = {name: str(value) for name, value in said.items() if name in (*TLS, "db")}
+    if isinstance(reqs := said.get("ssl_cert_reqs"), ssl.VerifyMode):
+        query["ssl_cert_reqs"] = reqs.name
+    if "ssl_cert_reqs" in query:
+        query["ssl_cert_reqs"] = query["ssl_cert_reqs"].lower().removeprefix("cert_")
+    return query
+
+
+def _sentinel(urls: list[str], options: Mapping[str, Any], tls: Any) -> str:
+    """Celery's sentinel://HOST;sentinel://HOST, with the service's name in `broker_transport_options`.
+
+    tls: of the store; the sentinels' own is said by their options.
+    """
     parts = [urlsplit(url) for url in urls]
     service = options.get("master_name")
     if not service:
@@ -110,6 +119,11 @@ def _sentinel(urls: list[str], options: Mapping[str, Any]) -> str:
     userinfo, mark, _ = parts[0].netloc.rpartition("@")
     hosts = ",".join(each.netloc.rpartition("@")[2] for each in parts)
     db = parts[0].path.strip("/")
-    password = (options.get("sentinel_kwargs") or {}).get("password")
-    query = f"?sentinel_password={quote(password, safe='')}" if password else ""
-    return f"redis+sentinel://{userinfo}{mark}{hosts}/{quote(service)}{db and f'/{db}'}{query}"
+    theirs = options.get("sentinel_kwargs") or {}
+    query = {f"sentinel_{name}": str(theirs[name]) for name in ("username", "password") if theirs.get(name)}
+    if bool(tls) != bool(theirs.get("ssl")):
+        query["sentinel_ssl"] = "no" if tls else "yes"
+    if tls or theirs.get("ssl"):
+        query |= _files(theirs) | _files(tls)
+    shown = f"?{urlencode(query)}" if query else ""
+    return f"redis{'s' * bool(tls)}+sentinel://{userinfo}{mark}{hosts}/{quote(service)}{db and f'/{db}'}{shown}"

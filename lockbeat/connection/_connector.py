@@ -164,7 +164,7 @@ class Connector:
         if address.kind != "embedded":
             if provider is not None and (address.username or address.password):
                 raise InvalidArgument("credential_provider", "the URL has a user name or password already")
-            if address.tls:
+            if address.tls or address.sentinel_tls:
                 _tls.check_files(address)
             return cls(address, timeout=timeout, provider=provider)
         try:
@@ -245,7 +245,8 @@ class Connector:
             hint = _tls.hint(address, problem)  # what the URL may have wrong about TLS
             if hint is None or isinstance(problem, (AuthenticationError, ResponseError)):
                 raise
-            raise RedisConnectionError(f"{problem} ({hint})") from problem
+            kind = type(problem) if isinstance(problem, _discovery.SeveralAway) else RedisConnectionError
+            raise kind(f"{problem} ({hint})") from problem
 
     async def _owner_of_slot(self, key: bytes, timeout: float | None) -> AbstractConnection:
         # Nodes seen before come after the seeds: a cluster whose seeds have all moved away is still found.
@@ -280,16 +281,17 @@ class Connector:
         self._doubted = False
 
     async def _primary_behind_sentinel(self, settings: dict[str, Any]) -> AbstractConnection:
-        address, to_sentinel, to_primary = self.address, self._dial(self._sentinel_settings()), self._dial(settings)
+        address, to_primary = self.address, self._dial(settings)
+        to_sentinel = self._dial(self._sentinel_settings(), tls=address.sentinel_tls)
         if self._doubted:
             await self._ask_all_sentinels(to_sentinel)
-        trouble: Exception | None = None
+        troubles: list[Exception] = []
         for sentinel in _discovery.in_turn(address.nodes, self._silent):
             try:
                 node = await _discovery.master_address(sentinel, address.service or "", to_sentinel)
                 link = await _discovery.connected(to_primary(node))
             except (RedisError, OSError) as error:
-                trouble = error
+                troubles.append(error)
                 continue
             # A sentinel that missed the failover names the old primary, which may be back as a replica.
             if await _discovery.is_primary(link):
@@ -297,8 +299,8 @@ class Connector:
                 self.primary("").is_at(node)
                 return link
             await link.disconnect(nowait=True)
-            trouble = RedisConnectionError(f"{node[0]}:{node[1]} is no longer the primary")
-        raise trouble or RedisConnectionError("no sentinel")
+            troubles.append(RedisConnectionError(f"{node[0]}:{node[1]} is no longer the primary"))
+        raise _discovery.why_none(troubles)
 
     def _settings(self, timeout: float | None) -> dict[str, Any]:
         address = self.address
@@ -335,9 +337,11 @@ class Connector:
             "socket_timeout": _SENTINEL_TIMEOUT,
         }
 
-    def _dial(self, settings: dict[str, Any]) -> _discovery.Dial:
-        tcp_class = _Tls if self.address.tls else _Tcp
-        return lambda node: tcp_class(host=node[0], port=node[1], **settings)
+    def _dial(self, settings: dict[str, Any], *, tls: bool | None = None) -> _discovery.Dial:
+        secure = self.address.tls if tls is None else tls
+        tcp_class = _Tls if secure else _Tcp
+        given = settings if secure else {name: value for name, value in settings.items() if not name.startswith("ssl_")}
+        return lambda node: tcp_class(host=node[0], port=node[1], **given)
 
     def _connection(self, settings: dict[str, Any]) -> AbstractConnection:
         if self._embedded is not None:

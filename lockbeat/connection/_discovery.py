@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
@@ -12,8 +12,13 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 Node = tuple[str, int]
+DENIALS = (AuthenticationError, NoPermissionError)
 Dial = Callable[[Node], AbstractConnection]
 """Makes a connection to a node, which is yet to be connected."""
+
+
+class SeveralAway(RedisConnectionError):
+    """None of several servers could help. Some may deny us, while the others are away and come back."""
 
 
 async def connected(connection: AbstractConnection) -> AbstractConnection:
@@ -56,11 +61,29 @@ async def _ask_node(node: Node, to: Dial, *command: str) -> Any:
 
 
 async def master_address(sentinel: Node, service: str, to: Dial) -> Node:
-    """Whom one sentinel takes for the service's primary. Raises redis' ConnectionError when it knows none."""
-    answer = await _ask_node(sentinel, to, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", service)
+    """Whom one sentinel takes for the service's primary.
+
+    Raises redis' ConnectionError when it knows none, AuthenticationError when it will not tell us; each names the sentinel.
+    """
+    named = f"sentinel {sentinel[0]}:{sentinel[1]}"
+    try:
+        answer = await _ask_node(sentinel, to, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", service)
+    except DENIALS as problem:
+        theirs = "the sentinels' own are sentinel_username=, sentinel_password="
+        raise AuthenticationError(f"{named}: {problem} ({theirs})") from problem
+    except (RedisError, OSError) as problem:
+        said = "it is none, write redis://HOST:PORT" if "unknown command" in str(problem) else str(problem)
+        raise RedisConnectionError(f"{named}: {said}") from problem
     if answer is None:
-        raise RedisConnectionError(f"sentinel {sentinel[0]}:{sentinel[1]} knows no primary of service {service!r}")
+        raise RedisConnectionError(f"{named} knows no primary of service {service!r}")
     return _text(answer[0]), int(answer[1])
+
+
+def why_none(troubles: Sequence[Exception]) -> Exception:
+    """What to raise where nobody could help: a denial, where all deny; else what each had to say, once."""
+    if troubles and all(isinstance(trouble, DENIALS) for trouble in troubles):
+        return troubles[0]
+    return SeveralAway("; ".join(dict.fromkeys(map(str, troubles))) or "no sentinel")
 
 
 async def is_primary(connection: AbstractConnection) -> bool:
@@ -77,25 +100,32 @@ async def slot_owner(seeds: Iterable[Node], slot: int, to: Dial, silent: dict[No
 
     Raises redis' ConnectionError when no seed answers or nobody owns the slot.
     """
-    reasons: list[str] = []
-    denials: list[RedisError] = []
+    troubles: list[Exception] = []
     for host, port in in_turn(seeds, silent):
         try:
             ranges = await _ask_node((host, port), to, "CLUSTER", "SLOTS")
         except (RedisError, OSError) as error:
-            reasons.append(f"{host}:{port}: {error}")
-            denials += [error] if isinstance(error, (AuthenticationError, NoPermissionError)) else []
+            alone = "cluster support disabled" in str(error) or "unknown command" in str(error)
+            said = "it is of no Cluster; write redis://HOST:PORT" if alone else str(error)
+            troubles.append(error if isinstance(error, DENIALS) else RedisConnectionError(f"{host}:{port}: {said}"))
             continue
-        # A node that does not know its own name leaves it empty: it is the one that was asked.
-        owners = [(start, end, (_text(node[0]) or host, int(node[1]))) for start, end, node, *_ in ranges]
+        owners = [(start, end, (_name(node, host), int(node[1]))) for start, end, node, *_ in ranges]
         found = next((node for start, end, node in owners if start <= slot <= end), None)
         if found is not None:
             silent.pop((host, port), None)
             return found, sorted({node for _, _, node in owners})
-        reasons.append(f"{host}:{port} sees no owner of slot {slot}")
-    if denials and len(denials) == len(reasons):
-        raise denials[0]
-    raise RedisConnectionError(f"no cluster node could be asked ({'; '.join(reasons)})")
+        troubles.append(RedisConnectionError(f"{host}:{port} sees no owner of slot {slot}"))
+    reason = why_none(troubles)
+    raise reason if isinstance(reason, DENIALS) else SeveralAway(f"no cluster node could be asked ({reason})")
+
+
+def _name(node: Sequence[Any], asked: str) -> str:
+    """The host of a node of CLUSTER SLOTS. One that does not know its own leaves it empty: it is the one that was asked."""
+    name = _text(node[0])
+    if name == "?":  # it is to be known by a host name, and has none: its address stands beside
+        beside = node[3] if len(node) > 3 else []
+        name = _text(dict(zip(beside[::2], beside[1::2], strict=False)).get(b"ip"))
+    return name or asked
 
 
 def _text(value: bytes | str | None) -> str:

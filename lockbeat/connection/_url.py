@@ -99,6 +99,7 @@ class Address:
     persist: bool = True
     sentinel_username: str | None = None
     sentinel_password: str | None = field(default=None, repr=False)
+    sentinel_tls: bool = False
     options: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
 
     def __str__(self) -> str:
@@ -192,9 +193,15 @@ def _remote(scheme: str, rest: str, query: dict[str, str]) -> Address:
     if kind == "cluster" and db:
         _refuse("asks for a database other than 0, and a cluster has no other")
     sentinel_username, sentinel_password = query.pop("sentinel_username", None), query.pop("sentinel_password", None)
-    if kind != "sentinel" and (sentinel_username or sentinel_password):
+    sentinel_ssl = query.pop("sentinel_ssl", None)
+    if kind != "sentinel" and (sentinel_username or sentinel_password or sentinel_ssl):
         _refuse("has sentinel_ options, which belong to redis+sentinel://")
-    options = _options(query, tls)
+    sentinel_tls = _FLAGS.get(sentinel_ssl.lower()) if sentinel_ssl else tls and kind == "sentinel"
+    if sentinel_tls is None:
+        _refuse("has a sentinel_ssl that is neither yes nor no")
+    if kind == "sentinel" and sentinel_tls != tls:
+        shown["sentinel_ssl"] = "yes" if sentinel_tls else "no"
+    options = _options(query, tls or sentinel_tls)
     if kind == "cluster" and not _CLUSTER_LACKS.isdisjoint(options):
         _refuse(f"has one of {', '.join(sorted(_CLUSTER_LACKS))}, which redis-py can't use with a cluster")
     return Address(
@@ -210,6 +217,7 @@ def _remote(scheme: str, rest: str, query: dict[str, str]) -> Address:
         service=service,
         sentinel_username=sentinel_username,
         sentinel_password=sentinel_password,
+        sentinel_tls=sentinel_tls,
         options=options,
     )
 

@@ -16,7 +16,7 @@ from lockbeat.connection import Connector
 from lockbeat.errors import StoreError, StoreUnavailable
 from lockbeat.monitor._instances import fields
 from lockbeat.store.keys import Keys
-from lockbeat.store.replies import NO_STORE
+from lockbeat.store.replies import DENIED, NO_STORE
 from lockbeat.store.scripts import load, names
 from lockbeat.store.wire import Wire
 
@@ -137,7 +137,9 @@ class Server:
         whoami = await self.ask("ACL", "WHOAMI")
         user = whoami.decode() if isinstance(whoami, bytes) else self.connector.address.username or "default"
         # A count that is none: it gets past the check of rights, and no script is looked for.
-        missing = self._lacking("evalsha", await self.ask("EVALSHA", "0" * 40, "-1"))
+        missing = self._lacking("evalsha", by_digest := await self.ask("EVALSHA", "0" * 40, "-1"))
+        if refused(str(by_digest)):
+            self._refusals.append(f"EVALSHA: {by_digest}")
         # With a key: some services run no script without.
         missing += self._lacking("eval", await self.ask("EVAL", "return 1", "1", f"{prefix}doctor"))
         may_eval = "eval" not in missing
@@ -327,8 +329,7 @@ def commands() -> set[str]:
 
 def denied(problem: object) -> bool:
     text = str(problem)
-    # To a script Redis 7.0 says it in other words than Valkey.
-    return text.startswith("NOPERM") or "ACL failure in script" in text or "user executing the script can't" in text
+    return text.startswith("NOPERM") or any(words in text for words in DENIED)
 
 
 def refused(said: str) -> bool:

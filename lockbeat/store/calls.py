@@ -69,7 +69,7 @@ class Calls:
             return MemoryWire(connector.memory_client(), self.timeout)
         key = self.keys.key(shard, "fence")
         wire = Wire(lambda: connector.dedicated_for_key(key), self.timeout, outage=connector.outage)
-        wire.primary = connector.primary(key)
+        wire.primary, wire.alone = connector.primary(key), connector.kind != "cluster"
         if self._patience != self.timeout:
             wire.hurry(self._patience)
         if connector.counting is not None:

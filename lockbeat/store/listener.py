@@ -18,9 +18,10 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from lockbeat.connection.outage import Outage, Pace
-from lockbeat.errors import LockbeatError, StoreUnavailable
+from lockbeat.errors import LockbeatError, StoreError, StoreUnavailable
 from lockbeat.store.link import Link, Subscribe
 from lockbeat.store.messages import Message, parse
+from lockbeat.store.replies import is_denial
 
 log = logging.getLogger("lockbeat")
 
@@ -88,21 +89,27 @@ class Listener:
         self._link: Link | None = None
         self._since = 0.0
         self._subscribed = asyncio.Event()
+        self._told = asyncio.Event()  # that we are subscribed, or may not be
         self._moved = asyncio.Event()
         self._problem: Exception | None = None
         self._closed = False
 
     async def ready(self) -> None:
-        """Wait until the store would reach us. Raises StoreUnavailable when that takes longer than the timeout."""
+        """Wait until the store would reach us.
+
+        Raises StoreUnavailable when that takes longer than the timeout, StoreError at once where we may not listen.
+        """
         self._start()
         if self._subscribed.is_set():
             return
         try:
             async with asyncio.timeout(self._timeout):
-                await self._subscribed.wait()
+                await self._told.wait()
         except TimeoutError:
             reason = f": {self._problem}" if self._problem else ""
             raise StoreUnavailable(f"could not subscribe within {self._timeout:g} s{reason}") from None
+        if not self._subscribed.is_set():
+            raise StoreError(f"can't subscribe: {self._problem}")
 
     def follow(self) -> None:
         """Calls go over a new connection, perhaps to another server: subscribe anew, and there."""
@@ -118,7 +125,7 @@ class Listener:
         if self._task is not None:
             self._task.cancel()
             self._task = None
-            self._subscribed.clear()
+            self._unsubscribed()
             self._start()
 
     def _start(self) -> None:
@@ -140,7 +147,7 @@ class Listener:
                 if self._link is not None and self._link.ended.done():
                     self._note(self._link.ended.result())
                     self._link = None
-                    self._subscribed.clear()
+                    self._unsubscribed()
                 pace.lost(loop.time() - self._since if link is not None else 0.0)
                 if not moved.done():
                     await asyncio.wait((moved,), timeout=pace.wait())
@@ -154,9 +161,13 @@ class Listener:
                 link = await self._subscribe(self._channels, self._subscribers.tell)
         except (RedisError, OSError, LockbeatError) as problem:  # TimeoutError is an OSError
             self._note(problem)
-            if not isinstance(problem, LockbeatError) or isinstance(problem, StoreUnavailable):
+            refused = isinstance(problem, LockbeatError) and not isinstance(problem, StoreUnavailable)
+            if not refused:
                 # Whoever waits for a lock may ask nothing for long: then nobody else would tell.
                 self._outage.failed(self, str(problem) or f"no answer within {self._timeout:g} s")
+            if not self._subscribed.is_set():
+                # It is tried again all the same: rights may be given.
+                (self._told.set if refused or is_denial(problem) else self._told.clear)()
             return None
         except Exception as problem:  # whatever it was, those who wait for a message still do
             self._problem = problem
@@ -168,9 +179,14 @@ class Listener:
             self._subscribers.tell_gap()
         self._link, self._since = link, asyncio.get_running_loop().time()
         self._subscribed.set()
+        self._told.set()
         if self._outage.away:
             self._outage.over(self)
         return link
+
+    def _unsubscribed(self) -> None:
+        self._subscribed.clear()
+        self._told.clear()
 
     def _note(self, problem: Exception) -> None:
         self._problem = problem

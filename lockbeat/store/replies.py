@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable
 from typing import Any
 
 import hiredis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
+from lockbeat.connection import SeveralAway
 from lockbeat.errors import LockbeatError, ScriptError, StoreError, StoreUnavailable, Unreadable
 
 log = logging.getLogger("lockbeat")
@@ -28,10 +30,19 @@ _AWAY = (
     "NOSCRIPT",
 )
 
-NO_STORE = ("is not allowed from script", "without any input keys", "command called from script")
+NO_STORE = ("is not allowed from script", "without any input keys", "command called from script", "unknown command")
 """What a server says that does not run the scripts of anybody: it can't be a store."""
+DENIED = ("ACL failure in script", "user executing the script can't")
+"""What a server says to a script of what its user may not do: to Redis 7.0 others words are usual than to Valkey."""
 
+_UNKNOWN = re.compile(r"unknown command '(\w+)'.*", re.DOTALL)
 _UNREADABLE = b"LOCKBEAT_UNREADABLE "
+
+
+def _lacks(said: re.Match[str]) -> str:
+    """Without the whole script, which the server repeats."""
+    asks = "; a sentinel's URL is redis+sentinel://HOST:PORT/SERVICE" if said[1].startswith("EVAL") else ""
+    return f"unknown command '{said[1]}': this server lacks what every store needs{asks}"
 
 
 def readable(reply: Any) -> Any:
@@ -61,8 +72,8 @@ def error_of(problem: Exception) -> LockbeatError:
         return Unreadable(text.split(" ")[1])
     if word == "LOCKBEAT_CLOCK":
         return StoreError(text.removeprefix(word).lstrip())
-    if word in ("OOM", "MISCONF") or any(words in text for words in NO_STORE):
-        return StoreError(text)
+    if word in ("OOM", "MISCONF") or any(words in text for words in (*NO_STORE, *DENIED)):
+        return StoreError(_UNKNOWN.sub(_lacks, text))
     if word in _AWAY or not isinstance(problem, (hiredis.ReplyError, RedisError)):
         return StoreUnavailable(text or type(problem).__name__)
     if word in ("ERR", "WRONGTYPE") or word.startswith("LOCKBEAT_") or "script:" in text:
@@ -72,9 +83,12 @@ def error_of(problem: Exception) -> LockbeatError:
 
 def is_denial(problem: Exception) -> bool:
     """Credentials or rights: trying again will not help."""
+    if isinstance(problem, (AuthenticationError, NoPermissionError)):
+        return True
+    if isinstance(problem, SeveralAway):
+        return False
     return (
-        isinstance(problem, (AuthenticationError, NoPermissionError))
-        or str(problem).split(" ", 1)[0] in ("WRONGPASS", "NOAUTH", "NOPERM")
+        str(problem).split(" ", 1)[0] in ("WRONGPASS", "NOAUTH", "NOPERM")
         or "invalid username" in str(problem)
         or "Authentication required" in str(problem)
     )

@@ -67,6 +67,8 @@ class Wire:
         self.traffic: Traffic | None = None
         """Where what goes over it is counted; None: nowhere."""
         self.moved: Callable[[], None] | None = None
+        self.alone = False
+        """Its server is of no Cluster, as the URL has it."""
         self.primary = Primary()
         """When it is found to be another, the line to the one before is left."""
         """Told when the line was made anew, perhaps to another server; not of the first."""
@@ -164,6 +166,8 @@ class Wire:
     def refused(self, line: Line, batch: Batch, reply: hiredis.ReplyError) -> None:
         """The server answered a batch with an error."""
         error = error_of(reply)
+        if self.alone and str(error).startswith("MOVED "):
+            error = StoreUnavailable(f"{error}: it is a node of a Cluster; write redis+cluster://HOST:PORT")
         self._count(error)
         if isinstance(error, StoreUnavailable):
             # Connect anew: the address may lead to another server now. One that has lost a script is sent all of them again.

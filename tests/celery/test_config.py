@@ -34,6 +34,7 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
         ("redis://user:p%2Fw@h:7000/3?ssl_cert_reqs=none", "redis://user:p%2Fw@h:7000/3?ssl_cert_reqs=none"),
         ("rediss://h/1?ssl_cert_reqs=CERT_REQUIRED&visibility=1", "rediss://h/1?ssl_cert_reqs=required"),
         ("redis+socket:///tmp/redis.sock?virtual_host=2", "unix:///tmp/redis.sock?db=2"),
+        ("redis+socket://:p%2Fw@/tmp/redis.sock", "unix://:p%2Fw@/tmp/redis.sock?db=0"),
     ],
 )
 def test_it_is_the_brokers_redis(broker: str, store: str) -> None:
@@ -59,6 +60,27 @@ def test_the_brokers_tls_is_the_stores() -> None:
     found = parse_url(config_of(conf(broker_url="redis://h:6380/0", broker_use_ssl=tls)).url)
     assert found.tls
     assert found.options["ssl_ca_certs"] == "/ca.pem"
+
+
+SERVICE = {"master_name": "main"}
+
+
+@pytest.mark.parametrize(
+    ("tls", "theirs", "store"),
+    [
+        (None, {"username": "u", "password": "p"}, "redis+sentinel://a:1/main?sentinel_username=u&sentinel_password=p"),
+        ({"ssl_ca_certs": "/ca"}, {"ssl": True}, "rediss+sentinel://a:1/main?ssl_ca_certs=%2Fca"),
+        (True, {}, "rediss+sentinel://a:1/main?sentinel_ssl=no"),
+        ({"ssl_cert_reqs": ssl.CERT_NONE}, None, "rediss+sentinel://a:1/main?sentinel_ssl=no&ssl_cert_reqs=none"),
+        (None, {"ssl": True, "ssl_ca_certs": "/ca"}, "redis+sentinel://a:1/main?sentinel_ssl=yes&ssl_ca_certs=%2Fca"),
+    ],
+)
+def test_the_brokers_sentinels_speak_tls_or_not_and_so_does_what_they_watch(tls: Any, theirs: Any, store: str) -> None:
+    """As celery#6455, #8016, flower#1327 and redbeat#258: the two are said apart."""
+    options = SERVICE if theirs is None else SERVICE | {"sentinel_kwargs": theirs}
+    found = config_of(conf(broker_url="sentinel://a:1", broker_use_ssl=tls, broker_transport_options=options)).url
+    assert found == store
+    parse_url(found)
 
 
 @pytest.mark.parametrize(

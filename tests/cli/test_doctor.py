@@ -179,7 +179,7 @@ def test_what_is_wrong_with_a_trial_is_no_refusal_of_the_service() -> None:
 
 
 @needs("valkey")
-@pytest.mark.parametrize("command", ["TIME", "EVAL"])
+@pytest.mark.parametrize("command", ["TIME", "EVAL", "EVALSHA"])
 def test_a_store_that_lacks_a_command_is_not_fit_and_says_which(lockbeat: Lockbeat, command: str) -> None:
     with standalone(valkey_binary(), extra=[f'rename-command {command} ""']) as lacking:
         answer = lockbeat("doctor", "--url", lacking.url, "--json")

@@ -72,3 +72,22 @@ async def test_waiting_without_the_right_to_the_channel_says_so(guarded: Server)
     async with Lockbeat(url(guarded, "deaf:pw"), namespace="app", timeout=1) as lb:
         with pytest.raises(StoreError, match=r"(?i)permission|NOPERM"):
             await lb.lock("k").__aenter__()
+    async with Lockbeat(url(guarded, "deaf:pw"), namespace="app", timeout=60) as lb:
+        # At once, and not as a lock that somebody else holds.
+        for _ in range(2):
+            with pytest.raises(StoreError, match=r"(?i)can't subscribe: .*permission"):
+                async with asyncio.timeout(30):
+                    await lb.lock("k", wait=50).__aenter__()
+        guarded.call("ACL", "SETUSER", "deaf", "&{app*")
+        async with asyncio.timeout(30):
+            while not await renewable(lb):
+                await asyncio.sleep(0.05)
+
+
+async def renewable(lb: Lockbeat) -> bool:
+    """Whether a lock can be waited for by now."""
+    try:
+        async with lb.lock("k", wait=50):
+            return True
+    except StoreError:
+        return False
