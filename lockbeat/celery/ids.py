@@ -14,6 +14,9 @@ from lockbeat.worker import Run
 JOB, SLOT, FENCE = "lockbeat_job", "lockbeat_slot", "lockbeat_fence"
 """The headers: the entry's name; its slot, as ISO 8601 in UTC; and a number that grows with each attempt to send it."""
 
+MESSAGE = "lockbeat_message"
+"""The header with the id that Celery's task would have, if its entry did not give it another."""
+
 
 def task_id(name: str, slot: datetime, namespace: str = "lockbeat") -> str:
     """The id of Celery's task for a slot of an entry, the same on every host.

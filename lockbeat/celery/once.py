@@ -14,7 +14,7 @@ from celery.app.task import Task
 from celery.exceptions import Ignore, Reject
 
 from lockbeat.celery.config import config_of
-from lockbeat.celery.ids import JOB
+from lockbeat.celery.ids import JOB, MESSAGE
 from lockbeat.claims import Busy, Claim
 from lockbeat.errors import ClaimRefused, LeaseLost, StoreError, StoreUnavailable
 from lockbeat.leases.lease import monotonic
@@ -94,7 +94,7 @@ def _guard(function: Callable[..., Any], remember: float, lease: float) -> Calla
 
 def _claimed(request: Any, lease: float, remember: float) -> ClaimHandle:
     """A message, claimed for a block. Raises Ignore if another has it or had it; Retry while the store is away."""
-    key = f"{request.id}:{request.retries or 0}"
+    key = f"{(request.headers or {}).get(MESSAGE) or request.id}:{request.retries or 0}"
     try:
         claims = _client(current_app)
         said = claims.claims.acquire(key, claims.owner, lease, QUEUE)

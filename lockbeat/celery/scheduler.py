@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from lockbeat.celery.config import Config, config_of
 from lockbeat.celery.serving import Served, jobs_of
 from lockbeat.celery.shadow import Watch
 from lockbeat.connection import parse_url
-from lockbeat.errors import LockbeatError
+from lockbeat.errors import InvalidArgument, InvalidType, LockbeatError
 
 log = logging.getLogger("celery.beat")
 
@@ -31,6 +32,13 @@ def _said() -> Iterator[None]:
 
 LOOK = 5.0
 """Seconds between two looks at whether entries have changed."""
+
+
+def _kept(entry: Any) -> Any:
+    """An entry as it is now, whatever is changed in it."""
+    if not isinstance(entry, dict):
+        return entry
+    return {name: copy(value) if isinstance(value, (dict, list)) else value for name, value in entry.items()}
 
 
 class Scheduler(beat.Scheduler):  # type: ignore[misc]  # Celery has no types
@@ -54,13 +62,14 @@ class Scheduler(beat.Scheduler):  # type: ignore[misc]  # Celery has no types
         self._as_served: dict[str, Any] = {}
         super().__init__(app, *args, lazy=lazy, **kwargs)
         if lazy:  # for the banner, which comes before there is a log: what is wrong with entries is said there
-            self._take_configured()
             with _said():
+                self._take_configured()
                 jobs_of(app, self.config, self.schedule)
 
     def setup_schedule(self) -> None:
         """Take the entries of the configuration; those that can't be jobs are an error now, and not when they are due."""
-        self._take_configured()
+        with _said():
+            self._take_configured()
         self.install_default_entries(self.schedule)
         with _said():
             self._served = self._serving()
@@ -73,7 +82,12 @@ class Scheduler(beat.Scheduler):  # type: ignore[misc]  # Celery has no types
             self._served.start()
             self._started = True
         self._served.check()
-        self._take_configured()
+        try:
+            self._take_configured()
+        except LockbeatError as problem:
+            if self._unread != str(problem):
+                log.error("beat: entries have changed, but stay as they were: %s", problem)
+            self._unread = str(problem)
         if not self.schedules_equal(self._as_served, self.schedule):
             self._serve_anew()
         if self._watch is not None:
@@ -81,6 +95,8 @@ class Scheduler(beat.Scheduler):  # type: ignore[misc]  # Celery has no types
         return min(float(self.max_interval), LOOK)
 
     _started = False
+    _unread = ""
+    """What the log has been told of a change that can't be read."""
 
     def _serving(self) -> Served:
         served = Served(self.app, self.config, self.schedule)
@@ -104,14 +120,28 @@ class Scheduler(beat.Scheduler):  # type: ignore[misc]  # Celery has no types
         new.start()
 
     def _take_configured(self) -> None:
-        """Follow `app.conf.beat_schedule`, which `add_periodic_task` adds to as well; leave alone what was put in otherwise."""
+        """Follow `app.conf.beat_schedule`, which `add_periodic_task` adds to as well; leave alone what was put in otherwise.
+
+        Raises InvalidArgument, InvalidType for what can't be read, and has then followed nothing.
+        """
         configured: Mapping[str, Any] = self.app.conf.beat_schedule or {}
+        if not isinstance(configured, Mapping):
+            raise InvalidType("beat_schedule", f"must be a dict of entries by their names, not a {type(configured).__name__}")
         if self._said == configured:
             return
+        said = {name: _kept(entry) for name, entry in configured.items()}
+        changed = {name: self._read(name, entry) for name, entry in said.items() if self._said.get(name) != entry}
         for name in self._said.keys() - configured.keys():
             self.schedule.pop(name, None)
-        self.update_from_dict({name: entry for name, entry in configured.items() if self._said.get(name) != entry})
-        self._said = dict(configured)
+        self.schedule.update(changed)
+        self._said = said
+
+    def _read(self, name: str, entry: Any) -> Any:
+        """As Celery reads it, which raises whatever Python does of what it does not know."""
+        try:
+            return self._maybe_entry(name, entry)
+        except Exception as problem:
+            raise InvalidArgument("beat_schedule", f"entry {name!r}: {type(problem).__name__}: {problem}") from problem
 
     def close(self) -> None:
         """Stop serving: messages on their way are sent, and other beats go on at once. Called twice by Celery."""

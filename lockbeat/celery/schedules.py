@@ -36,7 +36,10 @@ def trigger_of(said: Any, app: Any, relative: bool = False) -> Trigger:
         return said
     if not isinstance(said, int | float | timedelta | BaseSchedule):
         raise InvalidTrigger("schedule", f"must be seconds, a timedelta, a crontab or solar, not {said!r:.80}")
-    found = maybe_schedule(said, relative, app=app)
+    try:
+        found = maybe_schedule(said, relative, app=app)
+    except (OverflowError, ValueError):  # of infinitely many seconds, or of NaN
+        raise InvalidTrigger("schedule", f"must be seconds, not {said!r:.80}") from None
     kind = type(found)
     _check_own(kind)
     if isinstance(found, crontab):

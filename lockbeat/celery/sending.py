@@ -13,7 +13,7 @@ from celery.exceptions import ImproperlyConfigured, NotRegistered, QueueNotFound
 from kombu.exceptions import EncodeError, SerializerNotInstalled
 
 from lockbeat.celery.entries import message_of
-from lockbeat.celery.ids import headers, message_id
+from lockbeat.celery.ids import MESSAGE, headers, message_id
 from lockbeat.errors import InvalidArgument
 from lockbeat.worker import Run
 
@@ -43,8 +43,11 @@ class Sender:
     def send(self, run: Run) -> None:
         """Send the message of a slot, or of a run that was triggered. Raises what the broker raises, and HOPELESS."""
         task, args, kwargs, options = message_of(run.params, run.job, self._entries)
-        options = {"task_id": message_id(run.task_id, self._namespace), **options}
-        options["headers"] = {**(options.get("headers") or {}), **headers(run)}
+        own = message_id(run.task_id, self._namespace)
+        # An entry may give all its messages one id: the header tells them apart.
+        known_by = {MESSAGE: own} if "task_id" in options else {}
+        options = {"task_id": own, **options}
+        options["headers"] = {**(options.get("headers") or {}), **headers(run), **known_by}
         args = [each() if isinstance(each, BeatLazyFunc) else each for each in args]
         kwargs = {name: each() if isinstance(each, BeatLazyFunc) else each for name, each in kwargs.items()}
         with self._producer() as producer:

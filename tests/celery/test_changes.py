@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import celery
+import click
 import pytest
 
 from lockbeat import Cron, Every, Lockbeat
@@ -112,3 +114,40 @@ async def test_a_change_that_can_not_be_a_job_leaves_all_as_it_was(
     app.conf.beat_schedule["b"] = entry(60)
     await asyncio.to_thread(beat.tick)
     await becomes(lb, {"a", "b"})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"a": entry(60, enabled=False)}, "entry 'a': TypeError: .*'enabled'"),
+        ({"a": entry(float("inf"))}, "entry 'a': OverflowError"),
+        ([entry(60)], "must be a dict of entries by their names, not a list"),
+    ],
+)
+async def test_a_change_that_celery_can_not_read_ends_no_beat(
+    beat: Scheduler, app: celery.Celery, lb: Lockbeat, caplog: pytest.LogCaptureFixture, wrong: Any, said: str
+) -> None:
+    """Nor do those of the other hosts, which see the same change."""
+    await asyncio.to_thread(beat.tick)
+    before = await becomes(lb, {"a", "b"})
+    app.conf.beat_schedule = wrong
+    for _ in range(2):
+        await asyncio.to_thread(beat.tick)
+    [told] = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert re.search(f"entries have changed, but stay as they were: beat_schedule: {said}", told)
+    assert await stands(lb) == before
+    with pytest.raises(click.ClickException, match=said):
+        Scheduler(app, lazy=True)
+
+
+async def test_an_entry_that_is_changed_within_is_served_as_well(beat: Scheduler, app: celery.Celery, lb: Lockbeat) -> None:
+    app.conf.beat_schedule["a"]["args"] = [1]
+    await asyncio.to_thread(beat.tick)
+    await becomes(lb, {"a", "b"})
+    app.conf.beat_schedule["b"]["schedule"] = 60
+    app.conf.beat_schedule["a"]["args"].append(2)
+    await asyncio.to_thread(beat.tick)
+    async with asyncio.timeout(60):
+        while (found := await stands(lb))["b"].job.trigger != Every(60):
+            await asyncio.sleep(0.05)
+    assert found["a"].job.params["args"] == [1, 2]

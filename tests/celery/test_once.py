@@ -131,6 +131,20 @@ def deliver(task: Any) -> Any:
 
 
 @only("memory", "valkey")
+def test_a_message_is_known_by_its_slot_where_its_entry_gives_all_one_id(app: celery.Celery) -> None:
+    ran = list[str]()
+
+    @app.task
+    @once
+    def counted(which: str) -> None:
+        ran.append(which)
+
+    for which in ("first", "first", "second"):
+        counted.apply([which], task_id="mine", headers={"lockbeat_job": "job", "lockbeat_message": which})
+    assert ran == ["first", "second"]
+
+
+@only("memory", "valkey")
 @pytest.mark.parametrize(("requeue", "runs"), [(True, 2), (False, 1)])
 def test_a_message_that_the_function_puts_back_runs_when_it_comes_again(app: celery.Celery, requeue: bool, runs: int) -> None:
     ran: list[str] = []

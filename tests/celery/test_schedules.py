@@ -104,6 +104,20 @@ def test_a_crontab_is_in_the_time_zone_of_its_app() -> None:
     assert found == Cron("0 3 * * *", "Europe/Berlin")
 
 
+def test_a_clock_of_its_own_gives_a_crontab_no_other_zone_as_in_celery() -> None:
+    """Which redbeat#192 and #222 expect of it."""
+    app, after = in_zone("Europe/Vienna"), datetime(2030, 6, 1, tzinfo=UTC)
+    said = crontab(minute=5, hour=9, nowfun=lambda: after.astimezone(ZoneInfo("Asia/Tokyo")), app=app)
+    assert trigger_of(said, app) == Cron("5 9 * * *", "Europe/Vienna")
+    assert after + said.remaining_estimate(said.now()) == datetime(2030, 6, 1, 7, 5, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("period", [float("inf"), float("nan")])
+def test_a_period_without_an_end_is_refused(period: float) -> None:
+    with pytest.raises(InvalidTrigger, match=f"must be seconds, not {period}"):
+        trigger_of(period, APP)
+
+
 def test_a_change_of_the_clock_neither_skips_nor_doubles_a_run() -> None:
     """celery #1604, #6438, #9715: a daily run at 17:00 came at 16:00 as well, or not at all; hourly ones were left out."""
     app = in_zone("America/New_York")
