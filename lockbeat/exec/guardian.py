@@ -30,6 +30,8 @@ FORWARDED = tuple(
 TO_ALL = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 """Those that its whole process group gets, as from a terminal; the others are for the command alone."""
 PR_SET_PDEATHSIG = 1
+UNWRITTEN = 74
+"""As sysexits.h has it: EX_IOERR."""
 LOOK_AGAIN = 0.02
 """Seconds between two looks at whether a process group is gone, of which nobody tells us."""
 
@@ -44,9 +46,17 @@ class Ended:
     """That signal; 0: none."""
     overdue: bool
     """The guardian had to end it, for it heard no more that the lock is trusted."""
+    unwritten: str = ""
+    """Why what it wrote did not arrive where it goes; empty: nothing is known to be lost."""
+
+    @property
+    def told(self) -> int:
+        """The exit code that says how it went: its own; UNWRITTEN where that is 0, and what it wrote is lost."""
+        return self.code or (UNWRITTEN if self.unwritten else 0)
 
     def __str__(self) -> str:
-        return f"ended by {signal.Signals(self.signal).name}" if self.signal else f"exit code {self.code}"
+        lost = f", and what it wrote is lost ({self.unwritten})" if self.unwritten else ""
+        return (f"ended by {signal.Signals(self.signal).name}" if self.signal else f"exit code {self.code}") + lost
 
 
 class Guardian:

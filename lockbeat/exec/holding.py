@@ -7,7 +7,7 @@ import contextlib
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from lockbeat.client import Lockbeat
@@ -135,7 +135,9 @@ class Running:
             if ended.done():
                 self.ended = ended.result()
                 await self._drain()
-        return ended.result()
+                if self._output is not None:
+                    self.ended = replace(self.ended, unwritten=self._output.trouble)
+        return self.ended or ended.result()
 
     async def _pulse(self, trusted_until: Callable[[], float]) -> None:
         while True:
@@ -187,7 +189,7 @@ def _over(running: Running) -> Outcome:
     assert ended is not None
     if ended.overdue:
         return Outcome("lost", "its lock could not be renewed in time, and the command was ended", ended.code)
-    return Outcome("ended", str(ended), ended.code)
+    return Outcome("ended", str(ended), ended.told)
 
 
 async def _locked(lb: Lockbeat, request: Request, running: Running) -> Outcome:
@@ -307,7 +309,7 @@ async def _report(lb: Lockbeat, task: Task, running: Running) -> None:
         try:
             if ended.overdue:
                 return  # the lease ends by itself, and the slot is lost
-            told = await (lb.tasks.fail(task, failure) if ended.code else lb.tasks.complete(task, said))
+            told = await (lb.tasks.fail(task, failure) if ended.told else lb.tasks.complete(task, said))
         except StoreError as problem:
             if monotonic() < until:
                 continue

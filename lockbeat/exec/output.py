@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
+import stat
 import threading
 from collections.abc import Callable
 
 KEPT = 4096
 """Bytes of what it wrote last."""
+LOSES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE)
+"""Why a write fails whose reader has not gone: the disk is full, or broken."""
 
 
 class Output:
@@ -25,6 +29,8 @@ class Output:
         if not _same(1, 2):
             reading, self.stderr = os.pipe()
             self._ways[reading] = 2
+        self.trouble = ""
+        """Where it did not arrive, and why; empty: nothing is known to be lost."""
         self._tail = bytearray()
         self._over, self._end = os.pipe()
         self._thread: threading.Thread | None = None
@@ -40,7 +46,9 @@ class Output:
         return [*self._ways, self._over, self._end]
 
     def pass_on(self, drained: Callable[[], None]) -> None:
-        """From now on; `drained` is called in a thread when all is kept that was written before `finish`."""
+        """From now on. `drained` is called in a thread when all is kept that was written before `finish`, and what goes to a
+        file is there, or known to be lost.
+        """
 
         def run() -> None:
             try:
@@ -62,7 +70,7 @@ class Output:
             self._thread.join()
 
     def _pass_on(self, drained: Callable[[], None]) -> None:
-        waiting: list[tuple[int, bytes]] = []
+        waiting: list[tuple[int, bytes]] = []  # a reader may be slow
         while self._ways:
             ready, _, _ = select.select([*self._ways, self._over], [], [])
             over = self._over in ready
@@ -81,29 +89,39 @@ class Output:
                     to = self._ways[reading]
                     self._tail += data
                     del self._tail[:-KEPT]
-                    if over:
+                    if over and _may_block(to):
                         waiting.append((to, data))
-                    elif not _written(to, data):
+                    elif not self._write(to, data) and not over:
                         del self._ways[reading]
                         os.close(reading)  # as it would be without us: SIGPIPE
                     if not over:
                         break
         drained()
         for to, data in waiting:
-            _written(to, data)
+            self._write(to, data)
+
+    def _write(self, fd: int, data: bytes) -> bool:
+        """Write it all; False: it can't be, or nobody reads it any more."""
+        try:
+            while data:
+                try:
+                    data = data[os.write(fd, data) :]
+                except BlockingIOError:  # whoever shares it has made it so
+                    select.select([], [fd], [])
+        except OSError as problem:
+            if problem.errno in LOSES:
+                self.trouble = self.trouble or f"{'stdout' if fd == 1 else 'stderr'}: {problem.strerror}"
+            return False
+        return True
 
 
-def _written(fd: int, data: bytes) -> bool:
-    """Write it all; False: nobody reads it any more."""
+def _may_block(fd: int) -> bool:
+    """Whether a write may wait for a reader: to a pipe, a socket or a terminal, and not to a file or a device like /dev/null."""
     try:
-        while data:
-            try:
-                data = data[os.write(fd, data) :]
-            except BlockingIOError:  # whoever shares it has made it so
-                select.select([], [fd], [])
+        mode = os.fstat(fd).st_mode
+        return not stat.S_ISREG(mode) and (not stat.S_ISCHR(mode) or os.isatty(fd))
     except OSError:
-        return False
-    return True
+        return True
 
 
 def _same(one: int, other: int) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import sys
 from typing import Annotated
 
@@ -16,11 +18,13 @@ from lockbeat.cli._store import refused, unreachable
 from lockbeat.connection import Address, parse_url
 from lockbeat.errors import InvalidArgument, InvalidTrigger, LockbeatError, ScriptError, StoreError, StoreUnavailable
 from lockbeat.exec import Guardian, Outcome, Request, run
+from lockbeat.exec.guardian import UNWRITTEN
 from lockbeat.exec.output import Output
 from lockbeat.settings import found
 from lockbeat.triggers import Called, Cron, Every, Trigger
 from lockbeat.values.durations import read_span, seconds
 from lockbeat.values.names import check_name
+from lockbeat.values.visible import visible
 
 AWAY, LOST, BUSY = 69, 70, 75
 """Exit codes, as sysexits.h has them: EX_UNAVAILABLE, EX_SOFTWARE, EX_TEMPFAIL."""
@@ -80,7 +84,8 @@ def execute(
     """Run a command while a lock is held, or once for a slot.
 
     Exit code: CMD's own, 128+n if a signal ended it. 0: the slot is another call's. 75 (--busy-code): another holds the lock.
-    69: the store can't be reached, and CMD was not run. 70: the lock was lost, and CMD was ended. 2: wrong usage.
+    69: the store can't be reached, and CMD was not run. 70: the lock was lost, and CMD was ended. 74: CMD ended with 0, but what
+    it wrote is lost, as on a full disk. 2: wrong usage.
     """
     request, grace_s = _request(name, slot, timezone, at_most_once_per, ttl, wait, grace, early)
     if not command:
@@ -101,9 +106,16 @@ def execute(
         raise Problem(f"{_told(address, problem)}; {name!r} was not run", code=AWAY) from problem
     finally:
         guardian.close()
+    code = _exit_code(outcome, busy_code, verbose)
     if output is not None:
         output.join()
-    return _exit_code(outcome, busy_code, verbose)
+        if output.trouble:
+            # A reader may have been so slow that the ledger has the command's own code.
+            code = code or UNWRITTEN
+            said = f"lockbeat: {visible(f'what the command of {name!r} wrote is lost: {output.trouble}')}\n"
+            with contextlib.suppress(OSError):  # stderr may be no better; what Python kept of it would be its exit code
+                os.write(2, said.encode(errors="replace"))
+    return code
 
 
 def _request(
