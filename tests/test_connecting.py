@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from lockbeat import Beat, InvalidArgument, Lockbeat, StoreUnavailable
 from lockbeat.errors import InvalidType, ScriptError, StoreError
 from lockbeat.store.replies import error_of
 from tests import servers
-from tests.conftest import chosen, needs
+from tests.conftest import Backend, chosen, needs, only
 from tests.servers import Server
 
 FULL = "~* &* +@all"
@@ -165,3 +166,69 @@ def test_what_a_server_says_of_itself_is_no_fault_of_a_script(said: str, kind: A
     import hiredis
 
     assert type(error_of(hiredis.ReplyError(said))) is kind
+
+
+async def never_a_store(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answers as a web server does."""
+    with contextlib.suppress(OSError):
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("there", "says"),
+    [
+        ("redis://fine:pw@127.0.0.1:{port}/16", "DB index is out of range: it has no database 16"),
+        ("redis://fine:no@127.0.0.1:{port}", "invalid username-password pair"),
+        ("redis+cluster://fine:pw@127.0.0.1:{port}", "it is of no Cluster; write redis://"),
+        ("redis+sentinel://127.0.0.1:{port}/service?sentinel_username=fine&sentinel_password=pw", "it is none, write redis://"),
+    ],
+)
+async def test_a_server_that_is_not_what_the_url_says_is_told_of_at_once(server: Server, there: str, says: str) -> None:
+    """It counted as a store that is away: it was tried again for as long as anybody waited."""
+    await fails_at_once(there.format(port=server.port), says)
+
+
+async def test_where_another_node_may_answer_by_the_next_try_it_is_tried(server: Server) -> None:
+    """One of two is none of a Cluster, and the other is away."""
+    there = f"redis+cluster://fine:pw@127.0.0.1:{server.port},127.0.0.1:1"
+    with pytest.raises(StoreUnavailable, match="no cluster node could be asked"):
+        async with Lockbeat(there, timeout=0.5):
+            pass
+
+
+@pytest.mark.parametrize("scheme", ["redis", "redis+cluster"])
+async def test_what_does_not_speak_redis_protocol_is_told_of_at_once(scheme: str) -> None:
+    async with await asyncio.start_server(never_a_store, "127.0.0.1", 0) as web:
+        port = web.sockets[0].getsockname()[1]
+        await fails_at_once(f"{scheme}://127.0.0.1:{port}", "what answers there does not speak the protocol of Redis")
+
+
+async def test_a_server_without_tls_is_told_of_at_once() -> None:
+    async with await asyncio.start_server(never_a_store, "127.0.0.1", 0) as web:
+        port = web.sockets[0].getsockname()[1]
+        await fails_at_once(f"rediss://127.0.0.1:{port}", r"no TLS is spoken there.*write redis://")
+
+
+async def fails_at_once(there: str, says: str) -> None:
+    """Not by its timeout, which is a minute."""
+    with pytest.raises(StoreError, match=says) as caught:
+        async with asyncio.timeout(40), Lockbeat(there, timeout=60):
+            pass
+    assert not isinstance(caught.value, StoreUnavailable)
+
+
+@only("cluster")
+async def test_one_node_of_a_cluster_is_told_of_at_once(backend: Backend) -> None:
+    """It would send us elsewhere for ever."""
+    refused = list[StoreError]()
+    for node in backend.url.removeprefix("redis+cluster://").split(","):
+        try:
+            async with asyncio.timeout(40), Lockbeat(f"redis://{node}", timeout=60):
+                pass  # it has the slot
+        except StoreError as problem:
+            refused.append(problem)
+    assert {type(problem) for problem in refused} == {StoreError}
+    assert {str(problem) for problem in refused} == {"it is a node of a Cluster; write redis+cluster://HOST:PORT"}

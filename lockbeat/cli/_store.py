@@ -125,16 +125,13 @@ def unreachable(address: Address, problem: StoreUnavailable) -> StoreUnavailable
     lost = [host for host, _ in address.nodes if not _resolves(host)] if _UNCLEAR.search(str(problem)) else []
     if lost:
         return StoreUnavailable(f"can't reach {address.safe}: the host name {lost[0]!r} can't be resolved")
-    said = re.sub("^MOVED [^:]*:[0-9]*: ", "", str(problem))
+    said = str(problem)
     if _NOBODY.match(said) and len(address.nodes) == 1:
         said = "nothing listens there (connection refused): is the server up, and the port right?"
     return StoreUnavailable(f"can't reach {address.safe}: {said}")
 
 
-_REFUSED = re.compile(
-    r"^(READONLY|NOREPLICAS|CLUSTERDOWN|LOADING|MASTERDOWN|BUSY) "
-    r"|DB index|invalid DB|SELECT is not allowed|[Aa]uthentication|invalid password|AUTH "
-)
+_REFUSED = re.compile("^(READONLY|NOREPLICAS|CLUSTERDOWN|LOADING|MASTERDOWN|BUSY) ")
 _NOBODY = re.compile(rf"Error {errno.ECONNREFUSED} connecting to [^ ]+\. Connect call failed")
 _UNCLEAR = re.compile(r"Error -\d+ connecting|no answer within|not known|name resolution|getaddrinfo")
 

@@ -8,7 +8,7 @@ connector.memory_client()                            what memory:// has instead:
 
 from lockbeat.connection._connector import Connector, Primary
 from lockbeat.connection._credentials import check_provider
-from lockbeat.connection._discovery import SeveralAway
 from lockbeat.connection._url import Address, parse_url
+from lockbeat.connection.final import SeveralAway, is_final
 
-__all__ = ["Address", "Connector", "Primary", "SeveralAway", "check_provider", "parse_url"]
+__all__ = ["Address", "Connector", "Primary", "SeveralAway", "check_provider", "is_final", "parse_url"]

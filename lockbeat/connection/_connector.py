@@ -16,13 +16,14 @@ import anyio.to_thread
 import redis.asyncio
 from redis.asyncio.connection import AbstractConnection
 from redis.crc import key_slot
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, InvalidResponse, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from lockbeat.connection import _discovery, _memory, _tls
 from lockbeat.connection._credentials import Credentials, check_provider
 from lockbeat.connection._url import Address, Kind, parse_url
+from lockbeat.connection.final import SeveralAway
 from lockbeat.connection.outage import Outage
 from lockbeat.counting import Counting
 from lockbeat.errors import InvalidArgument, MissingExtra
@@ -242,10 +243,12 @@ class Connector:
                 return await self._primary_behind_sentinel(self._settings(timeout))
             return await _discovery.connected(self._connection(self._settings(timeout)))
         except RedisError as problem:
+            if isinstance(problem, ResponseError) and "DB index" in str(problem):
+                raise ResponseError(f"{problem}: it has no database {address.db}") from problem
             hint = _tls.hint(address, problem)  # what the URL may have wrong about TLS
             if hint is None or isinstance(problem, (AuthenticationError, ResponseError)):
                 raise
-            kind = type(problem) if isinstance(problem, _discovery.SeveralAway) else RedisConnectionError
+            kind = type(problem) if isinstance(problem, (SeveralAway, InvalidResponse)) else RedisConnectionError
             raise kind(f"{problem} ({hint})") from problem
 
     async def _owner_of_slot(self, key: bytes, timeout: float | None) -> AbstractConnection:

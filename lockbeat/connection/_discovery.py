@@ -8,17 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from lockbeat.connection.final import ALONE, DENIALS, NO_SENTINEL, SeveralAway, is_final
+
 Node = tuple[str, int]
-DENIALS = (AuthenticationError, NoPermissionError)
 Dial = Callable[[Node], AbstractConnection]
 """Makes a connection to a node, which is yet to be connected."""
-
-
-class SeveralAway(RedisConnectionError):
-    """None of several servers could help. Some may deny us, while the others are away and come back."""
 
 
 async def connected(connection: AbstractConnection) -> AbstractConnection:
@@ -72,7 +69,7 @@ async def master_address(sentinel: Node, service: str, to: Dial) -> Node:
         theirs = "the sentinels' own are sentinel_username=, sentinel_password="
         raise AuthenticationError(f"{named}: {problem} ({theirs})") from problem
     except (RedisError, OSError) as problem:
-        said = "it is none, write redis://HOST:PORT" if "unknown command" in str(problem) else str(problem)
+        said = NO_SENTINEL if "unknown command" in str(problem) else str(problem)
         raise RedisConnectionError(f"{named}: {said}") from problem
     if answer is None:
         raise RedisConnectionError(f"{named} knows no primary of service {service!r}")
@@ -80,8 +77,8 @@ async def master_address(sentinel: Node, service: str, to: Dial) -> Node:
 
 
 def why_none(troubles: Sequence[Exception]) -> Exception:
-    """What to raise where nobody could help: a denial, where all deny; else what each had to say, once."""
-    if troubles and all(isinstance(trouble, DENIALS) for trouble in troubles):
+    """What to raise where nobody could help: what is final, where all are; else what each had to say, once."""
+    if troubles and all(map(is_final, troubles)):
         return troubles[0]
     return SeveralAway("; ".join(dict.fromkeys(map(str, troubles))) or "no sentinel")
 
@@ -106,7 +103,7 @@ async def slot_owner(seeds: Iterable[Node], slot: int, to: Dial, silent: dict[No
             ranges = await _ask_node((host, port), to, "CLUSTER", "SLOTS")
         except (RedisError, OSError) as error:
             alone = "cluster support disabled" in str(error) or "unknown command" in str(error)
-            said = "it is of no Cluster; write redis://HOST:PORT" if alone else str(error)
+            said = ALONE if alone else str(error)
             troubles.append(error if isinstance(error, DENIALS) else RedisConnectionError(f"{host}:{port}: {said}"))
             continue
         owners = [(start, end, (_name(node, host), int(node[1]))) for start, end, node, *_ in ranges]
@@ -116,7 +113,7 @@ async def slot_owner(seeds: Iterable[Node], slot: int, to: Dial, silent: dict[No
             return found, sorted({node for _, _, node in owners})
         troubles.append(RedisConnectionError(f"{host}:{port} sees no owner of slot {slot}"))
     reason = why_none(troubles)
-    raise reason if isinstance(reason, DENIALS) else SeveralAway(f"no cluster node could be asked ({reason})")
+    raise reason if is_final(reason) else SeveralAway(f"no cluster node could be asked ({reason})")
 
 
 def _name(node: Sequence[Any], asked: str) -> str:

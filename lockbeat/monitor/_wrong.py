@@ -12,7 +12,6 @@ from lockbeat.jobs.unfinished import LEAST, Unfinished
 from lockbeat.monitor._instances import MOST_FUNCTIONS, SILENT, Instance
 from lockbeat.store.calls import Calls
 from lockbeat.store.keys import job_of_task
-from lockbeat.store.records import Retirement
 from lockbeat.tasks.look import asked
 
 LEASED = 500
@@ -135,6 +134,6 @@ def by_itself(change: Change) -> bool:
 def _change(place: bytes, line: bytes) -> Change | None:
     """By which a job is paused that stands so; one that has retired keeps its pause, and is not told of."""
     try:
-        return None if Retirement.of(text := place.decode()) else paused_by(text, line.decode("latin-1"))
+        return paused_by(place.decode(), line.decode("latin-1"))
     except ValueError:
         return None

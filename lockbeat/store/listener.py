@@ -17,11 +17,11 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from lockbeat.connection.final import is_final
 from lockbeat.connection.outage import Outage, Pace
 from lockbeat.errors import LockbeatError, StoreError, StoreUnavailable
 from lockbeat.store.link import Link, Subscribe
 from lockbeat.store.messages import Message, parse
-from lockbeat.store.replies import is_denial
 
 log = logging.getLogger("lockbeat")
 
@@ -167,7 +167,7 @@ class Listener:
                 self._outage.failed(self, str(problem) or f"no answer within {self._timeout:g} s")
             if not self._subscribed.is_set():
                 # It is tried again all the same: rights may be given.
-                (self._told.set if refused or is_denial(problem) else self._told.clear)()
+                (self._told.set if refused or is_final(problem) else self._told.clear)()
             return None
         except Exception as problem:  # whatever it was, those who wait for a message still do
             self._problem = problem

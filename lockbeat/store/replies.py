@@ -8,9 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import hiredis
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+from redis.exceptions import InvalidResponse, RedisError
 
-from lockbeat.connection import SeveralAway
 from lockbeat.errors import LockbeatError, ScriptError, StoreError, StoreUnavailable, Unreadable
 
 log = logging.getLogger("lockbeat")
@@ -74,21 +73,10 @@ def error_of(problem: Exception) -> LockbeatError:
         return StoreError(text.removeprefix(word).lstrip())
     if word in ("OOM", "MISCONF") or any(words in text for words in (*NO_STORE, *DENIED)):
         return StoreError(_UNKNOWN.sub(_lacks, text))
+    if isinstance(problem, InvalidResponse) or "Protocol error, got" in text:
+        return StoreError(f"what answers there does not speak the protocol of Redis: {text}")
     if word in _AWAY or not isinstance(problem, (hiredis.ReplyError, RedisError)):
         return StoreUnavailable(text or type(problem).__name__)
     if word in ("ERR", "WRONGTYPE") or word.startswith("LOCKBEAT_") or "script:" in text:
         return ScriptError(text)
     return StoreError(text)
-
-
-def is_denial(problem: Exception) -> bool:
-    """Credentials or rights: trying again will not help."""
-    if isinstance(problem, (AuthenticationError, NoPermissionError)):
-        return True
-    if isinstance(problem, SeveralAway):
-        return False
-    return (
-        str(problem).split(" ", 1)[0] in ("WRONGPASS", "NOAUTH", "NOPERM")
-        or "invalid username" in str(problem)
-        or "Authentication required" in str(problem)
-    )

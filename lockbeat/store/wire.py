@@ -20,7 +20,7 @@ from typing import Any
 import hiredis
 from redis.exceptions import RedisError
 
-from lockbeat.connection import Primary
+from lockbeat.connection import Primary, is_final
 from lockbeat.connection.outage import STEADY, Outage, Pace
 from lockbeat.counting import Traffic, Trouble
 from lockbeat.errors import LockbeatError, ScriptError, StoreError, StoreUnavailable, Unreadable
@@ -28,7 +28,7 @@ from lockbeat.process import forks
 from lockbeat.store.batch import Batch, Target
 from lockbeat.store.keys import KEYS
 from lockbeat.store.line import Line
-from lockbeat.store.replies import error_of, is_denial
+from lockbeat.store.replies import error_of
 from lockbeat.store.rows import Row
 
 log = logging.getLogger("lockbeat")
@@ -67,11 +67,11 @@ class Wire:
         self.traffic: Traffic | None = None
         """Where what goes over it is counted; None: nowhere."""
         self.moved: Callable[[], None] | None = None
+        """Told when the line was made anew, perhaps to another server; not of the first."""
         self.alone = False
         """Its server is of no Cluster, as the URL has it."""
         self.primary = Primary()
         """When it is found to be another, the line to the one before is left."""
-        """Told when the line was made anew, perhaps to another server; not of the first."""
         self._lines = 0
         self._connect = connect
         self._connecting: asyncio.Task[None] | None = None
@@ -167,7 +167,7 @@ class Wire:
         """The server answered a batch with an error."""
         error = error_of(reply)
         if self.alone and str(error).startswith("MOVED "):
-            error = StoreUnavailable(f"{error}: it is a node of a Cluster; write redis+cluster://HOST:PORT")
+            error = StoreError("it is a node of a Cluster; write redis+cluster://HOST:PORT")
         self._count(error)
         if isinstance(error, StoreUnavailable):
             # Connect anew: the address may lead to another server now. One that has lost a script is sent all of them again.
@@ -303,12 +303,12 @@ class Wire:
             if not isinstance(problem, (RedisError, OSError, LockbeatError)):  # TimeoutError is an OSError
                 log.exception("connecting failed")
             reason = str(problem) or f"no answer within {self._connect_timeout:g} s"
-            error = error_of(problem) if isinstance(problem, RedisError) else StoreUnavailable(reason)
-            if not isinstance(error, StoreUnavailable) and not is_denial(problem):
-                error = StoreUnavailable(reason)
+            final = is_final(problem)
+            error = StoreError(str(error_of(problem))) if final else StoreUnavailable(reason)
             self.pace.failed(self.longest_pause)
             self._count(error)
-            self.outage.failed(self, reason)
+            if self._lines or not final:  # else it was never there, and whoever asks is told why
+                self.outage.failed(self, reason)
             self._fail_waiting(error)
         else:
             self.line = line
