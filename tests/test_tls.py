@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import redis
 
 from lockbeat import Lockbeat, StoreUnavailable
 from lockbeat.connection import Connector
@@ -64,6 +66,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tls]:
     signed(files, "named", "DNS:localhost")
     signed(files, "client", "DNS:client")
     (files / "text.pem").write_text("no certificate")
+    openssl(files, "ec", "-in", "client.key", "-aes256", "-passout", "pass:s3cret", "-out", "locked.key")
     binary = servers.redis_binary() or ""
 
     def settings(port: int, certificate: str, clients: str) -> list[str]:
@@ -129,6 +132,25 @@ async def test_a_name_that_is_looked_up_without_the_event_loop_is_the_one_that_t
             assert await lb.store.server_time() > 0
 
 
+async def test_a_server_that_is_killed_with_a_call_on_its_way_is_used_again_once_it_is_back(
+    tls: Tls, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A lost connection over TLS has no socket any more to be closed by: nobody was told that it was lost, for ever."""
+    files, port = tls.files, servers.free_port()
+    named = [f"tls-cert-file {files}/server.pem", f"tls-key-file {files}/server.key", f"tls-ca-cert-file {files}/ca.pem"]
+    with servers.standalone(servers.redis_binary() or "", extra=[f"tls-port {port}", *named, "tls-auth-clients no"]) as mortal:
+        async with Lockbeat(f"rediss://127.0.0.1:{port}?ssl_ca_certs={files}/ca.pem", timeout=60) as lb:
+            assert await lb.locks.try_acquire("k", "me", 60)
+            mortal.freeze()
+            calls = [asyncio.ensure_future(lb.locks.try_acquire("k", "me", 60)), asyncio.ensure_future(lb.store.server_time())]
+            await asyncio.wait(calls, timeout=0.2)
+            await asyncio.to_thread(mortal.restart)
+            async with asyncio.timeout(60):
+                await asyncio.gather(*calls)
+                assert await lb.locks.owner("k") == "me"
+    assert "Exception in callback" not in caplog.text
+
+
 MISTAKES = [
     ("redis://127.0.0.1:SECURE", "write rediss://"),
     ("rediss://127.0.0.1:PLAIN?ssl_ca_certs=FILES/ca.pem", "write redis://"),
@@ -165,6 +187,12 @@ FILES = [
         "ssl_keyfile 'FILES/server.key' can't be used",
     ),
     ("ssl_certfile=FILES/client.pem", "without an ssl_keyfile can't be used"),
+    ("ssl_certfile=FILES/client.pem&ssl_keyfile=FILES/locked.key", "the key needs a password: ssl_password"),
+    (
+        "ssl_certfile=FILES/client.pem&ssl_keyfile=FILES/locked.key&ssl_password=other",
+        "ssl_keyfile 'FILES/locked.key', with this ssl_password, can't be used",
+    ),
+    ("ssl_ciphers=NOSUCH", "ssl_ciphers 'NOSUCH' can't be used"),
     ("ssl_keyfile=FILES/client.key", "ssl_keyfile without ssl_certfile"),
 ]
 
@@ -174,6 +202,33 @@ async def test_a_file_that_can_not_be_used_is_named_before_anything_is_sent(tls:
     with pytest.raises(InvalidURL) as caught:
         await Connector.open(tls.url(f"rediss://127.0.0.1:1?{options}"))
     assert tls.url(says) in str(caught.value)
+
+
+async def test_a_cluster_is_reached_over_tls_with_a_key_that_has_a_password(tls: Tls) -> None:
+    files, port = tls.files, servers.free_port()
+    named = [f"tls-cert-file {files}/server.pem", f"tls-key-file {files}/server.key", f"tls-ca-cert-file {files}/ca.pem"]
+    extra = [f"tls-port {port}", *named, "tls-auth-clients yes", "tls-cluster yes"]
+    ours = f"ssl_certfile={files}/client.pem&ssl_keyfile={files}/locked.key&ssl_password=s3cret"
+    with servers.cluster(servers.redis_binary() or "", nodes=1, extra=extra):
+        async with Lockbeat(f"rediss+cluster://127.0.0.1:{port}?ssl_ca_certs={files}/ca.pem&{ours}") as lb:
+            assert await lb.store.server_time() > 0
+
+
+async def test_what_a_server_refuses_of_tls_is_told_as_what_it_is(tls: Tls) -> None:
+    files, port = tls.files, servers.free_port()
+    named = [f"tls-cert-file {files}/server.pem", f"tls-key-file {files}/server.key", f"tls-ca-cert-file {files}/ca.pem"]
+    with servers.standalone(
+        servers.redis_binary() or "", extra=[f"tls-port {port}", *named, "tls-auth-clients no", "tls-protocols TLSv1.2"]
+    ):
+        url = f"rediss://127.0.0.1:{port}?ssl_ca_certs={files}/ca.pem"
+        with pytest.raises(StoreUnavailable, match="no version of TLS that we do: ssl_min_version="):
+            async with Lockbeat(f"{url}&ssl_min_version=1.3", timeout=1):
+                pass
+    ca(files, "mortal")
+    connector = await Connector.open(tls.url("rediss://127.0.0.1:SECURE?ssl_ca_certs=FILES/mortal.pem"))
+    (files / "mortal.pem").unlink()
+    with pytest.raises(redis.ConnectionError, match="a file that its ssl_ options name is there no more"):
+        await connector.dedicated_for_key("k")
 
 
 async def test_a_certificate_for_another_name_says_so(tls: Tls, tmp_path: Path) -> None:

@@ -23,6 +23,9 @@ def check_files(address: Address) -> None:
                 context.load_verify_locations(**{argument: given[option]})
                 if argument == "cafile" and not context.cert_store_stats()["x509"]:
                     raise ValueError("it holds no certificate")
+    if "ssl_ciphers" in given:
+        with _naming(f"ssl_ciphers {given['ssl_ciphers']!r}"):
+            context.set_ciphers(given["ssl_ciphers"])
     certificate, key = given.get("ssl_certfile"), given.get("ssl_keyfile")
     if certificate is None and key is not None:
         raise InvalidURL("url", "has ssl_keyfile without ssl_certfile")
@@ -31,7 +34,9 @@ def check_files(address: Address) -> None:
             with _naming(f"{option} {given[option]!r}"):
                 open(given[option], "rb").close()
     if certificate is not None:
-        with _naming(f"ssl_certfile {certificate!r} " + (f"and ssl_keyfile {key!r}" if key else "without an ssl_keyfile")):
+        opened = ", with this ssl_password," if "ssl_password" in given else ""
+        what = f"and ssl_keyfile {key!r}{opened}" if key else "without an ssl_keyfile"
+        with _naming(f"ssl_certfile {certificate!r} {what}"):
             context.load_cert_chain(certificate, key, given.get("ssl_password") or _no_password)
 
 
@@ -49,7 +54,7 @@ def _naming(what: str) -> Iterator[None]:
 
 def _words(problem: Exception) -> str:
     if isinstance(problem, ssl.SSLError):
-        words = f"{problem.reason or problem}".replace("_", " ").lower()
+        words = f"{getattr(problem, 'reason', None) or problem}".replace("_", " ").lower()
         return "it holds no certificate and key in PEM" if "pem lib" in words else words
     return getattr(problem, "strerror", None) or str(problem)
 
@@ -73,6 +78,10 @@ def hint(address: Address, problem: BaseException) -> str | None:
         named = address.options.get("ssl_ca_certs") or address.options.get("ssl_ca_path")
         which = f"the CA in {named} did not sign it: " if named else ""
         return f"its certificate is not trusted here: {which}name the file of its CA, ssl_ca_certs=/PATH/ca.pem"
+    if "No such file or directory" in said:
+        return "a file that its ssl_ options name is there no more"
+    if "PROTOCOL_VERSION" in said or "UNSUPPORTED_PROTOCOL" in said:
+        return "it speaks no version of TLS that we do: ssl_min_version="
     if any(words in said for words in _NO_TLS) or "Timeout connecting" in said:
         return f"no TLS is spoken there, as it seems: if so, write {_other(address)}"
     if ("ALERT" in said or any(words in said for words in _HUNG_UP)) and "ssl_certfile" not in address.options:

@@ -73,7 +73,6 @@ _TLS_OPTIONS: dict[str, Callable[[str], Any]] = {
     "ssl_min_version": _tls_version,
     "ssl_password": str,
 }
-_CLUSTER_LACKS = frozenset({"ssl_ca_path", "ssl_ciphers", "ssl_password"})
 _SECRET_OPTIONS = frozenset({"password", "sentinel_password", "ssl_password", "ssl_ca_data"})
 
 
@@ -202,8 +201,6 @@ def _remote(scheme: str, rest: str, query: dict[str, str]) -> Address:
     if kind == "sentinel" and sentinel_tls != tls:
         shown["sentinel_ssl"] = "yes" if sentinel_tls else "no"
     options = _options(query, tls or sentinel_tls)
-    if kind == "cluster" and not _CLUSTER_LACKS.isdisjoint(options):
-        _refuse(f"has one of {', '.join(sorted(_CLUSTER_LACKS))}, which redis-py can't use with a cluster")
     return Address(
         kind=kind,
         scheme=scheme,

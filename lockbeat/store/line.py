@@ -112,8 +112,11 @@ class Line(asyncio.Protocol):
         """Have the kernel forget what it has not delivered. It would go on for a minute or two, and the server might take a lease
         for a call that was repeated over another line, and whose block is over.
         """
+        connected: socket.socket | None = self._transport.get_extra_info("socket")
+        if connected is None:
+            return  # over TLS one that is lost already has none any more
         with contextlib.suppress(OSError):
-            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.drop(str(exc) if exc else "closed by the server")
