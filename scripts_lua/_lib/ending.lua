@@ -127,16 +127,8 @@ end
 local function task_cancel(id, record, code, detail)
   local runs = record.state == 'running'
   if not runs then task_unqueue(id, record) end
-  local job = not runs and guard_of(id)
-  local led = job and (line_of(job)) == id
   task_end(id, record, runs and 'stopping' or 'cancelled', code, detail)
   if runs then say(q.bell, message_cancel(id)) end
-  if not led or read(q.open, job) then return end
-  -- It was tried again, or triggered, while another ran, and led while it waited for that: further slots wait for the other again.
-  local key = 'job:' .. job
-  local lease = lease_read(q.locks, key)
-  local other = lease and lease.live and lease_task(key, lease)
-  if other then line_lead(job, other, {}) end
 end
 
 -- delay after attempt n = base * factor^(n-1), capped; a power too large for a number is infinite, and so the cap.

@@ -127,10 +127,11 @@ local function firing_overlap(job, id, due, owner, overlap, buffer, cap)
     if not read(q.open, job) then return nil end
     return firing_overlap(job, id, due, owner, overlap, buffer, cap)  -- of the next in line, of which there are fewer now
   end
-  -- What was triggered, and what is backfilled, gives way to no slot; but a slot is not skipped for one that is backfilled.
+  -- What was triggered, and what is backfilled, gives way to no slot; but a slot is not skipped for one that is backfilled, or was cancelled
+  -- and has yet to stop.
   local past = string.find(record.json, '"backfill":', 1, true)
-  local fresh = record.state == 'waiting' and record.tries == '' and job_of(open) and not past and not record_is_again(record)
-  if past and overlap == 'skip' then overlap = 'buffer_one' end
+  local fresh = record.state == 'waiting' and record_is_fresh(open, record)
+  if overlap == 'skip' and (past or record.state == 'stopping') then overlap = 'buffer_one' end
   local stays = not fresh or overlap == 'buffer_all' or cap > 0
   slots = line_own(job, slots)
   if stays and record.state == 'waiting' then task_queue_again(open, record) end
@@ -150,10 +151,9 @@ local function firing_overlap(job, id, due, owner, overlap, buffer, cap)
     if #slots >= buffer then return REASON.BUFFER_FULL, int(buffer) end
     return WAITS
   end
-  if overlap == 'skip' and not fresh and record.state ~= 'stopping' then return REASON.OVERLAP, open end
+  if overlap == 'skip' and not fresh then return REASON.OVERLAP, open end
   firing_overtaken(job, slots, id)
   local place = fresh and task_give_way(open, record) or nil
-  if not fresh and overlap == 'skip' then return nil end
   if not fresh and overlap == 'cancel_other' and record.state ~= 'stopping' then task_cancel(open, record, REASON.OVERTAKEN, id) end
   -- Those that it took the place of, or what waited to be tried again, may have let one of a backfill go first.
   return read(q.open, job) and WAITS or nil, place

@@ -6,6 +6,7 @@
 
 local PILE = 100
 local HELD_MS = 1000  -- when what is tried again looks at its job's lock again
+local MOST_STAY = 100  -- so many wait in line that give way to no slot
 local CLAIM_MS = 3
 
 -- When the next of a queue comes due. What is no member of ours is due at once: it goes as one whose task has gone, and hides none.
@@ -50,6 +51,23 @@ local function queue_settle(queue, most)
   end
 end
 
+-- It was its turn in its queue, and the job's lock is held, or another task of the job has yet to end. Skipped, it could not be a second time:
+-- it waits in line. Where nobody is at work or leads it looks at the lock again; so do those that are too many for the line.
+local function queue_wait(id, record)
+  local job = guard_of(id)
+  local key = 'job:' .. job
+  local lease = lease_read(q.locks, key)
+  local other = lease and lease.live and lease_task(key, lease)
+  if other then line_take(job, other) end
+  local open, slots = line_of(job)
+  if line_has(job, id) then return end  -- it led
+  local first = open and open ~= id and task_read(open)
+  local waits = first and (first.state == 'waiting' or first.state == 'running' or first.state == 'stopping')
+  if waits and #slots - #line_own(job, slots) < MOST_STAY then return line_wait(job, id, record) end
+  if not waits then line_lead(job, id, slots) end
+  task_queue(id, record, now + HELD_MS)
+end
+
 -- The task is next in its queue: begin an attempt. Returns its lease; nil: it has ended instead, or is none.
 local function queue_begin(id, record, owner, call, lease_ms)
   if not record or record.state ~= 'waiting' then return nil end
@@ -64,17 +82,20 @@ local function queue_begin(id, record, owner, call, lease_ms)
     task_end(id, record, 'missed', REASON.NOT_BEGUN_WITHIN, int(window))
     return nil
   end
+  -- What somebody has tried again may come while another leads, which runs still (though its lease has expired), or has yet to begin.
+  local job = said.overlap ~= 'allow' and record_is_again(record) and guard_of(id)
+  local open = job and line_of(job)
+  local first = open and open ~= id and task_read(open)
+  if first and (first.state == 'running' or first.state == 'stopping') then return queue_wait(id, record) end
   local lease, holder = task_start(id, record, owner, call, said.lease_ms or lease_ms)
-  if lease then return lease end
+  if lease then
+    if job then line_take(job, id) end
+    return lease
+  end
   if fresh and slot then
     task_end(id, record, 'skipped', REASON.LOCK_HELD, holder)
   else
-    -- It is tried again, was triggered or backfilled, or had its turn: skipped, it could not be a second time. As the job's unfinished one it lets
-    -- no further slot go before it.
-    local job = guard_of(id)
-    local _, slots = line_of(job)
-    line_lead(job, id, slots)
-    task_queue(id, record, now + HELD_MS)
+    queue_wait(id, record)
   end
 end
 

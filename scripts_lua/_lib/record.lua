@@ -87,6 +87,11 @@ local function record_is_again(record)
   return string.find(record.detail, '\29', 1, true) ~= nil
 end
 
+-- Whether no attempt of it has begun, and nobody but its time wants it: then it gives way to a later slot.
+local function record_is_fresh(id, record)
+  return record.tries == '' and job_of(id) and not record_is_again(record) and not string.find(record.json, '"backfill":', 1, true)
+end
+
 -- When its ledger forgets it; 0: when there are too many.
 local function record_forget(record)
   return tonumber(string.match(record.detail, '\31%d+ %d+ (%d+)$') or '0')

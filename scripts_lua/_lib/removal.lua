@@ -35,12 +35,15 @@ local function job_clear(owners, job, limit)
   local open, slots = line_of(job)
   erase(q.open, job)  -- first, or whoever ends lets the next in line go
   if #slots > limit then
-    for _ = 1, limit do withdraw(slot_id(job, table.remove(slots))) end
+    for _ = 1, limit do withdraw(line_id(job, table.remove(slots))) end
     line_lead(job, open, slots)
     return limit
   end
   if open then withdraw(open) end
-  for _, slot in ipairs(slots) do withdraw(slot_id(job, slot)) end
+  for _, slot in ipairs(slots) do withdraw(line_id(job, slot)) end
+  -- What runs goes on, and leads: overlap decides over it if the job is put again.
+  local record = open and task_read(open)
+  if record and (record.state == 'running' or record.state == 'stopping') then write(q.open, job, open) end
   local members = range(q.order, '[' .. job .. '\255', '(' .. job .. '\255\255', limit)
   for _, id in ipairs(ledger_ids(job, members)) do withdraw(id) end
   log_drop(job, members)

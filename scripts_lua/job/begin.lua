@@ -79,7 +79,7 @@ return answer(function()
     firing_skipped(job, slot, code, detail, keep)
     return calling_say(call, said, detail)
   end
-  write(q.open, job, id)
+  line_take(job, id)
   if not again then
     tally(q.stats, 'fired')
     counted(job, 'fired', 1, true)

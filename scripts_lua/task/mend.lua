@@ -22,10 +22,11 @@ end
 local function mend(id)
   local record = task_read(id)
   local job, slot = job_of(id)
+  local guard = guard_of(id)
   if not record then return end
   if record.state == 'waiting' then
     local ready, delayed = places_of(id, record)
-    if read(q.ready, ready) or read(q.delayed, delayed) or (job and line_has(job, slot)) then return end
+    if read(q.ready, ready) or read(q.delayed, delayed) or (guard and line_has(guard, id)) then return end
     task_queue(id, record, math.max(record.due, now))
     mended = mended + 1
   elseif record.state == 'running' or record.state == 'stopping' then

@@ -348,8 +348,8 @@ async def test_slots_wait_for_what_runs_though_one_that_was_to_run_again_behind_
     await lb.jobs.trigger("report")
     run = await claim_one(lb)
     assert await lb.tasks.retry(task.id, cancelled=True)
-    assert await lb.tasks.claim("default", "host.2") == [], "it waits for the run, and leads"
-    assert (await lb.jobs.get("report")).open == task.id
+    assert await lb.tasks.claim("default", "host.2") == [], "it waits for the run, in line"
+    assert ((await lb.jobs.get("report")).open, (await lb.jobs.get("report")).in_line) == (run.id, 1)
     assert await lb.tasks.cancel(task.id)
     assert (await lb.jobs.get("report")).open == run.id
     beat = scheduler(lb, minutely(overlap=overlap, trigger=often))
