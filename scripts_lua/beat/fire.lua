@@ -26,7 +26,7 @@
 -- A slot that the ledger knows is not fired again, and one that may have run before the store lost its last writes is not either.
 -- Rarely: event_keep firing_repeated firing_ended firing_excluded sweep_settle sweep_attempts sweep_untils sweep_ended task_unfinished
 -- Rarely: line_leave firing_overtaken ledger_missed firing_skipped task_queue attempt_hand_over task_end ledger_forget task_read
--- Rarely: task_cancel task_give_way task_queue_again counts_begin line_join
+-- Rarely: task_cancel task_give_way task_queue_again counts_begin line_join line_marked
 -- include: _lib/firing _lib/calendar
 
 -- A slot must not be skipped for a task whose instance is dead; what this one has begun it takes back when it claims.

@@ -19,7 +19,8 @@
 --
 -- Order: priority, then due time, then the order in which they came.
 -- Under OOM: runs.
--- Rarely: sweep_settle sweep_attempts sweep_untils sweep_ended queue_settle queue_promote queue_aside task_begun_by task_end task_queue attempt_hand_over
+-- Rarely: sweep_settle sweep_attempts sweep_untils sweep_ended queue_settle queue_promote queue_aside task_begun_by task_end attempt_hand_over
+-- Rarely: queue_wait line_take line_marked
 -- include: _lib/begun _lib/queue
 
 local _, unread = attempt(counter_read, q.fence)

@@ -13,7 +13,7 @@
 -- Accepted after the lease expired while nobody took it over: the work was done, and doing it again would be worse.
 -- Under OOM: runs.
 -- Rarely: event_keep task_stopped task_forget attempt_hand_over line_lead ledger_odd ledger_until task_queue ledger_lacks counts_begin
--- Rarely: unreadable record_set_back
+-- Rarely: unreadable record_set_back line_marked
 -- include: _lib/ending
 
 ending_gather(column(4, 1))
