@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -195,3 +197,25 @@ def test_the_default_directory_is_held_to_it_too(tmp_path: Path, monkeypatch: py
     (default_directory() / "engine").symlink_to(precious(tmp_path))
     with pytest.raises(InvalidArgument, match="engine is a link"):
         EmbeddedServer.open()
+
+
+ODD_UMASK = """
+import os, stat, sys
+from pathlib import Path
+from lockbeat.embedded import EmbeddedServer
+os.umask(int(sys.argv[2], 8))
+directory = Path(sys.argv[1])
+with EmbeddedServer.open(directory):
+    modes = {path.name: stat.S_IMODE(path.lstat().st_mode) for path in (directory.parent, directory, *directory.iterdir())}
+    print({name: oct(mode) for name, mode in modes.items() if mode & 0o600 != 0o600 or mode & 0o022})
+with EmbeddedServer.open(directory, persist=False):
+    pass
+"""
+
+
+@pytest.mark.parametrize("umask", ["777", "277", "077", "002"])
+def test_whatever_the_umask_the_directory_and_what_is_in_it_can_be_used(tmp_path: Path, umask: str) -> None:
+    """A umask of 0777 made a directory that nobody but root could enter, and said that there is no permission."""
+    args = [sys.executable, "-c", ODD_UMASK, str(tmp_path / "above" / "store"), umask]
+    done = subprocess.run(args, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "{}\n"), done.stderr

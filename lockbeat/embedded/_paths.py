@@ -81,8 +81,16 @@ def _found_or_made(directory: Path, mode: int) -> os.stat_result:
         return directory.lstat()
     except FileNotFoundError:
         with contextlib.suppress(FileExistsError):  # another process was first
-            directory.mkdir(mode)
+            _make(directory, mode)
         return directory.lstat()
+
+
+def _make(directory: Path, mode: int) -> None:
+    """Make a directory that we can use, whatever the umask takes away; nobody else can have put another in its place."""
+    directory.mkdir(mode)
+    made = stat.S_IMODE(directory.lstat().st_mode)
+    if made & stat.S_IRWXU != stat.S_IRWXU:
+        directory.chmod(made | stat.S_IRWXU)
 
 
 def check_ours(directory: Path, found: os.stat_result) -> None:
@@ -113,7 +121,9 @@ def open_ours(path: Path, flags: int) -> int:
     finally:
         os.close(parent)
     try:
-        _check_inside(path, os.fstat(fd), alone=True)
+        _check_inside(path, found := os.fstat(fd), alone=True)
+        if flags & os.O_CREAT and found.st_mode & 0o600 != 0o600:  # a umask took it away
+            os.fchmod(fd, 0o600)
     except BaseException:
         os.close(fd)
         raise
@@ -133,7 +143,7 @@ def socket_path(directory: Path) -> str:
 def _private(directory: Path) -> Path:
     """A directory of ours under a world-writable one: whoever got there first must not choose our server."""
     with contextlib.suppress(FileExistsError):
-        directory.mkdir(mode=0o700)
+        _make(directory, 0o700)
     found = directory.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise InvalidArgument("path", f"{directory} is not a directory that only user {os.geteuid()} can use")

@@ -32,7 +32,7 @@ from lockbeat.triggers.base import FAR_MS
 from lockbeat.triggers.rules import rules_version
 from lockbeat.values.checks import of_type, one_of, whole
 from lockbeat.values.durations import instant
-from lockbeat.values.names import check_name
+from lockbeat.values.names import check_by, check_name
 from lockbeat.values.payloads import dump
 
 log = logging.getLogger("lockbeat")
@@ -389,8 +389,8 @@ def _instant_ms(until: datetime) -> int:
 
 def who(by: str | None) -> str:
     if by is not None:
-        return check_name("by", by)
+        return check_by(by)
     try:
-        return check_name("by", getpass.getuser())
+        return check_by(getpass.getuser())
     except (OSError, KeyError, LockbeatError):  # nobody of that number is known here, as in a container
         return f"uid {os.getuid()}"

@@ -11,6 +11,7 @@ from lockbeat.errors import LeaseLost
 from lockbeat.leases.keeper import OVERDUE, Keeper
 from lockbeat.leases.lease import Held, Holder, monotonic
 from lockbeat.store.rows import Row
+from lockbeat.values.staying import BLOCK, Stays
 
 log = logging.getLogger("lockbeat")
 
@@ -113,9 +114,10 @@ class Holding(Holder):
             self._task.cancel()
 
 
-class Handle:
+class Handle(Stays):
     """What a block is entered and left by."""
 
+    _stays = BLOCK
     told: Callable[[str], None] | None = None
     """Set for a block that runs in a thread, which nobody can cancel: told of a loss and why, in the event loop."""
     _holding: Holding | None = None

@@ -133,6 +133,11 @@ class Beat(Declared):
         self._serving = False
         self._abandoned: list[str] = []
 
+    def __getstate__(self) -> dict[str, Any]:
+        if self._serving:
+            raise TypeError("a Beat that serves can't be copied, nor sent to another process: send it before it does")
+        return self.__dict__
+
     async def spawn(
         self,
         function: Callable[..., Any] | str,

@@ -19,11 +19,12 @@ from lockbeat.store.memory import MemoryWire
 from lockbeat.store.rows import Row
 from lockbeat.store.scripts import Script, load
 from lockbeat.store.wire import Wire, patience_for
+from lockbeat.values.staying import Stays
 
 T = TypeVar("T")
 
 
-class Calls:
+class Calls(Stays):
     """Calls scripts by name and shard. Not shared between event loops: a thread of ours makes its own.
 
     `timeout`, in seconds, bounds each attempt, and how long a call is repeated while the store is away. A call that takes or

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,10 @@ log = logging.getLogger("lockbeat")
 
 if TYPE_CHECKING:
     from lockbeat.alarms import Monitor, Webhook
+
+
+def _around(make: Callable[[Beat], AbstractContextManager[Any]], beat: Beat, _: program.Beat) -> AbstractAsyncContextManager[Any]:
+    return around(make, beat)
 
 
 class Beat(Declared):
@@ -78,7 +82,7 @@ class Beat(Declared):
             namespace=namespace if shared is None else shared.namespace,
             durability=durability,
             stall=stall,
-            lifespan=None if lifespan is None else lambda _: around(lifespan, self),
+            lifespan=None if lifespan is None else partial(_around, lifespan, self),
             wait_for_store=wait_for_store,
             version=version,
             monitors=monitors,

@@ -21,6 +21,7 @@ from lockbeat.process import forks
 from lockbeat.sync.portal import Portal
 from lockbeat.sync.turning import CLOSED, Call, Cut
 from lockbeat.sync.verbs import Verbs, blocking
+from lockbeat.values.staying import BLOCK, Stays
 
 log = logging.getLogger("lockbeat")
 H = TypeVar("H", bound=locks.Lock | claims.ClaimHandle)
@@ -68,6 +69,10 @@ class HeldLease(Lease):
     """Set once it is lost."""
     _block: Lock
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, in another process as well, knows the lease and nothing of its block."""
+        return Lease, tuple(self)
+
     def check(self) -> None:
         """Raise LeaseLost once the lease is lost, or can't be trusted any more. Costs nothing; call it between two steps."""
         if self._block.lease != self:
@@ -75,9 +80,10 @@ class HeldLease(Lease):
         self._block.check()
 
 
-class Block(Verbs[H], Generic[H]):
+class Block(Stays, Verbs[H], Generic[H]):
     """What the blocks of locks and claims share. Any thread may enter and leave one."""
 
+    _stays = BLOCK
     _inside = False
 
     def __init__(self, portal: Portal, handle: H, on_loss: OnLoss | None) -> None:

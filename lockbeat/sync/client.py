@@ -96,7 +96,7 @@ class Lockbeat:
         return partial(type(self), *self._make.args, **self._make.keywords), ()
 
     def _part(self, name: str) -> Callable[[], tuple[Portal, Any]]:
-        return lambda: self.reach().part(name)
+        return partial(_part, self, name)
 
     @property
     def url(self) -> str | None:
@@ -222,3 +222,7 @@ async def _leave(lb: client.Lockbeat) -> None:
     if lb.is_open:
         lb.keeper.give_up(CLOSED)
         await lb.__aexit__(None, None, None)
+
+
+def _part(of: Lockbeat, name: str) -> tuple[Portal, Any]:
+    return of.reach().part(name)

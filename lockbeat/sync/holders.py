@@ -9,7 +9,7 @@ from lockbeat import locks
 from lockbeat.claims import Claim
 from lockbeat.store.durable import Durability
 from lockbeat.sync.blocks import ClaimHandle, Lock, OnLoss
-from lockbeat.sync.portal import Inline
+from lockbeat.sync.portal import Inline, Portal
 from lockbeat.sync.verbs import Verbs, blocking
 from lockbeat.values.checks import of_type
 from lockbeat.values.durations import Seconds
@@ -90,5 +90,8 @@ class Gate(Claims):
 
     def __init__(self, claims: Claims | None) -> None:
         of_type("claims", claims, (Claims, NoneType), "lb.claims or None")
-        passing = Inline(), asynchronous.Gate(None)
-        super().__init__((lambda: passing) if claims is None else claims._reach)
+        super().__init__(_passing if claims is None else claims._reach)
+
+
+def _passing() -> tuple[Portal, asynchronous.Gate]:
+    return Inline(), asynchronous.Gate(None)

@@ -18,7 +18,7 @@ from lockbeat.store.wakeup import Wakeup
 from lockbeat.tasks.values import STATES, Counts, EndState, State, TaskInfo
 from lockbeat.values.checks import of_type, one_of, whole
 from lockbeat.values.durations import Seconds, milliseconds, seconds
-from lockbeat.values.names import MAX_NAME_BYTES, check_name
+from lockbeat.values.names import MAX_NAME_BYTES, check_by, check_name
 
 log = logging.getLogger("lockbeat")
 
@@ -50,7 +50,7 @@ def asked(place: str, state: str | None = None, queue: str | None = None, functi
 
 
 def _said(by: str | None) -> str:
-    return "" if by is None else check_name("by", by)
+    return "" if by is None else check_by(by)
 
 
 def none_again(queue: str, called: int) -> str:

@@ -27,3 +27,10 @@ def check_name(argument: str, value: object, most: int = MAX_NAME_BYTES) -> str:
             "must not be empty" if size == 0 else f"must be at most {most} bytes, not {size}",
         )
     return value
+
+
+def check_by(by: object) -> str:
+    """Who did something, as people are told of it. Raises InvalidArgument, InvalidType, naming `by`."""
+    if not (name := check_name("by", by)).strip():
+        raise InvalidArgument("by", "must not be blank: it is who did it")
+    return name

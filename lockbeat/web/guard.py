@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from lockbeat.errors import InvalidArgument, LockbeatError
-from lockbeat.values.names import check_name
+from lockbeat.values.names import check_by, check_name
 from lockbeat.web.asked import Asked, Refused
 
 User = Callable[[Mapping[str, Any]], str | Awaitable[str | None] | None]
@@ -179,6 +179,6 @@ def host_of(header: str) -> str:
 
 def _checked(name: str) -> str:
     try:
-        return check_name("user", name, 200)
+        return check_by(check_name("user", name, 200))
     except LockbeatError:
-        raise Refused(403, "who you are can't be written down: a name of at most 200 bytes is needed") from None
+        raise Refused(403, "who you are can't be written down: a name of 1 to 200 bytes is needed, not a blank one") from None
