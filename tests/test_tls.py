@@ -135,7 +135,7 @@ async def test_a_name_that_is_looked_up_without_the_event_loop_is_the_one_that_t
 async def test_a_server_that_is_killed_with_a_call_on_its_way_is_used_again_once_it_is_back(
     tls: Tls, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A lost connection over TLS has no socket any more to be closed by: nobody was told that it was lost, for ever."""
+    """As redis-rs#549: a connection over TLS that is lost has no socket any more, and nobody was told of the loss, for ever."""
     files, port = tls.files, servers.free_port()
     named = [f"tls-cert-file {files}/server.pem", f"tls-key-file {files}/server.key", f"tls-ca-cert-file {files}/ca.pem"]
     with servers.standalone(servers.redis_binary() or "", extra=[f"tls-port {port}", *named, "tls-auth-clients no"]) as mortal:

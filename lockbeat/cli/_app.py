@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -61,6 +62,10 @@ def _stand_in() -> None:
             setattr(sys, name, open(fd, mode, closefd=False))  # noqa: SIM115 - for as long as the process lives
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What writing the answer may meet: a disk that is full, a terminal that is gone."""
+
+
 def _name(param: Any) -> str:
     """An option as it is typed, without its dashes."""
     return str(max(param.opts, key=len)).lstrip("-")
@@ -111,6 +116,10 @@ def main(args: Sequence[str] | None = None) -> int:
         if isinstance(found, LockbeatError):
             complain(_blamed(command, words, str(found)))
             return 2 if isinstance(found, InvalidArgument) else 1
+        if isinstance(found, OSError) and found.errno in _FULL and found.filename is None:
+            complain(f"the answer can't be written: {found.strerror}")
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
         sys.stderr.write(visible(traceback.format_exc(), keep="\n\t"))
         return 1
     return code if isinstance(code, int) else 0

@@ -63,6 +63,13 @@ class Terminal:
     def signals(self, number: int) -> None:
         self._process.send_signal(number)
 
+    def stops(self, timeout: float = 90.0) -> None:
+        """Wait until it is stopped, as by Ctrl-Z."""
+        deadline = time.monotonic() + timeout
+        while not os.WIFSTOPPED(os.waitpid(self._process.pid, os.WUNTRACED | os.WNOHANG)[1]):
+            assert time.monotonic() < deadline, f"still runs: {self.said[-500:]!r}"
+            self._read()
+
     def ends(self, timeout: float = 90.0) -> int:
         """Wait for its exit code, and read the rest."""
         deadline = time.monotonic() + timeout

@@ -126,6 +126,23 @@ def test_top_on_a_terminal_follows_the_store_until_it_is_told_to_end(busy: str, 
     assert terminal.said.rindex(SHOWN) > terminal.said.rindex(HIDDEN)
 
 
+def test_top_gives_the_screen_back_while_it_is_stopped_and_goes_on(busy: str) -> None:
+    with Terminal("top", "--refresh", "0.1", "--url", busy) as terminal:
+        terminal.says(OTHER)
+        terminal.says("held: 1 task,")
+        terminal.types("\x1a")  # Ctrl-Z
+        terminal.says(OWN)
+        terminal.stops()
+        assert terminal.said.rindex(SHOWN) > terminal.said.rindex(HIDDEN)
+        using(busy, lambda lb: lb.tasks.claim("default", "host-2", 2, lease=60))
+        terminal.signals(signal.SIGCONT)
+        terminal.says(OTHER)
+        terminal.says("held: 3 tasks,")
+        terminal.types("\x03")
+        assert terminal.ends() == 0
+    assert terminal.said.rindex(SHOWN) > terminal.said.rindex(HIDDEN)
+
+
 def test_top_shows_what_fits_and_says_how_much_does_not(store: str) -> None:
     async def crowd(lb: Client) -> None:
         for number in range(60):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 
 from lockbeat.embedded import EmbeddedServer
 
-from .conftest import Lockbeat, left
+from .conftest import ROOT, Lockbeat, left
 
 Module = Callable[..., str]
 
@@ -122,6 +124,15 @@ def test_a_wrong_call_is_one_line_and_exit_code_2(lockbeat: Lockbeat, store: str
     names_store = args[0] in (*LOOKING, *CONTROL, *TENDING) and args != ["calendar"]  # which is a group
     lockbeat(*args, *(["--url", store] if names_store and "--url" not in args else [])).refuses(2, said)
     assert left(raw) == set()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux'")
+@pytest.mark.parametrize("args", [["locks"], ["locks", "--json"]])
+def test_an_answer_that_a_full_disk_does_not_take_is_one_line_and_exit_code_1(store: str, args: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "lockbeat", *args, "--url", store]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=ROOT)
+    assert (ended.returncode, ended.stderr) == (1, "lockbeat: the answer can't be written: No space left on device\n")
 
 
 SLOT = "2030-01-01T00:00:00"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import zip_longest
 from typing import Annotated, Any
@@ -62,7 +65,8 @@ async def _watch(lb: Lockbeat, refresh: float) -> Answer:
     location, console = lb.store.connector.location, Console()
     before, bad = await _look(lb)  # a store that is away from the start ends it, as it does every command
     frame = _frame(before, bad, None, location, console)
-    with until_signalled() as ended, Live(frame, console=console, screen=True, auto_refresh=False) as live:
+    live = Live(frame, console=console, screen=True, auto_refresh=False)
+    with until_signalled() as ended, _suspended_with(live), live:
         live.refresh()
         while not (await asyncio.wait({ended}, timeout=refresh))[0]:
             looking = asyncio.ensure_future(_look(lb))
@@ -81,6 +85,24 @@ async def _watch(lb: Lockbeat, refresh: float) -> Answer:
             live.update(frame, refresh=True)
     console.print(frame)  # what was seen last stays
     return Answer(None, ())
+
+
+@contextmanager
+def _suspended_with(live: Live) -> Iterator[None]:
+    """Ctrl-Z gives the shell its screen and its cursor back; `fg` draws anew."""
+    loop, overflow = asyncio.get_running_loop(), live.vertical_overflow
+
+    def suspend() -> None:
+        live.stop()
+        os.kill(os.getpid(), signal.SIGSTOP)  # goes on from here
+        live.vertical_overflow = overflow
+        live.start(refresh=True)
+
+    loop.add_signal_handler(signal.SIGTSTP, suspend)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGTSTP)
 
 
 def _json(seen: Overview, bad: Wrong) -> dict[str, Any]:
