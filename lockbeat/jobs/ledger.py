@@ -85,6 +85,8 @@ class LedgerEntry:
     """Whether it waits for the one before it to end."""
     retried: Retried | None = None
     """Who had it tried again, the latest time; None: nobody."""
+    cancelled_fired_by: str = ""
+    """Of a slot that was cancelled, see `fired_by`."""
 
     @property
     def slot(self) -> datetime:
@@ -117,11 +119,13 @@ class LedgerEntry:
 
     @property
     def fired_by(self) -> str | None:
-        """The instance that fired it; None: nobody has, or it is not kept: of one that was cancelled."""
+        """The instance that fired it; None: nobody has, or it is not kept."""
         if self.run or (self.lateness is None and self.backfill is None) or self.state == "unknown":
             return None
         if self.detail and (self.code is None or self.code in reasons.FIRED_BY):
             return self.detail
+        if self.cancelled_fired_by:
+            return self.cancelled_fired_by
         first = self.attempts_made[0] if self.attempts_made else None
         at_once = self.lateness is not None and self.lateness.queue_ms == 0 and not self.lateness.overlap_ms
         return first.owner if first is not None and first.number == 1 and at_once else None
@@ -167,6 +171,7 @@ class LedgerEntry:
             backfill=found.backfill and Backfilled(*(said or None for said in found.backfill)),
             in_line=_in_line(found),
             retried=found.retried,
+            cancelled_fired_by=found.fired_by,
         )
 
 

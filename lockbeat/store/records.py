@@ -110,6 +110,8 @@ class TaskRecord:
     """Of a slot that a backfill fired: who began that, and why. None: it was fired when it came due."""
     retried: Retried | None = None
     """Who had it tried again; None: nobody."""
+    fired_by: str = ""
+    """Who fired a slot that was cancelled; empty: `detail` says it, or it is not kept."""
 
     @classmethod
     def of(cls, text: bytes) -> TaskRecord:
@@ -118,6 +120,7 @@ class TaskRecord:
         state, begun, most, spawned, due, _seq, until, began, ended, code, detail = head.decode().split(" ", 10)
         detail, fire, turn, forget, backfill = _times(detail)
         again = _AGAIN.search(detail) if "\x1d" in detail else None
+        detail, _, fired_by = (detail if again is None else detail[: again.start()]).partition("\x1c")
         if state not in STATES or policies[:1] not in (b"", b"{"):
             raise ValueError(text)
         return cls(
@@ -130,7 +133,7 @@ class TaskRecord:
             int(began),
             int(ended),
             "" if code == "-" else code,
-            detail if again is None else detail[: again.start()],
+            detail,
             tuple(map(Attempt.of, attempts.split(b"\xfe"))) if attempts else (),
             json.loads(policies or "{}"),
             fire,
@@ -138,6 +141,7 @@ class TaskRecord:
             forget,
             backfill,
             None if again is None else Retried.of(again[1]),
+            fired_by,
         )
 
     @property

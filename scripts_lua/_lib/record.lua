@@ -10,7 +10,7 @@
 --   Behind DETAIL a slot's task may have \31 and "FIRE TURN FORGET": when it was to be fired, its jitter included; when the one before it in
 --   line had ended; when its ledger forgets it. 0: with its slot; it waited for none; when there are too many. And before that, if a backfill
 --   has fired it, \30 BY \30 WHY: who began that, and why. Before all that, if somebody had the task tried again: \29 AT BY \29 and the CODE
---   and DETAIL that it had ended with
+--   and DETAIL that it had ended with. And first, while DETAIL names who cancelled it: \28 and who fired it
 -- ATTEMPTS  the last ten, separated by \254: "N FENCE BEGAN ENDED HOW OWNER" and, after \253, why it failed (at most 500 bytes) or the
 --           CODE by which it was taken back, or CODE and DETAIL of who cancelled it. HOW: done, failed, lost, cut, cancelled; "-": it runs
 -- JSON      name, queue, policies: what is not decided by every time; empty: a slot that has ended, and can't be retried
@@ -75,11 +75,12 @@ end
 -- What stands behind DETAIL.
 local function record_times(record)
   local detail = record.detail
-  if not string.find(detail, '[\29\31]') then return '' end
+  if not string.find(detail, '[\28\29\31]') then return '' end
   local at = string.find(detail, '\31%d+ %d+ %d+$')
   local times = at and (string.match(detail, '\30[^\30\31]*\30[^\30\31]*\31[%d ]+$') or string.sub(detail, at)) or ''
-  local again = string.match(string.sub(detail, 1, #detail - #times), '\29%d+ [^\29]*\29[^\29]*$')
-  return (again or '') .. times
+  local again = string.match(string.sub(detail, 1, #detail - #times), '\29%d+ [^\29]*\29[^\29]*$') or ''
+  local fired = string.match(string.sub(detail, 1, #detail - #times - #again), '\28[^\28]*$') or ''
+  return fired .. again .. times
 end
 
 -- Whether somebody had it tried again: such a one is not skipped or missed, though no worker has begun it.
@@ -110,6 +111,11 @@ local function record_turn(record)
   record.detail = (detail or record.detail) .. '\31' .. (fire or '0') .. ' ' .. int(now) .. ' ' .. (forget or '0')
 end
 
+-- DETAIL without what stands behind it.
+local function record_detail(record)
+  return string.sub(record.detail, 1, #record.detail - #record_times(record))
+end
+
 -- By the CODE of one that waits, runs or was done: its DETAIL names who fired it, and stays under a reason that names nothing.
 local FIRED_BY = {
   ['-'] = true, [REASON.FIRED] = true, [REASON.TOOK_PLACE] = true, [REASON.BUFFERED] = true, [REASON.BACKFILLED] = true,
@@ -119,13 +125,12 @@ local FIRED_BY = {
 -- Why it is as it is. That its job was deleted stays: what becomes of it is nothing to a job that is declared by that name since.
 local function record_says(record, code, detail)
   if record.code == REASON.JOB_DELETED then return end
-  if detail or not FIRED_BY[record.code] then record.detail = (detail or '') .. record_times(record) end
+  if detail or not FIRED_BY[record.code] then
+    local ends = detail and FIRED_BY[record.code] and (record.state == 'cancelled' or record.state == 'stopping')
+    local fired = ends and record_detail(record) or ''
+    record.detail = (detail or '') .. (fired == '' and '' or '\28' .. fired) .. record_times(record)
+  end
   record.code = code or '-'
-end
-
--- DETAIL without what stands behind it.
-local function record_detail(record)
-  return string.sub(record.detail, 1, #record.detail - #record_times(record))
 end
 
 -- CODE and what it names, as text; nil: it has no reason.
@@ -138,8 +143,8 @@ end
 -- Somebody has it tried again. Only the latest time is kept.
 local function record_again(record, by)
   local times = string.match(record_times(record), '[\30\31].*$') or ''
-  local was = string.gsub(record_why(record) or '', '[\29-\31]', ' ')
-  local fired = FIRED_BY[record.code] and record_detail(record) or ''
+  local was = string.gsub(record_why(record) or '', '[\28-\31]', ' ')
+  local fired = FIRED_BY[record.code] and record_detail(record) or string.match(record_times(record), '^\28([^\29-\31]*)') or ''
   record.code, record.detail = REASON.RETRIED, fired .. '\29' .. int(now) .. ' ' .. by .. '\29' .. was .. times
 end
 

@@ -14,7 +14,7 @@
 
 gather(q.tasks, column(3, 1))
 return each(3, function(i)
-  local id, call, by = ARGV[i], ARGV[i + 1], string.gsub(ARGV[i + 2], '[\29-\31]', ' ')
+  local id, call, by = ARGV[i], ARGV[i + 1], string.gsub(ARGV[i + 2], '[\28-\31]', ' ')
   local record, said = task_read(id), reply_of(q.replies, call)
   if said then return tonumber(said) end
   if record and (record.state == 'waiting' or record.state == 'running') then

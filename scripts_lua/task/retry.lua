@@ -39,7 +39,7 @@ return each(6, function(i)
   if not (dead or cancelled) or record.json == '' then return RESULT.NO end
   if is_called(id) then return RESULT.CALLED end
   if more == 0 then record.attempts = 0 else record.max = record.attempts + more end
-  task_reopen(id, record, now + tonumber(ARGV[i + 3]), (string.gsub(ARGV[i + 4], '[\29-\31]', ' ')))
+  task_reopen(id, record, now + tonumber(ARGV[i + 3]), (string.gsub(ARGV[i + 4], '[\28-\31]', ' ')))
   write(q.replies, call, int(RESULT.DONE))
   return RESULT.DONE
 end)

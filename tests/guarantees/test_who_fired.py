@@ -99,10 +99,27 @@ async def test_of_one_that_is_begun_as_it_is_fired_it_is_who_runs_it_and_is_not_
     assert record.count(task.owner.encode()) == 1
 
 
-async def test_of_one_that_somebody_cancelled_it_is_not_told(lb: Lockbeat, raw: Any) -> None:
-    await fire(lb, raw, minutely())
-    await lb.tasks.cancel((await latest(lb)).task_id)
-    assert (await latest(lb)).fired_by is None
+@pytest.mark.parametrize("options", [{}, {"keep_for": 3600}], ids=["plain", "keep_for"])
+async def test_it_stays_of_one_that_somebody_cancelled_and_had_tried_again(
+    lb: Lockbeat, raw: Any, options: dict[str, Any]
+) -> None:
+    await fire(lb, raw, minutely(**options))
+    task_id = (await latest(lb)).task_id
+    for by in ("ann", None):
+        await lb.tasks.cancel(task_id, by=by)
+        assert ((await latest(lb)).fired_by, (await lb.tasks.get(task_id)).cancelled_by) == (lb.owner, by)
+        await lb.tasks.retry(task_id, cancelled=True, by="bob")
+        entry = await latest(lb)
+        assert entry.retried is not None
+        assert (entry.fired_by, entry.retried.by, entry.retried.detail) == (lb.owner, "bob", by or "")
+    task = await claim_one(lb, owner="worker")
+    await lb.tasks.cancel(task_id, by="eve")
+    assert not await lb.tasks.complete(task), "it was stopped"
+    entry = await latest(lb)
+    assert (entry.fired_by, entry.by, entry.attempts_made[0].error) == (lb.owner, "worker", "it was cancelled by eve")
+    await lb.tasks.retry(task_id, cancelled=True)
+    await lb.tasks.complete(await claim_one(lb, owner="worker"))
+    assert ((await latest(lb)).state, (await latest(lb)).fired_by) == ("done", lb.owner)
 
 
 def test_what_an_older_version_wrote_is_read_as_it_was() -> None:
