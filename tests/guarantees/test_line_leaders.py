@@ -127,6 +127,23 @@ async def test_between_two_attempts_another_may_run_and_the_next_attempt_follows
 
 
 @here_and_there
+async def test_a_slot_that_leads_and_nobody_has_begun_waits_for_one_that_began_before_it(played: Played, lb: Lockbeat) -> None:
+    """It had been fired: so its window does not drop it, nor does overlap."""
+    await played.declare()
+    again = await played.died()
+    await played.declare(queue="reports", window=10 * 3600)
+    slot = await played.come()
+    assert await played.stands() == (slot, [])
+    assert await lb.tasks.retry(again)
+    run = await played.runs()
+    assert await played.stands() == (again, [slot])
+    [entry] = [entry for entry in await ledger(lb, "report") if entry.task_id == slot]
+    assert (entry.state, entry.code, entry.in_line, entry.fired_by) == ("fired", "buffered", True, lb.owner)
+    assert await lb.tasks.complete(run)
+    assert [task.id for task in await lb.tasks.claim("reports", lb.owner)] == [slot]
+
+
+@here_and_there
 async def test_a_triggered_run_that_is_tried_again_waits_in_line(played: Played, lb: Lockbeat) -> None:
     await played.declare(overlap="buffer_one")
     triggered = (await lb.jobs.trigger("report")).task_id
@@ -190,6 +207,33 @@ async def test_one_that_was_cancelled_is_waited_for_until_it_has_stopped(played:
         task = await played.runs()
         assert task.id == due
         assert await lb.tasks.complete(task)
+
+
+@here_and_there
+async def test_nothing_begins_beside_a_function_whose_lease_is_over_but_which_its_process_still_runs(
+    played: Played, lb: Lockbeat, raw: Any
+) -> None:
+    await played.declare()
+    again, slot = await played.died(), await played.come()
+    run = await played.runs()
+    assert await lb.tasks.retry(again)
+    raw.zadd(lb.store.keys.key(played.shard, "lock:live"), {"job:report": await now_ms(lb) - 1})
+
+    async def claims(running: list[str]) -> list[bytes]:
+        asked: dict[str, Any] = {
+            "queues": ["default"],
+            "owner": lb.owner,
+            "call": lb.store.new_call(),
+            "limit": 10,
+            "lease_ms": 60_000,
+        }
+        asked |= {"lost": [], "strangers": [], "after": "{}", "running": running, "clock_ms": 0}
+        _, _, _, found = await lb.store.call("task/claim", played.shard, **asked)
+        return [task for task, *_ in found]
+
+    assert await claims([run.id]) == []
+    assert await played.stands() == (slot, [again])
+    assert await claims([]) == [again.encode()], "who claims knows of no such function: the run was lost, and is taken back"
 
 
 @only("memory", "valkey")

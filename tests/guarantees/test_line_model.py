@@ -26,7 +26,7 @@ from tests.lines import OVERLAPS, UNFINISHED, Look, Watch, check_fired
 from tests.stepped import START_MS, Stepped, played
 
 EXAMPLES = int(os.environ.get("LOCKBEAT_TEST_EXAMPLES", "20"))
-PERIOD, LEASE = 10, 8
+PERIOD, LEASE = 10, 25
 POLICIES = st.fixed_dictionaries(
     {
         "overlap": st.sampled_from(OVERLAPS),
