@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import griffe
 from mkdocs.config.defaults import MkDocsConfig
@@ -237,6 +238,11 @@ def moved(text: str, source: str, folder: str) -> str:
     return LINK.sub(lead, text)
 
 
+def address(config: MkDocsConfig, path: str) -> str:
+    """Of a page, for who has llms.txt alone: the whole of it, where it is known."""
+    return urljoin(config.site_url or "", path)
+
+
 def on_post_build(config: MkDocsConfig) -> None:
     site = Path(config.site_dir)
     lines = [f"# {config.site_name}", "", f"> {config.site_description}", ""]
@@ -253,7 +259,8 @@ def on_post_build(config: MkDocsConfig) -> None:
                 text = (ROOT / source).read_text()
                 full.append(moved(text, source, ""))
                 (site / name).write_text(moved(text, source, posixpath.dirname(name)))
-            lines.append(f"- [{item.title}]({name if source else item.file.dest_uri}): {summary(item.markdown)}")
+            path = name if source else item.file.dest_uri
+            lines.append(f"- [{item.title}]({address(config, path)}): {summary(item.markdown)}")
 
     tell(_nav, "##")
     (site / "llms.txt").write_text("\n".join(lines) + "\n")

@@ -8,6 +8,7 @@ import http.server
 import inspect
 import os
 import re
+import runpy
 import shutil
 import struct
 import subprocess
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mkdocs.config import load_config
 from playwright.sync_api import ConsoleMessage, Request, sync_playwright
 
 import lockbeat
@@ -71,6 +73,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert "Doc file" not in done.stderr, done.stderr  # of a link that leads out of the site mkdocs only says so
             making.rename(built)
     return built
+
+
+def test_a_site_that_says_where_it_is_published_has_whole_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its sitemap is empty, no page says which of its copies is meant, and the 404 page of a folder has no looks."""
+    monkeypatch.setenv("LOCKBEAT_SHOTS", "")
+    hooks = runpy.run_path(str(ROOT / "docs" / "site.py"))
+    for said, whole in (("https://docs.test/lockbeat/", "https://docs.test/lockbeat/jobs.md"), ("", "jobs.md")):
+        monkeypatch.setenv("SITE_URL", said)
+        config = load_config(str(ROOT / "mkdocs.yml"))
+        assert (config.site_url or "") == said
+        assert hooks["address"](config, "jobs.md") == whole
 
 
 def text(site: Path, page: str) -> str:
