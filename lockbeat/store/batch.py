@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any
 
+import hiredis
+
 from lockbeat.errors import LockbeatError, ScriptError
 from lockbeat.store.replies import readable
 from lockbeat.store.scripts import Script
@@ -16,12 +18,14 @@ from lockbeat.store.scripts import Script
 class Target:
     """A script on one shard: where calls that can share a run meet."""
 
-    __slots__ = ("batch", "batched", "decode", "head", "most", "row", "script")
+    __slots__ = ("batch", "batched", "decode", "head", "most", "packed", "row", "script")
 
     def __init__(self, script: Script, keys: Sequence[str]) -> None:
         self.script = script
         self.row, self.decode, self.batched, self.most = script.row, script.decode, script.batched, script.most
         self.head = ("EVALSHA", script.sha, str(len(keys)), *keys)
+        self.packed = b""
+        """The head as the server reads it, once it was sent."""
         self.batch: Batch | None = None
 
     def refusal(self, row: object) -> TypeError:
@@ -49,6 +53,16 @@ class Batch:
     def command(self) -> tuple[Any, ...]:
         return (*self.head, *self.args)
 
+    def packed(self) -> bytes:
+        """The command as the server reads it. A script's head is most of it, and always the same."""
+        target = self.target
+        if target is None or self.head is not target.head:
+            alone: bytes = hiredis.pack_command(self.command())
+            return alone
+        if not target.packed:
+            target.packed = _packed(target.head)
+        return b"*%d\r\n%b%b" % (len(target.head) + len(self.args), target.packed, _packed(tuple(self.args)))
+
     def succeed(self, reply: Any) -> None:
         """A group that met what can't be read has an error for a reply; of many groups made as one call it is in its place."""
         target, decode = self.target, None if self.target is None else self.target.decode
@@ -70,6 +84,12 @@ class Batch:
         for future in self.calls:
             if not future.done():
                 future.set_exception(copy(error))
+
+
+def _packed(words: tuple[Any, ...]) -> bytes:
+    """As the server reads them, without how many they are."""
+    text: bytes = hiredis.pack_command(words)
+    return text[text.index(b"\n") + 1 :]
 
 
 def _said(reply: Any, decode: Callable[[Any], Any] | None) -> Any:

@@ -70,7 +70,7 @@ class Line(asyncio.Protocol):
             self.known.add(target.script.sha)
             batch.head = ("EVAL", target.script.source, *target.head[2:])
         try:
-            packed = hiredis.pack_command(batch.command())
+            packed = batch.packed()
         except (UnicodeEncodeError, TypeError) as problem:
             batch.fail(StoreError(f"can't be sent: {problem}"))
             return

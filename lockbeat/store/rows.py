@@ -5,10 +5,10 @@ A row is checked once, where it is made, and can be sent as often as needed: who
 
 from __future__ import annotations
 
-import json
 import re
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Sequence
+from json.encoder import encode_basestring_ascii
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -46,9 +46,12 @@ def _int(where: str, value: object) -> int:
 
 
 def _list(where: str, value: object) -> str:
-    if not isinstance(value, Iterable) or isinstance(value, (str, bytes)) or not all(isinstance(item, str) for item in value):
-        raise TypeError(f"{where} must be a list of str, not {value!r}")
-    return json.dumps([*value])
+    if isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
+        try:
+            return f"[{', '.join(map(encode_basestring_ascii, value))}]"
+        except TypeError:  # an item
+            pass
+    raise TypeError(f"{where} must be a list of str, not {value!r}")
 
 
 # By type: what lets an argument pass at once, where it stands for {0}; and what looks at it, and encodes it, if any does not.

@@ -27,6 +27,11 @@ def at_most(seconds: float | None, limit: float | None) -> float | None:
     return min(seconds, limit)
 
 
+def _release(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)
+
+
 class Turns:
     """How a loop turns, for other threads to read. Times: monotonic seconds."""
 
@@ -66,24 +71,29 @@ class Wakeup:
     """Wakes one loop. A ring while it is at work is not lost: the next wait returns at once."""
 
     def __init__(self) -> None:
-        self._event = asyncio.Event()
+        self._rang = False
+        self._waiter: asyncio.Future[None] | None = None
         self.turns = Turns()
         """Of the loop that it wakes."""
 
     def ring(self) -> None:
         """Wake the loop, now or when it next waits."""
-        self._event.set()
+        self._rang = True
+        _release(self._waiter)
 
     async def wait(self, seconds: float | None) -> bool:
         """Wait for a ring, for at most `seconds` (None: without limit). Whether it rang."""
-        if not self._event.is_set() and (seconds is None or seconds > 0):
+        if not self._rang and (seconds is None or seconds > 0):
+            loop = asyncio.get_running_loop()
+            self._waiter = waiter = loop.create_future()
+            timer = None if seconds is None else loop.call_later(seconds, _release, waiter)
             try:
-                async with asyncio.timeout(seconds):
-                    await self._event.wait()
-            except TimeoutError:
-                return False
-        rang = self._event.is_set()
-        self._event.clear()
+                await waiter
+            finally:
+                self._waiter = None
+                if timer is not None:
+                    timer.cancel()
+        rang, self._rang = self._rang, False
         return rang
 
     async def serve(

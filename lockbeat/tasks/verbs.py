@@ -131,8 +131,8 @@ class Tasks(Spawning):
     ) -> Coroutine[Any, Any, Claimed]:
         """`claim` on one shard, from queues in turn.
 
-        It is asked at once, so that it shares the way with what was asked just before, such as the end of an attempt. It must
-        not be cancelled: shield it, and `give_all_back`.
+        It is asked at once, so that it shares the way with what was asked just before, such as the end of an attempt. Where it
+        is cancelled, `find_lost` gives back what it has begun.
 
         strangers: names of functions whose tasks are left to others.
         memory: what was begun by calls whose replies were lost comes with the owner's next claim of the same memory, beyond the
@@ -179,10 +179,9 @@ class Tasks(Spawning):
                     for task in self._read(found, 0, owner, shard, lease_ms, asked_at):
                         self.give_back(task, NOT_DURABLE_MS)
                     raise
-                except BaseException as problem:
+                except StoreUnavailable:
                     lost.add(call)  # it may have claimed: the next that gets through says what
-                    if not isinstance(problem, StoreUnavailable) or monotonic() > deadline:
-                        self._lost[shard, owner, memory] |= lost
+                    if monotonic() > deadline:
                         raise
                     await asyncio.sleep(0.2)
                 asked_at = monotonic()
@@ -202,7 +201,16 @@ class Tasks(Spawning):
                 reached[""] = json.loads(reply.after).get("", "") if reply.after else ""
             return Claimed(tasks, wake, reached, clock)
 
-        return answer(ask())
+        async def remembered(answering: Coroutine[Any, Any, Claimed]) -> Claimed:
+            try:
+                return await answering
+            except NotDurable:  # what it had begun is given back
+                raise
+            except BaseException:
+                self._lost[shard, owner, memory] |= {*lost, call}  # it may have claimed: the next that gets through says what
+                raise
+
+        return remembered(answer(ask()))
 
     def _read(self, rows: Iterable[Any], now_ms: int, owner: str, shard: int, lease_ms: int, asked_at: float) -> list[Task]:
         """The attempts in a reply. One that can't be read fails; it must not take the others with it."""
@@ -246,6 +254,8 @@ class Tasks(Spawning):
 
     async def find_lost(self, shard: int, owner: str, memory: str, lease_ms: int) -> None:
         """Give back what an owner's calls had begun whose replies were lost. Asks until the store is back."""
+        if durable := self._store.unanswered(shard):  # they travel on another connection: one may be executed yet
+            await asyncio.wait({*durable})
         while self._lost.get((shard, owner, memory)):
             with contextlib.suppress(StoreUnavailable):
                 for task in (await self.claim_on(shard, (), owner, 0, lease_ms, memory=memory)).tasks:

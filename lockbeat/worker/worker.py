@@ -16,7 +16,7 @@ from lockbeat.process.logs import log
 from lockbeat.store import Store, messages, results
 from lockbeat.store.durable import Durability
 from lockbeat.store.wakeup import Turns, Wakeup
-from lockbeat.tasks import NOT_DURABLE_MS, Claimed, Task, Tasks
+from lockbeat.tasks import NOT_DURABLE_MS, Task, Tasks
 from lockbeat.worker.attempt import SHUT_DOWN, Attempt
 from lockbeat.worker.functions import Function
 from lockbeat.worker.passing import Passing
@@ -82,7 +82,7 @@ class Worker:
         self._strangers: set[str] = set()  # functions that others have: older or newer code, another program
         self._free = concurrency
         self._freed = Wakeup()  # a place
-        self._claiming: set[asyncio.Future[Claimed]] = set()
+        self._undoing: set[asyncio.Task[None]] = set()  # cancelled claims
         self._stopping = False
         self._passing = Passing()
         self._next = asyncio.Lock()  # held by the shard whose turn it is to take what room there is
@@ -197,26 +197,24 @@ class Worker:
         first = self._turns[shard] = (self._turns[shard] + 1) % len(self._queues)
         queues = (*self._queues[first:], *self._queues[:first])
         with places as starting:
-            claim = self._tasks.claim_on(
-                shard,
-                queues,
-                self._store.owner,
-                limit,
-                CLAIM_LEASE_MS,
-                self._strangers,
-                self._durability,
-                call=call,
-                after=self._passing.after(shard),
-                clock_ms=self._clock_ms(shard),
-            )
-            # A cancelled claim would leave tasks leased to an instance that does not run them.
-            claiming = asyncio.ensure_future(claim)
-            self._claiming.add(claiming)
-            claiming.add_done_callback(self._claiming.discard)
             try:
-                tasks, wake, after, clock = await asyncio.shield(claiming)
+                tasks, wake, after, clock = await self._tasks.claim_on(
+                    shard,
+                    queues,
+                    self._store.owner,
+                    limit,
+                    CLAIM_LEASE_MS,
+                    self._strangers,
+                    self._durability,
+                    call=call,
+                    after=self._passing.after(shard),
+                    clock_ms=self._clock_ms(shard),
+                )
             except asyncio.CancelledError:
-                claiming.add_done_callback(self._tasks.give_all_back)
+                # What it has begun would stay leased to an instance that does not run it.
+                undoing = self._store.settle(self._tasks.find_lost(shard, self._store.owner, "", self._lease_ms))
+                self._undoing.add(undoing)
+                undoing.add_done_callback(self._undoing.discard)
                 raise
             self._note_clock(shard, clock)
             for task in tasks:
@@ -318,8 +316,8 @@ class Worker:
         """Stop claiming, let what runs end within `grace` seconds, cancel the rest and give it back."""
         self._stopping = True
         self._freed.ring()
-        if self._claiming:  # what they claim is given back, before release_all takes it for begun
-            await asyncio.wait(self._claiming, timeout=self._store.timeout)
+        if self._undoing:  # what was claimed is given back, before release_all takes it for begun
+            await asyncio.wait(self._undoing, timeout=self._store.timeout)
         for shard in range(self._store.shards):
             self._store.settle(self._tasks.find_lost(shard, self._store.owner, "", self._lease_ms))
         self.reports.shut_down()

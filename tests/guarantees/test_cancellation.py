@@ -14,8 +14,9 @@ import pytest
 from lockbeat import Lockbeat
 from lockbeat.errors import LockTimeout
 from lockbeat.tasks import NewTask, Task
+from lockbeat.worker import Function, Worker
 from tests.claims import ran_out
-from tests.conftest import Backend, Connect
+from tests.conftest import PATIENCE, Backend, Connect
 from tests.tasks import begun, cancelled_after
 
 STEPS = 40
@@ -171,6 +172,24 @@ async def test_a_cancelled_claim_leaves_no_leased_task(
                 tasks = await claimed_soon(other, limit)
             assert [task.attempt for task in tasks] == [1] * limit
             assert [await other.tasks.complete(task) for task in tasks] == [True] * limit
+
+
+async def test_a_cancelled_claim_of_a_worker_leaves_no_leased_task(lb: Lockbeat, connect: Connect) -> None:
+    """At many turns of the loop. What it had begun runs; what it had not is given back, and so its one attempt is not used up."""
+
+    async def job() -> None: ...
+
+    worker = Worker(lb.store, lb.keeper, lb.tasks, {"job": Function.of(job)}, ["default"], 3)
+    async with connect() as other:
+        for steps in range(STEPS):
+            spawned = await other.tasks.spawn_many([NewTask("job", max_attempts=1)] * 3)
+            for shard in range(lb.store.shards):
+                await cancelled_after(steps, worker.tick(shard))
+            async with asyncio.timeout(PATIENCE):
+                while waiting := [one for one in spawned if (await other.tasks.get(one.task_id)).state != "done"]:
+                    for task in await other.tasks.claim("default", "other", len(waiting), 30):
+                        assert await other.tasks.complete(task)
+    await worker.drain(PATIENCE)
 
 
 async def test_undoing_a_cancelled_claim_spares_what_its_owner_runs(lb: Lockbeat) -> None:
