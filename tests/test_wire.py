@@ -15,6 +15,7 @@ import redis.exceptions
 
 from lockbeat import Lockbeat
 from lockbeat.errors import ScriptError, StoreError, StoreUnavailable
+from lockbeat.store.batch import Batch, Target
 from lockbeat.store.keys import Keys
 from lockbeat.store.line import take_over
 from lockbeat.store.replies import error_of
@@ -28,6 +29,17 @@ REAL = only("valkey", "redis")
 
 async def acquires(lb: Lockbeat, count: int, owner: str = "alice") -> list[Any]:
     return await asyncio.gather(*(lb.locks.try_acquire(f"k{n}", owner, 30) for n in range(count)), return_exceptions=True)
+
+
+@pytest.mark.parametrize("word", ["", "plain", "\r\n*9\r\n$1\r\n", "größer", b"\xff\x00", 2**53, "x" * 70_000])
+def test_a_command_whose_head_is_packed_apart_is_the_same(word: str | bytes | int) -> None:
+    target = Target(load("task/complete"), ["{ü:0}:task", "*3\r\n"])
+    for calls in range(4):
+        batch = Batch(target, target.head)
+        batch.args.extend([word, "me", 7, ""] * calls)
+        assert batch.packed() == hiredis.pack_command(batch.command())
+    alone = Batch(None, ("PING",))
+    assert alone.packed() == hiredis.pack_command(("PING",))
 
 
 @REAL

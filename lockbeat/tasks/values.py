@@ -199,7 +199,7 @@ class Task:
     def of(cls, row: list[Any], now_ms: int, owner: str, shard: int, lease_ms: int, asked_at: float) -> Task:
         """From a row of `task/claim`."""
         task_id, most, text, attempt, fence, expires_ms, due_ms, until_ms, payload = row
-        policies = json.loads(text)
+        policies = json.loads(text.decode())
         data = load(payload, "task:params", task_id.decode()) if payload else {}
         if said := policies.get("params"):  # a job's own
             data["params"] = load(said, "task", task_id.decode())

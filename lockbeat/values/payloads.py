@@ -44,10 +44,11 @@ def dump(argument: str, value: Any) -> str:
 def load(text: str | bytes, key: str, field: str = "") -> Any:
     """What `dump` wrote, as the store has it under `key` and `field`. Raises Unreadable."""
     try:
-        value = json.loads(text)
+        value = json.loads(text if isinstance(text, str) else text.decode())  # which spares looking for its encoding
     except (ValueError, RecursionError):
         raise Unreadable(key, field) from None
-    if _problem(value, MOST_DEPTH + 2) is not None:  # params lie within a payload
+    # Params lie within a payload. What is short can't be nested so deeply: a level takes two characters.
+    if len(text) > 2 * MOST_DEPTH and _problem(value, MOST_DEPTH + 2) is not None:
         raise Unreadable(key, field)
     return value
 
