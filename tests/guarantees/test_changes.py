@@ -138,9 +138,7 @@ async def test_an_instance_that_sleeps_looks_again_when_somebody_steps_in(lb: Lo
             for verb in (lb.jobs.pause, lb.jobs.resume, lb.jobs.skip_next):
 
                 async def asleep() -> bool:
-                    return all(each.turns for each in instances) and all(
-                        each._wakeups[0]._event.is_set() is False for each in instances
-                    )
+                    return all(each.turns and not each._wakeups[0]._rang for each in instances)
 
                 await eventually(asleep, "they have looked, and sleep")
                 before = [each.turns for each in instances]
