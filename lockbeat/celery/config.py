@@ -66,11 +66,20 @@ def _url(app: Any) -> str | None:
     return None if settings.found("url").source != "default" else store_of(app.conf)
 
 
+def brokers_of(conf: Any) -> list[str]:
+    """The URLs of the broker; several if one stands in for another, of which Celery takes a list or a text."""
+    said = conf.broker_write_url or ""
+    return [url.strip() for url in (said.split(";") if isinstance(said, str) else said)]
+
+
+def scheme_of(urls: list[str]) -> str:
+    return urls[0].partition("://")[0].lower() if urls else ""
+
+
 def store_of(conf: Any) -> str:
     """The URL of the store in the broker's Redis. Raises InvalidArgument where the broker is something else."""
-    said = conf.broker_write_url or ""
-    urls = [url.strip() for url in (said.split(";") if isinstance(said, str) else said)]
-    scheme = urls[0].partition("://")[0].lower() if urls else ""
+    urls = brokers_of(conf)
+    scheme = scheme_of(urls)
     if scheme == "sentinel":
         return _sentinel(urls, conf.broker_transport_options or {}, conf.broker_use_ssl)
     if scheme == "redis+socket":

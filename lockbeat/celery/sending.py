@@ -12,6 +12,7 @@ from celery.beat import BeatLazyFunc
 from celery.exceptions import ImproperlyConfigured, NotRegistered, QueueNotFound
 from kombu.exceptions import EncodeError, SerializerNotInstalled
 
+from lockbeat.celery.config import brokers_of, scheme_of
 from lockbeat.celery.entries import message_of
 from lockbeat.celery.ids import MESSAGE, headers, message_id
 from lockbeat.errors import InvalidArgument
@@ -79,7 +80,7 @@ class Sender:
     def _made(self) -> Any:
         conf = self._app.conf
         options = dict(conf.broker_transport_options or {})
-        if str(conf.broker_write_url or "").partition("://")[0] in OVER_REDIS:
+        if scheme_of(brokers_of(conf)) in OVER_REDIS:
             options = {"socket_timeout": SOCKET_TIMEOUT, "socket_connect_timeout": CONNECT_TIMEOUT, **options}
         connection = self._app.connection_for_write(transport_options=options)
         try:

@@ -13,6 +13,7 @@ import pytest
 
 from lockbeat import Cron, Every, Lockbeat
 from lockbeat.celery import Scheduler
+from lockbeat.celery.sending import SOCKET_TIMEOUT, Sender
 from tests.conftest import only
 from tests.deploys import pass_for_versions
 
@@ -138,6 +139,14 @@ async def test_a_change_that_celery_can_not_read_ends_no_beat(
     assert await stands(lb) == before
     with pytest.raises(click.ClickException, match=said):
         Scheduler(app, lazy=True)
+
+
+def test_a_broker_that_hangs_is_given_up_where_it_is_one_of_a_list_as_well(url: str) -> None:
+    for broker in (url, [url], f"{url};{url}"):
+        app = celery.Celery("several", broker=broker, set_as_current=False)
+        producer = Sender(app, "several", {})._made()
+        assert producer.connection.transport_options["socket_timeout"] == SOCKET_TIMEOUT
+        producer.connection.release()
 
 
 async def test_an_entry_that_is_changed_within_is_served_as_well(beat: Scheduler, app: celery.Celery, lb: Lockbeat) -> None:
