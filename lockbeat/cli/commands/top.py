@@ -184,7 +184,7 @@ def _frame(
     """One picture of the store, as large as the window."""
     title = Text(visible(_title(seen, location)), "bold")
     lines = max(console.height - AROUND - len(title.wrap(console, console.width)), 2)
-    wrong_now, more_wrong = _worst(bad, max(lines // 3, 1))
+    wrong_now, more_wrong = _worst(bad, max(lines // 2, 3))
     lines = max(lines - len(wrong_now) - bool(more_wrong), 2)
     instances = min(len(seen.instances), max(lines // 3, 1))
     shown = replace(seen, queues=_busiest(seen.queues, lines - instances), instances=seen.instances[:instances])
