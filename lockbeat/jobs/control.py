@@ -60,12 +60,16 @@ class Change:
     reason: str | None = None
     until_at: float | None = None
     """When the pause ends by itself; of skip_next, the last slot that is skipped. None: when somebody resumes it."""
+    before: str | None = None
+    """put: the trigger that the job had, as JSON; None: it kept it, or that is not known."""
 
     @classmethod
     def of(cls, text: str) -> Change:
         """From a line of `job:changes` or `job:paused`. Raises ValueError."""
         line = ChangeLine.of(text)
-        return cls(line.what, line.at_ms / 1000, line.by or None, line.why or None, line.until_ms / 1000 or None)
+        return cls(
+            line.what, line.at_ms / 1000, line.by or None, line.why or None, line.until_ms / 1000 or None, line.before or None
+        )
 
     @property
     def last_ms(self) -> int | None:

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Literal, get_args
 from lockbeat.calendars import read_view
 from lockbeat.errors import InvalidArgument
 from lockbeat.jobs.at_work import unfinished
-from lockbeat.jobs.control import Control
+from lockbeat.jobs.control import PAUSE, Control
 from lockbeat.jobs.ledger import LedgerEntry, situation
 from lockbeat.jobs.listing import as_indexed
 from lockbeat.jobs.why import Clock, Explanation, Facts, iso, linked, of_entry, of_instant, of_none, of_unknown_run
 from lockbeat.store import reasons
 from lockbeat.store.keys import job_of_task
 from lockbeat.store.replies import sifted
-from lockbeat.triggers import Called
+from lockbeat.triggers import ByHand, Called
 from lockbeat.triggers.base import FAR_MS, instant_ms
 from lockbeat.values.checks import one_of, whole
 from lockbeat.values.names import check_name
@@ -194,9 +194,13 @@ class Past(Control):
         state = await self.get(name)
         now = await self._store.server_ms(self.shard_of(name)) / 1000
         at_ms = _bound("slot", slot, 0) if slot is not None else await self._meant(state, now)
+        held = held_ms(state, now) if slot is None else None
         is_overdue = state.next is not None and state.next.slot_ms <= now * 1000
-        if slot is None and not is_overdue and (newest := await self._newest_run(name)):
+        newest = await self._newest_run(name) if slot is None and not is_overdue else None
+        if newest and (held is None or (newest.at_ms or 0) >= held):
             return linked(await self._of_entry(newest, newest.slot_ms, clock, state.open), self._store.log_url)
+        if held is not None and not is_overdue and (at_ms is None or at_ms < held):
+            at_ms = held
         if at_ms is None:
             return of_none(await self._facts(state, now), clock)
         trigger = state.job.trigger
@@ -260,6 +264,15 @@ class Past(Control):
         served = any(json.loads(info).get("schedules") for _, info, _ in instances)
         oldest_ms = next((row[0] for row in sifted(page)), None)
         return Facts(job, state.next, state.paused, state.retired_at, state.counts.fired, now, view.closed, oldest_ms, served)
+
+
+def held_ms(state: JobState, now: float) -> int | None:
+    """The latest slot of a paused job that has come due since: nobody fires it before the job is resumed. None: there is none."""
+    change, trigger = state.paused, state.job.trigger
+    if state.state != "paused" or change is None or change.what != PAUSE or change.at is None or isinstance(trigger, ByHand):
+        return None
+    slot_ms = trigger.prev(round(now * 1000))
+    return slot_ms if slot_ms is not None and slot_ms >= change.at * 1000 else None
 
 
 Key = tuple[int, str]

@@ -129,7 +129,8 @@ def of_entry(entry: LedgerEntry, at_ms: int, clock: Clock = iso, unfinished: Unf
     sentences = [f"{head}: {now.replace('_', ' ')}.", _ran(entry, now, clock)]
     if code is not None and not (code == reasons.BACKFILLED and entry.backfill) and code != reasons.RETRIED:
         at = f" at {clock(entry.ended_at)}" if code == reasons.CANCELLED and entry.ended_at else ""
-        sentences.append(because(entry.job, code, entry.detail, clock).removesuffix(".") + at + ".")
+        said = because(entry.job, code, entry.detail, clock).removesuffix(".")
+        sentences.append(f"{said}{at}." if said else "")
     if entry.backfill:
         sentences.append(_backfilled(entry.backfill, entry.at, clock))
     if entry.retried:
@@ -251,10 +252,11 @@ def _late(lateness: Lateness | None, entry: LedgerEntry) -> str:
     }
     told = [text.format(brief(ms)) for text, ms in parts.items() if ms]
     late = jitter + firing + (overlap or 0) + (queue or 0)
+    who = "Its first attempt" if (entry.attempt or 0) > 1 and queue is not None else "It"
     verb = "was fired" if queue is None else "began"
     if not late:
-        return f"It {verb} on time."
-    return f"It {verb} {brief(late)} after its slot: {', '.join(told)}."
+        return f"{who} {verb} on time."
+    return f"{who} {verb} {brief(late)} after its slot: {', '.join(told)}."
 
 
 def of_instant(known: Facts, at_ms: int, clock: Clock = iso) -> Explanation:
@@ -277,8 +279,12 @@ def of_instant(known: Facts, at_ms: int, clock: Clock = iso) -> Explanation:
         return say("to_be_skipped", text, reasons.RETIRED)
     if paused and at_ms >= (paused.at or 0) * 1000 and (coming is None or at_ms < coming.slot_ms):
         code = reasons.PAUSED if paused.what == PAUSE else reasons.SKIP_NEXT
-        how = "is not resumed before" if at_ms > known.now * 1000 else "is resumed without catching up"
-        return say("to_be_skipped", f"{at} is skipped if {job.name} {how}: it is {pause(paused, clock)}.", code)
+        if at_ms > known.now * 1000:
+            text = f"{at} is skipped if {job.name} is not resumed before: it is {pause(paused, clock)}."
+        else:
+            told = f"{at} was not fired: {job.name} is {pause(paused, clock)}"
+            text = f"{told}. It is skipped if the job is resumed without catching up."
+        return say("to_be_skipped", text, code)
     if called and at_ms > known.now * 1000:
         ahead = span(at_ms / 1000 - known.now)
         return say("to_come", f"{at} has not come due: it is in {ahead}, and who calls for it first runs it, by lockbeat exec.")

@@ -15,10 +15,10 @@ from lockbeat.monitor._instances import (
 )
 from lockbeat.monitor._measures import Measures, measure
 from lockbeat.monitor._overview import Overview, QueueLoad, TaskStats, overview, stats_of
-from lockbeat.monitor._pages import Names, Overdue, Strip, each_task, named, overdue, soonest, strips, tasks, triggered
+from lockbeat.monitor._pages import Names, Overdue, Strip, each_task, named, overdue, some, soonest, strips, tasks, triggered
 from lockbeat.monitor._server import TRIALS, Finding, State, commands
 from lockbeat.monitor._told import Line, Name, Wrong, wrong
-from lockbeat.monitor._wrong import Hanging, Lacking, Paused, hanging, lacking, paused, unserved
+from lockbeat.monitor._wrong import Hanging, Lacking, Paused, changed, hanging, lacking, paused, unserved
 
 __all__ = [
     "HEARTBEAT",
@@ -44,6 +44,7 @@ __all__ = [
     "TaskStats",
     "Wrong",
     "called_jobs",
+    "changed",
     "commands",
     "each_task",
     "engine",
@@ -60,6 +61,7 @@ __all__ = [
     "paused",
     "purgeable",
     "redrivable",
+    "some",
     "soonest",
     "stats_of",
     "strips",

@@ -114,6 +114,15 @@ async def named(
     return Names(tuple(names), None if over else min(cursors.values()).decode(errors="replace"))
 
 
+async def some(store: Store, state: State, limit: int) -> tuple[list[str], bool]:
+    """Names of jobs in this state, and whether these are all: what one run of `job/list` a shard finds."""
+    replies = await store.on_every_shard(
+        lambda shard: store.call("job/list", shard, after="", limit=limit, texts=[], tag="", state=state, origin="")
+    )
+    names = sorted(name.decode(errors="replace") for reply in replies for name in reply.jobs)
+    return names[:limit], len(names) <= limit and not any(reply.cursor for reply in replies)
+
+
 @dataclass(frozen=True, slots=True)
 class Overdue:
     """A job that nobody has fired in time."""

@@ -20,6 +20,8 @@ FUNCTIONS = 1000
 """Jobs of a shard, by name, of which it is looked whether somebody has their functions."""
 PAUSED = 200
 """Paused jobs of a shard; of more it is only said how many they are."""
+CHANGED = 100
+"""Logs of changes of a shard, each of fifty changes at most; of more it is not looked what was changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +128,34 @@ async def paused(store: Calls) -> Paused:
     return Paused(sum(many for many, _ in shards), tuple(changes), all(many <= PAUSED for many, _ in shards))
 
 
+async def changed(store: Calls, since: float) -> list[tuple[str, Change]]:
+    """Jobs that were given another trigger since then, the latest first; none of a shard that has more than CHANGED logs."""
+
+    async def of_shard(shard: int) -> list[tuple[str, Change]]:
+        wire, key = store.wire(shard), store.keys.key(shard, "job:changes")
+        if not 0 < int(await wire.command("HLEN", key)) <= CHANGED:
+            return []
+        said = await wire.command("HGETALL", key)
+        pairs = said.items() if isinstance(said, dict) else zip(said[::2], said[1::2], strict=True)
+        logs = [(name.decode(errors="replace"), text.split(b"\xff")) for name, text in pairs if name]
+        changes = [(name, change) for name, lines in logs for line in lines if (change := _read(line)) is not None]
+        return [(name, change) for name, change in changes if change.before and (change.at or 0) >= since]
+
+    shards = await store.on_every_shard(of_shard)
+    latest = {name: change for some in shards for name, change in some}
+    return sorted(latest.items(), key=lambda one: -(one[1].at or 0))
+
+
 def by_itself(change: Change) -> bool:
     """Whether a job was paused by its failures."""
     return change.by == "pause_after"
+
+
+def _read(line: bytes) -> Change | None:
+    try:
+        return Change.of(line.decode("latin-1"))
+    except ValueError:
+        return None
 
 
 def _change(place: bytes, line: bytes) -> Change | None:

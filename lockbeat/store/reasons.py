@@ -63,7 +63,7 @@ BECAUSE: dict[str, str] = {
     "not_fired": "No instance fired it before a later slot was due: none ran, or none reached the store.",
     "retired": "The job was retired: no instance that lived declared it.",
     "not_called": "Nobody called for it, by `lockbeat exec`, before a later slot was called for.",
-    "late": "It was found when it was more than {ms} late, and so outside the job's window.",
+    "late": "No instance fired it in time: it was found when it was more than {ms} late, and so outside the job's window.",
     "not_begun": "No worker began it before a later slot took its place: all were busy, or none has its queue and its function.",
     "not_begun_within": "No worker began it within {ms}: all were busy, or none has its queue and its function.",
     "took_place": "It took the place of earlier slots, which no worker had begun.",
@@ -105,6 +105,7 @@ BACKFILLED: Final = "backfilled"
 BUFFERED: Final = "buffered"
 BUFFER_FULL: Final = "buffer_full"
 FIRED: Final = "fired"
+EXPIRED: Final = "expired"
 EXCLUDED: Final = "excluded"
 OVERLAP: Final = "overlap"
 PAUSED: Final = "paused"

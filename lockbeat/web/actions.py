@@ -19,6 +19,7 @@ from lockbeat.web.guard import ACTIONS
 from lockbeat.web.look import Look, number
 from lockbeat.web.pages.backfill import check_many, when
 from lockbeat.web.pages.dead import groups
+from lockbeat.web.pages.job import MOMENT
 from lockbeat.web.render import plural
 
 Form = Mapping[str, str]
@@ -76,8 +77,8 @@ async def pause(look: Look, form: Form) -> Done:
 async def resume(look: Look, form: Form) -> Done:
     name = _name(form, "name")
     catchup: Any = form.get("catchup") or None  # it is checked there
-    resumed = await look.lb.jobs.resume(name, catchup, by=look.asked.user)
-    return Done(f"{name} goes on" if resumed else f"{name} was not paused", _job(look, form))
+    resumed = await look.lb.jobs.resume(name, catchup, by=look.asked.user, **_words(form))
+    return Done(f"{name} is resumed" if resumed else f"{name} was not paused", _job(look, form))
 
 
 async def trigger(look: Look, form: Form) -> Done:
@@ -109,6 +110,9 @@ async def backfill(look: Look, form: Form) -> Done:
     begun = await look.lb.jobs.backfill(
         name, start, end, rate=rate, confirm=True, unknown=form.get("unknown") == "yes", by=look.asked.user, **_words(form)
     )
+    if begun.total == 1 and begun.end - begun.start == MOMENT:
+        slot_ms = round(begun.start.timestamp() * 1000)
+        return Done(f"{isoformat(slot_ms)} of {name} runs after all", look.asked.url("job", name=name, slot=slot_ms))
     return Done(f"a backfill of {name} has begun: {plural(begun.total, 'slot')}", _job(look, form))
 
 

@@ -29,6 +29,8 @@ MOST = 64
 """Streams at a time, of all users."""
 MOST_OF_ONE = 24
 EVERY = {"/": 3.0, "/day": 30.0, "/store": 30.0}
+SOON = ("/job", "/task")
+"""Pages that are looked at sooner at first, after one second, two and so on: somebody may have pressed a button just now."""
 SECONDS = 5.0
 """Between two looks, of pages that say nothing else."""
 LASTS = 600.0
@@ -83,11 +85,13 @@ class Streams:
         key = (asked.base, asked.path, asked.raw_query, asked.user)
         shared = self._shared.setdefault(key, _Shared(make))
         shared.readers += 1
-        every, sent, until = EVERY.get(asked.path, SECONDS), b"", monotonic() + LASTS * chance.between(0.9, 1.1)
+        most, turns, sent, until = EVERY.get(asked.path, SECONDS), 0, b"", monotonic() + LASTS * chance.between(0.9, 1.1)
         try:
             # Not the same for all, nor does it last as long: they lose a server that is restarted at the same moment.
             await put(f"retry: {chance.between(4000, 8000):.0f}\n\n")
             while monotonic() < until and not self._ended.is_set():
+                turns += 1
+                every = min(most, float(turns)) if asked.path in SOON else most
                 try:
                     text = await shared.now(every / 2)
                     digest = hashlib.blake2b(text.encode(), digest_size=16).digest()

@@ -243,7 +243,7 @@ INSTANTS: list[tuple[str, Facts, int, list[str]]] = [
         "to_be_skipped",
         standing(next=None, paused=PAUSED, now=NINE / 1000 + 5400),
         NINE + HOUR,
-        ["is skipped if report is resumed without catching up: it is paused, by alice at"],
+        ["was not fired: report is paused, by alice at", "is skipped if the job is resumed without catching up"],
     ),
     (
         "to_be_skipped",

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,6 +26,7 @@ from tests import servers
 from tests.conftest import leaks, needs, wait_until
 from tests.hanging import hung
 from tests.servers import Server
+from tests.web import mornings
 from tests.web.browsing import SPACE, Hand, Site, fill, launched, opened, served
 
 pytestmark = [needs("chromium", "valkey"), pytest.mark.asyncio(loop_scope="module")]
@@ -141,7 +142,7 @@ async def test_each_thing_that_is_done_to_a_job_is_done(site: Site, browser: Bro
         await do("Skip next", "Skip", How_many="2", Why="no need")
         assert await last() == ("skip_next", "alice", "no need")
         await do("Resume", "Resume the job")
-        await do("Run it now", "Trigger", Why="a customer asked")
+        await do("Run it now", "Run now", Why="a customer asked")
         assert await last() == ("trigger", "alice", "a customer asked")
         await expect(page.locator(".told")).to_contain_text("no worker has begun it")
         await hand.press(page.get_by_role("button", name="Cancel this run"))
@@ -526,8 +527,8 @@ async def test_who_was_never_here_finds_why_last_nights_report_did_not_run_and_r
     async with opened(browser) as page:
         hand = Hand(page, how)
         await hand.go(filled.at)
-        row = page.locator("section", has_text="Failed, lost or missed").locator("tbody tr", has_text="nightly")
-        await hand.press(row.nth(int(how == "keyboard")).locator("td a").first)
+        row = page.locator("section", has_text="Failed, lost, missed").locator("tbody tr", has_text="nightly")
+        await hand.press(row.first.locator("td a").first)
         await expect(page.locator(".told")).to_contain_text("failed")
         await expect(page.locator(".told")).to_contain_text("can't reach postgres://***@db/prod")
         before = (await filled.lb.tasks.counts("default")).ready
@@ -563,3 +564,29 @@ async def test_who_was_never_here_ends_the_run_that_hangs_and_runs_the_skipped_s
     assert backfill is not None
     assert (round(backfill.start.timestamp() * 1000), backfill.total) == (skipped.slot_ms, 1)
     await site.lb.tasks.release(task)
+
+
+@pytest.mark.parametrize(
+    ("how", "morning", "said", "cure"),
+    [
+        ("keyboard", mornings.paused, "maria", r"^Resume the job, and run .*\d"),
+        ("mouse", mornings.missed, "catch-up is skip", r"^Run .*\d after all"),
+        ("keyboard", mornings.cancelled, "cancelled by maria", r"^Try .*\d again"),
+        ("mouse", mornings.moved, "tom changed that", r"^Run the job all the same"),
+    ],
+)
+async def test_who_was_never_here_finds_the_cause_on_overview_and_runs_the_report_by_two_presses(
+    site: Site, browser: Browser, server: Server, how: str, morning: Callable[..., Awaitable[int]], said: str, cure: str
+) -> None:
+    with contextlib.closing(redis.Redis(port=server.port, protocol=2, socket_timeout=30)) as raw:
+        await morning(site.lb, raw)
+    async with opened(browser) as page:
+        hand = Hand(page, how)
+        await hand.go(site.at)
+        row = page.locator("#live section").first.locator("tbody tr, p", has_text="report").filter(has_text=said)
+        await hand.press(row.locator("a").last)
+        await hand.begin()
+        await hand.press(page.get_by_role("button", name=re.compile(cure)))
+        await expect(page.locator(".said")).to_be_visible()
+        assert hand.pressed == 2
+        assert len(hand.posted) == 1

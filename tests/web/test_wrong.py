@@ -17,7 +17,7 @@ from lockbeat.jobs import Job, LedgerEntry
 from lockbeat.jobs.backfiller import Backfiller
 from lockbeat.monitor import hanging, instances, lacking, paused
 from lockbeat.values.durations import instant
-from lockbeat.web.pages.overview import skips
+from lockbeat.web.pages.odd import Odd
 from tests.beats import Hands, eventually, now_ms, scheduler
 from tests.conftest import only
 from tests.hanging import HOURS, began, hung
@@ -221,7 +221,8 @@ async def test_a_job_that_paused_itself_is_wrong_and_one_that_somebody_paused_is
     assert re.search(
         r"itself has paused itself .* ago, after 3 failures in a row: it fires nothing until somebody resumes it", text
     )
-    assert "gone" not in text, "a retired job keeps its pause, and fires nothing anyway"
+    assert "gone" not in text.partition("Paused:")[2], "a retired job keeps its pause, and fires nothing anyway"
+    assert re.search(r"gone left the code, and retired \d", text)
 
 
 @both
@@ -265,13 +266,15 @@ def test_skipped_slots_are_one_line_a_job_and_reason() -> None:
         return LedgerEntry(job, slot, "skipped", code=code, **more)
 
     often = [entry("often", 9000 - second, "overlap") for second in range(500)]
-    found = skips([*often, entry("report", 1, "paused", count=7), entry("report", 0, "overlap"), entry("shut", 1, "excluded")])
-    assert [(one.newest.job, one.newest.slot_ms, one.slots, one.many) for one in found] == [
+    told = [*often, entry("report", 1, "paused", count=7), entry("report", 0, "overlap"), entry("shut", 1, "excluded")]
+    found = Odd.of(told)
+    assert [(one.newest.job, one.newest.slot_ms, one.slots, one.many) for one in found.skipped] == [
         ("often", 9000, 500, False),
         ("report", 1, 7, False),
         ("report", 0, 1, False),
     ]
-    assert skips([entry("report", 1, "paused", count=-1)])[0].many
+    assert [one.newest.job for one in found.excluded] == ["shut"], "on purpose, by a calendar"
+    assert Odd.of([entry("report", 1, "paused", count=-1)]).many
 
 
 @both

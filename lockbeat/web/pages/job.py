@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import NamedTuple
 
-from lockbeat.jobs import Backfill, Explanation, Job, JobState, LedgerEntry, Upcoming
+from lockbeat.errors import LockbeatError
+from lockbeat.jobs import Backfill, Change, Explanation, Job, JobState, LedgerEntry, Upcoming
 from lockbeat.jobs.at_work import unfinished
+from lockbeat.jobs.past import held_ms
 from lockbeat.jobs.unfinished import Unfinished
 from lockbeat.jobs.why import TOLERANCE
-from lockbeat.monitor import Mark, nobody_runs, triggered
+from lockbeat.monitor import Mark, instances, nobody_runs, triggered
 from lockbeat.store import reasons
-from lockbeat.triggers import ByHand, Called
+from lockbeat.triggers import ByHand, Called, Trigger, trigger_from_json
 from lockbeat.triggers.english import in_english
 from lockbeat.triggers.zones import clocks_of
 from lockbeat.values.durations import instant, span
@@ -27,6 +30,8 @@ SLOTS = 60
 NEXT = 10
 RUNS = 10
 CHANGES = 20
+MOVED = 7 * 86_400.0
+"""Seconds for which a page says above all that the trigger was changed."""
 FARTHEST_MS = 253_402_300_799_000
 
 
@@ -60,7 +65,7 @@ async def job(look: Look) -> Page:
         triggered(lb.store, lb.jobs.shard_of(name), name, RUNS),
         nobody_runs(lb.store, [] if called else [state.job]),
     )
-    at_it = await _at_it(look, state, told, now)
+    at_it, held = await _at_it(look, state, told, now), await _held(look, state, told, now)
     due, found = state.due_at, upcoming(state.job, coming)
     return Page(
         "job.html",
@@ -83,9 +88,14 @@ async def job(look: Look) -> Page:
             "by_hand": isinstance(state.job.trigger, ByHand),
             "called": called,
             "nobody": nobody,
-            "again": None if isinstance(state.job.trigger, ByHand) else again(told.entry),
+            "again": None if isinstance(state.job.trigger, ByHand) else again(told.entry) or (held and held.again),
+            "held": held,
+            "was": {change: was(state.job, change) for change in changes[:CHANGES] if change.before},
+            "last_by": next(((one.by, one.started_at) for one in entries if one.attempts_made and one.by), None),
+            "lost_by": await _lost_by(look, told),
+            "moved": moved(state.job, changes, now),
             "at_it": at_it,
-            "stays": slot is None and run is None and pressable(told, may, called),
+            "stays": slot is None and run is None and (held is not None or pressable(told, may, called)),
             "newer": newer(told, entries),
             "others": others(told, entries),
             "of_one": backfill is not None and backfill.end - backfill.start == MOMENT,
@@ -112,6 +122,70 @@ async def _at_it(look: Look, state: JobState, told: Explanation, now: float) -> 
     return next(iter(await unfinished(look.lb.store, look.lb.jobs.shard_of(name), [state.open], round(now * 1000))), None)
 
 
+@dataclass(frozen=True)
+class Held:
+    """A slot that has come due since the job was paused, and that nobody fires before it is resumed."""
+
+    again: tuple[str, str]
+    """From when and to when a backfill has it."""
+    fires: bool
+    """A resume that catches up with the latest fires it: it lies within the job's window, and no calendar excludes it."""
+    skipped: int
+    """How many slots a resume skips that does not catch up; -1: too many to count."""
+
+
+async def _held(look: Look, state: JobState, told: Explanation, now: float) -> Held | None:
+    slot_ms = held_ms(state, now)
+    if slot_ms is None or told.entry is not None or told.at_ms != slot_ms or told.code != reasons.PAUSED:
+        return None
+    name, slot = state.job.name, instant(slot_ms)
+    plain, latest = [await look.lb.jobs.resume(name, catchup, dry_run=True) for catchup in ("skip", "latest")]
+    if plain is None or latest is None:  # somebody has resumed it since
+        return None
+    within = state.job.fires_within_ms
+    fires = latest.next_slot == slot and (within < 0 or now * 1000 - slot_ms < within)
+    return Held(_span(slot, slot), fires, plain.skipped)
+
+
+async def _lost_by(look: Look, told: Explanation) -> str:
+    """Whether the instance that lost the run is there still; empty: nothing was lost."""
+    if told.entry is None or told.entry.state != "lost" or told.code != reasons.EXPIRED or not told.entry.attempts_made:
+        return ""
+    owner = told.entry.attempts_made[-1].owner
+    if any(one.owner == owner for one in await instances(look.lb.store)):
+        return f"{owner} gives signs of life: it did not die."
+    return f"{owner} gives no sign of life any more: it was killed or shut down, or can't reach the store."
+
+
+class Moved(NamedTuple):
+    """That somebody has changed when the job is due, and what it had been."""
+
+    change: Change
+    english: str
+    trigger: str
+    slot: datetime | None
+    """The latest slot that the job would have had since, by the trigger before; None: none, or it has it still."""
+
+
+def moved(job: Job, changes: Sequence[Change], now: float) -> Moved | None:
+    """The latest change of the trigger, for as long as it may be why something did not run."""
+    change = next((one for one in changes if one.before), None)
+    if change is None or change.at is None or change.at < now - MOVED or (before := was(job, change)) is None:
+        return None
+    slot_ms = before.prev(round(now * 1000))
+    if slot_ms is not None and (slot_ms < change.at * 1000 or job.trigger.prev(slot_ms) == slot_ms):
+        slot_ms = None
+    return Moved(change, in_english(before), str(before), None if slot_ms is None else instant(slot_ms))
+
+
+def was(job: Job, change: Change) -> Trigger | None:
+    """The trigger that a job had before a change; None: nobody knows."""
+    try:
+        return trigger_from_json(json.loads(change.before or "")).of_job(job.name)
+    except (ValueError, LockbeatError):  # a newer version's; or it was broken
+        return None
+
+
 def again(entry: LedgerEntry | None) -> tuple[str, str] | None:
     """From when and to when a backfill has the slots of an entry that did not run; None: they ran, or none would be fired."""
     if entry is None or entry.run or entry.state not in ("skipped", "missed") or entry.code == reasons.EXCLUDED:
@@ -121,8 +195,12 @@ def again(entry: LedgerEntry | None) -> tuple[str, str] | None:
 
 def stretch(first: LedgerEntry, last: LedgerEntry) -> tuple[str, str]:
     """From when and to when a backfill has the slots of both, and those between."""
-    ends = (first.slot, (last.last_slot or last.slot) + MOMENT)
-    start, end = (at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") for at in ends)
+    return _span(first.slot, last.last_slot or last.slot)
+
+
+def _span(first: datetime, last: datetime) -> tuple[str, str]:
+    """From when and to when a backfill has these slots and those between, as a form says it."""
+    start, end = (at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") for at in (first, last + MOMENT))
     return start, end
 
 

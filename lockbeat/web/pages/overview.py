@@ -4,34 +4,39 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, NamedTuple
 
 from lockbeat.jobs import LedgerEntry
-from lockbeat.jobs.past import State
 from lockbeat.jobs.why import state_of
-from lockbeat.monitor import TaskStats, instances, stats_of, wrong
-from lockbeat.store import Store, reasons
+from lockbeat.monitor import TaskStats, changed, instances, some, stats_of, tasks, wrong
+from lockbeat.store import Store
 from lockbeat.tasks.look import asked
 from lockbeat.values.durations import instant
 from lockbeat.web.look import Look, Page
+from lockbeat.web.pages.odd import ODD, Odd, gone, held, hidden, moves, standing
 from lockbeat.web.pages.store import glanced
 from lockbeat.web.rates import Seen
 from lockbeat.web.render import kind
 
-ODD: tuple[State, ...] = ("failed", "lost", "missed", "skipped")
+DID_NOT = ("skipped", "missed", "cancelled", "failed", "lost")
 SHOWN = 12
+FIRST = 5
+NAMED = 1
+"""Queues that nobody serves of which it is told what waits there."""
+LISTED = 12
+"""Jobs and reasons of which it is looked whether they have run since."""
 ODD_LOOKED = 600
 """Entries of the last day that did not end well that are looked at."""
-ON_PURPOSE = (reasons.EXCLUDED,)
-"""Why slots are skipped of which nothing needs to be told."""
+ODD_LOOKS = 6
+"""Runs of a script that this takes."""
 LOOKED = 1000
 """Entries of the last hour that the strip is made from."""
 QUEUES = 100
 LEASED = 500
 """Running tasks of jobs that are counted, of each shard."""
 HOUR = timedelta(hours=1)
+DAY = 86_400.0
 
 
 async def overview(look: Look) -> Page:
@@ -40,36 +45,59 @@ async def overview(look: Look) -> Page:
     since = instant(round(now * 1000)) - HOUR
     living, counted = await asyncio.gather(instances(lb.store), counts(lb.store))
     ready = [(name, ready) for name, ready, *_ in counted.queues]
-    told, odd, hour, jobs, server = await asyncio.gather(
-        wrong(lb.store, living, ready, counted.dead, now),
-        lb.jobs.history(since - 23 * HOUR, states=ODD, limit=ODD_LOOKED, looks=ODD_LOOKED // 100),
+    (told, (fail, fail_complete), (retired, _), changes), past, hour, jobs, server = await asyncio.gather(
+        asyncio.gather(
+            wrong(lb.store, living, ready, counted.dead, now),
+            some(lb.store, "failing", SHOWN),
+            some(lb.store, "retired", SHOWN),
+            changed(lb.store, now - DAY),
+        ),
+        lb.jobs.history(since - 23 * HOUR, states=ODD, limit=ODD_LOOKED, looks=ODD_LOOKS),
         lb.jobs.history(since, limit=LOOKED, looks=LOOKED // 100),
         many(lb.store, "job:order"),
         glanced(look),
     )
-    failed, skipped = [entry for entry in odd.entries if entry.state != "skipped"], skips(odd.entries)
+    odd = Odd.of(past.entries)
     lines = {kind: (some, more) for kind, some, more in told.first(SHOWN)}
-    others = told.pauses.changes[len(told.paused_itself) :]
+    others = told.pauses.changes[len(told.paused_itself) :][:SHOWN]
+    left, states, unseen, moved, waits = await asyncio.gather(
+        gone(look, retired, now - DAY),
+        lb.jobs.get_many([name for name, _ in others]),
+        hidden(look, fail, {one.newest.job for one in odd.ended}),
+        moves(look, changes[:SHOWN], now),
+        asyncio.gather(*(_waiting(look, queue) for queue, _ in told.waits[:NAMED])),
+    )
+    ended = await standing(look, [*unseen, *odd.ended][:LISTED])
+    unrun = [*{one.newest.job: one for one in reversed(ended) if not one.since}.values()][::-1]
+    holds = held(states, others, now)
+    waiting = {one.job for one in holds}
     return Page(
         "overview.html",
         {
             "now": now,
-            "problems": bool(lines),
+            "problems": bool(lines or unrun or any(one.open for one in left)),
             "late": told.late[:SHOWN],
             "hangs": told.hangs.runs[:SHOWN],
             "lines": lines,
             "left_out": told.left_out,
             "server": server,
-            "paused": others[:SHOWN],
-            "paused_more": told.pauses.many - len(told.paused_itself) - len(others[:SHOWN]),
-            "odd": failed[:SHOWN],
-            "odd_more": len(failed) > SHOWN,
-            "odd_reaches": odd.entries[-1].at if odd.more and odd.entries else None,
-            "skipped": skipped[:SHOWN],
-            "skipped_more": len(skipped) - SHOWN,
-            "skips": sum(one.slots for one in skipped),
-            "misses": sum(max(entry.count or 1, 1) for entry in odd.entries if entry.state == "missed"),
-            "some_more": odd.more or any(one.many for one in skipped) or any((entry.count or 0) < 0 for entry in odd.entries),
+            "held": holds,
+            "paused": [one for one in others if one[0] not in waiting],
+            "paused_more": told.pauses.many - len(told.paused_itself) - len(others),
+            "gone": left,
+            "moved": moved,
+            "waits": [job for job in waits if job],
+            "unrun": unrun[:SHOWN],
+            "unrun_more": len(unrun) > SHOWN or not fail_complete,
+            "odd": ended[:SHOWN],
+            "odd_more": len(unseen) + len(odd.ended) - SHOWN,
+            "odd_reaches": past.entries[-1].at if past.more and past.entries else None,
+            "skipped": odd.skipped[:SHOWN],
+            "skipped_more": len(odd.skipped) - SHOWN,
+            "by_calendar": odd.excluded[:SHOWN],
+            "by_calendar_more": len(odd.excluded) - SHOWN,
+            "did_not": [(what, slots) for what in DID_NOT if (slots := odd.slots(what))] + odd.left_out,
+            "some_more": bool(past.more) or odd.many,
             "schedulers": told.schedulers,
             "workers": sum(bool(one.queues) for one in living if one not in told.silent),
             "instances": len(living),
@@ -83,24 +111,10 @@ async def overview(look: Look) -> Page:
     )
 
 
-class Skips(NamedTuple):
-    """The slots of a job that were skipped for one reason, as far as they were looked at."""
-
-    newest: LedgerEntry
-    slots: int
-    many: bool
-    """There were more than could be counted."""
-
-
-def skips(entries: Iterable[LedgerEntry]) -> list[Skips]:
-    """By job and reason, the newest first: a job that skips often is one line, and hides no other."""
-    found = dict[tuple[str, str | None], Skips]()
-    for entry in entries:
-        if entry.state == "skipped" and entry.code not in ON_PURPOSE:
-            before = found.get((entry.job, entry.code), Skips(entry, 0, False))
-            count = entry.count or 1
-            found[entry.job, entry.code] = before._replace(slots=before.slots + max(count, 1), many=before.many or count < 0)
-    return [*found.values()]
+async def _waiting(look: Look, queue: str) -> str:
+    """A job of which a run waits in a queue; empty: none was found among the first tasks there."""
+    found = await tasks(look.lb.store, "waiting", queue=queue, limit=FIRST)
+    return next((info.job for info in found.tasks if info.job), "")
 
 
 def minutes(entries: tuple[LedgerEntry, ...], now: float) -> list[tuple[int, str, str]]:
