@@ -85,7 +85,7 @@ SHOTS := $(if $(shell command -v chromium),$(CURDIR)/build/pictures)
 site: $(VENV)/.dev
 ifneq ($(SHOTS),)
 	@rm -rf $(SHOTS) && mkdir -p $(SHOTS)
-	@LOCKBEAT_TEST_BACKENDS=valkey LOCKBEAT_SHOTS=$(SHOTS) $(PYTEST) -q tests/web/test_browser.py -k test_each_page_is_sound
+	@LOCKBEAT_TEST_BACKENDS=valkey LOCKBEAT_SHOTS=$(SHOTS) $(PYTEST) -q tests/web/browser/test_looked_at.py -k test_each_page_is_sound
 endif
 	@LOCKBEAT_SHOTS=$(SHOTS) NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo 'open site/index.html'

@@ -177,7 +177,7 @@ def test_lists_tables_and_code_are_shown_as_such(site: Path) -> None:
 
 
 def test_the_pictures_are_those_that_the_browser_tests_take(site: Path) -> None:
-    from tests.web.test_browser import PAGES
+    from tests.web.browser.test_looked_at import PAGES
 
     wanted = SHOWN.findall((ROOT / "docs" / "page.md").read_text())
     assert wanted
