@@ -16,6 +16,7 @@ from lockbeat import Beat, Every, Lockbeat
 from lockbeat.jobs import Job, Lateness, LedgerEntry
 from lockbeat.jobs.why import of_entry
 from lockbeat.monitor import Instance, changed
+from tests.backfills import Filler
 from tests.beats import Hands, backdate, eventually, fired, minutely, now_ms, overdue, scheduler
 from tests.conftest import Backend, only
 from tests.web.asking import Ask
@@ -80,6 +81,8 @@ async def test_what_a_pause_kept_back_can_run_while_the_job_stays_paused(lb: Loc
     assert backfill is not None
     assert (backfill.total, round(backfill.start.timestamp() * 1000)) == (1, slot)
     assert (await lb.jobs.get("report")).state == "paused"
+    await Filler(lb).go_on()
+    assert "Paused, and slots" not in words(wrong(await page.page("/"))), "a second one would run it again"
     for refused in (ask(read_only=True), ask(allow=lambda user, action, target: action not in ("resume", "backfill"))):
         text = await refused.page("/job?name=report")
         assert not forms(text, "/job/resume")
@@ -168,6 +171,10 @@ async def test_what_a_calendar_leaves_out_is_named_and_can_run_all_the_same(
     _, form = forms(await page.page(link), "/job/trigger")
     assert (await page.post("/job/trigger", form)).status_code == 303
     assert (await lb.jobs.changes("report"))[0].what == "trigger"
+    assert "by closing-days: Thanksgiving; triggered since by alice)" in words(part(await page.page("/"), "skipped"))
+    text = words(part(await page.page(link), "why"))
+    assert re.search(r"alice has triggered the job since, at \S+ \S+ UTC ?: see Triggered", text)
+    assert "Run the job once more" in text
 
 
 @both
@@ -185,11 +192,30 @@ async def test_a_job_that_somebody_made_due_at_another_time_says_so(lb: Lockbeat
     assert "quiet is due" not in words(text)
     text = await page.page("/job?name=report")
     assert re.search(r"tom changed when it is due, at \S+ \S+ UTC \. Before, it was due every minute \( every 1m \)", words(text))
-    assert re.search(r", so \S+ \S+ UTC is no slot any more", words(text))
+    assert re.search(r", so \S+ \S+ UTC was not fired", words(text))
     assert "another trigger; before: every 1m" in words(part(text, "changes"))
     _, form = forms(text, "/job/trigger")
     assert (await page.post("/job/trigger", form)).status_code == 303
     assert len(forms(await page.page("/job?name=report"), "/job/trigger")) == 1, "it was run: the panel alone"
+    text = words(wrong(await page.page("/")))
+    assert "(triggered since by alice)" in text
+
+
+@both
+async def test_while_nobody_has_run_what_is_due_at_another_time_the_heading_says_so(
+    lb: Lockbeat, raw: Any, ask: Callable[..., Ask]
+) -> None:
+    await moved(lb, raw)
+    page, beat = ask(), Beat(lb)
+    beat.task(name="report")(lambda: None)
+    async with beat.lifespan():
+
+        async def says() -> bool:
+            return "Nothing is wrong now, but a job is due at other times than before" in words(wrong(await page.page("/")))
+
+        await eventually(says, "the heading says so", 60, 0.1)
+        await lb.jobs.trigger("report", by="alice")
+        assert not await says()
 
 
 @both

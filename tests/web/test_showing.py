@@ -45,7 +45,7 @@ def is_safe(text: str) -> None:
             assert (attributes.get("src") or "").startswith("/page.js?v=")
         for name in ("href", "src", "action", "formaction"):
             value = attributes.get(name)
-            assert value is None or (value.startswith("/") and not value.startswith("//")) or value == "#main", value
+            assert value is None or (value.startswith("/") and not value.startswith("//")) or value.startswith("#"), value
 
 
 async def filled(lb: Lockbeat, name: str = "report", *, words: str = "because", names: str = "") -> str:

@@ -93,7 +93,8 @@ async def job(look: Look) -> Page:
             "was": {change: was(state.job, change) for change in changes[:CHANGES] if change.before},
             "last_by": next(((one.by, one.started_at) for one in entries if one.attempts_made and one.by), None),
             "lost_by": await _lost_by(look, told),
-            "moved": moved(state.job, changes, now),
+            "moved": (move := moved(state.job, changes, now)),
+            "since": since(told, held, move, changes),
             "at_it": at_it,
             "stays": slot is None and run is None and (held is not None or pressable(told, may, called)),
             "newer": newer(told, entries),
@@ -176,6 +177,20 @@ def moved(job: Job, changes: Sequence[Change], now: float) -> Moved | None:
     if slot_ms is not None and (slot_ms < change.at * 1000 or job.trigger.prev(slot_ms) == slot_ms):
         slot_ms = None
     return Moved(change, in_english(before), str(before), None if slot_ms is None else instant(slot_ms))
+
+
+def by_hand(changes: Sequence[Change], at: float) -> Change | None:
+    """The latest by which a job was triggered since then."""
+    return next((one for one in changes if one.what == "trigger" and one.at is not None and one.at >= at), None)
+
+
+def since(told: Explanation, held: Held | None, move: Moved | None, changes: Sequence[Change]) -> Change | None:
+    """By which a job was triggered since it did not run: nobody is to run it a second time unawares."""
+    if told.entry is not None and told.entry.state in ("skipped", "missed", "cancelled", "failed", "lost"):
+        return by_hand(changes, told.entry.at or 0)
+    if held is not None and told.at_ms is not None:
+        return by_hand(changes, told.at_ms / 1000)
+    return by_hand(changes, move.change.at or 0) if move is not None and move.slot is not None else None
 
 
 def was(job: Job, change: Change) -> Trigger | None:

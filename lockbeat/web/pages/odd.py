@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from lockbeat.store import reasons
 from lockbeat.triggers.english import in_english
 from lockbeat.values.durations import instant
 from lockbeat.web.look import Look
-from lockbeat.web.pages.job import Moved, moved
+from lockbeat.web.pages.job import Moved, by_hand, moved
 
 ODD: tuple[State, ...] = ("failed", "lost", "missed", "skipped", "cancelled")
 LATEST = 5
@@ -104,10 +104,8 @@ async def standing(look: Look, some: Sequence[Several]) -> list[Standing]:
             return Standing(one, "it has run since")
         if any(mark.state in ("fired", "retrying") for mark in strip.marks):
             return Standing(one, "a run of it has not ended")
-        for change in await lb.jobs.changes(newest.job):
-            if change.what == "trigger" and (change.at or 0) >= (newest.at or 0):
-                return Standing(one, f"triggered since by {change.by or 'somebody'}")
-        return Standing(one)
+        change = by_hand(await lb.jobs.changes(newest.job), newest.at or 0)
+        return Standing(one, f"triggered since by {change.by or 'somebody'}" if change else "")
 
     found = await asyncio.gather(*map(since, some))
     return sorted(found, key=lambda one: (bool(one.since), -(one.newest.at or 0)))
@@ -130,12 +128,26 @@ async def gone(look: Look, names: Sequence[str], since: float) -> list[JobState]
     return sorted(left, key=lambda state: -(state.retired_at or 0))
 
 
-async def moves(look: Look, changes: Sequence[tuple[str, Change]], now: float) -> list[tuple[str, Moved, str]]:
-    """Jobs that are due at other times than before: each with what it was, and with what it is in English."""
+class Due(NamedTuple):
+    """A job that is due at other times than before."""
+
+    job: str
+    english: str
+    """When it is due now."""
+    move: Moved
+    since: Change | None
+    """By which it was triggered since."""
+
+
+async def moves(look: Look, changes: Sequence[tuple[str, Change]], now: float) -> list[Due]:
+    """Jobs that are due at other times than before."""
     states = await look.lb.jobs.get_many([name for name, _ in changes]) if changes else {}
     found = [(states[name].job, moved(states[name].job, [change], now)) for name, change in changes if name in states]
+    lost = [(job, move) for job, move in found if move is not None and move.trigger != str(job.trigger)]
+    logs = await asyncio.gather(*(look.lb.jobs.changes(job.name) for job, _ in lost))
     return [
-        (job.name, move, in_english(job.trigger)) for job, move in found if move is not None and move.trigger != str(job.trigger)
+        Due(job.name, in_english(job.trigger), move, by_hand(log, move.change.at or 0))
+        for (job, move), log in zip(lost, logs, strict=True)
     ]
 
 
@@ -146,16 +158,25 @@ class Held(NamedTuple):
     change: Change
     slot_ms: int
     """The latest of them."""
+    since: Change | None
+    """By which it was triggered since."""
 
     @property
     def slot(self) -> datetime:
         return instant(self.slot_ms)
 
 
-def held(states: Mapping[str, JobState], stopped: Iterable[tuple[str, Change]], now: float) -> list[Held]:
-    """Of paused jobs those whose slots have come due since."""
-    found = list[Held]()
-    for name, change in stopped:
-        if name in states and (slot_ms := held_ms(states[name], now)) is not None:
-            found.append(Held(name, change, slot_ms))
-    return found
+async def held(look: Look, stopped: Iterable[tuple[str, Change]], now: float) -> list[Held]:
+    """Of paused jobs those whose slots have come due since, unless the latest of them was backfilled."""
+    lb, several = look.lb, [*stopped]
+    states = await lb.jobs.get_many([name for name, _ in several])
+    due = {name: held_ms(states[name], now) for name, _ in several if name in states}
+    marks = await strips(lb.store, lb.jobs.shard_of, [name for name, slot_ms in due.items() if slot_ms is not None], LATEST)
+    found = [
+        (name, change, slot_ms)
+        for name, change in several
+        if (slot_ms := due.get(name)) is not None
+        and not (name in marks and any(mark.slot_ms == slot_ms for mark in marks[name].marks))
+    ]
+    logs = await asyncio.gather(*(lb.jobs.changes(name) for name, *_ in found))
+    return [Held(*one, by_hand(log, one[2] / 1000)) for one, log in zip(found, logs, strict=True)]

@@ -60,16 +60,15 @@ async def overview(look: Look) -> Page:
     odd = Odd.of(past.entries)
     lines = {kind: (some, more) for kind, some, more in told.first(SHOWN)}
     others = told.pauses.changes[len(told.paused_itself) :][:SHOWN]
-    left, states, unseen, moved, waits = await asyncio.gather(
+    left, holds, unseen, moved, waits = await asyncio.gather(
         gone(look, retired, now - DAY),
-        lb.jobs.get_many([name for name, _ in others]),
+        held(look, others, now),
         hidden(look, fail, {one.newest.job for one in odd.ended}),
         moves(look, changes[:SHOWN], now),
         asyncio.gather(*(_waiting(look, queue) for queue, _ in told.waits[:NAMED])),
     )
-    ended = await standing(look, [*unseen, *odd.ended][:LISTED])
+    ended, excluded = await asyncio.gather(standing(look, [*unseen, *odd.ended][:LISTED]), standing(look, odd.excluded[:FIRST]))
     unrun = [*{one.newest.job: one for one in reversed(ended) if not one.since}.values()][::-1]
-    holds = held(states, others, now)
     waiting = {one.job for one in holds}
     return Page(
         "overview.html",
@@ -82,10 +81,12 @@ async def overview(look: Look) -> Page:
             "left_out": told.left_out,
             "server": server,
             "held": holds,
+            "kept": any(not one.since for one in holds),
             "paused": [one for one in others if one[0] not in waiting],
             "paused_more": told.pauses.many - len(told.paused_itself) - len(others),
             "gone": left,
             "moved": moved,
+            "unran": any(due.move.slot and not due.since for due in moved),
             "waits": [job for job in waits if job],
             "unrun": unrun[:SHOWN],
             "unrun_more": len(unrun) > SHOWN or not fail_complete,
@@ -94,8 +95,8 @@ async def overview(look: Look) -> Page:
             "odd_reaches": past.entries[-1].at if past.more and past.entries else None,
             "skipped": odd.skipped[:SHOWN],
             "skipped_more": len(odd.skipped) - SHOWN,
-            "by_calendar": odd.excluded[:SHOWN],
-            "by_calendar_more": len(odd.excluded) - SHOWN,
+            "by_calendar": excluded,
+            "by_calendar_more": len(odd.excluded) - FIRST,
             "did_not": [(what, slots) for what in DID_NOT if (slots := odd.slots(what))] + odd.left_out,
             "some_more": bool(past.more) or odd.many,
             "schedulers": told.schedulers,
