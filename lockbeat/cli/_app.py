@@ -117,8 +117,10 @@ def main(args: Sequence[str] | None = None) -> int:
             complain(_blamed(command, words, str(found)))
             return 2 if isinstance(found, InvalidArgument) else 1
         if isinstance(found, OSError) and found.errno in _FULL and found.filename is None:
+            os.dup2(
+                os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+            )  # first: what is left in the buffer is written once more
             complain(f"the answer can't be written: {found.strerror}")
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         sys.stderr.write(visible(traceback.format_exc(), keep="\n\t"))
         return 1

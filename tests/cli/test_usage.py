@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -131,7 +132,8 @@ def test_a_wrong_call_is_one_line_and_exit_code_2(lockbeat: Lockbeat, store: str
 def test_an_answer_that_a_full_disk_does_not_take_is_one_line_and_exit_code_1(store: str, args: list[str]) -> None:
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "lockbeat", *args, "--url", store]
-        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=ROOT)
+        plain = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=ROOT, env=plain)
     assert (ended.returncode, ended.stderr) == (1, "lockbeat: the answer can't be written: No space left on device\n")
 
 
