@@ -39,7 +39,7 @@ async def test_what_comes_all_the_time_is_drawn_below_what_comes_at_its_minute_a
         await lb.jobs.put(name, Cron("0 * * * *"))
     text = await ask().page("/day")
     assert "Apart from the 20 a minute that come all the time. Minute Slots Jobs" in words(live(text))
-    assert heights(text, "busy") == [80] * 24
+    assert heights(text, "busy") in ([80] * 24, [80] * 23), "in the first minute of an hour its slot has passed"
     assert {*heights(text, "mute")} == {67}, "20 of 24, below each"
     for name in ("often", "a", "b", "c", "d"):
         await lb.jobs.delete(name)
