@@ -13,7 +13,7 @@ from typing import NamedTuple
 from lockbeat.errors import LockbeatError
 from lockbeat.jobs import Backfill, Change, Explanation, Job, JobState, LedgerEntry, Upcoming
 from lockbeat.jobs.at_work import unfinished
-from lockbeat.jobs.past import held_ms
+from lockbeat.jobs.past import State, held_ms
 from lockbeat.jobs.unfinished import Unfinished
 from lockbeat.jobs.why import TOLERANCE
 from lockbeat.monitor import Mark, instances, nobody_runs, triggered
@@ -33,6 +33,8 @@ CHANGES = 20
 MOVED = 7 * 86_400.0
 """Seconds for which a page says above all that the trigger was changed."""
 FARTHEST_MS = 253_402_300_799_000
+DID_NOT: tuple[State, ...] = ("skipped", "missed", "cancelled", "failed", "lost")
+"""States of what did not run, or not well, in the order in which they are told of."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,7 @@ def by_hand(changes: Sequence[Change], at: float) -> Change | None:
 
 def since(told: Explanation, held: Held | None, move: Moved | None, changes: Sequence[Change]) -> Change | None:
     """By which a job was triggered since it did not run: nobody is to run it a second time unawares."""
-    if told.entry is not None and told.entry.state in ("skipped", "missed", "cancelled", "failed", "lost"):
+    if told.entry is not None and told.entry.state in DID_NOT:
         return by_hand(changes, told.entry.at or 0)
     if held is not None and told.at_ms is not None:
         return by_hand(changes, told.at_ms / 1000)

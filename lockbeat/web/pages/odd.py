@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from lockbeat.jobs import Change, JobState, LedgerEntry
-from lockbeat.jobs.past import State, held_ms
+from lockbeat.jobs.past import held_ms
 from lockbeat.monitor import strips
 from lockbeat.store import reasons
 from lockbeat.triggers.english import in_english
@@ -17,7 +17,6 @@ from lockbeat.values.durations import instant
 from lockbeat.web.look import Look
 from lockbeat.web.pages.job import Moved, by_hand, moved
 
-ODD: tuple[State, ...] = ("failed", "lost", "missed", "skipped", "cancelled")
 LATEST = 5
 """Entries of a job among which the one that failed is looked for, and one that ran since."""
 

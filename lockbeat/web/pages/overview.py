@@ -14,12 +14,12 @@ from lockbeat.store import Store
 from lockbeat.tasks.look import asked
 from lockbeat.values.durations import instant
 from lockbeat.web.look import Look, Page
-from lockbeat.web.pages.odd import ODD, Odd, gone, held, hidden, moves, standing
+from lockbeat.web.pages.job import DID_NOT
+from lockbeat.web.pages.odd import Odd, gone, held, hidden, moves, standing
 from lockbeat.web.pages.store import glanced
 from lockbeat.web.rates import Seen
 from lockbeat.web.render import kind
 
-DID_NOT = ("skipped", "missed", "cancelled", "failed", "lost")
 SHOWN = 12
 FIRST = 5
 NAMED = 1
@@ -52,7 +52,7 @@ async def overview(look: Look) -> Page:
             some(lb.store, "retired", SHOWN),
             changed(lb.store, now - DAY),
         ),
-        lb.jobs.history(since - 23 * HOUR, states=ODD, limit=ODD_LOOKED, looks=ODD_LOOKS),
+        lb.jobs.history(since - 23 * HOUR, states=DID_NOT, limit=ODD_LOOKED, looks=ODD_LOOKS),
         lb.jobs.history(since, limit=LOOKED, looks=LOOKED // 100),
         many(lb.store, "job:order"),
         glanced(look),
